@@ -1,0 +1,119 @@
+"""What recording and data loading cost training: ratios of one loop with and without, measured in turn in one process.
+
+usage: overhead.py [--model x1_0] [--image-size 224] [--batch-size 32] [--data photos] [--pairs 5] [--block-seconds 10]
+
+For each pair three blocks of training steps run one after another, so that drift hits all alike:
+
+  compute      cached batches, nothing recorded
+  recorded     cached batches, every table written and telemetry running, as in a run
+  end to end   batches from DALI, nothing recorded
+
+and the medians over the pairs of recorded / compute and end to end / compute are printed, with their range.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from harness.config import RunConfig
+from harness.device import choose_devices, worker_environment
+from harness.plan import RunPlan, facts_of, make_plan
+from pipelines.dataset import Dataset, open_dataset
+
+# Each block's first steps use what DALI had ready before it.
+SETTLING_STEPS = 3
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="x1_0")
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--data", default="photos")
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--block-seconds", type=float, default=10.0)
+    arguments = parser.parse_args()
+    config = RunConfig(
+        throughput_only=True, device="cpu", gpus=1, model=arguments.model, image_size=arguments.image_size,
+        batch_size=arguments.batch_size, data=arguments.data,
+    )  # fmt: skip
+    devices, _ = choose_devices("cpu", 1, os.environ)
+    dataset = open_dataset(arguments.data)
+    plan = make_plan(config, devices, facts_of(dataset, arguments.data), os.environ)
+    # Before Paddle is loaded, as in a worker.
+    os.environ.update(worker_environment(devices, plan.compute_threads, os.environ))
+    measure = _measurement(config, plan, dataset, arguments.block_seconds)
+    ratios: dict[str, list[float]] = {"recorded": [], "end to end": []}
+    for pair in range(arguments.pairs):
+        speeds = {name: measure(name) for name in ("compute", "recorded", "end to end")}
+        for name, found in ratios.items():
+            found.append(speeds[name] / speeds["compute"])
+        print(f"pair {pair + 1}: " + ", ".join(f"{name} {speed:.2f} images/s" for name, speed in speeds.items()))
+    for name, found in ratios.items():
+        print(
+            f"{name} / compute: median {statistics.median(found):.4f}, range {min(found):.4f} to {max(found):.4f}"
+            f" over {len(found)} pairs ({plan.model}, {plan.image_size} px, batch {plan.batch_size},"
+            f" {plan.compute_threads} compute and {plan.decode_threads} DALI threads)"
+        )
+
+
+def _measurement(config: RunConfig, plan: RunPlan, dataset: Dataset, block_seconds: float) -> Callable[[str], float]:
+    """A function that runs one block and returns its images per second."""
+    import models
+    from harness import recipe
+    from harness.device import open_device
+    from harness.loop import GlobalStep, run_steps
+    from harness.ranks import join
+    from harness.record import RunFiles
+    from harness.recorder import NoRecorder, Recorder, open_recorder
+    from harness.worker import pipeline_settings, window_end
+    from pipelines.graphs import training_graph
+    from pipelines.source import CachedSource, DaliSource
+
+    clock, device_id = open_device(plan.device, 0)
+    ranks = join()
+    model = models.build(plan.model, plan.data.num_classes)
+    optimizer = recipe.make_optimizer(model, config.momentum, plan.weight_decay)
+    train = recipe.training_step(model, optimizer, recipe.Schedule(0.01, 1, 10**9), config.label_smoothing)
+    settings = pipeline_settings(config, plan, device_id)
+    graph = training_graph(dataset.train, 0, 1, plan.data.augmentation, settings)
+    dali = DaliSource(graph, [plan.batch_size])
+    cached = CachedSource(dali, 4)
+
+    def block(source: Any, recorder: Recorder) -> float:
+        steps: list[GlobalStep] = []
+
+        def emit(step: GlobalStep) -> None:
+            recorder.step(step, clock.started_at, phase="train", step=step.index + 1, learning_rate=0.01, warmup=False)
+            steps.append(step)
+
+        run_steps(source, train, clock, ranks, emit, window_end(SETTLING_STEPS, block_seconds))
+        kept = steps[SETTLING_STEPS:]
+        return sum(step.images for step in kept) / sum(step.step_seconds for step in kept)
+
+    def measure(name: str) -> float:
+        if name == "end to end":
+            return block(dali, NoRecorder())
+        if name == "compute":
+            return block(cached, NoRecorder())
+        with tempfile.TemporaryDirectory() as folder:
+            files = RunFiles(Path(folder), "overhead")
+            with open_recorder(files, plan.device == "gpu", config.telemetry_interval, os.environ) as recorder:
+                return block(cached, recorder)
+
+    measure("compute")
+    return measure
+
+
+if __name__ == "__main__":
+    main()

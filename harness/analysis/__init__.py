@@ -1,0 +1,1 @@
+"""What the tables say: windows of steps and the figures of a run."""

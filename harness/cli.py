@@ -1,0 +1,107 @@
+"""The command line: options made from RunConfig, errors for people, and the documented exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from harness.config import RunConfig, flag, option_fields, option_type, parse_config
+from harness.errors import DATA_EXIT_CODE, INTERRUPTED_EXIT_CODE, BenchError, UsageError
+from harness.launch import WORKER_COMMAND
+from pipelines.errors import DataError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command line and return its exit code."""
+    # Told to end, a run ends like one that is interrupted: its ranks with it, its tables whole.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        if arguments[:1] == [WORKER_COMMAND]:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            from harness.worker import run_rank
+
+            return run_rank(Path(arguments[1]))
+        config, dry_run = parse(arguments)
+        # The rest loads pandas and looks at hardware; a mistyped option should not wait for that.
+        from harness.bench import run
+
+        run(config, dry_run=dry_run)
+    except DataError as error:
+        return _complain(error.message, error.cure, DATA_EXIT_CODE)
+    except BenchError as error:
+        return _complain(error.message, error.cure, error.exit_code)
+    except KeyboardInterrupt:
+        return _complain("interrupted", "", INTERRUPTED_EXIT_CODE)
+    return 0
+
+
+def parse(arguments: Sequence[str]) -> tuple[RunConfig, bool]:
+    """The configuration of a command line, and whether only its plan is wanted.
+
+    The command line wins over the --config file, that over the defaults. Raises UsageError.
+    """
+    parser = _parser()
+    given = vars(parser.parse_args(arguments))
+    dry_run = given.pop("dry_run", False)
+    file = given.pop("config", None)
+    values = _read_toml(Path(file)) if file is not None else {}
+    return RunConfig(**{**values, **given}), dry_run
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as stream:
+            table = tomllib.load(stream)
+    except OSError as error:
+        raise UsageError(f"--config {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path} is no TOML: {error}") from error
+    return parse_config(table, str(path))
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, f"See {self.prog} --help.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="run_bench.py",
+        description="Train PP-LCNet on JPEGs that DALI decodes, and record how fast that goes.",
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop; needs neither data nor GPU")
+    parser.add_argument("--config", metavar="FILE", help="TOML file with options; the command line wins over it")
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for item in option_fields():
+        title = item.metadata["group"]
+        group = groups.get(title) or groups.setdefault(title, parser.add_argument_group(title))
+        text = item.metadata["help"].replace("%", "%%")
+        if item.default is not None and not isinstance(item.default, bool):
+            text += f" (default: {item.default})"
+        if option_type(item.name) is bool:
+            group.add_argument(flag(item.name), action="store_true", help=text)
+        else:
+            # Choices are checked by RunConfig, so that a TOML file gets the same answer as the command line.
+            metavar = "{" + ",".join(item.metadata["choices"]) + "}" if item.metadata["choices"] else None
+            group.add_argument(
+                flag(item.name), type=option_type(item.name), metavar=metavar or item.metadata["metavar"], help=text
+            )
+    return parser
+
+
+def _complain(message: str, cure: str, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    for line in cure.splitlines():
+        print(f"  {line}", file=sys.stderr)
+    return code

@@ -1,0 +1,189 @@
+"""Everything a user can set, declared once: command line, TOML file and record are made from these fields."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, get_args, get_type_hints
+
+from harness.errors import UsageError
+from models.sizes import SIZES
+
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def option(default: Any, group: str, help: str, *, choices: tuple[str, ...] = (), metavar: str = "") -> Any:  # noqa: A002
+    """A field of RunConfig that is also a command-line option and a TOML key; help states unit, scope and default."""
+    return field(default=default, metadata={"group": group, "help": help, "choices": choices, "metavar": metavar})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """What was asked for. None means: decided by the device or the data set, see `harness.plan`.
+
+    The defaults are PaddleClas's published PP-LCNet recipe. Raises UsageError for a value that makes no sense.
+    """
+
+    throughput_only: bool = option(False, "run", "measure training throughput and stop: no evaluation, no top-1")
+    model: str = option("x1_0", "run", "size of PP-LCNet", choices=tuple(SIZES))
+    gpus: int | None = option(
+        None, "run", "number of devices, one rank on each; default: every GPU, or up to 4 CPU ranks", metavar="N"
+    )
+    device: str = option(
+        "auto", "run", "what the devices are; auto: GPUs where there are any", choices=("auto", "gpu", "cpu")
+    )
+    epochs: int = option(360, "run", "passes over the training images", metavar="N")
+    warmup: int | None = option(
+        None, "run", "steps before the measured window; default: 20 on GPUs, 3 on CPUs", metavar="STEPS"
+    )
+    max_seconds: float = option(
+        45.0, "run", "length of the measured window with --throughput-only, after the warm-up", metavar="SECONDS"
+    )
+    seed: int = option(0, "run", "of the weights, the order of the images and their augmentation", metavar="N")
+
+    data: str | None = option(
+        None,
+        "data",
+        "ImageNet-layout folder, or a built-in set (photos, digits); default: dataset/ILSVRC2012 if it exists,"
+        " else photos with --throughput-only and digits without",
+        metavar="PATH",
+    )
+    classes: int | None = option(
+        None, "data", "number of classes; default: the data set's own, 1000 for lists", metavar="N"
+    )
+    image_size: int = option(224, "data", "side of the square crop, in pixels", metavar="PIXELS")
+    crop_area_min: float | None = option(
+        None, "data", "smallest training crop as a share of the image; default: the data set's", metavar="SHARE"
+    )
+    flip_probability: float | None = option(
+        None, "data", "of a mirrored training crop; default: the data set's", metavar="P"
+    )
+
+    batch_size: int | None = option(
+        None, "training", "images per device and step; default: 512 on GPUs, 32 on CPUs", metavar="N"
+    )
+    learning_rate: float | None = option(
+        None, "training", "peak learning rate; default: 0.1 per 256 images of the global batch", metavar="RATE"
+    )
+    warmup_epochs: int | None = option(
+        None, "training", "epochs over which the learning rate rises from 0; default: 5, or all of a shorter run",
+        metavar="N",
+    )  # fmt: skip
+    momentum: float = option(0.9, "training", "of SGD", metavar="M")
+    weight_decay: float | None = option(
+        None, "training", "L2 coefficient; default: the size's published one (3e-5, 4e-5 from x1_5)", metavar="W"
+    )
+    label_smoothing: float = option(0.1, "training", "share of the target spread over all classes", metavar="SHARE")
+    compute_threads: int | None = option(
+        None, "training", "CPU threads per rank that train; default: OMP_NUM_THREADS, else the cores over the ranks",
+        metavar="N",
+    )  # fmt: skip
+
+    decode_threads: int | None = option(
+        None, "loading", "DALI threads per rank; default: the cores over the ranks, at most 8", metavar="N"
+    )
+    prefetch: int = option(2, "loading", "batches DALI keeps ready per rank", metavar="N")
+    reader_prefetch: int = option(2, "loading", "batches of encoded files read ahead per rank", metavar="N")
+    hw_decoder_load: float = option(
+        0.65, "loading", "share of images for the GPU's JPEG engine, where it has one", metavar="SHARE"
+    )
+
+    results: str = option("results", "recording", "folder for the tables", metavar="PATH")
+    run_name: str | None = option(
+        None, "recording", "of the files; default: time, model and devices, e.g. 20261124-153012-x1_0-cpu2",
+        metavar="NAME",
+    )  # fmt: skip
+    telemetry_interval: float = option(
+        0.5, "recording", "seconds between two readings of devices and host", metavar="SECONDS"
+    )
+
+    def __post_init__(self) -> None:
+        for item in option_fields():
+            choices = item.metadata["choices"]
+            value = getattr(self, item.name)
+            if choices and value not in choices:
+                raise UsageError(f"unknown {item.name} {value!r}", f"Known: {', '.join(choices)}.")
+        for name in ("gpus", "epochs", "image_size", "classes", "batch_size", "compute_threads", "decode_threads"):
+            self._check(name, at_least=1)
+        for name in ("prefetch", "reader_prefetch"):
+            self._check(name, at_least=1)
+        for name in ("warmup", "warmup_epochs", "weight_decay"):
+            self._check(name, at_least=0)
+        for name in ("max_seconds", "learning_rate", "crop_area_min", "telemetry_interval"):
+            self._check(name, above=0)
+        for name in ("crop_area_min", "flip_probability", "label_smoothing", "hw_decoder_load"):
+            self._check(name, at_least=0, at_most=1)
+        self._check("momentum", at_least=0, below=1)
+        # Paddle and DALI seed with 32 bits, and ranks add to it.
+        self._check("seed", at_least=0, at_most=2**31 - 1 - 2**16)
+        if self.warmup_epochs is not None and self.warmup_epochs > self.epochs:
+            raise UsageError(
+                f"--warmup-epochs {self.warmup_epochs} is longer than the run's {self.epochs} epochs",
+                "Give fewer warm-up epochs, or more --epochs.",
+            )
+        if self.run_name is not None and not RUN_NAME.fullmatch(self.run_name):
+            raise UsageError(
+                f"--run-name {self.run_name!r} can't name files",
+                "Use up to 100 letters, digits, dots, dashes and underscores, a letter or digit first.",
+            )
+
+    def _check(
+        self,
+        name: str,
+        *,
+        at_least: float = -math.inf,
+        above: float = -math.inf,
+        at_most: float = math.inf,
+        below: float = math.inf,
+    ) -> None:
+        value = getattr(self, name)
+        if value is None:
+            return
+        if not math.isfinite(value) or value < at_least or value <= above or value > at_most or value >= below:
+            limits = {"at least": at_least, "above": above, "at most": at_most, "below": below}
+            said = " and ".join(f"{words} {limit:g}" for words, limit in limits.items() if math.isfinite(limit))
+            raise UsageError(f"{flag(name)} is {value}; it must be {said or 'finite'}")
+
+
+def flag(name: str) -> str:
+    """The command-line spelling of a field: batch_size -> --batch-size."""
+    return "--" + name.replace("_", "-")
+
+
+def option_fields() -> tuple[Field[Any], ...]:
+    """RunConfig's fields, in the order they are declared."""
+    return fields(RunConfig)
+
+
+def option_type(name: str) -> type:
+    """The type of a field's value, without None."""
+    hint = get_type_hints(RunConfig)[name]
+    found: type = next(t for t in (get_args(hint) or (hint,)) if t is not type(None))
+    return found
+
+
+def parse_config(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Field values from a TOML table or a record, checked for names and types; where names the file in errors.
+
+    Keys may be spelled with dashes. Raises UsageError for an unknown key or a value of another type.
+    """
+    known = [item.name for item in option_fields()]
+    parsed = {}
+    for key, value in values.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}."
+            raise UsageError(f"{where}: unknown key {key!r}", hint)
+        wanted = option_type(name)
+        if wanted is float and type(value) is int:
+            value = float(value)
+        if type(value) is not wanted:
+            raise UsageError(
+                f"{where}: {key} is {value!r}, of type {type(value).__name__}; it must be of type {wanted.__name__}"
+            )
+        parsed[name] = value
+    return parsed

@@ -1,0 +1,123 @@
+"""Starts one worker per device through paddle.distributed.launch, waits for them, and tells what ended them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness.device import Devices, worker_environment
+from harness.errors import BenchError, TrainingError
+from harness.plan import RunPlan
+from harness.record import RunFiles
+
+# The workers come through the same entry as the user, so that they import what the user's process does.
+ENTRY = Path(__file__).parents[1] / "run_bench.py"
+WORKER_COMMAND = "worker"
+POLL_SECONDS = 0.2
+STOP_SECONDS = 20.0
+LOG_TAIL_LINES = 12
+
+
+def run_workers(
+    files: RunFiles,
+    devices: Devices,
+    plan: RunPlan,
+    environment: Mapping[str, str],
+    poll: Callable[[], None] = lambda: None,
+) -> None:
+    """Run the ranks to their end, calling poll a few times a second.
+
+    Raises the error a rank left behind, or TrainingError with the rank, its exit and the end of its log; the logs are
+    then kept beside the tables. Ctrl-C ends the ranks and goes on as KeyboardInterrupt.
+    """
+    # The launcher writes the whole environment of each rank beside the logs, secrets and all: to a private folder.
+    with tempfile.TemporaryDirectory(prefix="pplcnet-bench-") as folder:
+        logs = Path(folder)
+        with (logs / "launcher.log").open("wb") as output:
+            process = subprocess.Popen(
+                launch_command(plan.ranks, logs, files.record),
+                env=worker_environment(devices, plan.compute_threads, environment),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            with _stopped_at_exit(process):
+                while True:
+                    try:
+                        code = process.wait(POLL_SECONDS)
+                        break
+                    except subprocess.TimeoutExpired:
+                        poll()
+        poll()
+        if code:
+            raise _failure(files, logs, code)
+
+
+def launch_command(ranks: int, logs: Path, record: Path) -> list[str]:
+    """The launcher's command line. It is given no backend: it would fall back to its legacy mode."""
+    return [
+        sys.executable, "-m", "paddle.distributed.launch",
+        "--nproc_per_node", str(ranks),
+        "--log_dir", str(logs),
+        "--enable_gpu_log", "0",
+        str(ENTRY), WORKER_COMMAND, str(record),
+    ]  # fmt: skip
+
+
+def failure_file(environment: Mapping[str, str]) -> Path:
+    """Where a rank leaves its error for this process."""
+    return Path(environment["PADDLE_LOG_DIR"]) / f"failure.{environment['PADDLE_TRAINER_ID']}.json"
+
+
+@contextmanager
+def _stopped_at_exit(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Leave no launcher behind, whatever ends this block; the launcher ends its ranks when it is told to stop."""
+    try:
+        yield
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def _failure(files: RunFiles, logs: Path, code: int) -> BenchError:
+    left = sorted(logs.glob("failure.*.json"), key=lambda path: path.stat().st_mtime)
+    if left:
+        told = json.loads(left[0].read_text(encoding="utf-8"))
+        error = BenchError(told["message"], told["cure"])
+        error.exit_code = told["code"]
+        return error
+    kept = _keep_logs(files, logs)
+    tail = _tail(logs)
+    return TrainingError(f"a rank ended with exit code {code}", f"{tail}\nLogs: {kept}")
+
+
+def _keep_logs(files: RunFiles, logs: Path) -> Path:
+    """Copy what the ranks printed, and nothing of the launcher's dumps, beside the tables."""
+    kept = files.folder / f"{files.run}.logs"
+    kept.mkdir(parents=True, exist_ok=True)
+    for log in sorted(logs.glob("workerlog.*")):
+        (kept / log.name).write_bytes(log.read_bytes())
+    return kept
+
+
+def _tail(logs: Path) -> str:
+    """The end of the log that holds a traceback, else of the last one written."""
+    texts = {log.name: log.read_text(encoding="utf-8", errors="replace") for log in sorted(logs.glob("workerlog.*"))}
+    telling = [name for name, text in texts.items() if "Traceback" in text or "Error" in text] or list(texts)
+    if not telling:
+        return "No rank printed anything."
+    name = telling[0]
+    return "\n".join([f"The end of {name}:", *texts[name].splitlines()[-LOG_TAIL_LINES:]])

@@ -1,0 +1,184 @@
+"""What a run will do, with every default decided: the published recipe on these devices and this data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from harness.config import RunConfig
+from harness.device import Devices
+from harness.errors import UsageError
+from harness.telemetry.host import available_cores
+from models.sizes import SIZES
+from pipelines.augmentation import Augmentation
+from pipelines.dataset import IMAGENET_CLASSES, IMAGENET_TRAIN_IMAGES, IMAGENET_VAL_IMAGES, Dataset, is_imagenet
+from pipelines.sharding import shard_bounds, steps_per_epoch
+
+GPU_BATCH_SIZE = 512  # the published recipe's, on each of 4 GPUs
+CPU_BATCH_SIZE = 32
+LEARNING_RATE_PER_IMAGE = 0.1 / 256  # the published 0.8 at 2048 images a step
+WARMUP_EPOCHS = 5
+GPU_WARMUP_STEPS = 20  # cuDNN tries its algorithms, DALI its buffers, the clocks rise
+CPU_WARMUP_STEPS = 3
+MOST_DECODE_THREADS = 8  # beyond it DALI's threads contend with the training's
+
+
+@dataclass(frozen=True, slots=True)
+class DataFacts:
+    """What a plan needs to know of a data set.
+
+    source is what `open_dataset` takes: a folder or a built-in set's name. imagenet: the counts are ILSVRC2012's.
+    """
+
+    source: str
+    name: str
+    train_images: int
+    val_images: int
+    num_classes: int
+    augmentation: Augmentation
+    imagenet: bool
+    builtin: bool
+
+
+DEFAULT_FOLDER = "dataset/ILSVRC2012"
+IMAGENET = DataFacts(
+    DEFAULT_FOLDER,
+    "ILSVRC2012",
+    IMAGENET_TRAIN_IMAGES,
+    IMAGENET_VAL_IMAGES,
+    IMAGENET_CLASSES,
+    Augmentation(),
+    True,
+    False,
+)
+
+
+def facts_of(dataset: Dataset, source: str) -> DataFacts:
+    """The facts of a data set opened from source."""
+    return DataFacts(
+        source=source,
+        name=dataset.name,
+        train_images=len(dataset.train),
+        val_images=len(dataset.val) if dataset.val is not None else 0,
+        num_classes=dataset.num_classes,
+        augmentation=dataset.augmentation,
+        imagenet=is_imagenet(dataset),
+        builtin=dataset.builtin,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """A run's figures. Counts of images, steps and epochs are global; batch_size and the threads are per rank.
+
+    total_steps is None with --throughput-only, whose window ends by time. warmup_steps come before the measured window;
+    warmup_epochs are the recipe's, over which the learning rate rises. notes say where the plan leaves the recipe.
+    """
+
+    model: str
+    device: str
+    device_name: str
+    ranks: int
+    data: DataFacts
+    image_size: int
+    batch_size: int
+    steps_per_epoch: int
+    epochs: int
+    total_steps: int | None
+    learning_rate: float
+    warmup_epochs: int
+    weight_decay: float
+    warmup_steps: int
+    compute_threads: int
+    decode_threads: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def global_batch(self) -> int:
+        """Images in one step of all ranks."""
+        return self.batch_size * self.ranks
+
+
+def make_plan(config: RunConfig, devices: Devices, data: DataFacts, environment: Mapping[str, str]) -> RunPlan:
+    """Decide everything the configuration leaves open.
+
+    Raises UsageError when the batch is larger than a rank's share of the images, or the warm-up longer than the run.
+    """
+    on_gpu = devices.kind == "gpu"
+    batch_size, notes = _batch_size(config, devices, data)
+    epoch_steps = steps_per_epoch(data.train_images, devices.count, batch_size)
+    total_steps = None if config.throughput_only else config.epochs * epoch_steps
+    warmup = config.warmup
+    if warmup is None:
+        warmup = GPU_WARMUP_STEPS if on_gpu else CPU_WARMUP_STEPS
+        # A short run keeps three quarters of its steps to measure.
+        warmup = warmup if total_steps is None else min(warmup, total_steps // 4)
+    elif total_steps is not None and warmup >= total_steps:
+        raise UsageError(
+            f"--warmup {warmup} leaves nothing to measure: the run has {total_steps} steps"
+            f" ({config.epochs} epochs of {epoch_steps})",
+            f"Use --warmup {total_steps - 1} or less, or more --epochs.",
+        )
+    share = max(1, available_cores() // devices.count)
+    size = SIZES[config.model]
+    return RunPlan(
+        model=config.model,
+        device=devices.kind,
+        device_name=devices.name,
+        ranks=devices.count,
+        data=replace(data, augmentation=_augmentation(config, data.augmentation)),
+        image_size=config.image_size,
+        batch_size=batch_size,
+        steps_per_epoch=epoch_steps,
+        epochs=config.epochs,
+        total_steps=total_steps,
+        learning_rate=config.learning_rate or LEARNING_RATE_PER_IMAGE * batch_size * devices.count,
+        # PaddleClas shortens the warm-up of a run that is shorter than it.
+        warmup_epochs=config.warmup_epochs if config.warmup_epochs is not None else min(WARMUP_EPOCHS, config.epochs),
+        weight_decay=config.weight_decay if config.weight_decay is not None else size.weight_decay,
+        warmup_steps=warmup,
+        compute_threads=config.compute_threads or _positive_int(environment.get("OMP_NUM_THREADS")) or share,
+        decode_threads=config.decode_threads or min(MOST_DECODE_THREADS, share),
+        notes=notes,
+    )
+
+
+def _batch_size(config: RunConfig, devices: Devices, data: DataFacts) -> tuple[int, tuple[str, ...]]:
+    """Images per rank and step, and a note where a small data set makes them fewer than the default."""
+    first, last = shard_bounds(data.train_images, 0, devices.count)
+    shard = last - first
+    usual = GPU_BATCH_SIZE if devices.kind == "gpu" else CPU_BATCH_SIZE
+    few = f"{data.train_images:,} training images of {data.name} over {devices.count} ranks leave {shard} for each"
+    wanted = config.batch_size or min(usual, max(1, shard))
+    if wanted > shard:
+        cure = f"Use --batch-size {shard} or less, or fewer --gpus." if shard else "Use fewer --gpus."
+        raise UsageError(f"a batch of {wanted} images is larger than a rank's shard: {few}", cure)
+    if config.batch_size is None and wanted < usual:
+        return wanted, (f"batch of {wanted} images per rank, not {usual}: {few}",)
+    return wanted, ()
+
+
+def _augmentation(config: RunConfig, own: Augmentation) -> Augmentation:
+    changes = {
+        name: value for name in ("crop_area_min", "flip_probability") if (value := getattr(config, name)) is not None
+    }
+    return replace(own, **changes)
+
+
+def _positive_int(text: str | None) -> int | None:
+    return int(text) if text and text.isdigit() and int(text) else None
+
+
+def run_name(plan: RunPlan, local_time: str) -> str:
+    """A name that sorts by time and says what it was; local_time is like 20261124-153012."""
+    return f"{local_time}-{plan.model}-{plan.device}{plan.ranks}"
+
+
+def default_data(config: RunConfig) -> str:
+    """The data set of a run that names none."""
+    if config.data is not None:
+        return config.data
+    if os.path.isdir(DEFAULT_FOLDER):  # noqa: PTH112
+        return DEFAULT_FOLDER
+    return "photos" if config.throughput_only else "digits"

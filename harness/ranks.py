@@ -1,0 +1,58 @@
+"""What the ranks tell each other: figures gathered, statistics averaged; with one rank, nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import paddle
+from paddle import nn
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """A process's place among those that train together."""
+
+    rank: int
+    world_size: int
+
+    def gather(self, values: FloatArray) -> FloatArray:
+        """Every rank's values, which must have one shape everywhere: [world_size, *values.shape], on each rank."""
+        if self.world_size == 1:
+            return values[np.newaxis]
+        received: list[Any] = []
+        paddle.distributed.all_gather(received, paddle.to_tensor(values, dtype="float64"))
+        return np.stack([tensor.numpy() for tensor in received])
+
+    def barrier(self) -> None:
+        """Return once every rank is here."""
+        if self.world_size > 1:
+            self.gather(np.zeros(1))
+
+    def average_batch_norm(self, model: nn.Layer) -> None:
+        """Give every rank the mean of all ranks' running statistics, so that they evaluate one and the same model."""
+        if self.world_size == 1:
+            return
+        buffers = [buffer for layer in model.sublayers() if isinstance(layer, nn.BatchNorm2D)
+                   for buffer in (layer._mean, layer._variance)]  # fmt: skip
+        flat = paddle.concat([buffer.flatten() for buffer in buffers])
+        paddle.distributed.all_reduce(flat)
+        flat = flat / self.world_size
+        for buffer, part in zip(buffers, paddle.split(flat, [buffer.size for buffer in buffers]), strict=True):
+            buffer.set_value(part.reshape(buffer.shape))
+
+    def parallel(self, model: nn.Layer) -> nn.Layer:
+        """The model with its gradients averaged over the ranks; its weights become rank 0's."""
+        return paddle.DataParallel(model) if self.world_size > 1 else model
+
+
+def join() -> Ranks:
+    """Meet the other ranks that Paddle's launcher started, if any."""
+    environment = paddle.distributed.ParallelEnv()
+    if environment.world_size > 1:
+        paddle.distributed.init_parallel_env()
+    return Ranks(environment.rank, environment.world_size)

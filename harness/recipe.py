@@ -1,0 +1,77 @@
+"""The published training recipe: learning rate, loss, optimizer, and one step of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import paddle
+import paddle.nn.functional as F  # noqa: N812
+from paddle import nn
+
+from pipelines.source import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Linear warm-up from 0, then a cosine to 0, stepped every iteration.
+
+    Source: PaddleClas, configs/ImageNet/PPLCNet (Cosine with warmup_epoch). Steps count from 0, so that the first
+    step's rate is 0.
+    """
+
+    peak: float
+    warmup_steps: int
+    total_steps: int
+
+    def at(self, step: int) -> float:
+        """The learning rate of a step."""
+        if step < self.warmup_steps:
+            return self.peak * step / self.warmup_steps
+        decay_steps = max(1, self.total_steps - self.warmup_steps)
+        done = min(1.0, (step - self.warmup_steps) / decay_steps)
+        return self.peak * (1 + math.cos(math.pi * done)) / 2
+
+
+def decay_groups(model: nn.Layer, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameters in two groups: batch norm's scale and shift without decay, everything else, biases included, with."""
+    norms = {
+        id(parameter)
+        for layer in model.sublayers()
+        if isinstance(layer, nn.BatchNorm2D)
+        for parameter in layer.parameters(include_sublayers=False)
+    }
+    trained = [p for p in model.parameters() if not p.stop_gradient]
+    return [
+        {"params": [p for p in trained if id(p) not in norms], "weight_decay": weight_decay},
+        {"params": [p for p in trained if id(p) in norms], "weight_decay": 0.0},
+    ]
+
+
+def make_optimizer(model: nn.Layer, momentum: float, weight_decay: float) -> paddle.optimizer.Momentum:
+    """Momentum SGD with the recipe's decay rule; the learning rate is set before each step."""
+    return paddle.optimizer.Momentum(learning_rate=0.0, momentum=momentum, parameters=decay_groups(model, weight_decay))
+
+
+def training_step(
+    model: nn.Layer, optimizer: paddle.optimizer.Optimizer, schedule: Schedule, label_smoothing: float, first: int = 0
+) -> Callable[[Batch], Any]:
+    """A function that trains on a batch and returns its loss, a scalar tensor on the device.
+
+    first is the number of optimizer steps already made.
+    """
+    step = first
+
+    def train(batch: Batch) -> Any:
+        nonlocal step
+        optimizer.set_lr(schedule.at(step))
+        loss = F.cross_entropy(model(batch.images), batch.labels, label_smoothing=label_smoothing)
+        loss.backward()
+        optimizer.step()
+        optimizer.clear_grad()
+        step += 1
+        return loss.detach()
+
+    return train

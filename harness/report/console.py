@@ -1,0 +1,156 @@
+"""What a person reads on the terminal: notices, the plan, and the tables a run ends with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich import box
+from rich.console import Console as RichConsole
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from harness.plan import RunPlan
+from harness.record import RunFiles, RunRecord
+from harness.tables.mirror import MirrorRow, mirror_file, read_reference
+
+REFERENCE_DATASET = "ImageNet (ILSVRC2012)"
+
+
+class Console:
+    """Prints to standard output; names are printed as they are, never read as markup."""
+
+    def __init__(self, rich: RichConsole | None = None) -> None:
+        self.rich = rich or RichConsole(highlight=False)
+
+    def notice(self, text: str) -> None:
+        """Something the user should know of a decision made for them."""
+        self.rich.print(Text(f"note: {text}"))
+
+    def plan(self, plan: RunPlan, remark: str) -> None:
+        """Every figure of a plan."""
+        self.rich.print(_facts(f"plan ({remark})", plan_facts(plan)))
+
+    def conclusion(self, record: RunRecord, files: RunFiles, mirror: MirrorRow) -> None:
+        """The run's figures, then its row beside the reference's, with what differs between them."""
+        for warning in record.warnings:
+            self.notice(warning)
+        self.rich.print(_facts(f"run {record.run}", summary_facts(record)))
+        self.rich.print(_beside_reference(mirror))
+        for line in differences(record):
+            self.rich.print(Text(f"  {line}"))
+        written = [f"{record.run}.*", "summary.csv", mirror_file(record.plan)]
+        self.rich.print(Text(f"Written to {files.folder}/: {', '.join(written)}"))
+
+
+def plan_facts(plan: RunPlan) -> list[tuple[str, str]]:
+    """A plan as labels and values."""
+    data = plan.data
+    length = (
+        "until the measured window ends"
+        if plan.total_steps is None
+        else f"{plan.epochs} epochs, {plan.total_steps:,} steps"
+    )
+    return [
+        ("model", f"PPLCNet_{plan.model}, {data.num_classes} classes"),
+        ("devices", f"{plan.ranks} x {plan.device_name}, one rank on each"),
+        ("data", f"{data.name}: {data.train_images:,} training and {data.val_images:,} validation images"),
+        (
+            "crops",
+            f"{plan.image_size}x{plan.image_size}, area {data.augmentation.crop_area_min:g} to"
+            f" {data.augmentation.crop_area_max:g}, flipped with probability {data.augmentation.flip_probability:g}",
+        ),
+        ("batch", f"{plan.batch_size} images per device, {plan.global_batch} images a step"),
+        ("length", f"{length}; {plan.steps_per_epoch} steps an epoch"),
+        (
+            "learning rate",
+            f"{plan.learning_rate:g} after {plan.warmup_epochs} epochs of linear warm-up, then a cosine to 0",
+        ),
+        ("weight decay", f"{plan.weight_decay:g}, none on batch norm"),
+        ("measured", f"after {plan.warmup_steps} warm-up steps"),
+        ("threads per rank", f"{plan.compute_threads} training, {plan.decode_threads} DALI"),
+    ]
+
+
+def summary_facts(record: RunRecord) -> list[tuple[str, str]]:
+    """A finished run as labels and values, each with its scope."""
+    plan, summary = record.plan, record.summary
+    rows = [
+        ("throughput", f"{summary['fps']:.1f} images/s on {plan.ranks} x {plan.device_name} together"),
+        ("per device", f"{summary['fps_per_device']:.1f} images/s"),
+        (
+            "window",
+            f"{summary['window_steps']} steps, {summary['images']:,} images, {summary['window_seconds']:.1f} s,"
+            f" after {summary['warmup_steps']} warm-up steps",
+        ),
+        ("step", _step_times(summary)),
+        ("waiting for data", f"{summary['data_wait_share']:.1%} of the window, slowest rank"),
+        ("GPU utilisation", _percent(summary["gpu_util_percent"])),
+        ("CPU utilisation", f"{_percent(summary['cpu_util_percent'])}, whole host"),
+        ("top-1", _accuracy(summary["top1"], summary["epochs"])),
+        ("top-5", _accuracy(summary["top5"], summary["epochs"])),
+        ("data", _profile(record)),
+    ]
+    return [(label, value) for label, value in rows if value]
+
+
+def differences(record: RunRecord) -> list[str]:
+    """What sets the run apart from the reference besides the harness: whatever is listed, the rows don't compare."""
+    plan, lines = record.plan, []
+    if not plan.data.imagenet:
+        kind = "a built-in set, " if plan.data.builtin else ""
+        lines.append(f"data: {REFERENCE_DATASET} there, {plan.data.name} here ({kind}not ImageNet)")
+    name = record.summary["device_name"] if plan.device == "cpu" else plan.device_name
+    lines.append(
+        f"devices: 4 x BI-V100 there, {plan.ranks} {'CPU ranks on' if plan.device == 'cpu' else 'x'} {name} here"
+    )
+    if plan.model != "x1_0":
+        lines.append(f"model: PPLCNet_x1_0 there, PPLCNet_{plan.model} here")
+    if plan.image_size != 224:
+        lines.append(f"crop: 224x224 there, {plan.image_size}x{plan.image_size} here")
+    if plan.global_batch != 2048:
+        lines.append(f"images a step: 2048 there, {plan.global_batch} here")
+    if record.summary["top1"] is None:
+        lines.append("top-1: after 360 epochs there, not measured here")
+    elif plan.epochs != 360:
+        lines.append(f"epochs: 360 there, {plan.epochs} here")
+    return lines
+
+
+def _beside_reference(mirror: MirrorRow) -> RichTable:
+    reference = read_reference()
+    table = RichTable(title="beside the reference (DeepSparkHub, BI-V100)", box=box.SIMPLE_HEAD, title_justify="left")
+    method, crop, _, top1 = reference.header
+    for title in (method, crop, "FPS (all devices)", "devices", top1):
+        table.add_column(title, justify="right" if title in ("FPS (all devices)", top1) else "left")
+    for row in (reference, mirror):
+        name, size, fps, accuracy = row.cells
+        table.add_row(name, size, fps, row.header[2].removeprefix("FPS (").removesuffix(")"), accuracy or "-")
+    return table
+
+
+def _facts(title: str, rows: list[tuple[str, str]]) -> RichTable:
+    table = RichTable(title=Text(title), box=box.SIMPLE, show_header=False, title_justify="left")
+    for label, value in rows:
+        table.add_row(Text(label), Text(value))
+    return table
+
+
+def _step_times(summary: dict[str, Any]) -> str:
+    text = f"median {summary['step_seconds_p50']:.4f} s"
+    p95 = summary["step_seconds_p95"]
+    return text if p95 is None else f"{text}, 95th percentile {p95:.4f} s"
+
+
+def _percent(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.0f} %"
+
+
+def _accuracy(value: float | None, epochs: int) -> str:
+    return "not measured" if value is None else f"{value:.4f} after {epochs} epochs"
+
+
+def _profile(record: RunRecord) -> str:
+    profile = record.profile
+    bits = profile["bits_per_pixel"]
+    density = f", {bits:.2f} bits per pixel" if bits is not None else ""
+    return f"{record.plan.data.name}: {profile['images']:,} files of {profile['mean_bytes'] / 1024:.1f} KiB{density}"

@@ -1,0 +1,68 @@
+"""The parts of the documentation that declarations already say: options, tables and columns, as Markdown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.config import flag, option_fields, option_type
+from harness.tables.schema import DEVICES, EPOCHS, STEPS, SUMMARY, Table, mirror_table
+
+ROOT = Path(__file__).parents[2]
+BEGIN, END = "<!-- made by `make docs`: begin -->", "<!-- made by `make docs`: end -->"
+
+
+def options_markdown() -> str:
+    """A table of every option, in groups."""
+    lines = ["| option | meaning | default |", "| --- | --- | --- |"]
+    for item in option_fields():
+        metadata = item.metadata
+        value = "" if option_type(item.name) is bool else f" {'|'.join(metadata['choices']) or metadata['metavar']}"
+        meaning, _, decided = metadata["help"].partition("; default: ")
+        default = decided or ("" if isinstance(item.default, bool) else f"{item.default}")
+        lines.append(f"| `{flag(item.name)}{value}` | {meaning} | {default} |".replace("|x", "\\|x"))
+    return "\n".join(lines)
+
+
+def tables_markdown() -> str:
+    """A section for every table, with its columns."""
+    named = [
+        (f"<run>.{STEPS.name}.csv", STEPS),
+        (f"<run>.{DEVICES.name}.csv", DEVICES),
+        (f"<run>.{EPOCHS.name}.csv", EPOCHS),
+        ("summary.csv", SUMMARY),
+        ("table-<device>x<n>.csv", mirror_table("<device>", 0)),
+    ]
+    return "\n\n".join(_table_markdown(name, table) for name, table in named)
+
+
+def _table_markdown(name: str, table: Table) -> str:
+    lines = [f"## `{name}`", "", f"A row is {table.row}.", "", "| column | unit | scope | meaning |"]
+    lines.append("| --- | --- | --- | --- |")
+    for column in table.columns:
+        title = column.name.replace(" x 0)", " x <n>)")
+        meaning = column.meaning.replace("|", "\\|")
+        lines.append(f"| `{title}` | {column.unit} | {column.scope} | {meaning} |")
+    return "\n".join(lines)
+
+
+def insert(text: str, made: str) -> str:
+    """A page with the part between the two marks replaced. Raises ValueError for a page without them."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError("the page lacks the marks between which its made part stands")
+    return f"{before}{BEGIN}\n\n{made}\n\n{END}{after}"
+
+
+PAGES = {"README.md": options_markdown, "docs/tables.md": tables_markdown}
+
+
+def main() -> None:
+    """Write the made parts anew."""
+    for name, make in PAGES.items():
+        path = ROOT / name
+        path.write_text(insert(path.read_text(encoding="utf-8"), make()), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

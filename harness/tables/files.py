@@ -1,0 +1,160 @@
+"""CSV files on disk: whole rows whatever happens to the writer, safe cells whatever is in a name."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from harness.errors import InvariantError, MachineError
+from harness.tables.schema import Column, Table
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+# A cell that begins with one of these is a formula to a spreadsheet; a quote in front makes it text again.
+FORMULA_STARTS = ("=", "+", "-", "@")
+
+
+class TableWriter:
+    """Appends rows to a table's file, each in one write, so that a killed run leaves whole rows.
+
+    Writes the header when the file is new or empty. Raises MachineError when the file can't be written, InvariantError
+    for a row that doesn't fit the table.
+    """
+
+    def __init__(self, path: Path, table: Table) -> None:
+        self.path = path
+        self._table = table
+        with _readable_disk_errors(path):
+            self._stream = path.open("ab", buffering=0)
+            if self._stream.tell() == 0:
+                self._stream.write(_line(table.header))
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Append one row; a column that row lacks stays empty."""
+        unknown = set(row) - set(self._table.header)
+        if unknown:
+            raise InvariantError(f"table {self._table.name} has no column {', '.join(sorted(unknown))}")
+        line = _line([format_cell(row.get(column.name), column) for column in self._table.columns])
+        with _readable_disk_errors(self.path):
+            self._stream.write(line)
+
+    def close(self) -> None:
+        """Close the file; rows already written are there in any case."""
+        self._stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def format_cell(value: Any, column: Column) -> str:
+    """A value as the column writes it: empty for None and NaN, 0/1 for bool, its digits for a float."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if column.kind is bool:
+        return str(int(value))
+    if column.kind is int:
+        return str(int(value))
+    if column.kind is float:
+        return f"{value:.{column.digits}f}"
+    # Control characters are spelled out: one row is one line, whatever a folder is called.
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
+    return "'" + text if text.startswith(FORMULA_STARTS) else text
+
+
+def read_table(path: Path, table: Table) -> pd.DataFrame:
+    """The whole rows of a file, typed; numbers are NaN where a cell is empty.
+
+    A last line without its newline (a write that the kernel cut short) is left out. Raises InvariantError when the
+    header isn't the table's.
+    """
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1].decode()
+    header = next(csv.reader(io.StringIO(whole)), [])
+    if header != table.header:
+        raise InvariantError(f"{path.name} has the header {header}, not that of table {table.name}")
+    frame = pd.read_csv(io.StringIO(whole), dtype=str, keep_default_na=False)
+    for column in table.columns:
+        if column.kind is not str:
+            frame[column.name] = pd.to_numeric(frame[column.name].replace("", None))
+    return frame
+
+
+def append_row(path: Path, table: Table, row: Mapping[str, Any]) -> None:
+    """Append to a table that several runs share, one at a time.
+
+    A file with another header, from another version, is moved aside under the next free number, never mixed or lost.
+    """
+    with _readable_disk_errors(path), _locked(path.parent):
+        if path.exists() and path.stat().st_size:
+            with path.open(newline="", encoding="utf-8") as stream:
+                header = next(csv.reader(stream), [])
+            if header != table.header:
+                path.rename(_free_name(path))
+        with TableWriter(path, table) as writer:
+            writer.write(row)
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder, and raise MachineError unless a file can be written in it."""
+    probe = folder / f".writable-{os.getpid()}"
+    with _readable_disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"probe")
+        probe.unlink()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a file in one step: readers see the old text or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with _readable_disk_errors(path):
+        try:
+            with temporary.open("w", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _free_name(path: Path) -> Path:
+    number = 1
+    while (free := path.with_name(f"{path.stem}.{number}{path.suffix}")).exists():
+        number += 1
+    return free
+
+
+def _line(cells: list[str]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue().encode()
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with (folder / ".lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _readable_disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise MachineError(
+            f"can't write {error.filename or path}: {error.strerror}", "Name another folder with --results."
+        ) from error

@@ -1,0 +1,59 @@
+"""Tables under the reference's own header: a row per finished run, a file per device, count and data set."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.plan import RunPlan
+from harness.tables.files import append_row, format_cell
+from harness.tables.schema import mirror_table
+
+REFERENCE_FILE = Path(__file__).parents[2] / "results" / "bi_v100.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorRow:
+    """A row under its own header, both as text in file order."""
+
+    header: tuple[str, ...]
+    cells: tuple[str, ...]
+
+
+def read_reference() -> MirrorRow:
+    """The BI-V100 row."""
+    with REFERENCE_FILE.open(newline="", encoding="utf-8") as stream:
+        header, cells = csv.reader(stream)
+    return MirrorRow(tuple(header), tuple(cells))
+
+
+def append_mirror_row(folder: Path, plan: RunPlan, summary: Mapping[str, Any]) -> MirrorRow:
+    """Add a finished run to its mirrored table, and return the row.
+
+    The header has no room for the data set, so results on anything but ImageNet get a file named after it.
+    """
+    table = mirror_table(plan.device_name, plan.ranks)
+    values = (
+        f"PPLCNet_{plan.model}",
+        f"{plan.image_size}x{plan.image_size}",
+        summary["fps"],
+        summary["top1"],
+    )
+    row = dict(zip(table.header, values, strict=True))
+    append_row(folder / mirror_file(plan), table, row)
+    return MirrorRow(tuple(table.header), tuple(format_cell(row[column.name], column) for column in table.columns))
+
+
+def mirror_file(plan: RunPlan) -> str:
+    """The file's name: table-<device>x<n>.csv for ImageNet, with the data set's name behind it otherwise."""
+    device = _file_part(plan.device_name if plan.device == "gpu" else plan.device)
+    data = "" if plan.data.imagenet else f"-{_file_part(plan.data.name)}"
+    return f"table-{device}x{plan.ranks}{data}.csv"
+
+
+def _file_part(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.") or "unnamed"

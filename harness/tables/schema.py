@@ -1,0 +1,148 @@
+"""Every column of every table, declared once; writer, reader, report and docs/tables.md are made from this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: its unit, whether it speaks of one device or of all ranks together, and what it means.
+
+    kind is int, float, bool (written 0 or 1) or str. An unknown value is an empty cell. digits are a float's decimals.
+    """
+
+    name: str
+    kind: type
+    unit: str
+    scope: str
+    meaning: str
+    digits: int = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A CSV file: its name (after the run's) and what one row is."""
+
+    name: str
+    row: str
+    columns: tuple[Column, ...]
+
+    @property
+    def header(self) -> list[str]:
+        """Column names in file order."""
+        return [column.name for column in self.columns]
+
+
+GLOBAL = "global"
+DEVICE = "per device"
+HOST = "rank 0's host"
+RUN = "run"
+
+STEPS = Table(
+    "steps",
+    "one global step of one phase",
+    (
+        Column("phase", str, "", RUN, "train or evaluate"),
+        Column("epoch", int, "", RUN, "from 1; empty with --throughput-only"),
+        Column("step", int, "", RUN, "from 1, counted over the whole run, per phase"),
+        Column("images", int, "images", GLOBAL, "images of all ranks, padding not counted"),
+        Column(
+            "step_seconds",
+            float,
+            "s",
+            GLOBAL,
+            "from the end of the step before (or the phase's start) to the end on the slowest rank",
+            9,
+        ),
+        Column("fps", float, "images/s", GLOBAL, "images / step_seconds"),
+        Column("data_wait_seconds", float, "s", "slowest rank", "part of step_seconds spent waiting for the batch", 9),
+        Column("loss", float, "", GLOBAL, "mean over the step's images"),
+        Column("learning_rate", float, "", GLOBAL, "the step's; empty in evaluation", 9),
+        Column("gpu_util_percent", float, "%", GLOBAL, "NVML utilisation.gpu, mean of the devices", 1),
+        Column("gpu_util_min_percent", float, "%", DEVICE, "the least busy device's", 1),
+        Column("gpu_util_max_percent", float, "%", DEVICE, "the busiest device's", 1),
+        Column("cpu_util_percent", float, "%", HOST, "all cores of the host, all processes", 1),
+        Column("warmup", bool, "", RUN, "1: before the measured window"),
+    ),
+)
+
+DEVICES = Table(
+    "devices",
+    "one telemetry sample of one device",
+    (
+        Column("time_unix_seconds", float, "s", DEVICE, "when it was taken", 3),
+        Column("device", str, "", DEVICE, "gpu0, gpu1, ... by rank on this host; cpu is the host itself"),
+        Column("name", str, "", DEVICE, "product name"),
+        Column("uuid", str, "", DEVICE, "NVML's; empty for the host"),
+        Column("util_percent", float, "%", DEVICE, "NVML utilisation.gpu; for the host, all cores' utilisation", 1),
+        Column("memory_used_bytes", int, "bytes", DEVICE, "in use by all processes"),
+        Column("memory_total_bytes", int, "bytes", DEVICE, "installed"),
+        Column("power_watts", float, "W", DEVICE, "board power", 1),
+        Column("temperature_celsius", float, "°C", DEVICE, "GPU core", 1),
+        Column("sm_clock_mhz", float, "MHz", DEVICE, "", 0),
+        Column("memory_clock_mhz", float, "MHz", DEVICE, "", 0),
+        Column("throttle_reasons", str, "", DEVICE, "NVML clock event reasons joined by |, or none"),
+        Column("jpeg_util_percent", float, "%", DEVICE, "the JPEG engine's, which utilisation.gpu does not see", 1),
+    ),
+)
+
+EPOCHS = Table(
+    "epochs",
+    "one epoch",
+    (
+        Column("epoch", int, "", RUN, "from 1"),
+        Column("images", int, "images", GLOBAL, "trained on in the epoch"),
+        Column("seconds", float, "s", GLOBAL, "of its training steps, slowest rank; evaluation not included", 6),
+        Column("fps", float, "images/s", GLOBAL, "images / seconds"),
+        Column("train_loss", float, "", GLOBAL, "mean over the epoch's images"),
+        Column("val_loss", float, "", GLOBAL, "mean over the validation images"),
+        Column("top1", float, "fraction", GLOBAL, "of all validation images, each counted once", 4),
+        Column("top5", float, "fraction", GLOBAL, "likewise; with fewer than 5 classes, among all of them", 4),
+        Column("learning_rate", float, "", GLOBAL, "of the epoch's last step", 9),
+        Column("evaluation_seconds", float, "s", GLOBAL, "of the evaluation's steps, slowest rank", 6),
+    ),
+)
+
+SUMMARY = Table(
+    "summary",
+    "one finished run",
+    (
+        Column("run", str, "", RUN, "name of the run's files"),
+        Column("model", str, "", RUN, "size of PP-LCNet"),
+        Column("dataset", str, "", RUN, "name of the data set"),
+        Column("crop_size", int, "pixels", RUN, "side of the square crop"),
+        Column("device", str, "", RUN, "cpu or gpu"),
+        Column("device_name", str, "", RUN, "product name of the (first) device"),
+        Column("devices", int, "devices", RUN, "ranks, one on each device"),
+        Column("batch_size", int, "images", DEVICE, "per step"),
+        Column("fps", float, "images/s", GLOBAL, "images / window_seconds"),
+        Column("fps_per_device", float, "images/s", DEVICE, "fps / devices"),
+        Column("images", int, "images", GLOBAL, "in the window: the training steps after the warm-up"),
+        Column("window_seconds", float, "s", GLOBAL, "sum of the window's step_seconds", 9),
+        Column("window_steps", int, "steps", GLOBAL, "in the window"),
+        Column("warmup_steps", int, "steps", GLOBAL, "training steps before the window"),
+        Column("step_seconds_p50", float, "s", GLOBAL, "median of the window's steps", 6),
+        Column("step_seconds_p95", float, "s", GLOBAL, "95th percentile; empty below 20 steps", 6),
+        Column("data_wait_share", float, "fraction", "slowest rank", "of window_seconds, spent waiting for data", 4),
+        Column("top1", float, "fraction", GLOBAL, "after the last epoch; empty with --throughput-only", 4),
+        Column("top5", float, "fraction", GLOBAL, "likewise", 4),
+        Column("epochs", int, "epochs", RUN, "finished; 0 with --throughput-only"),
+        Column("gpu_util_percent", float, "%", GLOBAL, "mean of the window's steps, weighted by their seconds", 1),
+        Column("cpu_util_percent", float, "%", HOST, "likewise", 1),
+    ),
+)
+
+
+def mirror_table(device: str, count: int) -> Table:
+    """The reference's own header for a device and a number of them; source: DeepSparkHub, PP-LCNet, BI-V100."""
+    return Table(
+        f"table-{device}x{count}",
+        "one finished run",
+        (
+            Column("Method", str, "", RUN, "PPLCNet_<size>"),
+            Column("Crop Size", str, "pixels", RUN, "width x height"),
+            Column(f"FPS ({device} x {count})", float, "images/s", GLOBAL, "of all devices together", 1),
+            Column("TOP1 Accuracy", float, "fraction", GLOBAL, "after the last epoch; empty if there was none", 4),
+        ),
+    )

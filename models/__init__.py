@@ -1,0 +1,27 @@
+"""PP-LCNet in its eight published sizes: `build` makes one, `SIZES` says what was published about each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from models.sizes import SIZES, Size
+
+if TYPE_CHECKING:
+    from models.pplcnet import PPLCNet
+
+__all__ = ["SIZES", "Size", "build"]
+
+
+def build(model: str, num_classes: int = 1000) -> PPLCNet:
+    """PP-LCNet of a published size, with fresh weights drawn from Paddle's global generator.
+
+    model is a key of SIZES, e.g. "x1_0"; num_classes is the width of the logits. Raises ValueError for any other.
+    """
+    if model not in SIZES:
+        raise ValueError(f"unknown model {model!r}; known: {', '.join(SIZES)}")
+    if num_classes < 1:
+        raise ValueError(f"num_classes is {num_classes}; it must be at least 1")
+    # Naming the sizes must not cost the seconds that loading Paddle takes.
+    from models.pplcnet import PPLCNet
+
+    return PPLCNet(SIZES[model].scale, num_classes)

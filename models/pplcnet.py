@@ -1,0 +1,117 @@
+"""The PP-LCNet network, with PaddleClas's parameter names, so that published weights load unchanged."""
+
+from __future__ import annotations
+
+import paddle
+from paddle import nn
+from paddle.nn.initializer import KaimingNormal
+
+STEM_CHANNELS = 16
+HEAD_CHANNELS = 1280
+
+# (kernel, output channels, stride, squeeze-and-excitation) of each depthwise separable block, at scale 1.
+# Source: "PP-LCNet: A Lightweight CPU Convolutional Neural Network", table 2, and PaddleClas's pp_lcnet.py.
+STAGES: dict[str, tuple[tuple[int, int, int, bool], ...]] = {
+    "blocks2": ((3, 32, 1, False),),
+    "blocks3": ((3, 64, 2, False), (3, 64, 1, False)),
+    "blocks4": ((3, 128, 2, False), (3, 128, 1, False)),
+    "blocks5": ((3, 256, 2, False), *((5, 256, 1, False),) * 5),
+    "blocks6": ((5, 512, 2, True), (5, 512, 1, True)),
+}
+
+
+def scaled_channels(channels: int, scale: float) -> int:
+    """Channels at a scale: the nearest multiple of 8, at least 8, and never more than 10 % below channels x scale."""
+    wanted = channels * scale
+    rounded = max(8, int(wanted + 4) // 8 * 8)
+    return rounded if rounded >= 0.9 * wanted else rounded + 8
+
+
+class ConvBN(nn.Layer):
+    """Convolution, batch normalisation, hard-swish; [N, in, H, W] -> [N, out, H / stride, W / stride]."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2D(
+            in_channels,
+            out_channels,
+            kernel,
+            stride=stride,
+            padding=kernel // 2,
+            groups=groups,
+            weight_attr=paddle.ParamAttr(initializer=KaimingNormal()),
+            bias_attr=False,
+        )
+        self.bn = nn.BatchNorm2D(out_channels)
+        self.act = nn.Hardswish()
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Run the layer."""
+        return self.act(self.bn(self.conv(x)))
+
+
+class SqueezeExcitation(nn.Layer):
+    """Channel attention at a quarter of the channels; the shape stays."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2D(1)
+        self.conv1 = nn.Conv2D(channels, channels // 4, 1)
+        self.relu = nn.ReLU()
+        self.conv2 = nn.Conv2D(channels // 4, channels, 1)
+        self.hardsigmoid = nn.Hardsigmoid()
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Run the layer."""
+        return x * self.hardsigmoid(self.conv2(self.relu(self.conv1(self.pool(x)))))
+
+
+class DepthwiseSeparable(nn.Layer):
+    """Depthwise convolution, optional squeeze-and-excitation, pointwise convolution."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, use_se: bool) -> None:
+        super().__init__()
+        self.dw_conv = ConvBN(in_channels, in_channels, kernel, stride, groups=in_channels)
+        self.se = SqueezeExcitation(in_channels) if use_se else None
+        self.pw_conv = ConvBN(in_channels, out_channels, 1)
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Run the block."""
+        x = self.dw_conv(x)
+        if self.se is not None:
+            x = self.se(x)
+        return self.pw_conv(x)
+
+
+class PPLCNet(nn.Layer):
+    """PP-LCNet: images [N, 3, H, W], normalised RGB, to logits [N, num_classes].
+
+    The state_dict has 146 entries at every scale, under PaddleClas's names.
+    """
+
+    def __init__(self, scale: float = 1.0, num_classes: int = 1000, dropout: float = 0.2) -> None:
+        super().__init__()
+        channels = scaled_channels(STEM_CHANNELS, scale)
+        self.conv1 = ConvBN(3, channels, 3, stride=2)
+        for name, blocks in STAGES.items():
+            stage = nn.Sequential()
+            for index, (kernel, out, stride, use_se) in enumerate(blocks):
+                out_channels = scaled_channels(out, scale)
+                stage.add_sublayer(str(index), DepthwiseSeparable(channels, out_channels, kernel, stride, use_se))
+                channels = out_channels
+            self.add_sublayer(name, stage)
+        self.avg_pool = nn.AdaptiveAvgPool2D(1)
+        self.last_conv = nn.Conv2D(channels, HEAD_CHANNELS, 1, bias_attr=False)
+        self.act = nn.Hardswish()
+        # The published weights were trained with this mode: evaluation multiplies by 1 - dropout.
+        self.dropout = nn.Dropout(p=dropout, mode="downscale_in_infer")
+        self.flatten = nn.Flatten()
+        self.fc = nn.Linear(HEAD_CHANNELS, num_classes)
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Logits of a batch."""
+        x = self.conv1(x)
+        for name in STAGES:
+            x = self._sub_layers[name](x)
+        x = self.act(self.last_conv(self.avg_pool(x)))
+        return self.fc(self.flatten(self.dropout(x)))

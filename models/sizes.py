@@ -1,0 +1,31 @@
+"""What is published about each PP-LCNet size; without Paddle, so that the command line can name them at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """One published size.
+
+    weight_decay is the L2 coefficient of the size's training recipe, top1 and top5 its published ImageNet accuracy as
+    fractions. Source: PaddleClas, configs/ImageNet/PPLCNet/PPLCNet_x*.yaml and the PP-LCNet model page.
+    """
+
+    scale: float
+    weight_decay: float
+    top1: float
+    top5: float
+
+
+SIZES = {
+    "x0_25": Size(0.25, 3e-5, 0.5186, 0.7565),
+    "x0_35": Size(0.35, 3e-5, 0.5809, 0.8083),
+    "x0_5": Size(0.5, 3e-5, 0.6314, 0.8466),
+    "x0_75": Size(0.75, 3e-5, 0.6818, 0.8830),
+    "x1_0": Size(1.0, 3e-5, 0.7132, 0.9003),
+    "x1_5": Size(1.5, 4e-5, 0.7371, 0.9153),
+    "x2_0": Size(2.0, 4e-5, 0.7518, 0.9227),
+    "x2_5": Size(2.5, 4e-5, 0.7660, 0.9300),
+}

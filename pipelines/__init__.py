@@ -1,0 +1,1 @@
+"""Image lists, the DALI graphs that decode them, and the source that hands their batches to Paddle."""

@@ -1,0 +1,68 @@
+"""Where built-in data sets are kept, and how one is made so that half of one never passes for a whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from pipelines.errors import DataError
+
+CACHE_VARIABLE = "PPLCNET_BENCH_CACHE"
+_FOLDER_NAME = "pplcnet-bench"
+_CURE = f"Name a folder that can be written and has room: {CACHE_VARIABLE}=/path/to/folder"
+
+
+def cache_folder() -> Path:
+    """The folder for built-in sets, which need not exist yet.
+
+    $PPLCNET_BENCH_CACHE, else pplcnet-bench in $XDG_CACHE_HOME, else in ~/.cache. Raises DataError where there is no
+    home folder to fall back on.
+    """
+    own = os.environ.get(CACHE_VARIABLE, "")
+    if own:
+        return Path(own)
+    shared = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG base directory specification has a relative path ignored.
+    if shared and Path(shared).is_absolute():
+        return Path(shared) / _FOLDER_NAME
+    try:
+        return Path.home() / ".cache" / _FOLDER_NAME
+    except RuntimeError as error:  # a container's user without an entry in /etc/passwd
+        raise DataError("there is no home folder to keep built-in data sets in", _CURE) from error
+
+
+def make_once(name: str, version: int, build: Callable[[Path], None]) -> Path:
+    """The folder of version of the set name in the cache, made by build(empty folder) if it is not there.
+
+    build works in a temporary folder beside the final one, which a rename puts in place in one go: a killed build
+    leaves nothing under the final name, and of several processes at once the first to finish wins and the others use
+    its result. A changed recipe needs a new version. Raises DataError if the cache cannot be written; what build raises
+    for other reasons goes through.
+    """
+    cache = cache_folder()
+    final = cache / f"{name}-v{version}"
+    if final.is_dir():
+        return final
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{name}-v{version}-", dir=cache))
+        try:
+            build(unfinished)
+            unfinished.chmod(0o755)  # mkdtemp makes folders that only their owner can read
+            try:
+                unfinished.rename(final)
+            except OSError:
+                # A folder that is not empty is never overwritten: another process was first, and its set is as good.
+                if not final.is_dir():
+                    raise
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataError(
+            f"the built-in data set {name} cannot be written to {os.fspath(cache)!r}: {reason}", _CURE
+        ) from error
+    return final

@@ -1,0 +1,275 @@
+"""Which image files a data set holds and what their labels are, checked before a run spends hours on them."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import stat
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.errors import DataError
+
+# What DALI's decoders read and people keep images in. Compared in lower case: ImageNet's own files end in .JPEG.
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".jp2")
+
+# Enough to see the pattern of a fault without filling the terminal.
+FAULTS_NAMED = 10
+
+# More than a file name can have (255 bytes), and a bound all the same: a binary file given as a list may be one line of
+# many megabytes.
+_SHOWN_CHARACTERS = 300
+
+# Large enough that handing a chunk to a thread costs nothing beside it, small enough to keep 16 threads busy.
+_FILES_PER_CHUNK = 512
+
+# Most images are, which saves asking the disk a second time about each.
+_READABLE_BY_ALL = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
+
+
+@dataclass(frozen=True, slots=True)
+class ImageList:
+    """Image files and their labels, in the list's own order.
+
+    paths are relative to root, with "/" between folders, as the list writes them; labels[i] is the class index of
+    paths[i]. Bytes of a file name that are not UTF-8 are kept as surrogate escapes, as os.fsdecode does. Raises
+    ValueError if the two differ in length.
+    """
+
+    root: Path
+    paths: tuple[str, ...]
+    labels: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.paths) != len(self.labels):
+            raise ValueError(f"{len(self.paths)} paths, but {len(self.labels)} labels")
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+def shown(name: str | os.PathLike[str]) -> str:
+    """The file name or line quoted for a message: control characters escaped, so that it stays on one line."""
+    text = os.fspath(name)
+    if len(text) > _SHOWN_CHARACTERS:
+        return f"{text[:_SHOWN_CHARACTERS]!r}..."
+    return repr(text)
+
+
+def _first_ten(faults: Sequence[str]) -> str:
+    """One indented line per fault, ten at most, then how many more there are."""
+    lines = [f"  {fault}" for fault in faults[:FAULTS_NAMED]]
+    if len(faults) > FAULTS_NAMED:
+        lines.append(f"  and {len(faults) - FAULTS_NAMED:,} more")
+    return "\n".join(lines)
+
+
+def _label(token: str) -> int | None:
+    """The label that the token writes in plain decimal digits, or None. int() alone would take "1_0" and "٣"."""
+    digits = token[1:] if token.startswith("-") else token
+    if not (digits.isascii() and digits.isdigit()) or len(digits) > 18:
+        return None
+    return int(token)
+
+
+def _leaves_root(path: str) -> bool:
+    return path.startswith("/") or (".." in path and posixpath.normpath(path).split("/", 1)[0] == "..")
+
+
+def _read_lines(list_file: Path) -> list[str]:
+    """The list's lines without their line ends. Raises DataError if the file cannot be read."""
+    cure = "Write it with one line `path label` per image, the path relative to the data set's folder."
+    try:
+        # Only "\n" ends a line: str.splitlines would also cut file names at U+2028 and its like. "utf-8-sig" drops the
+        # byte-order mark that some Windows editors put in front.
+        text = list_file.read_bytes().decode("utf-8-sig", errors="surrogateescape")
+    except FileNotFoundError:
+        raise DataError(f"no such list: {shown(list_file)}", cure) from None
+    except OSError as error:
+        raise DataError(f"the list {shown(list_file)} cannot be read: {error.strerror}", cure) from error
+    if not text.strip():
+        raise DataError(f"the list {shown(list_file)} is empty", cure)
+    return [line.removesuffix("\r") for line in text.split("\n")]
+
+
+def read_list(list_file: Path, root: Path, num_classes: int) -> ImageList:
+    """Read lines `path label`; the label is the last word, so that paths may hold spaces. Blank lines are skipped.
+
+    Labels must lie in 0..num_classes-1 and paths below root. Whether the files exist is check_files' to say. Raises
+    DataError, with the first ten faults by line, for a missing, unreadable or empty list, a line without a label, a
+    label outside its range and a path that leaves root.
+    """
+    known_labels = {str(label): label for label in range(num_classes)}  # a look-up is several times faster than int()
+    paths: list[str] = []
+    labels: list[int] = []
+    unlabelled: list[str] = []
+    outside: list[str] = []
+    leaving: list[str] = []
+    highest_label = -1
+
+    for number, line in enumerate(_read_lines(list_file), start=1):
+        words = line.rsplit(None, 1)
+        if not words:
+            continue
+        label = known_labels.get(words[-1])
+        if label is None:
+            label = _label(words[-1])
+        where = f"{list_file.name}:{number}"
+        if label is None or len(words) == 1:
+            unlabelled.append(f"{where}: {shown(line)}")
+            continue
+        path = words[0]
+        if not 0 <= label < num_classes:
+            outside.append(f"{where}: label {label} of {shown(path)}")
+            highest_label = max(highest_label, label)
+        elif _leaves_root(path):
+            leaving.append(f"{where}: {shown(path)}")
+        paths.append(path)
+        labels.append(label)
+
+    total = len(paths) + len(unlabelled)
+    if unlabelled:
+        raise DataError(
+            f"{len(unlabelled):,} of {total:,} lines of {shown(list_file)} do not read `path label`:\n"
+            + _first_ten(unlabelled),
+            "End each line with a space and the image's class as a whole number, or remove the line.",
+        )
+    if outside:
+        cure = "Labels count from 0."
+        if highest_label >= num_classes:
+            cure += f" If the list is right: --classes {highest_label + 1}"
+        raise DataError(
+            f"{len(outside):,} of {total:,} lines of {shown(list_file)} have a label outside 0..{num_classes - 1}:\n"
+            + _first_ten(outside),
+            cure,
+        )
+    if leaving:
+        raise DataError(
+            f"{len(leaving):,} of {total:,} paths in {shown(list_file)} lead out of {shown(root)}:\n"
+            + _first_ten(leaving),
+            "Write paths relative to the data set's folder and below it; a symbolic link there may point elsewhere.",
+        )
+    return ImageList(root=root, paths=tuple(paths), labels=tuple(labels))
+
+
+def scan_class_folders(
+    folder: Path, root: Path, class_names: Sequence[str] | None = None
+) -> tuple[ImageList, tuple[str, ...]]:
+    """List the images below folder, where each sub-folder is a class, and return them with the class names.
+
+    Classes and files come sorted by name; hidden ones are skipped. Without class_names the sub-folders are the classes
+    and each must hold an image. With class_names (those of the training set) their order gives the labels, and a class
+    may be absent or empty. Paths are relative to root, below which folder must lie. Raises DataError for an unreadable
+    folder, one without class folders or images, an empty class and a class that class_names does not know.
+    """
+    prefix = folder.relative_to(root).as_posix()
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+        # Names as plain strings all the way: a Path object per file would take minutes for ImageNet.
+        files = {
+            name: sorted(
+                file
+                for file in os.listdir(folder / name)  # noqa: PTH208
+                if file.lower().endswith(IMAGE_EXTENSIONS) and not file.startswith(".")
+            )
+            for name in found
+        }
+    except OSError as error:
+        raise DataError(f"the folder {shown(folder)} cannot be read: {error.strerror}") from error
+
+    if not found:
+        raise DataError(
+            f"the folder {shown(folder)} holds no class folders",
+            f"Sort its images into one folder per class, or list them in {folder.name}_list.txt (lines `path label`).",
+        )
+    if not any(files.values()):
+        raise DataError(
+            f"none of the {len(found):,} class folders in {shown(folder)} holds an image",
+            f"Images end in {', '.join(IMAGE_EXTENSIONS)} and lie directly in their class's folder.",
+        )
+    if class_names is None:
+        empty = [shown(name) for name in found if not files[name]]
+        if empty:
+            raise DataError(
+                f"{len(empty):,} of {len(found):,} class folders in {shown(folder)} hold no image:\n"
+                + _first_ten(empty),
+                "Each folder there counts as a class of the model: fill these, or remove them.",
+            )
+        class_names = found
+    label_of = {name: label for label, name in enumerate(class_names)}
+    unknown = [shown(name) for name in found if name not in label_of]
+    if unknown:
+        raise DataError(
+            f"{len(unknown):,} of {len(found):,} class folders in {shown(folder)} are no classes of the training set:\n"
+            + _first_ten(unknown),
+            f"The training set has {len(label_of):,} classes; rename or remove these folders.",
+        )
+    paths = tuple(f"{prefix}/{name}/{file}" for name in found for file in files[name])
+    labels = tuple(label_of[name] for name in found for _ in files[name])
+    return ImageList(root=root, paths=paths, labels=labels), tuple(class_names)
+
+
+def _check_chunk(root: str, paths: Sequence[str]) -> tuple[list[int], list[str]]:
+    """Sizes in bytes of the files, and each unusable one with its reason."""
+    # The user in effect is the one who will open the file, but not every platform can ask about it.
+    effective_ids = os.access in os.supports_effective_ids
+    sizes: list[int] = []
+    faults: list[str] = []
+    for path in paths:
+        full = f"{root}/{path}"
+        size = 0
+        try:
+            status = os.stat(full)  # noqa: PTH116 - a Path object per file would double the time
+        except OSError as error:
+            reason = (error.strerror or type(error).__name__).lower()
+        except ValueError:  # a NUL in the name
+            reason = "no possible file name"
+        else:
+            size = status.st_size
+            if not stat.S_ISREG(status.st_mode):
+                reason = "not a regular file"
+            elif status.st_mode & _READABLE_BY_ALL != _READABLE_BY_ALL and not os.access(
+                full, os.R_OK, effective_ids=effective_ids
+            ):
+                reason = "permission denied"
+            elif size == 0:
+                reason = "0 bytes"
+            elif any("\udc80" <= c <= "\udcff" for c in path):
+                reason = "its name is not UTF-8, which DALI can't open"
+            else:
+                reason = ""
+        sizes.append(size)
+        if reason:
+            faults.append(f"{shown(path)}: {reason}")
+    return sizes, faults
+
+
+def check_files(image_list: ImageList, threads: int = 16) -> tuple[int, ...]:
+    """Each file's size in bytes, in the list's order; nothing is opened.
+
+    One missing or zero-byte file makes every later DALI batch fail, so all are looked at before the first. threads
+    look at once, because on a network disk each look waits for an answer. Raises DataError, naming the first ten with
+    their reasons and the total, if a file is missing, not a regular file, unreadable or empty; ValueError for threads
+    below 1.
+    """
+    if threads < 1:
+        raise ValueError(f"threads is {threads}; it must be at least 1")
+    root = os.fspath(image_list.root)
+    chunks = [
+        image_list.paths[start : start + _FILES_PER_CHUNK] for start in range(0, len(image_list), _FILES_PER_CHUNK)
+    ]
+    sizes: list[int] = []
+    faults: list[str] = []
+    with ThreadPoolExecutor(threads) as pool:
+        for chunk_sizes, chunk_faults in pool.map(_check_chunk, [root] * len(chunks), chunks):
+            sizes += chunk_sizes
+            faults += chunk_faults
+    if faults:
+        raise DataError(
+            f"{len(faults):,} of {len(image_list):,} listed files cannot be used:\n{_first_ten(faults)}",
+            f"Paths are taken below {shown(image_list.root)}. Restore these files, or take them out of the list.",
+        )
+    return tuple(sizes)

@@ -1,0 +1,178 @@
+/* A libnvidia-ml.so.1 with four known GPUs, for tests on machines without one.
+
+   Device d (0..3) reports: utilisation 10(d+1) %, memory used (d+1) GiB of 80 GiB (plus 1 GiB that the driver reserves), power
+   100(d+1) W + 0.25 W, temperature 40+d C, SM clock 1000+d MHz, memory clock 2000+d MHz, JPEG engine 5(d+1) %. NVML's
+   order is not the PCI order: index 0 sits on the highest bus.
+   Clock event reasons: device 0 none, 1 GpuIdle, 2 SwPowerCap + HwThermalSlowdown, 3 Reliability + a bit without a name.
+   Device 3 supports no power query and is lost when asked for its temperature.
+
+   FAKE_NVML_COUNT=n          n of the four devices
+   FAKE_NVML_INIT_ERROR=code  what initialising returns
+   FAKE_NVML_FAIL=d:q:code,.. what query q of device d returns; q is one of handle name uuid pci util memory power temperature
+                              sm_clock memory_clock reasons jpeg
+   Compiled with -DOLD_DRIVER it lacks what drivers before 535 lack.
+   Layouts and codes: the public ABI of nvml.h. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, INSUFFICIENT_SIZE = 7, GPU_IS_LOST = 15 };
+enum { DEVICES = 4 };
+#define GIB (1ULL << 30)
+
+typedef struct { int index; } Device;
+typedef struct { unsigned gpu, memory; } Utilization;
+typedef struct { unsigned long long total, free, used; } Memory;
+typedef struct { unsigned version; unsigned long long total, reserved, free, used; } Memory2;
+typedef struct { unsigned version, sensor; int celsius; } Temperature;
+typedef struct {
+    char legacy[16];
+    unsigned domain, bus, device, device_id, subsystem_id;
+    char bus_id[32];
+} PciInfo;
+
+static Device devices[DEVICES] = {{0}, {1}, {2}, {3}};
+static const unsigned buses[DEVICES] = {0xC1, 0x17, 0x31, 0x65};
+static int users = 0;
+
+static int configured(const char *name, int otherwise) {
+    const char *text = getenv(name);
+    return text && *text ? atoi(text) : otherwise;
+}
+
+static int answer(const Device *device, const char *query) {
+    char key[64];
+    const char *all = getenv("FAKE_NVML_FAIL"), *found;
+    if (users == 0) return UNINITIALIZED;
+    snprintf(key, sizeof key, "%d:%s:", device->index, query);
+    if (all && (found = strstr(all, key))) return atoi(found + strlen(key));
+    if (device->index == 3 && !strcmp(query, "power")) return NOT_SUPPORTED;
+    if (device->index == 3 && !strcmp(query, "temperature")) return GPU_IS_LOST;
+    return SUCCESS;
+}
+
+static int copy(char *to, unsigned size, const char *text) {
+    if (strlen(text) >= size) return INSUFFICIENT_SIZE;
+    strcpy(to, text);
+    return SUCCESS;
+}
+
+#define REQUIRE(device, query)                   \
+    do {                                         \
+        int code = answer((device), (query));    \
+        if (code != SUCCESS) return code;        \
+    } while (0)
+
+int nvmlInitWithFlags(unsigned flags) {
+    int code = configured("FAKE_NVML_INIT_ERROR", SUCCESS);
+    (void)flags;
+    if (code == SUCCESS) users++;
+    return code;
+}
+int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
+int nvmlShutdown(void) {
+    if (users == 0) return UNINITIALIZED;
+    users--;
+    return SUCCESS;
+}
+const char *nvmlErrorString(int code) { return code == SUCCESS ? "Success" : "an error of the stand-in"; }
+
+int nvmlSystemGetDriverVersion(char *version, unsigned size) {
+    return users == 0 ? UNINITIALIZED : copy(version, size, "550.54.15");
+}
+int nvmlDeviceGetCount_v2(unsigned *count) {
+    if (users == 0) return UNINITIALIZED;
+    *count = (unsigned)configured("FAKE_NVML_COUNT", DEVICES);
+    return SUCCESS;
+}
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, Device **device) {
+    if (index >= (unsigned)configured("FAKE_NVML_COUNT", DEVICES) || index >= DEVICES) return INVALID_ARGUMENT;
+    REQUIRE(&devices[index], "handle");
+    *device = &devices[index];
+    return SUCCESS;
+}
+
+int nvmlDeviceGetName(Device *device, char *name, unsigned size) {
+    REQUIRE(device, "name");
+    return copy(name, size, "Stand-in 80GB");
+}
+int nvmlDeviceGetUUID(Device *device, char *uuid, unsigned size) {
+    char text[64];
+    REQUIRE(device, "uuid");
+    snprintf(text, sizeof text, "GPU-%d0000000-aaaa-bbbb-cccc-00000000000%d", device->index, device->index);
+    return copy(uuid, size, text);
+}
+int nvmlDeviceGetPciInfo_v3(Device *device, PciInfo *info) {
+    REQUIRE(device, "pci");
+    memset(info, 0, sizeof *info);
+    info->bus = buses[device->index];
+    snprintf(info->legacy, sizeof info->legacy, "0000:%02X:00.0", info->bus);
+    snprintf(info->bus_id, sizeof info->bus_id, "00000000:%02X:00.0", info->bus);
+    return SUCCESS;
+}
+
+int nvmlDeviceGetUtilizationRates(Device *device, Utilization *utilization) {
+    REQUIRE(device, "util");
+    utilization->gpu = 10u * (unsigned)(device->index + 1);
+    utilization->memory = 1;
+    return SUCCESS;
+}
+int nvmlDeviceGetMemoryInfo(Device *device, Memory *memory) {
+    REQUIRE(device, "memory");
+    memory->total = 80 * GIB;
+    memory->used = (unsigned long long)(device->index + 2) * GIB;
+    memory->free = memory->total - memory->used;
+    return SUCCESS;
+}
+int nvmlDeviceGetPowerUsage(Device *device, unsigned *milliwatts) {
+    REQUIRE(device, "power");
+    *milliwatts = 100000u * (unsigned)(device->index + 1) + 250u;
+    return SUCCESS;
+}
+int nvmlDeviceGetTemperature(Device *device, unsigned sensor, unsigned *celsius) {
+    if (sensor != 0) return INVALID_ARGUMENT;
+    REQUIRE(device, "temperature");
+    *celsius = 40u + (unsigned)device->index;
+    return SUCCESS;
+}
+int nvmlDeviceGetClockInfo(Device *device, unsigned type, unsigned *mhz) {
+    if (type != 1 && type != 2) return INVALID_ARGUMENT;
+    REQUIRE(device, type == 1 ? "sm_clock" : "memory_clock");
+    *mhz = 1000u * type + (unsigned)device->index;
+    return SUCCESS;
+}
+int nvmlDeviceGetCurrentClocksThrottleReasons(Device *device, unsigned long long *bits) {
+    static const unsigned long long reasons[DEVICES] = {0x0, 0x1, 0x44, 0x80000400};
+    REQUIRE(device, "reasons");
+    *bits = reasons[device->index];
+    return SUCCESS;
+}
+
+#ifndef OLD_DRIVER
+int nvmlDeviceGetMemoryInfo_v2(Device *device, Memory2 *memory) {
+    if (memory->version != (sizeof(Memory2) | 2u << 24)) return INVALID_ARGUMENT;
+    REQUIRE(device, "memory");
+    memory->total = 80 * GIB;
+    memory->reserved = GIB;
+    memory->used = (unsigned long long)(device->index + 1) * GIB;
+    memory->free = memory->total - memory->reserved - memory->used;
+    return SUCCESS;
+}
+int nvmlDeviceGetTemperatureV(Device *device, Temperature *temperature) {
+    unsigned celsius = 0;
+    int code;
+    if (temperature->version != (sizeof(Temperature) | 1u << 24)) return INVALID_ARGUMENT;
+    code = nvmlDeviceGetTemperature(device, temperature->sensor, &celsius);
+    if (code == SUCCESS) temperature->celsius = (int)celsius;
+    return code;
+}
+int nvmlDeviceGetCurrentClocksEventReasons(Device *device, unsigned long long *bits) {
+    return nvmlDeviceGetCurrentClocksThrottleReasons(device, bits);
+}
+int nvmlDeviceGetJpgUtilization(Device *device, unsigned *percent, unsigned *period_microseconds) {
+    REQUIRE(device, "jpeg");
+    *percent = 5u * (unsigned)(device->index + 1);
+    *period_microseconds = 166000;
+    return SUCCESS;
+}
+#endif

@@ -1,0 +1,302 @@
+"""How the ranks are started, watched and ended. A small script stands in for Paddle's launcher."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import harness.launch
+from harness.device import Devices
+from harness.errors import BenchError, TrainingError
+from harness.launch import failure_file, launch_command, run_workers
+from harness.plan import IMAGENET, RunPlan
+from harness.record import RunFiles
+
+ROOT = Path(__file__).parents[2]
+PLAN = RunPlan(
+    model="x0_25",
+    device="cpu",
+    device_name="CPU",
+    ranks=2,
+    data=IMAGENET,
+    image_size=64,
+    batch_size=32,
+    steps_per_epoch=10,
+    epochs=1,
+    total_steps=10,
+    learning_rate=0.025,
+    warmup_epochs=1,
+    weight_decay=3e-5,
+    warmup_steps=2,
+    compute_threads=3,
+    decode_threads=1,
+)
+# What every stand-in may use: the folder of the logs, and the run's own.
+PREAMBLE = """
+import json, os, signal, subprocess, sys, time
+from pathlib import Path
+logs, results, ranks = Path(sys.argv[1]), Path(sys.argv[2]).parent, sys.argv[3]
+def fail(rank, code, message, cure, seconds=0):
+    path = logs / f"failure.{rank}.json"
+    path.write_text(json.dumps({"code": code, "message": message, "cure": cure}))
+    os.utime(path, (seconds, seconds))
+def wait_for(path):
+    while not path.exists():
+        time.sleep(0.01)
+"""
+
+
+class Launch:
+    """Runs a script in the launcher's place. folders: where the launcher was told to put its logs."""
+
+    def __init__(self, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.files = RunFiles(results, "first")
+        self.folders: list[Path] = []
+        self._monkeypatch = monkeypatch
+
+    def __call__(
+        self, script: str, poll: Callable[[], None] = lambda: None, environment: dict[str, str] | None = None
+    ) -> None:
+        def command(ranks: int, logs: Path, record: Path) -> list[str]:
+            self.folders.append(logs)
+            return [sys.executable, "-c", PREAMBLE + script, str(logs), str(record), str(ranks)]
+
+        self._monkeypatch.setattr(harness.launch, "launch_command", command)
+        run_workers(self.files, Devices("cpu", 2, "CPU"), PLAN, environment or dict(os.environ), poll)
+
+
+@pytest.fixture
+def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launch:
+    results = tmp_path / "results"
+    results.mkdir()
+    return Launch(results, monkeypatch)
+
+
+def ended(process: int) -> bool:
+    """Whether the process behind this pidfd has ended, or does so in the next seconds."""
+    return bool(select.select([process], [], [], 5.0)[0])
+
+
+def test_the_launcher_s_command_line() -> None:
+    assert launch_command(4, Path("/tmp/logs"), Path("results/first.json")) == [
+        sys.executable,
+        *("-m", "paddle.distributed.launch"),
+        *("--nproc_per_node", "4"),
+        *("--log_dir", "/tmp/logs"),
+        *("--enable_gpu_log", "0"),
+        *(str(ROOT / "run_bench.py"), "worker", "results/first.json"),
+    ]
+
+
+def test_a_rank_leaves_its_error_beside_its_log() -> None:
+    environment = {"PADDLE_LOG_DIR": "/tmp/logs", "PADDLE_TRAINER_ID": "3"}
+    assert failure_file(environment) == Path("/tmp/logs/failure.3.json")
+
+
+def test_ranks_that_end_well_leave_nothing_behind(launch: Launch) -> None:
+    launch("(logs / 'workerlog.0').write_text('done')")
+    assert list(launch.files.folder.iterdir()) == []
+    assert not launch.folders[0].exists()
+
+
+def test_the_launcher_gets_the_workers_environment(launch: Launch) -> None:
+    launch(
+        "(results / 'seen').write_text(json.dumps([dict(os.environ), ranks]))",
+        environment={"PATH": os.environ["PATH"], "CUDA_VISIBLE_DEVICES": "0", "MINE": "kept"},
+    )
+    seen, ranks = json.loads((launch.files.folder / "seen").read_text(encoding="utf-8"))
+    assert ranks == "2"
+    assert (seen["OMP_NUM_THREADS"], seen["PADDLE_DISTRI_BACKEND"], seen["MINE"]) == ("3", "gloo", "kept")
+    assert "CUDA_VISIBLE_DEVICES" not in seen
+
+
+def test_logs_go_to_a_private_folder(launch: Launch) -> None:
+    """The launcher dumps the whole environment there."""
+    launch("(results / 'mode').write_text(oct(logs.stat().st_mode & 0o777))")
+    assert (launch.files.folder / "mode").read_text(encoding="utf-8") == "0o700"
+    assert launch.folders[0].parent == Path(tempfile.gettempdir())
+
+
+def test_poll_is_called_while_the_ranks_run_and_once_behind_them(launch: Launch) -> None:
+    """The stand-in waits for what the second poll writes; its own last words are there when the last poll comes."""
+    seen: list[bool] = []
+
+    def poll() -> None:
+        seen.append((launch.files.folder / "last").exists())
+        if len(seen) == 2:
+            (launch.files.folder / "go").touch()
+
+    launch("wait_for(results / 'go'); (results / 'last').touch()", poll)
+    assert len(seen) >= 3
+    assert seen[:2] == [False, False]
+    assert seen[-1]
+
+
+def test_a_rank_s_error_is_told_as_its_own(launch: Launch) -> None:
+    with pytest.raises(BenchError) as caught:
+        launch("fail(1, 4, 'no such file: a.jpg', 'Restore it.'); sys.exit(1)")
+    error = caught.value
+    assert (error.message, error.cure, error.exit_code) == ("no such file: a.jpg", "Restore it.", 4)
+    assert list(launch.files.folder.iterdir()) == []
+
+
+def test_of_several_errors_the_first_is_told(launch: Launch) -> None:
+    """The others mostly follow from it."""
+    with pytest.raises(BenchError) as caught:
+        launch("fail(0, 5, 'lost rank 1', '', 300); fail(1, 3, 'disk full', 'Make room.', 200); sys.exit(1)")
+    assert (caught.value.message, caught.value.exit_code) == ("disk full", 3)
+    assert BenchError.exit_code == 1
+
+
+CRASH = """
+(logs / "workerlog.0").write_text("waiting for rank 1\\n")
+(logs / "workerlog.1").write_text(
+    "".join(f"step {n}\\n" for n in range(100)) + "Traceback (most recent call last):\\nMemoryError\\n"
+)
+(logs / "default.abcdef.log").write_text("MY_TOKEN=secret")
+(logs / "launcher.env").write_text("MY_TOKEN=secret")
+sys.exit(3)
+"""
+
+
+def test_a_rank_that_dies_is_told_with_the_end_of_its_log(launch: Launch) -> None:
+    with pytest.raises(TrainingError) as caught:
+        launch(CRASH)
+    kept = launch.files.folder / "first.logs"
+    assert caught.value.exit_code == 5
+    assert "exit code 3" in caught.value.message
+    assert caught.value.cure.splitlines() == [
+        "The end of workerlog.1:",
+        *(f"step {number}" for number in range(90, 100)),
+        "Traceback (most recent call last):",
+        "MemoryError",
+        f"Logs: {kept}",
+    ]
+
+
+def test_logs_are_kept_and_dumps_of_the_environment_are_not(launch: Launch) -> None:
+    with pytest.raises(TrainingError):
+        launch(CRASH)
+    kept = launch.files.folder / "first.logs"
+    assert sorted(path.name for path in kept.iterdir()) == ["workerlog.0", "workerlog.1"]
+    assert (kept / "workerlog.0").read_text(encoding="utf-8") == "waiting for rank 1\n"
+    assert "secret" not in "".join(path.read_text(encoding="utf-8") for path in kept.iterdir())
+    assert not launch.folders[0].exists()
+
+
+def test_a_log_that_is_no_text_can_be_told_all_the_same(launch: Launch) -> None:
+    with pytest.raises(TrainingError) as caught:
+        launch("(logs / 'workerlog.0').write_bytes(b'Error \\xff\\xfe'); sys.exit(1)")
+    assert "The end of workerlog.0:\nError \N{REPLACEMENT CHARACTER}" in caught.value.cure
+
+
+def test_a_rank_that_is_killed_is_an_error_too(launch: Launch) -> None:
+    with pytest.raises(TrainingError) as caught:
+        launch("os.kill(os.getpid(), signal.SIGKILL)")
+    assert "-9" in caught.value.message
+
+
+def test_a_launcher_that_never_starts_a_rank_is_told_with_its_own_words(launch: Launch) -> None:
+    with pytest.raises(TrainingError) as caught:
+        launch("sys.exit('ValueError: port 6170 is taken')")
+    assert "port 6170 is taken" in caught.value.cure
+
+
+def test_an_error_file_that_was_cut_short_is_not_the_last_word(launch: Launch) -> None:
+    """A rank may be killed, or the disk be full, while it writes the file."""
+    with pytest.raises(TrainingError) as caught:
+        launch(
+            "(logs / 'failure.0.json').write_text('{\"code\": 4, \"mess');"
+            "(logs / 'workerlog.0').write_text('Error: no space'); sys.exit(1)"
+        )
+    assert "Error: no space" in caught.value.cure
+
+
+SLEEP = "time.sleep(60)"
+# A rank that doesn't listen, whose process id the poll finds in a file that is complete once it is there.
+DEAF_RANK = """
+rank = subprocess.Popen([sys.executable, "-c", '''
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+with open(sys.argv[1] + ".part", "w") as stream:
+    stream.write(str(os.getpid()))
+os.rename(sys.argv[1] + ".part", sys.argv[1])
+time.sleep(60)
+''', str(results / "rank")])
+wait_for(results / "rank")
+"""
+
+
+class Watch:
+    """A poll that opens the rank's process as soon as it is known, and then does what it is told to."""
+
+    def __init__(self, results: Path, then: Callable[[], None]) -> None:
+        self._file, self._then = results / "rank", then
+        self.rank: int | None = None
+
+    def __call__(self) -> None:
+        if self.rank is None and self._file.exists():
+            self.rank = os.pidfd_open(int(self._file.read_text(encoding="utf-8")))
+            self._then()
+
+    def rank_ended(self) -> bool:
+        """Asked once: kills a rank that was left running, so that the test leaves none."""
+        assert self.rank is not None
+        try:
+            if ended(self.rank):
+                return True
+            signal.pidfd_send_signal(self.rank, signal.SIGKILL)
+            return False
+        finally:
+            os.close(self.rank)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_ends_the_launcher(launch: Launch) -> None:
+    """The launcher ends its ranks when it is told to stop; the stand-in is launcher and rank in one."""
+    watch = Watch(launch.files.folder, interrupt)
+    script = "(results / 'part').write_text(str(os.getpid())); (results / 'part').rename(results / 'rank')"
+    with pytest.raises(KeyboardInterrupt):
+        launch(f"{script}; {SLEEP}", watch)
+    assert watch.rank_ended()
+    assert not launch.folders[0].exists()
+
+
+def test_ctrl_c_ends_a_launcher_that_doesn_t_listen_and_its_ranks(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(harness.launch, "STOP_SECONDS", 0.2)
+    watch = Watch(launch.files.folder, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        launch(f"signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{DEAF_RANK}\n{SLEEP}", watch)
+    assert watch.rank_ended()
+
+
+def test_an_error_of_the_poll_ends_the_launcher_too(launch: Launch) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    watch = Watch(launch.files.folder, fail)
+    script = "(results / 'part').write_text(str(os.getpid())); (results / 'part').rename(results / 'rank')"
+    with pytest.raises(ZeroDivisionError):
+        launch(f"{script}; {SLEEP}", watch)
+    assert watch.rank_ended()
+
+
+def test_a_launcher_that_is_killed_leaves_no_rank_behind(launch: Launch) -> None:
+    """The kernel kills whoever takes the most memory: the launcher's ranks must not go on training for nobody."""
+    watch = Watch(launch.files.folder, (launch.files.folder / "go").touch)
+    with pytest.raises(TrainingError):
+        launch(f"{DEAF_RANK}\nwait_for(results / 'go')\nos.kill(os.getpid(), signal.SIGKILL)", watch)
+    assert watch.rank_ended()

@@ -1,0 +1,100 @@
+"""What rank 0 records of four GPUs: the real sampler and the real pynvml, on a stand-in driver."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from harness.config import RunConfig
+from harness.device import Devices
+from harness.plan import IMAGENET, make_plan
+from harness.record import RunFiles, RunRecord, read_record, write_record
+from harness.tables.files import read_table
+from harness.tables.schema import DEVICES, STEPS
+
+SCRIPT = """
+import os, sys, time
+from pathlib import Path
+from harness.loop import GlobalStep
+from harness.record import RunFiles
+from harness.recorder import open_recorder
+
+start = time.perf_counter()
+with open_recorder(RunFiles(Path(sys.argv[1]), "it"), True, 0.05, os.environ) as recorder:
+    time.sleep(0.5)
+    step = GlobalStep(0, 64, time.perf_counter() - start, 0.4, 0.1, 2.5)
+    recorder.step(step, start, phase="train", step=1, learning_rate=0.1, warmup=False)
+    recorder.epoch(epoch=1, top1=0.5)
+"""
+
+
+def record_four_gpus(folder: Path, standin: dict[str, str], **environment: str) -> tuple[RunFiles, RunRecord]:
+    files = RunFiles(folder, "it")
+    config = RunConfig(gpus=4)
+    write_record(
+        files.record, RunRecord("it", "running", config, make_plan(config, Devices("gpu", 4, "GPU"), IMAGENET, {}), {})
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(folder)],
+        env={**os.environ, "PYTHONPATH": os.getcwd(), **standin, **environment},  # noqa: PTH109
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return files, read_record(files.record)
+
+
+def test_a_step_row_joins_the_four_gpus_utilisation(
+    tmp_path: Path, nvml_standin: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    files, record = record_four_gpus(tmp_path, nvml_standin)
+    step = read_table(files.table("steps"), STEPS).iloc[0]
+    # devices report 10, 20, 30 and 40 %
+    assert step["gpu_util_percent"] == 25.0
+    assert step["gpu_util_min_percent"] == 10.0
+    assert step["gpu_util_max_percent"] == 40.0
+    assert 0 <= step["cpu_util_percent"] <= 100
+    assert step["fps"] == 160.0
+    assert step["data_wait_seconds"] == 0.1
+    devices = read_table(files.table("devices"), DEVICES)
+    assert set(devices["device"]) == {"gpu0", "gpu1", "gpu2", "gpu3", "cpu"}
+    # gpu0 is first in PCI order: NVML's device 1
+    first = devices[devices["device"] == "gpu0"]
+    assert set(first["util_percent"]) == {20.0}
+    assert set(first["power_watts"]) == {200.2}
+    assert set(first["memory_used_bytes"]) == {2 * 2**30}
+    assert set(first["jpeg_util_percent"]) == {10.0}
+    assert set(first["throttle_reasons"]) == {"GpuIdle"}
+    # NVML's device 0 is throttled by nothing, which is known; device 3's power and temperature are not
+    assert set(devices[devices["device"] == "gpu3"]["throttle_reasons"]) == {"none"}
+    silent = devices[devices["device"] == "gpu2"]
+    assert silent["power_watts"].isna().all()
+    assert silent["temperature_celsius"].isna().all()
+    assert set(silent["util_percent"]) == {40.0}
+    assert len(record.warnings) == 2
+    assert all("GPU" in warning or "gpu" in warning for warning in record.warnings)
+
+
+def test_visible_devices_decide_which_gpus_are_recorded(tmp_path: Path, nvml_standin: dict[str, str]) -> None:
+    files, _ = record_four_gpus(tmp_path, nvml_standin, CUDA_VISIBLE_DEVICES="3,0")
+    step = read_table(files.table("steps"), STEPS).iloc[0]
+    assert step["gpu_util_percent"] == 15.0  # NVML's devices 0 (10 %) and 1 (20 %)
+    devices = read_table(files.table("devices"), DEVICES)
+    assert set(devices[devices["device"] == "gpu0"]["util_percent"]) == {10.0}
+
+
+def test_without_a_driver_the_run_goes_on_without_gpu_figures(tmp_path: Path, nvml_standin: dict[str, str]) -> None:
+    files, record = record_four_gpus(tmp_path, nvml_standin, FAKE_NVML_INIT_ERROR="9")
+    step = read_table(files.table("steps"), STEPS).iloc[0]
+    assert pd.isna(step["gpu_util_percent"])
+    assert set(read_table(files.table("devices"), DEVICES)["device"]) == {"cpu"}
+    assert [warning for warning in record.warnings if warning.startswith("no GPU telemetry: ")]
+    assert json.loads(files.record.read_text())["status"] == "running"

@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from pipelines.augmentation import Augmentation
+from pipelines.dataset import Dataset, is_imagenet, open_dataset
+from pipelines.errors import DataError
+from pipelines.lists import ImageList
+
+
+def make_files(folder: Path, *names: str) -> None:
+    for name in names:
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"1")
+
+
+@pytest.fixture
+def listed(tmp_path: Path) -> Path:
+    """A folder with both lists."""
+    (tmp_path / "train_list.txt").write_text("train/a.jpg 0\ntrain/b.jpg 999\n")
+    (tmp_path / "val_list.txt").write_text("val/c.jpg 3\n")
+    return tmp_path
+
+
+@pytest.fixture
+def foldered(tmp_path: Path) -> Path:
+    """A folder with three classes and no lists."""
+    make_files(tmp_path, "train/ant/1.jpg", "train/bee/1.jpg", "train/cat/1.jpg", "val/cat/2.jpg", "val/ant/2.jpg")
+    return tmp_path
+
+
+def refusal(data: str | Path, num_classes: int | None = None) -> DataError:
+    with pytest.raises(DataError) as caught:
+        open_dataset(data, num_classes)
+    return caught.value
+
+
+def test_lists_have_1000_classes_unless_said_otherwise(listed: Path) -> None:
+    dataset = open_dataset(str(listed))
+    assert dataset == Dataset(
+        name=listed.name,
+        root=listed,
+        num_classes=1000,
+        train=ImageList(listed, ("train/a.jpg", "train/b.jpg"), (0, 999)),
+        val=ImageList(listed, ("val/c.jpg",), (3,)),
+        augmentation=Augmentation(),
+        builtin=False,
+    )
+    assert open_dataset(listed, 1200).num_classes == 1200
+
+
+def test_lists_go_before_folders(listed: Path) -> None:
+    make_files(listed, "train/ant/1.jpg", "val/ant/1.jpg")
+    dataset = open_dataset(listed)
+    assert len(dataset.train) == 2
+    assert dataset.val is not None
+    assert dataset.val.paths == ("val/c.jpg",)
+
+
+def test_without_a_val_list_there_is_no_val(listed: Path) -> None:
+    (listed / "val_list.txt").unlink()
+    make_files(listed, "val/ant/1.jpg")  # whose label the training list does not tell
+    assert open_dataset(listed).val is None
+
+
+def test_labels_of_both_lists_must_fit_the_classes(listed: Path) -> None:
+    error = refusal(listed, 10)
+    assert "outside 0..9" in error.message
+    assert "--classes 1000" in error.cure
+    (listed / "train_list.txt").write_text("train/a.jpg 0\n")
+    (listed / "val_list.txt").write_text("val/c.jpg 10\n")
+    assert "val_list.txt:1: label 10 of 'val/c.jpg'" in refusal(listed, 10).message
+
+
+def test_class_folders_are_as_many_classes_as_there_are(foldered: Path) -> None:
+    dataset = open_dataset(foldered)
+    assert dataset.num_classes == 3
+    assert dataset.train.paths == ("train/ant/1.jpg", "train/bee/1.jpg", "train/cat/1.jpg")
+    assert dataset.train.labels == (0, 1, 2)
+    assert dataset.val == ImageList(foldered, ("val/ant/2.jpg", "val/cat/2.jpg"), (0, 2))
+    assert open_dataset(foldered, 1000).num_classes == 1000
+
+
+def test_fewer_classes_than_folders_are_refused(foldered: Path) -> None:
+    error = refusal(foldered, 2)
+    assert error.message == f"'{foldered}/train' holds 3 class folders, more than the 2 classes asked for"
+    assert "--classes 3" in error.cure
+
+
+def test_val_may_be_missing(foldered: Path) -> None:
+    (foldered / "val").rename(foldered / "elsewhere")
+    assert open_dataset(foldered).val is None
+
+
+def test_val_may_come_from_a_list_beside_training_folders(foldered: Path) -> None:
+    (foldered / "val_list.txt").write_text("val/x.jpg 1\n")
+    dataset = open_dataset(foldered)
+    assert dataset.val is not None
+    assert dataset.val.labels == (1,)
+
+
+def test_a_val_class_that_training_does_not_know_is_refused(foldered: Path) -> None:
+    make_files(foldered, "val/dog/1.jpg")
+    assert "'dog'" in refusal(foldered).message
+
+
+def test_a_missing_folder_is_named_with_what_else_data_takes(tmp_path: Path) -> None:
+    error = refusal(f"{tmp_path}/photo\ns")
+    assert error.message == rf"no such folder: '{tmp_path}/photo\ns'"
+    assert "--data" in error.cure
+    assert "digits, photos" in error.cure
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("l" * 256, "File name too long"), ("file/below", "Not a directory"), ("a\0b", "null")],
+)
+def test_a_folder_that_cannot_be_opened_is_named_with_the_reason(tmp_path: Path, name: str, reason: str) -> None:
+    make_files(tmp_path, "file")
+    error = refusal(tmp_path / name)
+    assert error.message.startswith(f"the folder '{tmp_path}/{name[0]}")
+    assert reason in error.message.split("cannot be opened: ")[1]
+    assert "--data" in error.cure
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    make_files(tmp_path, "images.tar")
+    assert refusal(tmp_path / "images.tar").message == f"not a folder: '{tmp_path}/images.tar'"
+
+
+def test_a_folder_with_neither_lists_nor_train_is_refused(tmp_path: Path) -> None:
+    error = refusal(tmp_path)
+    assert error.message == f"'{tmp_path}' holds neither train_list.txt nor a folder train"
+    assert "ImageNet's layout" in error.cure
+
+
+def test_no_classes_are_refused(listed: Path) -> None:
+    error = refusal(listed, 0)
+    assert error.message == "0 classes asked for; at least 1 is needed"
+    assert "--classes" in error.cure
+
+
+def test_dataset_toml_names_the_set_and_its_augmentation(foldered: Path) -> None:
+    (foldered / "dataset.toml").write_text(
+        'name = "insects"\nnum_classes = 5\n[augmentation]\nflip_probability = 0\ncrop_area_min = 0.35\n'
+    )
+    dataset = open_dataset(foldered)
+    assert dataset.name == "insects"
+    assert dataset.num_classes == 5
+    assert dataset.augmentation == Augmentation(flip_probability=0.0, crop_area_min=0.35)
+    assert open_dataset(foldered, 4).num_classes == 4
+
+
+def test_dataset_toml_gives_the_classes_of_lists_too(listed: Path) -> None:
+    (listed / "dataset.toml").write_text("num_classes = 1001")
+    assert open_dataset(listed).num_classes == 1001
+    assert open_dataset(listed).name == listed.name
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("clases = 5", ["does not know 'clases'", "name, num_classes, augmentation"]),
+        ("[augmentation]\nflip = 0.0", ["[augmentation] does not know 'flip'", "aspect_max, flip_probability"]),
+        ("[augmentation]\nflip_probability = 2", ["[augmentation]: flip_probability is 2", "between 0 and 1"]),
+        ('[augmentation]\ncrop_area_min = "small"', ["crop_area_min is 'small'; it must be a number"]),
+        ("[augmentation]\ncrop_area_min = true", ["crop_area_min is True; it must be a number"]),
+        ("augmentation = 3", ["augmentation is 3; it must be a table", "[augmentation]"]),
+        ("name = 3", ["name is 3; it must be a text"]),
+        ('name = " "', ["name is ' '; it must be a text"]),
+        ("num_classes = 0", ["num_classes is 0; it must be a whole number of at least 1"]),
+        ("num_classes = 2.5", ["num_classes is 2.5"]),
+        ("num_classes = true", ["num_classes is True"]),
+        ("num_classes =", ["is not TOML", "toml.io"]),
+    ],
+)
+def test_what_dataset_toml_must_not_say(foldered: Path, text: str, parts: list[str]) -> None:
+    (foldered / "dataset.toml").write_text(text)
+    error = refusal(foldered)
+    assert f"'{foldered}/dataset.toml'" in error.message
+    for part in parts:
+        assert part in f"{error.message}\n{error.cure}"
+
+
+def test_dataset_toml_that_cannot_be_read_is_refused(foldered: Path) -> None:
+    (foldered / "dataset.toml").write_bytes(b'name = "\xff"')
+    assert "is not TOML" in refusal(foldered).message
+    (foldered / "dataset.toml").unlink()
+    (foldered / "dataset.toml").mkdir()
+    assert "cannot be read: Is a directory" in refusal(foldered).message
+
+
+@pytest.mark.usefixtures("builtin_cache")
+def test_a_folder_does_not_shadow_a_built_in_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_files(tmp_path, "digits/train/ant/1.jpg")
+    builtin, folder = open_dataset("digits"), open_dataset("./digits")
+    assert (builtin.builtin, builtin.num_classes, builtin.name) == (True, 10, "digits")
+    assert (folder.builtin, folder.num_classes, folder.name) == (False, 1, "digits")
+    assert open_dataset(Path("digits")) == folder
+
+
+def test_the_working_directory_has_a_name(foldered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(foldered)
+    assert open_dataset(".").name == foldered.name
+
+
+@pytest.mark.usefixtures("builtin_cache")
+def test_a_built_in_set_takes_no_fewer_classes_than_it_has() -> None:
+    assert "--classes 10" in refusal("digits", 9).cure
+
+
+def of_length(images: int) -> ImageList:
+    return ImageList(Path(), ("x.jpg",) * images, (0,) * images)
+
+
+def test_only_the_exact_counts_are_imagenet() -> None:
+    imagenet = Dataset("ILSVRC2012", Path(), 1000, of_length(1_281_167), of_length(50_000), Augmentation(), False)
+    assert is_imagenet(imagenet)
+    assert not is_imagenet(dataclasses.replace(imagenet, train=of_length(1_281_166)))
+    assert not is_imagenet(dataclasses.replace(imagenet, val=of_length(49_999)))
+    assert not is_imagenet(dataclasses.replace(imagenet, val=None))
+    assert not is_imagenet(dataclasses.replace(imagenet, num_classes=1001))
+
+
+def test_a_dataset_that_no_model_fits_is_refused() -> None:
+    with pytest.raises(ValueError, match="train holds 0 images"):
+        Dataset("x", Path(), 10, of_length(0), None, Augmentation(), False)
+    with pytest.raises(ValueError, match=r"val has labels 0\.\.10; 10 classes allow 0\.\.9"):
+        Dataset("x", Path(), 10, of_length(1), ImageList(Path(), ("a", "b"), (0, 10)), Augmentation(), False)
