@@ -27,7 +27,7 @@ from harness.telemetry.host import available_cores, cpu_name
 from pipelines.dataset import Dataset, open_dataset
 from pipelines.errors import DataError
 from pipelines.lists import check_files
-from pipelines.profile import profile
+from pipelines.profile import DataProfile, profile
 
 
 def run(config: RunConfig, *, dry_run: bool = False, environment: Mapping[str, str] = os.environ) -> None:
@@ -49,17 +49,19 @@ def run(config: RunConfig, *, dry_run: bool = False, environment: Mapping[str, s
         console.plan(plan, f"counted in {facts.source}")
         return
     check_paddle()
-    sizes = check_files(dataset.train)
-    if not config.throughput_only and dataset.val is not None:
-        check_files(dataset.val)
     files = _claim_files(config, plan)
+    try:
+        profiled = _check_data(dataset, config)
+    except BaseException:
+        files.record.unlink()
+        raise
     record = RunRecord(
         run=files.run,
         status="running",
         config=config,
         plan=plan,
         environment=_environment(devices),
-        profile=asdict(profile(dataset.train, sizes)),
+        profile=asdict(profiled),
         warnings=(*notices, *plan.notes),
     )
     write_record(files.record, record)
@@ -107,6 +109,14 @@ def _open(source: str, config: RunConfig) -> tuple[Dataset, DataFacts]:
     return dataset, facts_of(dataset, source)
 
 
+def _check_data(dataset: Dataset, config: RunConfig) -> DataProfile:
+    """Look at every file the run will read, and describe the training ones."""
+    sizes = check_files(dataset.train)
+    if not config.throughput_only and dataset.val is not None:
+        check_files(dataset.val)
+    return profile(dataset.train, sizes)
+
+
 def _claim_files(config: RunConfig, plan: RunPlan) -> RunFiles:
     """The run's files, under a name that no other run has, not even one that starts at this moment."""
     folder = Path(config.results)
@@ -114,15 +124,15 @@ def _claim_files(config: RunConfig, plan: RunPlan) -> RunFiles:
     name = config.run_name or run_name(plan, time.strftime("%Y%m%d-%H%M%S"))
     for number in itertools.count(1):
         files = RunFiles(folder, name if number == 1 else f"{name}-{number}")
-        try:
-            files.record.touch(exist_ok=False)
-        except FileExistsError:
-            if config.run_name:
-                raise UsageError(
-                    f"{files.record} exists already", "Give another --run-name, or remove its files."
-                ) from None
-        else:
-            break
+        taken = files.existing()
+        if not taken:
+            try:
+                files.record.touch(exist_ok=False)
+                break
+            except FileExistsError:
+                taken = [files.record]
+        if config.run_name:
+            raise UsageError(f"{taken[0]} exists already", "Give another --run-name, or remove its files.")
     return files
 
 

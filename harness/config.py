@@ -12,6 +12,8 @@ from typing import Any, get_args, get_type_hints
 from harness.errors import UsageError
 from models.sizes import SIZES
 
+# Paddle and DALI seed with 32 bits, and ranks add to it; no other whole number needs more either.
+LARGEST = 2**31 - 1 - 2**16
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -106,6 +108,9 @@ class RunConfig:
             value = getattr(self, item.name)
             if choices and value not in choices:
                 raise UsageError(f"unknown {item.name} {value!r}", f"Known: {', '.join(choices)}.")
+        for item in option_fields():
+            if option_type(item.name) is int:
+                self._check(item.name, at_most=LARGEST)
         for name in ("gpus", "epochs", "image_size", "classes", "batch_size", "compute_threads", "decode_threads"):
             self._check(name, at_least=1)
         for name in ("prefetch", "reader_prefetch"):
@@ -117,8 +122,7 @@ class RunConfig:
         for name in ("crop_area_min", "flip_probability", "label_smoothing", "hw_decoder_load"):
             self._check(name, at_least=0, at_most=1)
         self._check("momentum", at_least=0, below=1)
-        # Paddle and DALI seed with 32 bits, and ranks add to it.
-        self._check("seed", at_least=0, at_most=2**31 - 1 - 2**16)
+        self._check("seed", at_least=0, at_most=LARGEST)
         if self.warmup_epochs is not None and self.warmup_epochs > self.epochs:
             raise UsageError(
                 f"--warmup-epochs {self.warmup_epochs} is longer than the run's {self.epochs} epochs",
@@ -142,10 +146,12 @@ class RunConfig:
         value = getattr(self, name)
         if value is None:
             return
-        if not math.isfinite(value) or value < at_least or value <= above or value > at_most or value >= below:
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"{flag(name)} is {value}; it must be finite")
+        if value < at_least or value <= above or value > at_most or value >= below:
             limits = {"at least": at_least, "above": above, "at most": at_most, "below": below}
-            said = " and ".join(f"{words} {limit:g}" for words, limit in limits.items() if math.isfinite(limit))
-            raise UsageError(f"{flag(name)} is {value}; it must be {said or 'finite'}")
+            said = " and ".join(f"{words} {limit}" for words, limit in limits.items() if math.isfinite(limit))
+            raise UsageError(f"{flag(name)} is {value}; it must be {said}")
 
 
 def flag(name: str) -> str:
@@ -179,7 +185,7 @@ def parse_config(values: Mapping[str, Any], where: str) -> dict[str, Any]:
             hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}."
             raise UsageError(f"{where}: unknown key {key!r}", hint)
         wanted = option_type(name)
-        if wanted is float and type(value) is int:
+        if wanted is float and type(value) is int and abs(value) <= LARGEST:
             value = float(value)
         if type(value) is not wanted:
             raise UsageError(

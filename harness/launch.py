@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -9,17 +10,21 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from harness.device import Devices, worker_environment
 from harness.errors import BenchError, TrainingError
 from harness.plan import RunPlan
 from harness.record import RunFiles
+from harness.tables.files import write_whole
 
 # The workers come through the same entry as the user, so that they import what the user's process does.
 ENTRY = Path(__file__).parents[1] / "run_bench.py"
 WORKER_COMMAND = "worker"
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+# Loaded here, as nothing may be loaded between fork and exec.
+_LIBC = ctypes.CDLL(None)
 POLL_SECONDS = 0.2
 STOP_SECONDS = 20.0
 LOG_TAIL_LINES = 12
@@ -48,6 +53,7 @@ def run_workers(
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=die_with_parent,
             )
             with _stopped_at_exit(process):
                 while True:
@@ -72,6 +78,20 @@ def launch_command(ranks: int, logs: Path, record: Path) -> list[str]:
     ]  # fmt: skip
 
 
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the one that started it ends, so that no rank trains for nobody.
+
+    Source: prctl(2), PR_SET_PDEATHSIG. Nothing happens where the system is not Linux.
+    """
+    if sys.platform == "linux":
+        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def leave_failure(environment: Mapping[str, str], code: int, message: str, cure: str) -> None:
+    """Leave a rank's error, with the exit code it stands for, where `run_workers` looks for it."""
+    write_whole(failure_file(environment), json.dumps({"code": code, "message": message, "cure": cure}))
+
+
 def failure_file(environment: Mapping[str, str]) -> Path:
     """Where a rank leaves its error for this process."""
     return Path(environment["PADDLE_LOG_DIR"]) / f"failure.{environment['PADDLE_TRAINER_ID']}.json"
@@ -93,12 +113,12 @@ def _stopped_at_exit(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 def _failure(files: RunFiles, logs: Path, code: int) -> BenchError:
-    left = sorted(logs.glob("failure.*.json"), key=lambda path: path.stat().st_mtime)
-    if left:
-        told = json.loads(left[0].read_text(encoding="utf-8"))
-        error = BenchError(told["message"], told["cure"])
-        error.exit_code = told["code"]
-        return error
+    for path in sorted(logs.glob("failure.*.json"), key=lambda path: path.stat().st_mtime):
+        with suppress(ValueError, KeyError):
+            told = json.loads(path.read_text(encoding="utf-8"))
+            error = BenchError(told["message"], told["cure"])
+            error.exit_code = told["code"]
+            return error
     kept = _keep_logs(files, logs)
     tail = _tail(logs)
     return TrainingError(f"a rank ended with exit code {code}", f"{tail}\nLogs: {kept}")
@@ -114,10 +134,11 @@ def _keep_logs(files: RunFiles, logs: Path) -> Path:
 
 
 def _tail(logs: Path) -> str:
-    """The end of the log that holds a traceback, else of the last one written."""
-    texts = {log.name: log.read_text(encoding="utf-8", errors="replace") for log in sorted(logs.glob("workerlog.*"))}
-    telling = [name for name, text in texts.items() if "Traceback" in text or "Error" in text] or list(texts)
-    if not telling:
+    """The end of the first log that holds an error, else of the first that is not empty; the launcher's comes last."""
+    paths = [*sorted(logs.glob("workerlog.*")), logs / "launcher.log"]
+    texts = {path.name: path.read_text(encoding="utf-8", errors="replace") for path in paths}
+    failing = [name for name, text in texts.items() if "Traceback" in text or "Error" in text]
+    name = next((name for name in (*failing, *texts) if texts[name].strip()), None)
+    if name is None:
         return "No rank printed anything."
-    name = telling[0]
     return "\n".join([f"The end of {name}:", *texts[name].splitlines()[-LOG_TAIL_LINES:]])

@@ -163,11 +163,14 @@ def _augmentation(config: RunConfig, own: Augmentation) -> Augmentation:
     changes = {
         name: value for name in ("crop_area_min", "flip_probability") if (value := getattr(config, name)) is not None
     }
-    return replace(own, **changes)
+    try:
+        return replace(own, **changes)
+    except ValueError as error:
+        raise UsageError(f"the training crops' settings contradict the data set's: {error}") from error
 
 
 def _positive_int(text: str | None) -> int | None:
-    return int(text) if text and text.isdigit() and int(text) else None
+    return int(text) if text and text.isascii() and text.isdigit() and int(text) else None
 
 
 def run_name(plan: RunPlan, local_time: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from harness.config import RunConfig, parse_config
 from harness.plan import DataFacts, RunPlan
 from harness.tables.files import write_whole
+from harness.tables.schema import DEVICES, EPOCHS, STEPS
 from pipelines.augmentation import Augmentation
 
 SCHEMA_VERSION = 1
@@ -19,8 +20,8 @@ SCHEMA_VERSION = 1
 class RunRecord:
     """Everything about a run but its tables.
 
-    status is running, finished, failed or interrupted. config holds what was given, plan what was decided. profile describes the
-    training files, summary the run's row of summary.csv; both are empty until known.
+    status is running, finished, failed or interrupted. config holds what was given, plan what was decided. profile
+    describes the training files, summary is the run's row of summary.csv; both are empty until known.
     """
 
     run: str
@@ -48,6 +49,11 @@ class RunFiles:
     def table(self, name: str) -> Path:
         """The path of one of the run's tables."""
         return self.folder / f"{self.run}.{name}.csv"
+
+    def existing(self) -> list[Path]:
+        """Those of the run's files that are there."""
+        paths = [self.record, *(self.table(table.name) for table in (STEPS, DEVICES, EPOCHS))]
+        return [path for path in paths if path.exists()]
 
     @property
     def record(self) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import sys
@@ -20,7 +19,7 @@ from harness.config import RunConfig
 from harness.device import Clock, local_rank, open_device
 from harness.errors import DATA_EXIT_CODE, BenchError, TrainingError
 from harness.evaluation import Accuracy, Evaluator
-from harness.launch import failure_file
+from harness.launch import die_with_parent, leave_failure
 from harness.loop import GlobalStep, run_steps
 from harness.plan import RunPlan
 from harness.ranks import Ranks, join
@@ -213,16 +212,12 @@ def _recorder(record: RunRecord, folder: Path, ranks: Ranks) -> AbstractContextM
 
 def run_rank(record_path: Path) -> int:
     """Run this process's rank; an error a person can act on is left for the launching process to tell."""
+    die_with_parent()
     try:
         run_worker(read_record(record_path), record_path.parent)
-    except DataError as error:
-        return _leave(DATA_EXIT_CODE, error.message, error.cure)
-    except BenchError as error:
-        return _leave(error.exit_code, error.message, error.cure)
+    except (BenchError, DataError) as error:
+        code = error.exit_code if isinstance(error, BenchError) else DATA_EXIT_CODE
+        leave_failure(os.environ, code, error.message, error.cure)
+        print(f"error: {error.message}", file=sys.stderr)
+        return code
     return 0
-
-
-def _leave(code: int, message: str, cure: str) -> int:
-    failure_file(os.environ).write_text(json.dumps({"code": code, "message": message, "cure": cure}), encoding="utf-8")
-    print(f"error: {message}", file=sys.stderr)
-    return code

@@ -24,7 +24,7 @@ class Console:
 
     def notice(self, text: str) -> None:
         """Something the user should know of a decision made for them."""
-        self.rich.print(Text(f"note: {text}"))
+        self.rich.print(_text(f"note: {text}"))
 
     def plan(self, plan: RunPlan, remark: str) -> None:
         """Every figure of a plan."""
@@ -37,9 +37,9 @@ class Console:
         self.rich.print(_facts(f"run {record.run}", summary_facts(record)))
         self.rich.print(_beside_reference(mirror))
         for line in differences(record):
-            self.rich.print(Text(f"  {line}"))
+            self.rich.print(_text(f"  {line}"))
         written = [f"{record.run}.*", "summary.csv", mirror_file(record.plan)]
-        self.rich.print(Text(f"Written to {files.folder}/: {', '.join(written)}"))
+        self.rich.print(_text(f"Written to {files.folder}/: {', '.join(written)}"))
 
 
 def plan_facts(plan: RunPlan) -> list[tuple[str, str]]:
@@ -124,15 +124,21 @@ def _beside_reference(mirror: MirrorRow) -> RichTable:
         table.add_column(title, justify="right" if title in ("FPS (all devices)", top1) else "left")
     for row in (reference, mirror):
         name, size, fps, accuracy = row.cells
-        table.add_row(name, size, fps, row.header[2].removeprefix("FPS (").removesuffix(")"), accuracy or "-")
+        devices = row.header[2].removeprefix("FPS (").removesuffix(")")
+        table.add_row(*map(_text, (name, size, fps, devices, accuracy or "-")))
     return table
 
 
 def _facts(title: str, rows: list[tuple[str, str]]) -> RichTable:
-    table = RichTable(title=Text(title), box=box.SIMPLE, show_header=False, title_justify="left")
+    table = RichTable(title=_text(title), box=box.SIMPLE, show_header=False, title_justify="left")
     for label, value in rows:
-        table.add_row(Text(label), Text(value))
+        table.add_row(_text(label), _text(value))
     return table
+
+
+def _text(text: str) -> Text:
+    """The words as they are: no markup in them, and spelled out what a terminal can't show."""
+    return Text(text.encode("utf-8", "backslashreplace").decode())
 
 
 def _step_times(summary: dict[str, Any]) -> str:

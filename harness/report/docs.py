@@ -19,7 +19,8 @@ def options_markdown() -> str:
         value = "" if option_type(item.name) is bool else f" {'|'.join(metadata['choices']) or metadata['metavar']}"
         meaning, _, decided = metadata["help"].partition("; default: ")
         default = decided or ("" if isinstance(item.default, bool) else f"{item.default}")
-        lines.append(f"| `{flag(item.name)}{value}` | {meaning} | {default} |".replace("|x", "\\|x"))
+        value = value.replace("|", "\\|")
+        lines.append(f"| `{flag(item.name)}{value}` | {meaning} | {default} |")
     return "\n".join(lines)
 
 

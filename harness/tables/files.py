@@ -37,7 +37,7 @@ class TableWriter:
         with _readable_disk_errors(path):
             self._stream = path.open("ab", buffering=0)
             if self._stream.tell() == 0:
-                self._stream.write(_line(table.header))
+                self._write(_line(table.header))
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append one row; a column that row lacks stays empty."""
@@ -46,7 +46,17 @@ class TableWriter:
             raise InvariantError(f"table {self._table.name} has no column {', '.join(sorted(unknown))}")
         line = _line([format_cell(row.get(column.name), column) for column in self._table.columns])
         with _readable_disk_errors(self.path):
-            self._stream.write(line)
+            self._write(line)
+
+    def _write(self, line: bytes) -> None:
+        """Write a line or nothing: what a full disk takes of it is taken back."""
+        end = self._stream.tell()
+        try:
+            while line:
+                line = line[self._stream.write(line) :]
+        except OSError:
+            self._stream.truncate(end)
+            raise
 
     def close(self) -> None:
         """Close the file; rows already written are there in any case."""
@@ -98,11 +108,11 @@ def append_row(path: Path, table: Table, row: Mapping[str, Any]) -> None:
     A file with another header, from another version, is moved aside under the next free number, never mixed or lost.
     """
     with _readable_disk_errors(path), _locked(path.parent):
-        if path.exists() and path.stat().st_size:
-            with path.open(newline="", encoding="utf-8") as stream:
-                header = next(csv.reader(stream), [])
-            if header != table.header:
-                path.rename(_free_name(path))
+        content = path.read_bytes() if path.exists() else b""
+        if content and content.partition(b"\n")[0].rstrip(b"\r") != _line(table.header).rstrip():
+            path.rename(_free_name(path))
+        elif content and not content.endswith(b"\n"):
+            os.truncate(path, content.rfind(b"\n") + 1)
         with TableWriter(path, table) as writer:
             writer.write(row)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from harness.plan import RunPlan
 from harness.tables.files import append_row, format_cell
 from harness.tables.schema import mirror_table
 
+LONGEST_FILE_PART = 60  # of the 255 bytes a file's name may have
 REFERENCE_FILE = Path(__file__).parents[2] / "results" / "bi_v100.csv"
 
 
@@ -50,10 +52,18 @@ def append_mirror_row(folder: Path, plan: RunPlan, summary: Mapping[str, Any]) -
 
 def mirror_file(plan: RunPlan) -> str:
     """The file's name: table-<device>x<n>.csv for ImageNet, with the data set's name behind it otherwise."""
-    device = _file_part(plan.device_name if plan.device == "gpu" else plan.device)
+    device = _plain(plan.device_name if plan.device == "gpu" else plan.device)
     data = "" if plan.data.imagenet else f"-{_file_part(plan.data.name)}"
     return f"table-{device}x{plan.ranks}{data}.csv"
 
 
-def _file_part(name: str) -> str:
+def _plain(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.") or "unnamed"
+
+
+def _file_part(name: str) -> str:
+    """The name as a part of a file's name; one that has to be altered gets a hash, so that no two share a file."""
+    plain = _plain(name)[:LONGEST_FILE_PART]
+    if plain == name:
+        return plain
+    return f"{plain}-{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"

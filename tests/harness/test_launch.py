@@ -221,16 +221,20 @@ def test_an_error_file_that_was_cut_short_is_not_the_last_word(launch: Launch) -
 
 
 SLEEP = "time.sleep(60)"
-# A rank that doesn't listen, whose process id the poll finds in a file that is complete once it is there.
+# A rank that doesn't listen, but begins as every worker does. Paddle's launcher, too, gives each a session of its own
+# (launch/utils/process_context.py).
+# The poll finds its process id in a file that is complete once it is there.
 DEAF_RANK = """
 rank = subprocess.Popen([sys.executable, "-c", '''
 import os, signal, sys, time
+from harness.launch import die_with_parent
+die_with_parent()
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 with open(sys.argv[1] + ".part", "w") as stream:
     stream.write(str(os.getpid()))
 os.rename(sys.argv[1] + ".part", sys.argv[1])
 time.sleep(60)
-''', str(results / "rank")])
+''', str(results / "rank")], start_new_session=True)
 wait_for(results / "rank")
 """
 
@@ -263,17 +267,27 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
-def test_ctrl_c_ends_the_launcher(launch: Launch) -> None:
-    """The launcher ends its ranks when it is told to stop; the stand-in is launcher and rank in one."""
+LISTENING = """
+def stop(*_):
+    (results / "told").touch()
+    sys.exit(15)
+signal.signal(signal.SIGTERM, stop)
+(results / "part").write_text(str(os.getpid()))
+(results / "part").rename(results / "rank")
+"""
+
+
+def test_ctrl_c_tells_the_launcher_to_stop(launch: Launch) -> None:
+    """Paddle's launcher then ends its ranks; the stand-in is launcher and rank in one."""
     watch = Watch(launch.files.folder, interrupt)
-    script = "(results / 'part').write_text(str(os.getpid())); (results / 'part').rename(results / 'rank')"
     with pytest.raises(KeyboardInterrupt):
-        launch(f"{script}; {SLEEP}", watch)
+        launch(f"{LISTENING}\n{SLEEP}", watch)
     assert watch.rank_ended()
+    assert (launch.files.folder / "told").exists()
     assert not launch.folders[0].exists()
 
 
-def test_ctrl_c_ends_a_launcher_that_doesn_t_listen_and_its_ranks(
+def test_ctrl_c_ends_a_launcher_that_does_not_listen_and_its_ranks(
     launch: Launch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(harness.launch, "STOP_SECONDS", 0.2)
@@ -288,10 +302,10 @@ def test_an_error_of_the_poll_ends_the_launcher_too(launch: Launch) -> None:
         raise ZeroDivisionError
 
     watch = Watch(launch.files.folder, fail)
-    script = "(results / 'part').write_text(str(os.getpid())); (results / 'part').rename(results / 'rank')"
     with pytest.raises(ZeroDivisionError):
-        launch(f"{script}; {SLEEP}", watch)
+        launch(f"{LISTENING}\n{SLEEP}", watch)
     assert watch.rank_ended()
+    assert (launch.files.folder / "told").exists()
 
 
 def test_a_launcher_that_is_killed_leaves_no_rank_behind(launch: Launch) -> None:

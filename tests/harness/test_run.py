@@ -245,13 +245,9 @@ def test_a_broken_image_ends_the_run_and_is_named(data: Path, tmp_path: Path) ->
 def test_a_stopped_run_leaves_whole_rows_and_no_process(
     data: Path, tmp_path: Path, signal_number: signal.Signals
 ) -> None:
-    options = [*SMALL, "--gpus", "2", "--data", str(data), "--epochs", "500"]
-    process = subprocess.Popen(command(tmp_path, *options), stdout=subprocess.DEVNULL, start_new_session=True)
+    process = start_endless(data, tmp_path)
     steps = tmp_path / "it.steps.csv"
     try:
-        deadline = time.monotonic() + 120
-        while (not steps.exists() or steps.read_bytes().count(b"\n") < 12) and time.monotonic() < deadline:
-            time.sleep(0.1)
         process.send_signal(signal_number)
         assert process.wait(60) == 75
     finally:
@@ -262,5 +258,35 @@ def test_a_stopped_run_leaves_whole_rows_and_no_process(
     assert steps_made == list(range(1, len(steps_made) + 1))
     assert steps.read_bytes().endswith(b"\n")
     assert json.loads((tmp_path / "it.json").read_text())["status"] == "interrupted"
-    left = [process.info["cmdline"] for process in psutil.process_iter(["cmdline"])]
-    assert [line for line in left if line and any(str(tmp_path) in word for word in line)] == []
+    assert processes_of(tmp_path) == []
+
+
+def test_a_killed_run_leaves_no_process_and_whole_rows(data: Path, tmp_path: Path) -> None:
+    process = start_endless(data, tmp_path)
+    process.kill()
+    process.wait()
+    psutil.wait_procs(processes_of(tmp_path), timeout=30)
+    assert processes_of(tmp_path) == []
+    table = read_table(tmp_path / "it.steps.csv", STEPS)
+    assert len(table) >= 11
+    assert table["step_seconds"].notna().all()
+
+
+def start_endless(data: Path, folder: Path) -> subprocess.Popen[bytes]:
+    """A run of two ranks that has recorded some steps and has many to go."""
+    options = [*SMALL, "--gpus", "2", "--data", str(data), "--epochs", "5000"]
+    process = subprocess.Popen(command(folder, *options), stdout=subprocess.DEVNULL, start_new_session=True)
+    steps = folder / "it.steps.csv"
+    deadline = time.monotonic() + 120
+    while (not steps.exists() or steps.read_bytes().count(b"\n") < 12) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return process
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """The processes whose command line names the folder."""
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if any(str(folder) in word for word in process.info["cmdline"] or [])
+    ]

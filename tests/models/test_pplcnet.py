@@ -254,7 +254,20 @@ def test_channels_of_each_scale(scale: float, stages: list[int]) -> None:
 
 @pytest.mark.parametrize(
     ("channels", "expected"),
-    [(1, 8), (8, 8), (11, 16), (12, 16), (13, 16), (19, 24), (20, 24), (24, 24), (27, 32), (28, 32), (35, 32)],
+    [
+        (1, 8),
+        (8, 8),
+        (11, 16),
+        (12, 16),
+        (13, 16),
+        (19, 24),
+        (20, 24),
+        (24, 24),
+        (28, 32),
+        (35, 32),
+        (43, 40),
+        (44, 48),
+    ],
 )
 def test_channels_are_rounded_to_eights_but_never_lose_a_tenth(channels: int, expected: int) -> None:
     assert scaled_channels(channels, 1.0) == expected

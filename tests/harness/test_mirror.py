@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from harness.plan import IMAGENET, RunPlan
+from harness.tables.mirror import REFERENCE_FILE, MirrorRow, append_mirror_row, mirror_file, read_reference
+
+IMAGENET_ON_CPU = RunPlan(
+    model="x1_0",
+    device="cpu",
+    device_name="CPU",
+    ranks=2,
+    data=IMAGENET,
+    image_size=224,
+    batch_size=32,
+    steps_per_epoch=20019,
+    epochs=360,
+    total_steps=7_206_840,
+    learning_rate=0.025,
+    warmup_epochs=5,
+    weight_decay=3e-5,
+    warmup_steps=3,
+    compute_threads=1,
+    decode_threads=1,
+)
+
+
+def on_data(name: str) -> RunPlan:
+    """The same on a data set that isn't ImageNet."""
+    return dataclasses.replace(IMAGENET_ON_CPU, data=dataclasses.replace(IMAGENET, name=name, imagenet=False))
+
+
+def on_gpus(name: str, count: int = 4) -> RunPlan:
+    return dataclasses.replace(IMAGENET_ON_CPU, device="gpu", device_name=name, ranks=count)
+
+
+def test_the_reference_is_the_published_row() -> None:
+    assert REFERENCE_FILE.name == "bi_v100.csv"
+    assert REFERENCE_FILE.read_bytes() == (
+        b"Method,Crop Size,FPS (BI x 4),TOP1 Accuracy\nPPLCNet_x1_0,224x224,2537,0.7062\n"
+    )
+    assert read_reference() == MirrorRow(
+        ("Method", "Crop Size", "FPS (BI x 4)", "TOP1 Accuracy"), ("PPLCNet_x1_0", "224x224", "2537", "0.7062")
+    )
+
+
+def test_a_run_gets_a_row_under_the_header_of_the_reference(tmp_path: Path) -> None:
+    row = append_mirror_row(tmp_path, IMAGENET_ON_CPU, {"fps": 85.26, "top1": 0.71318})
+    assert (tmp_path / "table-cpux2.csv").read_bytes() == (
+        b"Method,Crop Size,FPS (CPU x 2),TOP1 Accuracy\nPPLCNet_x1_0,224x224,85.3,0.7132\n"
+    )
+    assert row == MirrorRow(
+        ("Method", "Crop Size", "FPS (CPU x 2)", "TOP1 Accuracy"), ("PPLCNet_x1_0", "224x224", "85.3", "0.7132")
+    )
+
+
+def test_throughput_alone_leaves_top_1_empty(tmp_path: Path) -> None:
+    plan = dataclasses.replace(on_data("photos"), model="x0_25", image_size=64)
+    row = append_mirror_row(tmp_path, plan, {"fps": 1000.0, "top1": None})
+    assert row.cells == ("PPLCNet_x0_25", "64x64", "1000.0", "")
+    assert (tmp_path / "table-cpux2-photos.csv").read_bytes() == (
+        b"Method,Crop Size,FPS (CPU x 2),TOP1 Accuracy\nPPLCNet_x0_25,64x64,1000.0,\n"
+    )
+
+
+def test_a_second_run_gets_the_next_row(tmp_path: Path) -> None:
+    append_mirror_row(tmp_path, IMAGENET_ON_CPU, {"fps": 1.0, "top1": 0.5})
+    append_mirror_row(tmp_path, IMAGENET_ON_CPU, {"fps": 2.0, "top1": None})
+    assert (tmp_path / "table-cpux2.csv").read_text(encoding="utf-8").splitlines()[1:] == [
+        "PPLCNet_x1_0,224x224,1.0,0.5000",
+        "PPLCNet_x1_0,224x224,2.0,",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("plan", "file"),
+    [
+        (IMAGENET_ON_CPU, "table-cpux2.csv"),
+        (on_gpus("BI-V100"), "table-BI-V100x4.csv"),
+        (on_gpus("NVIDIA H100 80GB HBM3", 8), "table-NVIDIA-H100-80GB-HBM3x8.csv"),
+        (on_gpus("A/B [x]"), "table-A-B-xx4.csv"),
+        (on_gpus(""), "table-unnamedx4.csv"),
+        (on_data("digits"), "table-cpux2-digits.csv"),
+        (on_data("ILSVRC2012"), "table-cpux2-ILSVRC2012.csv"),
+    ],
+)
+def test_a_file_for_each_device_count_and_data_set_but_imagenet(plan: RunPlan, file: str) -> None:
+    assert mirror_file(plan) == file
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("a/b", "a-b"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("..", "unnamed"),
+        ("/", "unnamed"),
+        ("=cmd|' /C calc'!A0", "cmd-C-calc-A0"),
+        ("a\nb", "a-b"),
+        ("a\0b", "a-b"),
+        ("caf\udce9", "caf"),
+        ("データ", "unnamed"),
+        ("-rf", "rf"),
+    ],
+)
+def test_no_name_of_a_data_set_leaves_the_folder(tmp_path: Path, name: str, plain: str) -> None:
+    folder = tmp_path / "results"
+    folder.mkdir()
+    append_mirror_row(folder, on_data(name), {"fps": 1.0, "top1": 0.5})
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]
+    (file,) = folder.glob("*.csv")
+    # a hash tells apart the names that look alike in plain letters
+    assert re.fullmatch(rf"table-cpux2-{plain}-[0-9a-f]{{8}}\.csv", file.name)
+
+
+def test_names_that_look_alike_get_files_of_their_own() -> None:
+    assert len({mirror_file(on_data(name)) for name in ("a b", "a/b", "a\nb", "a-b", "データ", "写真")}) == 6
+
+
+def test_the_file_of_a_data_set_with_a_long_name_can_be_written(tmp_path: Path) -> None:
+    """dataset.toml sets no limit to a name, most file systems one of 255 bytes; a run must not fail at its end."""
+    append_mirror_row(tmp_path, on_data("x" * 300), {"fps": 1.0, "top1": 0.5})
+    (file,) = tmp_path.glob("table-*.csv")
+    assert len(os.fsencode(file.name)) <= 255
+    assert file.name.startswith("table-cpux2-xxx")

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import pytest
+
+from harness.tables.schema import DEVICES, EPOCHS, STEPS, SUMMARY, Table, mirror_table
+
+TABLES = (STEPS, DEVICES, EPOCHS, SUMMARY, mirror_table("BI", 4))
+SCOPES = {"global", "per device", "rank 0's host", "run", "slowest rank"}
+
+
+def test_columns_of_the_steps_table() -> None:
+    assert STEPS.header == [
+        *("phase", "epoch", "step", "images", "step_seconds", "fps", "data_wait_seconds", "loss", "learning_rate"),
+        *("gpu_util_percent", "gpu_util_min_percent", "gpu_util_max_percent", "cpu_util_percent", "warmup"),
+    ]
+
+
+def test_columns_of_the_devices_table() -> None:
+    assert DEVICES.header == [
+        *("time_unix_seconds", "device", "name", "uuid", "util_percent", "memory_used_bytes", "memory_total_bytes"),
+        *("power_watts", "temperature_celsius", "sm_clock_mhz", "memory_clock_mhz", "throttle_reasons"),
+        "jpeg_util_percent",
+    ]
+
+
+def test_columns_of_the_epochs_table() -> None:
+    assert EPOCHS.header == [
+        *("epoch", "images", "seconds", "fps", "train_loss", "val_loss", "top1", "top5", "learning_rate"),
+        "evaluation_seconds",
+    ]
+
+
+def test_columns_of_the_summary() -> None:
+    assert SUMMARY.header == [
+        *("run", "model", "dataset", "crop_size", "device", "device_name", "devices", "batch_size", "fps"),
+        *("fps_per_device", "images", "window_seconds", "window_steps", "warmup_steps", "step_seconds_p50"),
+        *("step_seconds_p95", "data_wait_share", "top1", "top5", "epochs", "gpu_util_percent", "cpu_util_percent"),
+    ]
+
+
+def test_the_mirrored_table_has_the_header_of_the_reference() -> None:
+    assert mirror_table("BI", 4).header == ["Method", "Crop Size", "FPS (BI x 4)", "TOP1 Accuracy"]
+    assert mirror_table("CPU", 2).header == ["Method", "Crop Size", "FPS (CPU x 2)", "TOP1 Accuracy"]
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_no_two_columns_of_a_table_share_a_name(table: Table) -> None:
+    assert len(set(table.header)) == len(table.columns) == len(table.header)
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_every_column_is_of_a_kind_that_can_be_written_and_says_its_scope(table: Table) -> None:
+    assert table.row
+    for column in table.columns:
+        assert column.kind in (int, float, bool, str), column.name
+        assert column.scope in SCOPES, column.name
+        assert column.digits >= 0, column.name
+
+
+@pytest.mark.parametrize(
+    ("ending", "unit"),
+    [("_seconds", "s"), ("_percent", "%"), ("_bytes", "bytes"), ("_watts", "W"), ("_celsius", "°C"), ("_mhz", "MHz")],
+)
+def test_a_unit_in_the_name_is_the_unit_declared(ending: str, unit: str) -> None:
+    named = [column for table in TABLES for column in table.columns if column.name.endswith(ending)]
+    assert named
+    assert {column.unit for column in named} == {unit}
+
+
+def test_accuracies_are_fractions_of_four_decimals_as_in_the_reference() -> None:
+    accuracies = [
+        column for table in TABLES for column in table.columns if column.name in ("top1", "top5", "TOP1 Accuracy")
+    ]
+    assert len(accuracies) == 5
+    assert {(column.unit, column.digits) for column in accuracies} == {("fraction", 4)}
