@@ -21,9 +21,13 @@ class Console:
 
     def __init__(self, rich: RichConsole | None = None) -> None:
         self.rich = rich or RichConsole(highlight=False)
+        self._noticed: set[str] = set()
 
     def notice(self, text: str) -> None:
-        """Something the user should know of a decision made for them."""
+        """Something the user should know of a decision made for them, said once."""
+        if text in self._noticed:
+            return
+        self._noticed.add(text)
         self.rich.print(_text(f"note: {text}"))
 
     def plan(self, plan: RunPlan, remark: str) -> None:
