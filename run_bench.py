@@ -2,7 +2,17 @@
 
 import sys
 
-from harness.cli import main
+try:
+    from harness.cli import main
+except ModuleNotFoundError as missing:
+    if missing.name in ("harness", "pipelines", "models"):
+        raise
+    print(
+        f"error: the package {missing.name} isn't installed for {sys.executable}\n"
+        "  make install sets up .venv; then run .venv/bin/python run_bench.py",
+        file=sys.stderr,
+    )
+    sys.exit(3)
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -16,7 +16,7 @@ from harness.config import RunConfig
 from harness.device import Devices, check_paddle, choose_devices, installed_version
 from harness.errors import UsageError
 from harness.launch import run_workers
-from harness.plan import IMAGENET, DataFacts, RunPlan, default_data, facts_of, make_plan, run_name
+from harness.plan import DEFAULT_FOLDER, IMAGENET, DataFacts, RunPlan, default_data, facts_of, make_plan, run_name
 from harness.record import RunFiles, RunRecord, read_record, write_record
 from harness.report.console import Console
 from harness.report.progress import Progress
@@ -42,6 +42,8 @@ def run(config: RunConfig, *, dry_run: bool = False, environment: Mapping[str, s
         console.plan(plan, "ImageNet's published counts; no data was read")
         return
     dataset, facts = _open(source, config)
+    if config.data is None and dataset.builtin:
+        console.notice(f"no --data, and no {DEFAULT_FOLDER} here: using the built-in set {dataset.name}")
     plan = make_plan(config, devices, facts, environment)
     for note in plan.notes:
         console.notice(note)

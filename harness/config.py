@@ -93,6 +93,14 @@ class RunConfig:
         0.65, "loading", "share of images for the GPU's JPEG engine, where it has one", metavar="SHARE"
     )
 
+    width_hint: int = option(
+        0,
+        "loading",
+        "width of the widest image, in pixels, for which a GPU's decoder allocates at once",
+        metavar="PIXELS",
+    )
+    height_hint: int = option(0, "loading", "height of the highest image, likewise", metavar="PIXELS")
+
     results: str = option("results", "recording", "folder for the tables", metavar="PATH")
     run_name: str | None = option(
         None, "recording", "of the files; default: time, model and devices, e.g. 20261124-153012-x1_0-cpu2",
@@ -115,7 +123,7 @@ class RunConfig:
             self._check(name, at_least=1)
         for name in ("prefetch", "reader_prefetch"):
             self._check(name, at_least=1)
-        for name in ("warmup", "warmup_epochs", "weight_decay"):
+        for name in ("warmup", "warmup_epochs", "weight_decay", "width_hint", "height_hint"):
             self._check(name, at_least=0)
         for name in ("max_seconds", "learning_rate", "crop_area_min", "telemetry_interval"):
             self._check(name, above=0)

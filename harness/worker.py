@@ -121,6 +121,8 @@ def pipeline_settings(config: RunConfig, plan: RunPlan, device_id: int | None) -
         prefetch=config.prefetch,
         reader_prefetch=config.reader_prefetch,
         hw_decoder_load=config.hw_decoder_load,
+        width_hint=config.width_hint,
+        height_hint=config.height_hint,
     )
 
 

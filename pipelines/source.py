@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -11,6 +12,9 @@ from nvidia.dali.pipeline import Pipeline
 from paddle.utils import dlpack
 
 from pipelines.errors import DataError
+
+# An operator that reads or decodes, and no trouble of the GPU's, such as memory.
+DATA_FAULT = re.compile(r"\A(?!.*CUDA).*fn\.(readers|decoders)\.", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,7 @@ class DaliSource:
     """Endless batches from a DALI pipeline.
 
     real_counts says how many entries of each batch are real, over and over: one number for training, one per step for a
-    padded evaluation. Raises DataError when DALI can't decode a batch.
+    padded evaluation. Raises DataError when DALI can't read or decode a batch; it may go on behind that batch.
     """
 
     def __init__(self, pipeline: Pipeline, real_counts: Sequence[int]) -> None:
@@ -53,17 +57,19 @@ class DaliSource:
         try:
             images, labels = self._pipeline.run()
         except RuntimeError as error:
+            if not DATA_FAULT.search(str(error)):
+                raise
             raise DataError(
                 f"DALI could not decode a batch: {_what_happened(str(error))}",
-                "Repair the file, or take it out of the list. DALI names a broken image, but not a file that is none.",
+                "Repair the file, or take it out of the list. DALI doesn't name a file that it can't read as an image.",
             ) from error
         # Dense views of DALI's own buffers; they live for as long as the Paddle tensors do.
         return Batch(dlpack.from_dlpack(images.as_tensor()), dlpack.from_dlpack(labels.as_tensor()), next(self._real))
 
     def state(self) -> bytes:
         """Where the pipeline stands, random states included: the `state` of an equal graph that goes on from here."""
-        saved = self._pipeline.checkpoint()
-        return saved if isinstance(saved, bytes) else saved.encode("latin-1")
+        saved: bytes = self._pipeline.checkpoint()
+        return saved
 
 
 class CachedSource:

@@ -247,7 +247,22 @@ def test_a_file_that_is_no_image_is_refused_though_dali_does_not_name_it(tmp_pat
     error = refusal(images, mode)
     assert error.message.startswith("DALI could not decode a batch: nvImageCodec failure")
     assert "\n" not in error.message
-    assert "but not a file that is none" in error.cure
+    assert "DALI doesn't name a file" in error.cure
+
+
+def test_an_error_of_dali_that_is_not_the_datas_is_not_called_so(tmp_path: Path) -> None:
+    """As of a GPU without memory for the decoder's buffers."""
+
+    class Broken:
+        def build(self) -> None: ...
+
+        def run(self) -> None:
+            raise RuntimeError(
+                "Error in MIXED operator `nvidia.dali.fn.decoders.image`\nencountered:\nCUDA allocation failed"
+            )
+
+    with pytest.raises(RuntimeError, match="CUDA allocation failed"):
+        next(DaliSource(Broken(), [1]))
 
 
 def test_batches_before_a_broken_file_arrive(tmp_path: Path) -> None:

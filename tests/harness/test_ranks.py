@@ -1,0 +1,70 @@
+"""What ranks tell each other, on two real ranks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import paddle
+
+from harness.ranks import Ranks
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = """
+import json, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+import paddle
+from paddle import nn
+from harness.ranks import join
+
+ranks = join()
+paddle.seed(ranks.rank)
+net = nn.Sequential(nn.BatchNorm2D(2), nn.Linear(3, 1), nn.BatchNorm2D(3))
+for layer, start in ((net[0], 1.0), (net[2], 100.0)):
+    layer._mean.set_value(np.arange(layer._mean.size, dtype="float32") + start * (ranks.rank + 1))
+    layer._variance.set_value(np.full(layer._variance.size, 2.0 + 4.0 * ranks.rank, "float32"))
+gathered = ranks.gather(np.array([[ranks.rank + 0.1, 2.0**60 + 256.0]]))
+ranks.average_batch_norm(net)
+wrapped = ranks.parallel(net)
+told = {
+    "ranks": [ranks.rank, ranks.world_size],
+    "gathered": gathered.tolist(),
+    "means": [net[0]._mean.tolist(), net[2]._mean.tolist()],
+    "variances": [net[0]._variance.tolist(), net[2]._variance.tolist()],
+    "weight": net[1].weight.tolist(),
+}
+(Path(sys.argv[2]) / f"{ranks.rank}.json").write_text(json.dumps(told))
+"""
+
+
+def test_two_ranks_share_figures_statistics_and_weights(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2",
+         "--log_dir", str(tmp_path / "log"), str(script), str(ROOT), str(tmp_path)],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert (first["ranks"], second["ranks"]) == ([0, 2], [1, 2])
+    # in order of rank, and in full double precision
+    assert first["gathered"] == second["gathered"] == [[[0.1, 2.0**60 + 256.0]], [[1.1, 2.0**60 + 256.0]]]
+    for told in (first, second):
+        assert told["means"] == [[1.5, 2.5], [150.0, 151.0, 152.0]]
+        assert told["variances"] == [[4.0, 4.0], [4.0, 4.0, 4.0]]
+    assert first["weight"] == second["weight"]
+
+
+def test_one_rank_has_nothing_to_share() -> None:
+    ranks = Ranks(0, 1)
+    assert ranks.gather(np.array([1.0, 2.0])).tolist() == [[1.0, 2.0]]
+    net = paddle.nn.Sequential(paddle.nn.BatchNorm2D(2))
+    ranks.average_batch_norm(net)
+    assert ranks.parallel(net) is net
+    ranks.barrier()
