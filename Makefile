@@ -1,5 +1,5 @@
 # The three things a newcomer does: make install, make bench, make test.
-VENV := .venv
+VENV ?= .venv
 PYTHON ?= python3
 # GPU packages where an NVIDIA driver is there; DEVICE=cpu or DEVICE=gpu decides it by hand.
 DEVICE ?= $(if $(wildcard /dev/nvidiactl /proc/driver/nvidia/version /dev/dxg),gpu,cpu)

@@ -24,6 +24,7 @@ from harness.tables.files import append_row, check_writable, read_table
 from harness.tables.mirror import append_mirror_row
 from harness.tables.schema import EPOCHS, STEPS, SUMMARY
 from harness.telemetry.host import available_cores, cpu_name
+from harness.telemetry.nvml import Nvml
 from pipelines.dataset import Dataset, open_dataset
 from pipelines.errors import DataError
 from pipelines.lists import check_files
@@ -37,7 +38,7 @@ def run(config: RunConfig, *, dry_run: bool = False, environment: Mapping[str, s
     for notice in notices:
         console.notice(notice)
     source = default_data(config)
-    if dry_run and config.data is None and not Path(source).is_dir():
+    if dry_run and config.data is None and source != DEFAULT_FOLDER:
         plan = make_plan(config, devices, IMAGENET, environment)
         console.plan(plan, "ImageNet's published counts; no data was read")
         return
@@ -138,6 +139,11 @@ def _claim_files(config: RunConfig, plan: RunPlan) -> RunFiles:
     return files
 
 
+def _driver_version() -> str | None:
+    with Nvml() as nvml:
+        return nvml.driver_version()
+
+
 def _environment(devices: Devices) -> dict[str, Any]:
     """What the figures depend on besides the configuration."""
     packages = ("paddlepaddle", "paddlepaddle-gpu", "nvidia-dali-cuda120", "nvidia-ml-py", "numpy")
@@ -147,5 +153,6 @@ def _environment(devices: Devices) -> dict[str, Any]:
         "cpu": cpu_name(),
         "cores": available_cores(),
         "gpus": [asdict(gpu) for gpu in devices.gpus],
+        "nvidia_driver": _driver_version() if devices.gpus else None,
         "packages": {name: found for name in packages if (found := installed_version(name)) is not None},
     }

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from harness.config import RunConfig, flag, option_fields, option_type, parse_config
 from harness.errors import DATA_EXIT_CODE, INTERRUPTED_EXIT_CODE, BenchError, UsageError
-from harness.launch import WORKER_COMMAND
+from harness.launch import WORKER_COMMAND, die_with_parent
 from pipelines.errors import DataError
 
 if sys.version_info >= (3, 11):
@@ -27,6 +27,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if arguments[:1] == [WORKER_COMMAND]:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            die_with_parent()
             from harness.worker import run_rank
 
             return run_rank(Path(arguments[1]))
@@ -90,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         if item.default is not None and not isinstance(item.default, bool):
             text += f" (default: {item.default})"
         if option_type(item.name) is bool:
-            group.add_argument(flag(item.name), action="store_true", help=text)
+            group.add_argument(flag(item.name), action=argparse.BooleanOptionalAction, help=text)
         else:
             # Choices are checked by RunConfig, so that a TOML file gets the same answer as the command line.
             metavar = "{" + ",".join(item.metadata["choices"]) + "}" if item.metadata["choices"] else None

@@ -11,6 +11,7 @@ from typing import Any, get_args, get_type_hints
 
 from harness.errors import UsageError
 from models.sizes import SIZES
+from pipelines.lists import MOST_CLASSES
 
 # Paddle and DALI seed with 32 bits, and ranks add to it; no other whole number needs more either.
 LARGEST = 2**31 - 1 - 2**16
@@ -123,14 +124,14 @@ class RunConfig:
             self._check(name, at_least=1)
         for name in ("prefetch", "reader_prefetch"):
             self._check(name, at_least=1)
-        for name in ("warmup", "warmup_epochs", "weight_decay", "width_hint", "height_hint"):
+        self._check("classes", at_most=MOST_CLASSES)
+        for name in ("seed", "warmup", "warmup_epochs", "weight_decay", "width_hint", "height_hint"):
             self._check(name, at_least=0)
         for name in ("max_seconds", "learning_rate", "crop_area_min", "telemetry_interval"):
             self._check(name, above=0)
         for name in ("crop_area_min", "flip_probability", "label_smoothing", "hw_decoder_load"):
             self._check(name, at_least=0, at_most=1)
         self._check("momentum", at_least=0, below=1)
-        self._check("seed", at_least=0, at_most=LARGEST)
         if self.warmup_epochs is not None and self.warmup_epochs > self.epochs:
             raise UsageError(
                 f"--warmup-epochs {self.warmup_epochs} is longer than the run's {self.epochs} epochs",

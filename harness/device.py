@@ -22,6 +22,7 @@ INSTALL_CPU = "pip install 'paddlepaddle>=3.2'"
 INSTALL_GPU = f"pip install paddlepaddle-gpu=={PADDLE_GPU_VERSION} -i {PADDLE_GPU_INDEX}"
 MOST_CPU_RANKS = 4
 
+LAUNCHER_VARIABLES = ("PADDLE_", "FLAGS_selected_", "MASTER_", "POD_")
 # Set on GPUs by the reference run (DeepSparkHub, PP-LCNet).
 GPU_FLAGS = {"FLAGS_cudnn_exhaustive_search": "True", "FLAGS_cudnn_batchnorm_spatial_persistent": "True"}
 
@@ -72,6 +73,12 @@ def choose_devices(
     if not gpus:
         devices, notices = _cpus(None)
         return devices, (f"no GPU ({reason}): training on the CPU, {devices.count} ranks", *notices)
+    nameless = [str(gpu.index) for gpu in gpus[:wanted] if not gpu.uuid]
+    if nameless:
+        raise MachineError(
+            f"NVML doesn't tell the UUID of GPU {', '.join(nameless)}, so no rank can be given it",
+            "See nvidia-smi -L; name other GPUs in CUDA_VISIBLE_DEVICES.",
+        )
     return Devices("gpu", wanted, gpus[0].name, gpus[:wanted]), ()
 
 
@@ -108,8 +115,11 @@ def _paddle_for_gpu() -> bool:
 
 
 def worker_environment(devices: Devices, compute_threads: int, environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment in which the ranks start."""
-    env = dict(environment)
+    """The environment in which the ranks start.
+
+    What another launcher left in it is dropped: Paddle's would take it for more than its own command line.
+    """
+    env = {name: value for name, value in environment.items() if not name.startswith(LAUNCHER_VARIABLES)}
     env["OMP_NUM_THREADS"] = str(compute_threads)
     if devices.kind == "gpu":
         # By UUID, as NVML and CUDA may count in different orders.

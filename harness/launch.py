@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,8 @@ WORKER_COMMAND = "worker"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # Loaded here, as nothing may be loaded between fork and exec.
 _LIBC = ctypes.CDLL(None)
+# What Paddle's launcher prints of the first rank, by number, that it finds failed (launch/job/container.py).
+FAILED_RANK = re.compile(r"Container rank (?P<rank>\d+) status failed .* code (?P<code>-?\d+) log ")
 POLL_SECONDS = 0.2
 STOP_SECONDS = 20.0
 LOG_TAIL_LINES = 12
@@ -85,6 +88,8 @@ def die_with_parent() -> None:
     """
     if sys.platform == "linux":
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == 1:  # it has ended already
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def leave_failure(environment: Mapping[str, str], code: int, message: str, cure: str) -> None:
@@ -120,8 +125,15 @@ def _failure(files: RunFiles, logs: Path, code: int) -> BenchError:
             error.exit_code = told["code"]
             return error
     kept = _keep_logs(files, logs)
-    tail = _tail(logs)
-    return TrainingError(f"a rank ended with exit code {code}", f"{tail}\nLogs: {kept}")
+    failed = FAILED_RANK.search(_read_log(logs / "launcher.log"))
+    if failed is None:
+        return TrainingError(f"the launcher ended with exit code {code}", f"{_tail(logs, None)}\nLogs: {kept}")
+    rank, exit_code = failed["rank"], int(failed["code"])
+    how = f"was ended by signal {-exit_code}" if exit_code < 0 else f"ended with exit code {exit_code}"
+    # It names one, and a rank that dies takes those with it that wait for it.
+    others = "Another rank may have ended first and taken this one with it." if exit_code < 0 else ""
+    tail = _tail(logs, f"workerlog.{rank}")
+    return TrainingError(f"rank {rank} {how}", "\n".join(filter(None, (others, tail, f"Logs: {kept}"))))
 
 
 def _keep_logs(files: RunFiles, logs: Path) -> Path:
@@ -133,12 +145,18 @@ def _keep_logs(files: RunFiles, logs: Path) -> Path:
     return kept
 
 
-def _tail(logs: Path) -> str:
-    """The end of the first log that holds an error, else of the first that is not empty; the launcher's comes last."""
-    paths = [*sorted(logs.glob("workerlog.*")), logs / "launcher.log"]
-    texts = {path.name: path.read_text(encoding="utf-8", errors="replace") for path in paths}
-    failing = [name for name, text in texts.items() if "Traceback" in text or "Error" in text]
-    name = next((name for name in (*failing, *texts) if texts[name].strip()), None)
+def _read_log(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+
+def _tail(logs: Path, culprit: str | None) -> str:
+    """The end of the culprit's log if it holds anything, else of the first log with an error, else of the first at all.
+
+    The launcher's comes last.
+    """
+    texts = {path.name: _read_log(path) for path in (*sorted(logs.glob("workerlog.*")), logs / "launcher.log")}
+    order = sorted(texts, key=lambda name: (name != culprit, not re.search("Traceback|Error", texts[name])))
+    name = next((name for name in order if texts[name].strip()), None)
     if name is None:
         return "No rank printed anything."
     return "\n".join([f"The end of {name}:", *texts[name].splitlines()[-LOG_TAIL_LINES:]])

@@ -52,21 +52,26 @@ class GlobalStep:
         return self.images / self.step_seconds
 
 
+def never(_: GlobalStep) -> bool:
+    """The end of a loop that ends by its number of steps."""
+    return False
+
+
 def run_steps(
     source: Source,
     consume: Callable[[Batch], Any],
     clock: Clock,
     ranks: Ranks,
     emit: Callable[[GlobalStep], None],
-    done: Callable[[GlobalStep], bool],
+    done: Callable[[GlobalStep], bool] = never,
     most_steps: int | None = None,
 ) -> None:
     """Take batches from source and give them to consume until done says so, or for most_steps.
 
     consume returns the batch's mean loss, a number or a scalar tensor that is read later, or None. emit and done see
     every global step in order; done must be a function of what it sees alone, since each rank asks its own. Both are
-    told about a step up to EXCHANGE_SECONDS after it ended, and a loop that is done may have made a few steps more by
-    then: these are emitted too, since they happened.
+    told in blocks of steps that last about EXCHANGE_SECONDS (as many steps as would have done so before, at most twice
+    as many as the last block had), so a loop that is done may have made some steps more: these are emitted too.
     """
     ranks.barrier()
     clock.start()
@@ -85,7 +90,8 @@ def run_steps(
             end_before = record.end_seconds
             index += 1
         # The same on every rank, as it comes from what all have seen.
-        block = max(1, round(EXCHANGE_SECONDS * block / max(end_before - block_start, 1e-9)))
+        wanted = round(EXCHANGE_SECONDS * block / max(end_before - block_start, 1e-9))
+        block = max(1, min(wanted, 2 * block))
 
 
 def _run_block(

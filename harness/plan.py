@@ -13,7 +13,7 @@ from harness.telemetry.host import available_cores
 from models.sizes import SIZES
 from pipelines.augmentation import Augmentation
 from pipelines.dataset import IMAGENET_CLASSES, IMAGENET_TRAIN_IMAGES, IMAGENET_VAL_IMAGES, Dataset, is_imagenet
-from pipelines.sharding import shard_bounds, steps_per_epoch
+from pipelines.sharding import steps_per_epoch
 
 GPU_BATCH_SIZE = 512  # the published recipe's, on each of 4 GPUs
 CPU_BATCH_SIZE = 32
@@ -21,6 +21,8 @@ LEARNING_RATE_PER_IMAGE = 0.1 / 256  # the published 0.8 at 2048 images a step
 WARMUP_EPOCHS = 5
 GPU_WARMUP_STEPS = 20  # cuDNN tries its algorithms, DALI its buffers, the clocks rise
 CPU_WARMUP_STEPS = 3
+NOTED_EXCESS = 0.05  # of an epoch's full batches over the data set
+UNPUBLISHED = {"x2_5": ("the published recipe of x2_5 has AutoAugment, this run has not",)}
 MOST_DECODE_THREADS = 8  # beyond it DALI's threads contend with the training's
 
 
@@ -111,7 +113,8 @@ def make_plan(config: RunConfig, devices: Devices, data: DataFacts, environment:
     total_steps = None if config.throughput_only else config.epochs * epoch_steps
     warmup = config.warmup
     if warmup is None:
-        warmup = GPU_WARMUP_STEPS if on_gpu else CPU_WARMUP_STEPS
+        # Longer than what DALI decodes ahead while the first steps are slow.
+        warmup = max(GPU_WARMUP_STEPS if on_gpu else CPU_WARMUP_STEPS, config.prefetch + 1)
         # A short run keeps three quarters of its steps to measure.
         warmup = warmup if total_steps is None else min(warmup, total_steps // 4)
     elif total_steps is not None and warmup >= total_steps:
@@ -120,6 +123,13 @@ def make_plan(config: RunConfig, devices: Devices, data: DataFacts, environment:
             f" ({config.epochs} epochs of {epoch_steps})",
             f"Use --warmup {total_steps - 1} or less, or more --epochs.",
         )
+    epoch_images = epoch_steps * batch_size * devices.count
+    if epoch_images > (1 + NOTED_EXCESS) * data.train_images:
+        notes += (
+            f"an epoch of {epoch_steps} full batches trains on {epoch_images:,} images, {data.name} has"
+            f" {data.train_images:,}",
+        )
+    notes += UNPUBLISHED.get(config.model, ())
     share = max(1, available_cores() // devices.count)
     size = SIZES[config.model]
     return RunPlan(
@@ -146,14 +156,17 @@ def make_plan(config: RunConfig, devices: Devices, data: DataFacts, environment:
 
 def _batch_size(config: RunConfig, devices: Devices, data: DataFacts) -> tuple[int, tuple[str, ...]]:
     """Images per rank and step, and a note where a small data set makes them fewer than the default."""
-    first, last = shard_bounds(data.train_images, 0, devices.count)
-    shard = last - first
+    shard = -(-data.train_images // devices.count)  # the largest; a smaller one's reader goes on into its next pass
     usual = GPU_BATCH_SIZE if devices.kind == "gpu" else CPU_BATCH_SIZE
-    few = f"{data.train_images:,} training images of {data.name} over {devices.count} ranks leave {shard} for each"
-    wanted = config.batch_size or min(usual, max(1, shard))
+    few = f"{data.train_images:,} training images of {data.name} over {devices.count} ranks leave at most {shard} each"
+    if data.train_images < devices.count:
+        raise UsageError(f"fewer images than ranks: {data.train_images} over {devices.count}", "Use fewer --gpus.")
+    wanted = config.batch_size or min(usual, shard)
     if wanted > shard:
-        cure = f"Use --batch-size {shard} or less, or fewer --gpus." if shard else "Use fewer --gpus."
-        raise UsageError(f"a batch of {wanted} images is larger than a rank's shard: {few}", cure)
+        raise UsageError(
+            f"a batch of {wanted} images is larger than a rank's shard: {few}",
+            f"Use --batch-size {shard} or less, or fewer --gpus.",
+        )
     if config.batch_size is None and wanted < usual:
         return wanted, (f"batch of {wanted} images per rank, not {usual}: {few}",)
     return wanted, ()

@@ -56,13 +56,10 @@ def make_optimizer(model: nn.Layer, momentum: float, weight_decay: float) -> pad
 
 
 def training_step(
-    model: nn.Layer, optimizer: paddle.optimizer.Optimizer, schedule: Schedule, label_smoothing: float, first: int = 0
+    model: nn.Layer, optimizer: paddle.optimizer.Optimizer, schedule: Schedule, label_smoothing: float
 ) -> Callable[[Batch], Any]:
-    """A function that trains on a batch and returns its loss, a scalar tensor on the device.
-
-    first is the number of optimizer steps already made.
-    """
-    step = first
+    """A function that trains on a batch and returns its loss, a scalar tensor on the device."""
+    step = 0
 
     def train(batch: Batch) -> Any:
         nonlocal step

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ import models
 from harness import recipe
 from harness.config import RunConfig
 from harness.device import Clock, local_rank, open_device
-from harness.errors import DATA_EXIT_CODE, BenchError, TrainingError
+from harness.errors import DATA_EXIT_CODE, BenchError, InvariantError, TrainingError
 from harness.evaluation import Accuracy, Evaluator
-from harness.launch import die_with_parent, leave_failure
-from harness.loop import GlobalStep, run_steps
-from harness.plan import RunPlan
+from harness.launch import leave_failure
+from harness.loop import GlobalStep, never, run_steps
+from harness.plan import RunPlan, facts_of
 from harness.ranks import Ranks, join
 from harness.record import RunFiles, RunRecord, read_record
 from harness.recorder import NoRecorder, Recorder, open_recorder
@@ -45,8 +45,14 @@ class Trainer:
     source: DaliSource
     recorder: Recorder
 
-    def run(self, first_step: int, epoch: int | None, **limits: Any) -> list[GlobalStep]:
-        """Train until the limits (see `run_steps`) are met; the steps made. first_step is the first one's index."""
+    def run(
+        self,
+        first_step: int,
+        epoch: int | None,
+        done: Callable[[GlobalStep], bool] = never,
+        most_steps: int | None = None,
+    ) -> list[GlobalStep]:
+        """Train until done or for most_steps (see `run_steps`); the steps made. first_step is the first one's index."""
         made: list[GlobalStep] = []
 
         def emit(step: GlobalStep) -> None:
@@ -69,7 +75,7 @@ class Trainer:
                 )
 
         self.model.train()
-        run_steps(self.source, self.train, self.clock, self.ranks, emit, **limits)
+        run_steps(self.source, self.train, self.clock, self.ranks, emit, done, most_steps)
         return made
 
 
@@ -78,7 +84,16 @@ def run_worker(record: RunRecord, folder: Path) -> None:
     plan, config = record.plan, record.config
     clock, device_id = open_device(plan.device, local_rank())
     ranks = join()
+    if ranks.world_size != plan.ranks:
+        raise InvariantError(f"{ranks.world_size} ranks train, {plan.ranks} were planned")
     dataset = open_dataset(plan.data.source, config.classes)
+    found = facts_of(dataset, plan.data.source)
+    if replace(found, augmentation=plan.data.augmentation) != plan.data:
+        raise DataError(
+            f"{plan.data.name} has changed since the run was planned: {found.train_images:,} training and"
+            f" {found.val_images:,} validation images in {found.num_classes} classes",
+            "Start again once nothing writes to it.",
+        )
     settings = pipeline_settings(config, plan, device_id)
     paddle.seed(config.seed)
     model = models.build(plan.model, plan.data.num_classes)
@@ -176,9 +191,7 @@ class Validation:
                 step, self._clock.started_at, phase="evaluate", epoch=epoch, step=self._made, warmup=False
             )
 
-        run_steps(
-            self._source, evaluator.step, self._clock, self._ranks, emit, done=lambda _: False, most_steps=self._steps
-        )
+        run_steps(self._source, evaluator.step, self._clock, self._ranks, emit, most_steps=self._steps)
         return evaluator.result(self._ranks), seconds
 
 
@@ -186,7 +199,7 @@ def _train_epochs(trainer: Trainer, validation: Validation) -> None:
     plan = trainer.plan
     for epoch in range(1, plan.epochs + 1):
         first = (epoch - 1) * plan.steps_per_epoch
-        steps = trainer.run(first, epoch, done=lambda _: False, most_steps=plan.steps_per_epoch)
+        steps = trainer.run(first, epoch, most_steps=plan.steps_per_epoch)
         accuracy, evaluation_seconds = validation.run(epoch)
         images = sum(step.images for step in steps)
         seconds = sum(step.step_seconds for step in steps)
@@ -214,7 +227,6 @@ def _recorder(record: RunRecord, folder: Path, ranks: Ranks) -> AbstractContextM
 
 def run_rank(record_path: Path) -> int:
     """Run this process's rank; an error a person can act on is left for the launching process to tell."""
-    die_with_parent()
     try:
         run_worker(read_record(record_path), record_path.parent)
     except (BenchError, DataError) as error:

@@ -82,7 +82,7 @@ def training_graph(
     and labels [batch], int64. state continues where `Pipeline.checkpoint()` of an equal graph stood.
     """
 
-    @_pipeline(settings, state, seed=settings.seed + rank)  # type: ignore[untyped-decorator]
+    @_pipeline(settings, settings.seed + rank, enable_checkpointing=True, checkpoint=state)  # type: ignore[untyped-decorator]
     def graph() -> tuple[Any, Any]:
         encoded, labels = fn.readers.file(
             name=READER,
@@ -124,7 +124,7 @@ def evaluation_graph(images: ImageList, indices: Sequence[int], settings: Pipeli
     if len(indices) % settings.batch_size:
         raise ValueError(f"{len(indices)} indices are no multiple of the batch size {settings.batch_size}")
 
-    @_pipeline(settings, None, seed=settings.seed)  # type: ignore[untyped-decorator]
+    @_pipeline(settings, settings.seed)  # type: ignore[untyped-decorator]
     def graph() -> tuple[Any, Any]:
         encoded, labels = fn.readers.file(
             name=READER,
@@ -145,15 +145,14 @@ def evaluation_graph(images: ImageList, indices: Sequence[int], settings: Pipeli
     return graph()
 
 
-def _pipeline(settings: PipelineSettings, state: bytes | None, seed: int) -> Any:
+def _pipeline(settings: PipelineSettings, seed: int, **state_options: Any) -> Any:
     return pipeline_def(
         batch_size=settings.batch_size,
         num_threads=settings.threads,
         device_id=settings.device_id,
         seed=seed,
         prefetch_queue_depth=settings.prefetch,
-        enable_checkpointing=True,
-        checkpoint=state,
+        **state_options,
     )
 
 

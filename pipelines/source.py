@@ -14,7 +14,9 @@ from paddle.utils import dlpack
 from pipelines.errors import DataError
 
 # An operator that reads or decodes, and no trouble of the GPU's, such as memory.
-DATA_FAULT = re.compile(r"\A(?!.*CUDA).*fn\.(readers|decoders)\.", re.DOTALL)
+DATA_FAULT = re.compile(
+    r"\A(?!.*(CUDA (allocation|runtime|driver|error)|out of memory)).*fn\.(readers|decoders)\.", re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ MINIMUM_STEPS_FOR_P95 = 20
 class Window:
     """The measured window: the training steps behind the warm-up. All figures are global; None is unknown.
 
-    fps = images / window_seconds, window_seconds the sum of the steps' seconds. data_wait_share is the slowest rank's.
+    fps = images / window_seconds, window_seconds the sum of the steps' seconds. data_wait_share adds
+    up the waits of the rank that waited longest in each step: what data cost the job, not what any one rank waited.
     """
 
     images: int

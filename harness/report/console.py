@@ -87,7 +87,7 @@ def summary_facts(record: RunRecord) -> list[tuple[str, str]]:
             f" after {summary['warmup_steps']} warm-up steps",
         ),
         ("step", _step_times(summary)),
-        ("waiting for data", f"{summary['data_wait_share']:.1%} of the window, slowest rank"),
+        ("waiting for data", f"{summary['data_wait_share']:.1%} of the window, longest wait of each step"),
         ("GPU utilisation", _percent(summary["gpu_util_percent"])),
         ("CPU utilisation", f"{_percent(summary['cpu_util_percent'])}, whole host"),
         ("top-1", _accuracy(summary["top1"], summary["epochs"])),

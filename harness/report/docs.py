@@ -12,7 +12,7 @@ BEGIN, END = "<!-- made by `make docs`: begin -->", "<!-- made by `make docs`: e
 
 
 def options_markdown() -> str:
-    """A table of every option, in groups."""
+    """A table of every option of RunConfig."""
     lines = ["| option | meaning | default |", "| --- | --- | --- |"]
     for item in option_fields():
         metadata = item.metadata

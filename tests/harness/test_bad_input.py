@@ -190,7 +190,7 @@ def test_throughput_alone_asks_nothing_of_validation_images(
 
 def test_a_batch_larger_than_the_share_of_a_rank(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*CPU, "--data", str(data), "--batch-size", "51"]) == 2
-    refused(capsys.readouterr().err, "a batch of 51 images", "2 ranks leave 50 for each", "--batch-size 50 or less")
+    refused(capsys.readouterr().err, "a batch of 51 images", "2 ranks leave at most 50 each", "--batch-size 50 or less")
 
 
 def test_a_warm_up_longer_than_the_run(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -116,7 +116,7 @@ def test_a_run_s_figures_have_their_scope() -> None:
         "per device": "42.6 images/s",
         "window": "437 steps, 27,936 images, 327.7 s, after 3 warm-up steps",
         "step": "median 0.7421 s, 95th percentile 0.9013 s",
-        "waiting for data": "3.1% of the window, slowest rank",
+        "waiting for data": "3.1% of the window, longest wait of each step",
         "GPU utilisation": "unknown",
         "CPU utilisation": "94 %, whole host",
         "top-1": "0.9533 after 20 epochs",

@@ -93,6 +93,13 @@ def test_most_steps_is_exact_whatever_the_blocks() -> None:
         assert len(run(itertools.repeat(0.01), 0.02, most_steps=wanted)) == wanted
 
 
+def test_a_loop_that_turns_slow_is_not_left_long_without_a_look() -> None:
+    """Batches that were ready make the first steps fast; the rest waits 3 s for each."""
+    steps = run(itertools.chain([0.0] * 6, itertools.repeat(3.0)), 0.01, done=window_end(2, 10.0))
+    # the 4 fast steps and 4 slow ones fill the window; the block that finds it out may hold as many again
+    assert 8 <= len(steps) - 2 <= 16
+
+
 def test_what_the_recorder_costs_counts_as_step_time_but_not_as_data_wait() -> None:
     time, steps = FakeTime(), list[GlobalStep]()
 

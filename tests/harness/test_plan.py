@@ -160,21 +160,22 @@ def test_throughput_alone_has_no_end_in_steps() -> None:
             100,
             FOUR_GPUS,
             25,
-            "batch of 25 images per rank, not 512: 100 training images of small over 4 ranks leave 25 for each",
+            "batch of 25 images per rank, not 512: 100 training images of small over 4 ranks leave at most 25 each",
         ),
         (
             103,
             FOUR_GPUS,
-            25,
-            "batch of 25 images per rank, not 512: 103 training images of small over 4 ranks leave 25 for each",
+            26,
+            "batch of 26 images per rank, not 512: 103 training images of small over 4 ranks leave at most 26 each",
         ),
         (
             1000,
             cpus(40),
             25,
-            "batch of 25 images per rank, not 32: 1,000 training images of small over 40 ranks leave 25 for each",
+            "batch of 25 images per rank, not 32: 1,000 training images of small over 40 ranks leave at most 25 each",
         ),
-        (2047, FOUR_GPUS, 511, ""),
+        (2047, FOUR_GPUS, 512, None),
+        (2044, FOUR_GPUS, 511, ""),
         (2048, FOUR_GPUS, 512, None),
         (64, cpus(2), 32, None),
     ],
@@ -193,19 +194,42 @@ def test_few_images_make_the_default_batch_smaller(
 
 
 def test_a_batch_that_is_given_may_be_all_of_a_rank_s_share_and_no_more() -> None:
-    found = plan(RunConfig(batch_size=25), FOUR_GPUS, small(103))
-    assert (found.batch_size, found.steps_per_epoch, found.notes) == (25, 2, ())
-    error = refusal(RunConfig(batch_size=26), FOUR_GPUS, small(103))
+    found = plan(RunConfig(batch_size=26), FOUR_GPUS, small(103))
+    assert (found.batch_size, found.steps_per_epoch, found.notes) == (26, 1, ())
+    error = refusal(RunConfig(batch_size=27), FOUR_GPUS, small(103))
     assert error.message == (
-        "a batch of 26 images is larger than a rank's shard: "
-        "103 training images of small over 4 ranks leave 25 for each"
+        "a batch of 27 images is larger than a rank's shard: "
+        "103 training images of small over 4 ranks leave at most 26 each"
     )
-    assert error.cure == "Use --batch-size 25 or less, or fewer --gpus."
+    assert error.cure == "Use --batch-size 26 or less, or fewer --gpus."
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 6, 8])
+def test_an_epoch_with_the_default_batch_is_one_pass(ranks: int) -> None:
+    """To a batch's rounding, whatever the ranks: never two steps where the data set fills one."""
+    found = plan(devices=Devices("gpu", ranks, "GPU"), data=small(1442))
+    trained = found.steps_per_epoch * found.global_batch
+    assert trained - 1442 < found.global_batch
+    assert bool(found.notes) or trained <= 1.05 * 1442
+
+
+def test_an_epoch_that_trains_on_many_more_images_than_there_are_says_so() -> None:
+    found = plan(RunConfig(batch_size=25), FOUR_GPUS, small(103))
+    assert found.notes == ("an epoch of 2 full batches trains on 200 images, small has 103",)
+
+
+def test_what_a_size_lacks_of_its_recipe_is_noted() -> None:
+    assert plan(RunConfig(model="x2_5")).notes == ("the published recipe of x2_5 has AutoAugment, this run has not",)
+    assert plan(RunConfig(model="x2_0")).notes == ()
+
+
+def test_the_warm_up_outlasts_what_is_decoded_ahead() -> None:
+    assert plan(RunConfig(throughput_only=True, prefetch=64)).warmup_steps == 65
 
 
 def test_more_ranks_than_images_are_refused() -> None:
     error = refusal(RunConfig(), FOUR_GPUS, small(3))
-    assert "3 training images of small over 4 ranks" in error.message
+    assert error.message == "fewer images than ranks: 3 over 4"
     assert error.cure == "Use fewer --gpus."
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from harness.ranks import Ranks
+from harness.ranks import FloatArray, Ranks
+from harness.recipe import Schedule, training_step
+from pipelines.source import Batch
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
@@ -31,12 +33,27 @@ for layer, start in ((net[0], 1.0), (net[2], 100.0)):
 gathered = ranks.gather(np.array([[ranks.rank + 0.1, 2.0**60 + 256.0]]))
 ranks.average_batch_norm(net)
 wrapped = ranks.parallel(net)
+
+from harness.recipe import Schedule, training_step
+from pipelines.source import Batch
+paddle.seed(7 + ranks.rank)
+line = ranks.parallel(nn.Linear(4, 3))
+start = line.state_dict()["weight"].tolist()
+optimizer = paddle.optimizer.Momentum(learning_rate=0.0, momentum=0.9, parameters=line.parameters())
+train = training_step(line, optimizer, Schedule(0.5, 0, 100), label_smoothing=0.1)
+images = np.arange(32, dtype="float32").reshape(8, 4) / 10
+labels = np.array([0, 1, 2, 0, 2, 2, 1, 0])
+own = slice(4 * ranks.rank, 4 * ranks.rank + 4)
+for _ in range(3):
+    train(Batch(paddle.to_tensor(images[own]), paddle.to_tensor(labels[own]), 4))
 told = {
     "ranks": [ranks.rank, ranks.world_size],
     "gathered": gathered.tolist(),
     "means": [net[0]._mean.tolist(), net[2]._mean.tolist()],
     "variances": [net[0]._variance.tolist(), net[2]._variance.tolist()],
     "weight": net[1].weight.tolist(),
+    "start": start,
+    "trained": line.state_dict()["weight"].tolist(),
 }
 (Path(sys.argv[2]) / f"{ranks.rank}.json").write_text(json.dumps(told))
 """
@@ -59,6 +76,24 @@ def test_two_ranks_share_figures_statistics_and_weights(tmp_path: Path) -> None:
         assert told["means"] == [[1.5, 2.5], [150.0, 151.0, 152.0]]
         assert told["variances"] == [[4.0, 4.0], [4.0, 4.0, 4.0]]
     assert first["weight"] == second["weight"]
+    assert first["start"] == second["start"]
+    assert first["trained"] == second["trained"]
+    np.testing.assert_allclose(first["trained"], trained_alone(first["start"]), rtol=1e-5, atol=1e-7)
+    assert not np.allclose(first["trained"], first["start"])
+
+
+def trained_alone(start: list[list[float]]) -> FloatArray:
+    """The same three steps on one rank, with the batches of both joined."""
+    line = paddle.nn.Linear(4, 3)
+    line.weight.set_value(np.array(start, np.float32))
+    optimizer = paddle.optimizer.Momentum(learning_rate=0.0, momentum=0.9, parameters=line.parameters())
+    train = training_step(line, optimizer, Schedule(0.5, 0, 100), label_smoothing=0.1)
+    images = np.arange(32, dtype=np.float32).reshape(8, 4) / 10
+    labels = np.array([0, 1, 2, 0, 2, 2, 1, 0])
+    for _ in range(3):
+        train(Batch(paddle.to_tensor(images), paddle.to_tensor(labels), 8))
+    weight: FloatArray = line.weight.numpy()
+    return weight
 
 
 def test_one_rank_has_nothing_to_share() -> None:

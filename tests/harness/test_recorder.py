@@ -13,14 +13,18 @@ import pytest
 
 from harness.config import RunConfig
 from harness.device import Devices
+from harness.loop import GlobalStep
 from harness.plan import IMAGENET, make_plan
 from harness.record import RunFiles, RunRecord, read_record, write_record
-from harness.tables.files import read_table
-from harness.tables.schema import DEVICES, STEPS
+from harness.recorder import TableRecorder
+from harness.tables.files import TableWriter, read_table
+from harness.tables.schema import DEVICES, EPOCHS, STEPS
+from harness.telemetry.sampler import Sampler, WindowTelemetry
 
 SCRIPT = """
 import os, sys, time
 from pathlib import Path
+from harness.loop import GlobalStep
 from harness.loop import GlobalStep
 from harness.record import RunFiles
 from harness.recorder import open_recorder
@@ -98,3 +102,27 @@ def test_without_a_driver_the_run_goes_on_without_gpu_figures(tmp_path: Path, nv
     assert set(read_table(files.table("devices"), DEVICES)["device"]) == {"cpu"}
     assert [warning for warning in record.warnings if warning.startswith("no GPU telemetry: ")]
     assert json.loads(files.record.read_text())["status"] == "running"
+
+
+class AskedSampler(Sampler):
+    """Remembers the time it is asked about, and answers with it."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[float, float]] = []
+
+    def window(self, start: float, end: float) -> WindowTelemetry:
+        self.asked.append((start, end))
+        return WindowTelemetry(start, None, None, end)
+
+
+def test_a_step_is_joined_with_the_telemetry_of_its_own_time(tmp_path: Path) -> None:
+    """Not of the time it is recorded at: a step is told about up to a block later."""
+    sampler = AskedSampler()
+    with TableWriter(tmp_path / "s.csv", STEPS) as steps, TableWriter(tmp_path / "e.csv", EPOCHS) as epochs:
+        recorder = TableRecorder(steps, epochs, sampler)
+        recorder.step(GlobalStep(0, 8, 2.0, 2.0, 0.5, 1.0), 10.0, phase="train", step=1)
+        recorder.step(GlobalStep(1, 8, 5.5, 3.5, 0.5, 1.0), 10.0, phase="train", step=2)
+    assert sampler.asked == [(10.0, 12.0), (12.0, 15.5)]
+    table = read_table(tmp_path / "s.csv", STEPS)
+    assert list(table["gpu_util_percent"]) == [10.0, 12.0]
+    assert list(table["cpu_util_percent"]) == [12.0, 15.5]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -241,6 +242,32 @@ def test_a_broken_image_ends_the_run_and_is_named(data: Path, tmp_path: Path) ->
     assert "Traceback" not in run.err
 
 
+def test_another_launchers_environment_changes_nothing(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Paddle's launcher takes these for more than its own command line."""
+    for name, value in (("NPROC_PER_NODE", "1"), ("NNODES", "2"), ("LOG_DIR", str(tmp_path / "elsewhere"))):
+        monkeypatch.setenv(f"PADDLE_{name}", value)
+    run = bench(tmp_path / "results", *SMALL, "--gpus", "2", "--data", str(data), "--epochs", "1")
+    assert run.code == 0, run.err
+    steps = run.table("steps")
+    assert set(steps[steps["phase"] == "train"]["images"]) == {8}
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_rank_that_is_killed_ends_the_run(data: Path, tmp_path: Path) -> None:
+    process = start_endless(data, tmp_path)
+    workers = [p for p in processes_of(tmp_path) if "worker" in p.info["cmdline"] and "-m" not in p.info["cmdline"]]
+    victim = next(p for p in workers if p.environ()["PADDLE_TRAINER_ID"] == "1")
+    victim.kill()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 5
+    # Rank 0, which waits for it, may be found first.
+    assert re.match(r"error: rank (1 was ended by signal 9|0 (was ended by signal|ended with exit code) \d+)\n", err)
+    assert "Traceback" not in err.partition("The end of")[0]
+    assert (tmp_path / "it.logs" / "workerlog.1").exists()
+
+
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_leaves_whole_rows_and_no_process(
     data: Path, tmp_path: Path, signal_number: signal.Signals
@@ -249,10 +276,12 @@ def test_a_stopped_run_leaves_whole_rows_and_no_process(
     steps = tmp_path / "it.steps.csv"
     try:
         process.send_signal(signal_number)
-        assert process.wait(60) == 75
+        _, err = process.communicate(timeout=60)
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
+    assert process.returncode == 75
+    assert err == "error: interrupted\n"
     table = read_table(steps, STEPS)
     steps_made = [int(step) for step in table[table["phase"] == "train"]["step"]]
     assert steps_made == list(range(1, len(steps_made) + 1))
@@ -264,7 +293,7 @@ def test_a_stopped_run_leaves_whole_rows_and_no_process(
 def test_a_killed_run_leaves_no_process_and_whole_rows(data: Path, tmp_path: Path) -> None:
     process = start_endless(data, tmp_path)
     process.kill()
-    process.wait()
+    process.communicate()
     psutil.wait_procs(processes_of(tmp_path), timeout=30)
     assert processes_of(tmp_path) == []
     table = read_table(tmp_path / "it.steps.csv", STEPS)
@@ -272,10 +301,10 @@ def test_a_killed_run_leaves_no_process_and_whole_rows(data: Path, tmp_path: Pat
     assert table["step_seconds"].notna().all()
 
 
-def start_endless(data: Path, folder: Path) -> subprocess.Popen[bytes]:
+def start_endless(data: Path, folder: Path) -> subprocess.Popen[str]:
     """A run of two ranks that has recorded some steps and has many to go."""
     options = [*SMALL, "--gpus", "2", "--data", str(data), "--epochs", "5000"]
-    process = subprocess.Popen(command(folder, *options), stdout=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(command(folder, *options), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     steps = folder / "it.steps.csv"
     deadline = time.monotonic() + 120
     while (not steps.exists() or steps.read_bytes().count(b"\n") < 12) and time.monotonic() < deadline:

@@ -144,12 +144,12 @@ def expected_evaluation_operators(decoder: str, device: str, decoder_options: di
     )
 
 
-def expected_graph(operators: tuple[Operator, ...], device: str, seed: int) -> Graph:
+def expected_graph(operators: tuple[Operator, ...], device: str, seed: int, checkpointing: bool = False) -> Graph:
     return Graph(
         threads=3,
         batch_size=2,
         seed=seed,
-        checkpointing=True,
+        checkpointing=checkpointing,
         cpu_prefetch=4,
         gpu_prefetch=4,
         operators=operators,
@@ -168,12 +168,12 @@ def evaluation(settings: PipelineSettings) -> Graph:
 
 def test_the_gpu_training_graph_is_this_one() -> None:
     operators = expected_training_operators("mixed", "gpu", GPU_DECODER)
-    assert training(GPU) == expected_graph(operators, "gpu", seed=18)  # of rank 1
+    assert training(GPU) == expected_graph(operators, "gpu", seed=18, checkpointing=True)  # of rank 1
 
 
 def test_the_cpu_training_graph_is_this_one() -> None:
     operators = expected_training_operators("cpu", "cpu", {})
-    assert training(CPU) == expected_graph(operators, "cpu", seed=18)
+    assert training(CPU) == expected_graph(operators, "cpu", seed=18, checkpointing=True)
 
 
 def test_the_gpu_evaluation_graph_is_this_one() -> None:

@@ -267,7 +267,9 @@ def test_a_sampler_hands_out_what_nvml_says(nvml_standin: dict[str, str]) -> Non
         nvml_standin,
         """
 import threading
-from harness.telemetry import HostProbe, Sampler, visible_gpus
+from harness.telemetry.host import HostProbe
+from harness.telemetry.nvml import visible_gpus
+from harness.telemetry.sampler import Sampler
 
 now, ended, rows = [100.0], threading.Event(), []
 def wait(seconds):
