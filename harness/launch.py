@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from harness.device import Devices, worker_environment
@@ -56,7 +57,7 @@ def run_workers(
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=die_with_parent,
+                preexec_fn=partial(die_with_parent, os.getpid()),
             )
             with _stopped_at_exit(process):
                 while True:
@@ -81,14 +82,15 @@ def launch_command(ranks: int, logs: Path, record: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def die_with_parent() -> None:
+def die_with_parent(parent: int | None = None) -> None:
     """Have the kernel kill this process when the one that started it ends, so that no rank trains for nobody.
 
+    parent is that process's id where it is known (in a container it may be 1), to tell whether it has ended already.
     Source: prctl(2), PR_SET_PDEATHSIG. Nothing happens where the system is not Linux.
     """
     if sys.platform == "linux":
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == 1:  # it has ended already
+        if parent is not None and os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -314,3 +316,27 @@ def test_a_launcher_that_is_killed_leaves_no_rank_behind(launch: Launch) -> None
     with pytest.raises(TrainingError):
         launch(f"{DEAF_RANK}\nwait_for(results / 'go')\nos.kill(os.getpid(), signal.SIGKILL)", watch)
     assert watch.rank_ended()
+
+
+CONTAINER = """
+import subprocess, sys
+from functools import partial
+import os
+from harness.launch import die_with_parent
+assert os.getpid() == 1
+child = subprocess.run([sys.executable, "-c", "print('alive')"], preexec_fn=partial(die_with_parent, os.getpid()))
+sys.exit(child.returncode)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="a process 1 of its own needs root")
+def test_the_first_process_of_a_container_can_start_a_launcher() -> None:
+    """There its children's parent is process 1, as an orphan's is elsewhere."""
+    done = subprocess.run(
+        ["unshare", "--pid", "--fork", sys.executable, "-c", CONTAINER],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    if "unshare failed" in done.stderr:
+        pytest.skip("this system makes no process namespace")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "alive\n"

@@ -5,7 +5,7 @@ import pytest
 from harness.tables.schema import DEVICES, EPOCHS, STEPS, SUMMARY, Table, mirror_table
 
 TABLES = (STEPS, DEVICES, EPOCHS, SUMMARY, mirror_table("BI", 4))
-SCOPES = {"global", "per device", "rank 0's host", "run", "slowest rank"}
+SCOPES = {"global", "per device", "rank 0's host", "run", "rank that waited longest"}
 
 
 def test_columns_of_the_steps_table() -> None:
