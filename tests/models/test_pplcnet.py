@@ -14,7 +14,8 @@ import pytest
 from paddle import nn
 
 import models
-from models.pplcnet import PPLCNet, scaled_channels
+from models.architecture import scaled_channels
+from models.pplcnet import PPLCNet
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,0 +1,44 @@
+"""How many multiply-accumulates one image costs each PP-LCNet size, counted from the table of layers."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+from models.architecture import HEAD_CHANNELS, STAGES, STEM_CHANNELS, scaled_channels
+from models.sizes import SIZES
+
+SQUEEZE_FACTOR = 4
+IMAGE_CHANNELS = 3
+
+
+def macs(size: str, image_size: int = 224, num_classes: int = 1000) -> int:
+    """Multiply-accumulates of one image's forward pass.
+
+    Counted are all convolutions, the two 1 x 1 inside each squeeze-and-excitation included, and the fully connected
+    layer. Biases, batch normalisation, activations, pooling and the product with the attention are not: so counted,
+    the eight sizes have the published figures (155.70 million for x1_0, at 224 pixels with 1000 classes).
+    size is a key of SIZES, image_size the side of the square image in pixels. Raises ValueError for an unknown size,
+    and for an image_size or num_classes below 1.
+    """
+    if size not in SIZES:
+        raise ValueError(f"unknown model {size!r}; known: {', '.join(SIZES)}")
+    if image_size < 1 or num_classes < 1:
+        raise ValueError(f"image_size is {image_size}, num_classes {num_classes}; both must be at least 1")
+    scale = SIZES[size].scale
+    channels = scaled_channels(STEM_CHANNELS, scale)
+    side = _output_side(image_size, 2)
+    total = side**2 * 3**2 * IMAGE_CHANNELS * channels
+    for kernel, out, stride, use_se in chain.from_iterable(STAGES.values()):
+        out_channels = scaled_channels(out, scale)
+        side = _output_side(side, stride)
+        depthwise = side**2 * kernel**2 * channels
+        attention = 2 * channels * (channels // SQUEEZE_FACTOR) if use_se else 0
+        pointwise = side**2 * channels * out_channels
+        total += depthwise + attention + pointwise
+        channels = out_channels
+    return total + channels * HEAD_CHANNELS + HEAD_CHANNELS * num_classes
+
+
+def _output_side(side: int, stride: int) -> int:
+    """The side after a convolution of odd kernel k with padding k // 2: side / stride, rounded up."""
+    return -(-side // stride)
