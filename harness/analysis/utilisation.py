@@ -1,0 +1,145 @@
+"""What share of the hardware a run used: of its arithmetic, of its time, and the energy an image cost."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+FLOPS_PER_MAC = 2  # a multiplication and an addition
+
+# The backward pass costs twice the forward one: it makes the gradient of the layer's input and that of its weights.
+# Source: Kaplan et al. 2020, "Scaling Laws for Neural Language Models", section 2.1.
+TRAINING_PER_FORWARD = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """A device's highest arithmetic rate in one precision, as its vendor states it, without structured sparsity.
+
+    name is a regular expression for NVML's product name; it must match all of it. precision is fp32 (outside the tensor
+    cores), tf32, fp16 or bf16 (in them, sums kept in fp32). tflops are 10^12 operations per second.
+    """
+
+    name: str
+    precision: str
+    tflops: float
+    source: str
+
+
+# Most of the vendor's tables give tensor rates with sparsity, marked as twice the dense ones: those are halved here.
+_HALVED = ", halved from its figures with sparsity"
+
+# (product names, fp32, tf32, fp16, bf16, source); None where the tensor cores lack the precision.
+_RATES: tuple[tuple[str, float, float | None, float, float | None, str], ...] = (
+    (r"Tesla V100-PCIE-(16|32)GB", 14.0, None, 112.0, None, "NVIDIA V100 datasheet"),
+    (r"Tesla V100-SXM2-(16|32)GB", 15.7, None, 125.0, None, "NVIDIA V100 datasheet"),
+    (r"Tesla T4", 8.1, None, 65.0, None, "NVIDIA T4 datasheet"),
+    (r"A100-SXM4-(40|80)GB|A100-PCIE-40GB|A100 80GB PCIe", 19.5, 156.0, 312.0, 312.0, "NVIDIA A100 datasheet"),
+    (r"A30", 10.3, 82.0, 165.0, 165.0, "NVIDIA A30 datasheet"),
+    (r"A10", 31.2, 62.5, 125.0, 125.0, "NVIDIA A10 datasheet"),
+    (r"A40", 37.4, 74.8, 149.7, 149.7, "NVIDIA A40 datasheet"),
+    (r"RTX A6000", 38.7, 77.4, 154.8, 154.8, "NVIDIA Ampere GA102 whitepaper v2, appendix C"),
+    # A GeForce has half the rate once sums are kept in fp32, as training does.
+    (r"GeForce RTX 3090", 35.6, 35.6, 71.0, 71.0, "NVIDIA Ampere GA102 whitepaper v2, appendix A"),
+    (r"GeForce RTX 4090", 82.6, 82.6, 165.2, 165.2, "NVIDIA Ada whitepaper v2, appendix A"),
+    (r"L4", 30.3, 60.0, 121.0, 121.0, "NVIDIA L4 datasheet" + _HALVED),
+    (r"L40S", 91.6, 183.0, 362.05, 362.05, "NVIDIA L40S datasheet"),
+    (r"H100 PCIe", 51.0, 378.0, 756.5, 756.5, "NVIDIA H100 datasheet, 2023" + _HALVED),
+    (r"H100 80GB HBM3", 67.0, 494.5, 989.5, 989.5, "NVIDIA H100 datasheet, SXM" + _HALVED),
+    (r"H100 NVL", 60.0, 417.5, 835.5, 835.5, "NVIDIA H100 product page, NVL" + _HALVED),
+    (r"H200", 67.0, 494.5, 989.5, 989.5, "NVIDIA H200 datasheet, SXM" + _HALVED),
+    (r"H200 NVL", 60.0, 417.5, 835.5, 835.5, "NVIDIA H200 datasheet, NVL" + _HALVED),
+    (r"B200", 75.0, 1100.0, 2250.0, 2250.0, "NVIDIA Blackwell datasheet, HGX B200" + _HALVED),
+    (r"Iluvatar BI-V100", 37.0, None, 147.0, 147.0, "Iluvatar CoreX on Big Island (TechPowerUp, 5 April 2021)"),
+)
+
+PEAKS: tuple[Peak, ...] = tuple(
+    Peak(name, precision, tflops, source)
+    for name, *rates, source in _RATES
+    for precision, tflops in zip(("fp32", "tf32", "fp16", "bf16"), rates, strict=True)
+    if tflops is not None
+)
+
+
+def peak_tflops(device_name: str, precision: str) -> Peak | None:
+    """The peak of a device under NVML's product name, or None.
+
+    Older drivers leave "NVIDIA " off the name. Any other difference is another product (a partition, a Ti, a laptop or
+    cloud variant) with a peak of its own: None, not a wrong one.
+    """
+    product = device_name.removeprefix("NVIDIA ")
+    return next((peak for peak in PEAKS if peak.precision == precision and re.fullmatch(peak.name, product)), None)
+
+
+def model_flops_utilisation(fps_per_device: float, macs_per_image: int, peak_tflops: float) -> float:
+    """Share of a device's peak that training's own arithmetic takes.
+
+    fps_per_device are training images per second, macs_per_image a forward pass's, peak_tflops the device's 10^12
+    operations per second. An image costs 3 forward passes of 2 operations per multiply-accumulate. What the
+    implementation does beside that (recomputation, normalisation, the optimizer) doesn't count. Source: Chowdhery et
+    al. 2022, "PaLM", appendix B.
+    """
+    flops_per_image = FLOPS_PER_MAC * TRAINING_PER_FORWARD * macs_per_image
+    return fps_per_device * flops_per_image / (peak_tflops * 1e12)
+
+
+def accelerator_utilisation(end_to_end_fps: float, compute_fps: float) -> float:
+    """Share of the run's time that the accelerators' own work takes; the rest went into waiting for data.
+
+    MLPerf Storage's AU, "total_compute_time/total_benchmark_running_time": here an image's compute time is
+    1 / compute_fps, measured without a data pipeline, and its running time 1 / end_to_end_fps. There a result of
+    ResNet-50 on ImageNet counts only with an AU of at least 90 %. Noise between the two measurements can make it exceed
+    1. Source: MLPerf Storage Benchmark Submission Guidelines v2.0, table 1 and section 4.
+    """
+    return end_to_end_fps / compute_fps
+
+
+def images_per_joule(images: int, joules: float | None) -> float | None:
+    """Images for one joule; None where the energy is unknown or too little for the counters to show."""
+    return images / joules if joules else None
+
+
+def energy_joules(samples: pd.DataFrame, spans: Sequence[tuple[float, float]]) -> float | None:
+    """What all GPUs together used during the spans (start, end), in Unix seconds; None is unknown.
+
+    samples are rows of devices.csv with time_unix_seconds, device and energy_joules, a counter that only rises; rows of
+    the device "cpu" don't count. Between two samples the counter is taken to rise evenly. A span may begin before a
+    GPU's first sample or end after its last by up to that GPU's median sampling interval, and that part counts nothing.
+    None if there is no GPU, or if one has fewer than two readings, more of a span without them, or a counter that falls
+    (the driver was loaded anew). Raises ValueError for a span that ends before it starts.
+    """
+    for start, end in spans:
+        if end < start:
+            raise ValueError(f"the span ends at {end}, before it starts at {start}")
+    total = 0.0
+    of_gpus = samples[samples["device"] != "cpu"]
+    if of_gpus.empty:
+        return None
+    for _, readings in of_gpus.groupby("device"):
+        joules = _one_gpu(readings, spans)
+        if joules is None:
+            return None
+        total += joules
+    return total
+
+
+def _one_gpu(readings: pd.DataFrame, spans: Sequence[tuple[float, float]]) -> float | None:
+    known = readings[readings["energy_joules"].notna()].sort_values("time_unix_seconds", kind="stable")
+    times = known["time_unix_seconds"].to_numpy(dtype=float)
+    counter = known["energy_joules"].to_numpy(dtype=float)
+    if len(times) < 2 or bool((np.diff(counter) < 0).any()):
+        return None
+    slack = float(np.median(np.diff(times)))
+    total = 0.0
+    for start, end in spans:
+        if start < times[0] - slack or end > times[-1] + slack:
+            return None
+        if end > start and (end <= times[0] or start >= times[-1]):
+            return None
+        at_start, at_end = np.interp([start, end], times, counter)
+        total += float(at_end - at_start)
+    return total
