@@ -15,6 +15,9 @@ import psutil
 # From psutil's documentation of cpu_percent: calls closer than this see few clock ticks or none, which reads 0.0.
 _MIN_SPAN_SECONDS = 0.1
 
+# More than any memory, less than the largest multiple of any page size below 2^63.
+_UNLIMITED_BYTES = 1 << 62
+
 
 @dataclass(frozen=True, slots=True)
 class HostSample:
@@ -66,7 +69,7 @@ def available_cores() -> int:
     A quota of a part of a core is rounded down, so that as many threads never wait for the quota.
     """
     cores = len(_allowed_cores()) or os.cpu_count() or 1
-    quota = _quota_cores(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
+    quota = quota_cores(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
     return max(1, cores if quota is None else min(cores, int(quota)))
 
 
@@ -84,31 +87,40 @@ def _model_name(cpuinfo: Path) -> str:
     return next(filter(None, names), "")
 
 
-def _quota_cores(membership: Path, root: Path) -> float | None:
+def quota_cores(membership: Path, root: Path) -> float | None:
     """The tightest CPU quota, in cores, of the groups a process is in; None without one.
 
     membership is its /proc/<pid>/cgroup, root where the groups are mounted. A quota on a group holds for all groups
     below it. Source: the kernel's admin-guide/cgroup-v2 (cpu.max) and scheduler/sched-bwc (cpu.cfs_quota_us).
     """
-    quotas = [quota for group in _groups(membership, root) if (quota := _group_quota(group)) is not None]
+    quotas = [quota for group in _groups(membership, root, "cpu") if (quota := _group_quota(group)) is not None]
     return min(quotas, default=None)
 
 
-def _groups(membership: Path, root: Path) -> Iterator[Path]:
-    """The CPU control groups of the process, from its own up to the mounted root.
+def memory_limit_bytes(membership: Path, root: Path) -> int | None:
+    """The lowest memory limit of the groups a process is in, found as quota_cores finds them; None without one.
+
+    Source: the kernel's admin-guide/cgroup-v2 (memory.max) and cgroup-v1/memory (memory.limit_in_bytes).
+    """
+    limits = [limit for group in _groups(membership, root, "memory") if (limit := _group_limit(group)) is not None]
+    return min(limits, default=None)
+
+
+def _groups(membership: Path, root: Path, controller: str) -> Iterator[Path]:
+    """The controller's groups the process is in, from its own up to the mounted root.
 
     In a container the path may be the host's while its last group is mounted as the root: the root always counts.
     """
     try:
-        lines = membership.read_text(encoding="utf-8").splitlines()
+        lines = membership.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return
     for line in lines:
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        for mount in (root / controllers, root / "cpu") if controllers else (root,):
+        for mount in (root / controllers, root / controller) if controllers else (root,):
             group = mount / path.lstrip("/")
             yield group
             yield from (parent for parent in group.parents if parent == mount or mount in parent.parents)
@@ -125,3 +137,15 @@ def _group_quota(group: Path) -> float | None:
         return int(quota) / int(period) if quota not in ("max", "-1") else None
     except (OSError, ValueError, ZeroDivisionError):
         return None
+
+
+def _group_limit(group: Path) -> int | None:
+    """One group's limit in bytes: memory.max in version 2, memory.limit_in_bytes in version 1."""
+    for name in ("memory.max", "memory.limit_in_bytes"):
+        try:
+            limit = int((group / name).read_text(encoding="ascii"))
+        except (OSError, ValueError):  # "max" is no number
+            continue
+        # Version 1 writes "no limit" as the largest multiple of the page size below 2^63.
+        return limit if limit < _UNLIMITED_BYTES else None
+    return None

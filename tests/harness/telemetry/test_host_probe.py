@@ -11,9 +11,10 @@ from harness.telemetry.host import (
     HostProbe,
     HostSample,
     _model_name,
-    _quota_cores,
     available_cores,
     cpu_name,
+    memory_limit_bytes,
+    quota_cores,
 )
 
 
@@ -102,11 +103,41 @@ def test_the_tightest_quota_of_the_control_groups_counts(
     tmp_path: Path, membership: str, files: dict[str, str], cores: float | None
 ) -> None:
     (tmp_path / "membership").write_text(membership)
-    assert _quota_cores(tmp_path / "membership", groups(tmp_path / "root", files)) == cores
+    assert quota_cores(tmp_path / "membership", groups(tmp_path / "root", files)) == cores
 
 
 def test_there_is_no_quota_without_control_groups(tmp_path: Path) -> None:
-    assert _quota_cores(tmp_path / "missing", tmp_path) is None
+    assert quota_cores(tmp_path / "missing", tmp_path) is None
+    assert memory_limit_bytes(tmp_path / "missing", tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "limit"),
+    [
+        ("0::/\n", {"memory.max": "1073741824\n"}, 1_073_741_824),
+        ("0::/\n", {"memory.max": "max\n"}, None),
+        ("0::/\n", {}, None),
+        ("0::/job/step\n", {"job/step/memory.max": "max\n", "job/memory.max": "8192\n"}, 8192),
+        ("0::/job/step\n", {"job/step/memory.max": "4096\n", "job/memory.max": "8192\n"}, 4096),
+        ("0::/job/step\n", {"job/step/memory.max": "8192\n", "job/memory.max": "4096\n"}, 4096),
+        ("0::/docker/of/the/host\n", {"memory.max": "12288\n"}, 12288),
+        ("0::/job\n", {"memory.max": "garbage"}, None),
+        ("4:memory:/pod\n0::/\n", {"memory/pod/memory.limit_in_bytes": "536870912\n"}, 536_870_912),
+        (
+            "4:memory:/pod\n",
+            {"memory/pod/memory.limit_in_bytes": "9223372036854771712\n", "memory/memory.limit_in_bytes": "65536\n"},
+            65536,
+        ),
+        ("4:memory:/\n", {"memory/memory.limit_in_bytes": "9223372036854771712\n"}, None),  # pages of 4 KiB
+        ("4:memory:/\n", {"memory/memory.limit_in_bytes": "9223372036854710272\n"}, None),  # pages of 64 KiB
+        ("4:cpu:/\n", {"cpu/memory.limit_in_bytes": "65536\n"}, None),
+    ],
+)
+def test_the_lowest_memory_limit_of_the_control_groups_counts(
+    tmp_path: Path, membership: str, files: dict[str, str], limit: int | None
+) -> None:
+    (tmp_path / "membership").write_text(membership)
+    assert memory_limit_bytes(tmp_path / "membership", groups(tmp_path / "root", files)) == limit
 
 
 @pytest.mark.parametrize(
@@ -116,7 +147,7 @@ def test_available_cores_are_those_allowed_within_the_quota(
     monkeypatch: pytest.MonkeyPatch, allowed: int, quota: float | None, cores: int
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(allowed)), raising=False)
-    monkeypatch.setattr("harness.telemetry.host._quota_cores", lambda membership, root: quota)
+    monkeypatch.setattr("harness.telemetry.host.quota_cores", lambda membership, root: quota)
     assert available_cores() == cores
 
 
@@ -127,5 +158,5 @@ def test_available_cores_of_this_machine() -> None:
 def test_a_system_without_affinity_counts_its_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
-    monkeypatch.setattr("harness.telemetry.host._quota_cores", lambda membership, root: None)
+    monkeypatch.setattr("harness.telemetry.host.quota_cores", lambda membership, root: None)
     assert available_cores() == 6
