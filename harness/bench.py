@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import platform
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -13,7 +12,8 @@ from typing import Any
 
 from harness.analysis.window import final_accuracy, measure_window
 from harness.config import RunConfig
-from harness.device import Devices, check_paddle, choose_devices, installed_version
+from harness.device import check_paddle, choose_devices
+from harness.environment import describe
 from harness.errors import UsageError
 from harness.launch import run_workers
 from harness.plan import DEFAULT_FOLDER, IMAGENET, DataFacts, RunPlan, default_data, facts_of, make_plan, run_name
@@ -23,8 +23,7 @@ from harness.report.progress import Progress
 from harness.tables.files import append_row, check_writable, read_table
 from harness.tables.mirror import append_mirror_row
 from harness.tables.schema import EPOCHS, STEPS, SUMMARY
-from harness.telemetry.host import available_cores, cpu_name
-from harness.telemetry.nvml import Nvml
+from harness.telemetry.host import cpu_name
 from pipelines.dataset import Dataset, open_dataset
 from pipelines.errors import DataError
 from pipelines.lists import check_files
@@ -63,7 +62,7 @@ def run(config: RunConfig, *, dry_run: bool = False, environment: Mapping[str, s
         status="running",
         config=config,
         plan=plan,
-        environment=_environment(devices),
+        environment=describe(devices, dataset.train.root, files.folder, environment=environment),
         profile=asdict(profiled),
         warnings=(*notices, *plan.notes),
     )
@@ -137,22 +136,3 @@ def _claim_files(config: RunConfig, plan: RunPlan) -> RunFiles:
         if config.run_name:
             raise UsageError(f"{taken[0]} exists already", "Give another --run-name, or remove its files.")
     return files
-
-
-def _driver_version() -> str | None:
-    with Nvml() as nvml:
-        return nvml.driver_version()
-
-
-def _environment(devices: Devices) -> dict[str, Any]:
-    """What the figures depend on besides the configuration."""
-    packages = ("paddlepaddle", "paddlepaddle-gpu", "nvidia-dali-cuda120", "nvidia-ml-py", "numpy")
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpu": cpu_name(),
-        "cores": available_cores(),
-        "gpus": [asdict(gpu) for gpu in devices.gpus],
-        "nvidia_driver": _driver_version() if devices.gpus else None,
-        "packages": {name: found for name in packages if (found := installed_version(name)) is not None},
-    }
