@@ -70,6 +70,9 @@ STEPS = Table(
         Column("gpu_util_min_percent", float, "%", DEVICE, "the least busy device's", 1),
         Column("gpu_util_max_percent", float, "%", DEVICE, "the busiest device's", 1),
         Column("cpu_util_percent", float, "%", HOST, "all cores of the host, all processes", 1),
+        Column("jpeg_util_percent", float, "%", GLOBAL, "the JPEG engines', mean of the devices", 1),
+        Column("sm_util_percent", float, "%", GLOBAL, "SMs that were busy (NVML's GPM), mean of the devices", 1),
+        Column("foreign_cpu_percent", float, "%", HOST, "all cores of the host, processes outside this run", 1),
         Column("warmup", bool, "", RUN, "1: before the measured window"),
     ),
 )
@@ -91,6 +94,38 @@ DEVICES = Table(
         Column("memory_clock_mhz", float, "MHz", DEVICE, "", 0),
         Column("throttle_reasons", str, "", DEVICE, "NVML clock event reasons joined by |, or none"),
         Column("jpeg_util_percent", float, "%", DEVICE, "the JPEG engine's, which utilisation.gpu does not see", 1),
+        Column(
+            "sm_util_percent", float, "%", DEVICE, "SMs that were busy since the row before (GPM; Hopper and newer)", 1
+        ),
+        Column("dram_util_percent", float, "%", DEVICE, "memory bandwidth in use, likewise", 1),
+        Column("energy_joules", float, "J", DEVICE, "used since the driver was loaded", 3),
+        Column("processes", int, "processes", DEVICE, "with a compute context, ours included"),
+        Column(
+            "foreign_util_percent",
+            float,
+            "%",
+            HOST,
+            "all cores' utilisation by processes outside this run since the row before",
+            1,
+        ),
+        Column(
+            "steal_percent", float, "%", HOST, "all cores' time that a hypervisor gave to other guests, likewise", 1
+        ),
+        Column("swap_bytes", int, "bytes", HOST, "swapped in and out, all processes, since the row before"),
+        Column(
+            "storage_read_bytes",
+            int,
+            "bytes",
+            HOST,
+            "that this run's processes read from storage, not from the page cache, since the row before",
+        ),
+        Column(
+            "quota_throttled_seconds",
+            float,
+            "s",
+            HOST,
+            "for which a CPU quota kept this run from running since the row before, added up over cores",
+        ),
     ),
 )
 

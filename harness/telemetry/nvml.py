@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pynvml
 
 from harness.errors import MachineError
+from harness.telemetry.gpm import DRAM_BW_UTIL, NVJPG_UTIL, SM_UTIL, Gpm, GpmMetric
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -73,6 +76,9 @@ class GpuSample:
     util_percent is the share of the driver's last sampling period (1/6 s to 1 s) in which at least one kernel ran
     (nvmlUtilization_t). It does not see the JPEG engine: that is jpeg_util_percent.
     throttle_reasons holds NVML's names of what keeps the clocks down, joined by "|", and is empty when nothing does.
+    sm_util_percent and dram_util_percent are means since the sample before, of the SMs that were busy and of the
+    memory bandwidth in use (GPM; Hopper and newer). jpeg_util_percent is the mean of the JPEG engines.
+    energy_joules counts from when the driver was loaded. processes are those with a compute context, ours included.
     """
 
     util_percent: float | None = None
@@ -84,19 +90,26 @@ class GpuSample:
     memory_clock_mhz: float | None = None
     throttle_reasons: str | None = None
     jpeg_util_percent: float | None = None
+    sm_util_percent: float | None = None
+    dram_util_percent: float | None = None
+    energy_joules: float | None = None
+    processes: int | None = None
 
 
 class Nvml:
     """NVML between open() and close(), or inside a `with`.
 
-    A query that fails gives None and, once per device and query, a warning that names both and NVML's reason.
-    Without warn nobody is told, which suits those who only ask what GPUs there are.
+    A query that fails gives None and, once per device and query, a warning that names both and NVML's reason; none
+    where that is a query which older GPUs and drivers don't offer. Without warn nobody is told, which suits those who
+    only ask what GPUs there are. clock is monotonic seconds.
     """
 
-    def __init__(self, warn: Callable[[str], None] | None = None) -> None:
+    def __init__(self, warn: Callable[[str], None] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._warn = warn
+        self._clock = clock
         self._warned: set[tuple[str, str]] = set()
         self._handles: dict[int, Any] = {}
+        self._gpms: dict[int, Gpm] = {}
         self._is_open = False
 
     def open(self) -> Self:
@@ -113,6 +126,9 @@ class Nvml:
         """Let NVML go. May be called twice."""
         if self._is_open:
             self._is_open = False
+            for gpm in self._gpms.values():
+                gpm.close()
+            self._gpms.clear()
             self._handles.clear()
             self._ask("NVML", "end", ("nvmlShutdown",))
 
@@ -174,7 +190,21 @@ class Nvml:
             ("nvmlDeviceGetCurrentClocksEventReasons", handle),
             ("nvmlDeviceGetCurrentClocksThrottleReasons", handle),
         )
-        jpeg = self._ask(where, "JPEG engine utilisation", ("nvmlDeviceGetJpgUtilization", handle))
+        metrics = self._gpm(gpu.index, where, handle).metrics()
+        jpeg = self._ask_optional(
+            where,
+            "JPEG engine utilisation",
+            ("nvmlDeviceGetJpgUtilization", handle),
+            otherwise=[_mean_of_engines(metrics)],
+        )
+        energy_millijoules = self._ask_optional(where, "energy", ("nvmlDeviceGetTotalEnergyConsumption", handle))
+        # The name without a version only calls the first of these, and hides it when the driver doesn't have it.
+        processes = self._ask_optional(
+            where,
+            "processes",
+            ("nvmlDeviceGetComputeRunningProcesses_v3", handle),
+            ("nvmlDeviceGetComputeRunningProcesses_v2", handle),
+        )
         return GpuSample(
             util_percent=None if util is None else float(util.gpu),
             memory_used_bytes=None if memory is None else float(memory.used),
@@ -184,7 +214,11 @@ class Nvml:
             sm_clock_mhz=None if sm_clock is None else float(sm_clock),
             memory_clock_mhz=None if memory_clock is None else float(memory_clock),
             throttle_reasons=None if reasons is None else _throttle_names(reasons),
-            jpeg_util_percent=None if jpeg is None else float(jpeg[0]),
+            jpeg_util_percent=None if jpeg is None or jpeg[0] is None else float(jpeg[0]),
+            sm_util_percent=self._metric(where, "SM utilisation", metrics, SM_UTIL),
+            dram_util_percent=self._metric(where, "memory bandwidth", metrics, DRAM_BW_UTIL),
+            energy_joules=None if energy_millijoules is None else energy_millijoules / 1000.0,
+            processes=None if processes is None else len(processes),
         )
 
     def _handle(self, index: int, where: str) -> Any:
@@ -195,27 +229,75 @@ class Nvml:
                 self._handles[index] = handle
         return handle
 
+    def _gpm(self, index: int, where: str, handle: Any) -> Gpm:
+        if index not in self._gpms:
+
+            def ask(what: str, *call: Any) -> Any:
+                return self._ask_optional(where, what, call)
+
+            self._gpms[index] = Gpm(ask, handle, self._clock)
+        return self._gpms[index]
+
+    def _metric(self, where: str, what: str, metrics: Mapping[int, GpmMetric], number: int) -> float | None:
+        metric = metrics.get(number)
+        if metric is None:
+            return None
+        if metric.code == pynvml.NVML_SUCCESS:
+            return metric.value if math.isfinite(metric.value) else None
+        if metric.code not in _NOT_OFFERED:
+            self._warn_once(where, what, f"GPM metric {number}: {pynvml.NVMLError(metric.code)}")
+        return None
+
     def _ask(self, where: str, what: str, *calls: tuple[Any, ...]) -> Any:
         """The value of the first call (function name, arguments...) that this driver and binding offer, or None."""
-        failure = ""
-        for name, *arguments in calls:
-            function = getattr(pynvml, name, None)
-            if function is None:
-                failure = f"{name}: not in this version of nvidia-ml-py"
-                continue
-            try:
-                return function(*arguments)
-            except pynvml.NVMLError as error:
-                failure = f"{name}: {error}"
-                if error.value not in _NOT_OFFERED:
-                    break
-            except Exception as error:  # whatever the binding trips over, telemetry may not end a run
-                failure = f"{name}: {type(error).__name__}: {error}"
-                break
+        value, failure, _ = _first_offered(calls)
+        if failure:
+            self._warn_once(where, what, failure)
+        return value
+
+    def _ask_optional(self, where: str, what: str, *calls: tuple[Any, ...], otherwise: Any = None) -> Any:
+        """As _ask, but `otherwise` and no warning where GPU and driver offer none of the calls."""
+        value, failure, is_offered = _first_offered(calls)
+        if not is_offered:
+            return otherwise
+        if failure:
+            self._warn_once(where, what, failure)
+        return value
+
+    def _warn_once(self, where: str, what: str, failure: str) -> None:
         if self._warn is not None and (where, what) not in self._warned:
             self._warned.add((where, what))
             self._warn(f"{where}: {what} unknown, NVML can't say ({failure}).")
-        return None
+
+
+def _first_offered(calls: Sequence[tuple[Any, ...]]) -> tuple[Any, str, bool]:
+    """The value of the first call that this driver and binding offer; why there is none; whether the driver offers it.
+
+    A function that the binding lacks counts as offered: installing another binding brings it.
+    """
+    failure, is_offered = "", True
+    for name, *arguments in calls:
+        function = getattr(pynvml, name, None)
+        if function is None:
+            failure, is_offered = f"{name}: not in this version of nvidia-ml-py", True
+            continue
+        try:
+            return function(*arguments), "", True
+        except pynvml.NVMLError as error:
+            failure, is_offered = f"{name}: {error}", error.value not in _NOT_OFFERED
+            if is_offered:
+                break
+        except Exception as error:  # whatever the binding trips over, telemetry may not end a run
+            failure, is_offered = f"{name}: {type(error).__name__}: {error}", True
+            break
+    return None, failure, is_offered
+
+
+def _mean_of_engines(metrics: Mapping[int, GpmMetric]) -> float | None:
+    """The mean utilisation of the JPEG engines that a GPU has, as GPM gives it for each."""
+    engines = [metrics[number] for number in NVJPG_UTIL if number in metrics]
+    known = [engine.value for engine in engines if engine.code == pynvml.NVML_SUCCESS and math.isfinite(engine.value)]
+    return sum(known) / len(known) if known else None
 
 
 def visible_gpus(all_gpus: Sequence[Gpu], cuda_visible_devices: str | None) -> tuple[Gpu, ...]:

@@ -33,7 +33,7 @@ _JOIN_SECONDS = 15.0
 class DeviceSample:
     """One sample of one device, a row of devices.csv; None is unknown or does not apply.
 
-    device is the label in this run ("gpu0"), or "cpu" for the host, whose row has its utilisation and memory.
+    device is the label in this run ("gpu0"), or "cpu" for the host, whose util_percent is its cpu_util_percent.
     The columns mean what they mean in GpuSample and HostSample.
     """
 
@@ -41,37 +41,50 @@ class DeviceSample:
     device: str
     name: str
     uuid: str | None
-    util_percent: float | None
-    memory_used_bytes: float | None
-    memory_total_bytes: float | None
-    power_watts: float | None
-    temperature_celsius: float | None
-    sm_clock_mhz: float | None
-    memory_clock_mhz: float | None
-    throttle_reasons: str | None
-    jpeg_util_percent: float | None
+    util_percent: float | None = None
+    memory_used_bytes: float | None = None
+    memory_total_bytes: float | None = None
+    power_watts: float | None = None
+    temperature_celsius: float | None = None
+    sm_clock_mhz: float | None = None
+    memory_clock_mhz: float | None = None
+    throttle_reasons: str | None = None
+    jpeg_util_percent: float | None = None
+    sm_util_percent: float | None = None
+    dram_util_percent: float | None = None
+    energy_joules: float | None = None
+    processes: int | None = None
+    foreign_util_percent: float | None = None
+    steal_percent: float | None = None
+    swap_bytes: float | None = None
+    storage_read_bytes: float | None = None
+    quota_throttled_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class WindowTelemetry:
     """What a span of time looked like; None is unknown.
 
-    The gpu figures are made from each GPU's own mean: their mean, the least and the greatest. They are unknown as soon
-    as one of the GPUs is, so that none stands for fewer GPUs than the run has.
+    The figures of GPUs are made from each one's own mean: their mean, the least and the greatest. They are unknown as
+    soon as one of the GPUs is, so that none stands for fewer GPUs than the run has. foreign_cpu_percent is the host's
+    foreign_util_percent.
     """
 
     gpu_util_percent: float | None = None
     gpu_util_min_percent: float | None = None
     gpu_util_max_percent: float | None = None
     cpu_util_percent: float | None = None
+    jpeg_util_percent: float | None = None
+    sm_util_percent: float | None = None
+    foreign_cpu_percent: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Round:
-    """The utilisations of one moment: of each GPU in order, and of the host."""
+    """The samples of one moment: of each GPU in order, and of the host."""
 
-    gpu_util_percent: tuple[float | None, ...]
-    cpu_util_percent: float | None
+    gpus: tuple[GpuSample, ...]
+    host: HostSample
 
 
 class Sampler:
@@ -158,12 +171,16 @@ class Sampler:
                 rounds = [self._rounds[last - 1]]
             else:
                 rounds = []
-        cpu = _mean([one.cpu_util_percent for one in rounds])
-        means = [_mean([one.gpu_util_percent[position] for one in rounds]) for position in range(len(self._devices))]
-        known = [mean for mean in means if mean is not None]
-        if not known or len(known) < len(means):
-            return WindowTelemetry(cpu_util_percent=cpu)
-        return WindowTelemetry(sum(known) / len(known), min(known), max(known), cpu)
+        util = _means_by_gpu([[gpu.util_percent for gpu in one.gpus] for one in rounds])
+        return WindowTelemetry(
+            gpu_util_percent=_mean(util),
+            gpu_util_min_percent=min(util, default=None),
+            gpu_util_max_percent=max(util, default=None),
+            cpu_util_percent=_mean([one.host.cpu_util_percent for one in rounds]),
+            jpeg_util_percent=_mean(_means_by_gpu([[gpu.jpeg_util_percent for gpu in one.gpus] for one in rounds])),
+            sm_util_percent=_mean(_means_by_gpu([[gpu.sm_util_percent for gpu in one.gpus] for one in rounds])),
+            foreign_cpu_percent=_mean([one.host.foreign_util_percent for one in rounds]),
+        )
 
     def _run(self) -> None:
         start = self._clock()
@@ -185,17 +202,18 @@ class Sampler:
 
     def _sample_all(self) -> None:
         at_seconds, unix_seconds = self._clock(), self._unix_clock()
-        gpus = [
+        gpus = tuple(
             self._guarded(f"sampling {label}", partial(self._sample_gpu, gpu)) or GpuSample()
             for label, gpu in self._devices
-        ]
+        )
         host = self._guarded("sampling the host", self._host.sample) or HostSample()
-        self._remember(at_seconds, _Round(tuple(gpu.util_percent for gpu in gpus), host.cpu_util_percent))
+        self._remember(at_seconds, _Round(gpus, host))
 
         for (label, gpu), sample in zip(self._devices, gpus, strict=True):
             self._hand_out(DeviceSample(unix_seconds, label, gpu.name, gpu.uuid, **asdict(sample)))
-        host_sample = GpuSample(host.cpu_util_percent, host.memory_used_bytes, host.memory_total_bytes)
-        self._hand_out(DeviceSample(unix_seconds, HOST_LABEL, self._host_name, None, **asdict(host_sample)))
+        columns = asdict(host)
+        columns["util_percent"] = columns.pop("cpu_util_percent")
+        self._hand_out(DeviceSample(unix_seconds, HOST_LABEL, self._host_name, None, **columns))
 
     def _sample_gpu(self, gpu: Gpu) -> GpuSample:
         return GpuSample() if self._nvml is None else self._nvml.sample(gpu)
@@ -227,6 +245,13 @@ class Sampler:
             message += " (Further warnings of the telemetry are left out.)"
         with contextlib.suppress(Exception):
             self._warn(message)
+
+
+def _means_by_gpu(rounds: Sequence[Sequence[float | None]]) -> list[float]:
+    """Each GPU's mean over the rounds in which it is known, in order; empty when one of the GPUs is never known."""
+    means = [_mean(values) for values in zip(*rounds, strict=True)]
+    known = [mean for mean in means if mean is not None]
+    return known if len(known) == len(means) else []
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

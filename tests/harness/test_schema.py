@@ -11,7 +11,8 @@ SCOPES = {"global", "per device", "rank 0's host", "run", "rank that waited long
 def test_columns_of_the_steps_table() -> None:
     assert STEPS.header == [
         *("phase", "epoch", "step", "images", "step_seconds", "fps", "data_wait_seconds", "loss", "learning_rate"),
-        *("gpu_util_percent", "gpu_util_min_percent", "gpu_util_max_percent", "cpu_util_percent", "warmup"),
+        *("gpu_util_percent", "gpu_util_min_percent", "gpu_util_max_percent", "cpu_util_percent"),
+        *("jpeg_util_percent", "sm_util_percent", "foreign_cpu_percent", "warmup"),
     ]
 
 
@@ -19,7 +20,8 @@ def test_columns_of_the_devices_table() -> None:
     assert DEVICES.header == [
         *("time_unix_seconds", "device", "name", "uuid", "util_percent", "memory_used_bytes", "memory_total_bytes"),
         *("power_watts", "temperature_celsius", "sm_clock_mhz", "memory_clock_mhz", "throttle_reasons"),
-        "jpeg_util_percent",
+        *("jpeg_util_percent", "sm_util_percent", "dram_util_percent", "energy_joules", "processes"),
+        *("foreign_util_percent", "steal_percent", "swap_bytes", "storage_read_bytes", "quota_throttled_seconds"),
     ]
 
 
@@ -59,7 +61,15 @@ def test_every_column_is_of_a_kind_that_can_be_written_and_says_its_scope(table:
 
 @pytest.mark.parametrize(
     ("ending", "unit"),
-    [("_seconds", "s"), ("_percent", "%"), ("_bytes", "bytes"), ("_watts", "W"), ("_celsius", "°C"), ("_mhz", "MHz")],
+    [
+        ("_seconds", "s"),
+        ("_percent", "%"),
+        ("_bytes", "bytes"),
+        ("_watts", "W"),
+        ("_celsius", "°C"),
+        ("_mhz", "MHz"),
+        ("_joules", "J"),
+    ],
 )
 def test_a_unit_in_the_name_is_the_unit_declared(ending: str, unit: str) -> None:
     named = [column for table in TABLES for column in table.columns if column.name.endswith(ending)]

@@ -5,18 +5,24 @@
    order is not the PCI order: index 0 sits on the highest bus.
    Clock event reasons: device 0 none, 1 GpuIdle, 2 SwPowerCap + HwThermalSlowdown, 3 Reliability + a bit without a name.
    Device 3 supports no power query and is lost when asked for its temperature.
+   Energy 1000(d+1) J + 0.125 J; device 3 doesn't count it. Compute processes: 1, 2, 0 and 3.
+   GPM works on devices 0 and 1, not on 2, and 3 doesn't support the question. Between a sample and the next one of the same
+   device it reports SMs 60+d+0.5 %, memory bandwidth 30+d+0.25 %, and for 2+d JPEG engines 10, 20, 30 %; between others
+   nothing. NVML does not end while a GPM sample is allocated.
 
    FAKE_NVML_COUNT=n          n of the four devices
    FAKE_NVML_INIT_ERROR=code  what initialising returns
    FAKE_NVML_FAIL=d:q:code,.. what query q of device d returns; q is one of handle name uuid pci util memory power temperature
-                              sm_clock memory_clock reasons jpeg
-   Compiled with -DOLD_DRIVER it lacks what drivers before 535 lack.
+                              sm_clock memory_clock reasons jpeg energy processes gpm_support gpm_sample gpm_metrics
+                              gpm_sm gpm_dram gpm_jpeg; and with -1 for d, as it is asked of no device, gpm_alloc
+   Compiled with -DOLD_DRIVER it lacks what drivers before 535 lack, and of older ones GPM and the newest list of processes.
    Layouts and codes: the public ABI of nvml.h. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, INSUFFICIENT_SIZE = 7, GPU_IS_LOST = 15 };
+enum { SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, INSUFFICIENT_SIZE = 7, GPU_IS_LOST = 15,
+       IN_USE = 19 };
 enum { DEVICES = 4 };
 #define GIB (1ULL << 30)
 
@@ -31,9 +37,25 @@ typedef struct {
     char bus_id[32];
 } PciInfo;
 
+typedef struct { unsigned pid; unsigned long long memory; unsigned gpu_instance, compute_instance; } Process;
+typedef struct { unsigned version, supported; } GpmSupport;
+typedef struct { const Device *device; unsigned long taken; } GpmSample;
+typedef struct {
+    unsigned id;
+    int code;
+    double value;
+    char *texts[3];
+} GpmMetric;
+typedef struct {
+    unsigned version, count;
+    GpmSample *older, *newer;
+    GpmMetric metrics[];
+} GpmMetrics;
+
 static Device devices[DEVICES] = {{0}, {1}, {2}, {3}};
 static const unsigned buses[DEVICES] = {0xC1, 0x17, 0x31, 0x65};
 static int users = 0;
+static int gpm_samples = 0;
 
 static int configured(const char *name, int otherwise) {
     const char *text = getenv(name);
@@ -48,6 +70,8 @@ static int answer(const Device *device, const char *query) {
     if (all && (found = strstr(all, key))) return atoi(found + strlen(key));
     if (device->index == 3 && !strcmp(query, "power")) return NOT_SUPPORTED;
     if (device->index == 3 && !strcmp(query, "temperature")) return GPU_IS_LOST;
+    if (device->index == 3 && !strcmp(query, "energy")) return NOT_SUPPORTED;
+    if (device->index == 3 && !strcmp(query, "gpm_support")) return NOT_SUPPORTED;
     return SUCCESS;
 }
 
@@ -72,6 +96,7 @@ int nvmlInitWithFlags(unsigned flags) {
 int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
 int nvmlShutdown(void) {
     if (users == 0) return UNINITIALIZED;
+    if (gpm_samples != 0) return IN_USE;
     users--;
     return SUCCESS;
 }
@@ -147,8 +172,74 @@ int nvmlDeviceGetCurrentClocksThrottleReasons(Device *device, unsigned long long
     *bits = reasons[device->index];
     return SUCCESS;
 }
+int nvmlDeviceGetTotalEnergyConsumption(Device *device, unsigned long long *millijoules) {
+    REQUIRE(device, "energy");
+    *millijoules = 1000000ULL * (unsigned long long)(device->index + 1) + 125ULL;
+    return SUCCESS;
+}
+int nvmlDeviceGetComputeRunningProcesses_v2(Device *device, unsigned *count, Process *processes) {
+    static const unsigned running[DEVICES] = {1, 2, 0, 3};
+    unsigned room = *count;
+    REQUIRE(device, "processes");
+    *count = running[device->index];
+    if (room < *count) return INSUFFICIENT_SIZE;
+    for (unsigned i = 0; i < *count; i++) processes[i] = (Process){100 + i, GIB, ~0u, ~0u};
+    return SUCCESS;
+}
 
 #ifndef OLD_DRIVER
+int nvmlDeviceGetComputeRunningProcesses_v3(Device *device, unsigned *count, Process *processes) {
+    return nvmlDeviceGetComputeRunningProcesses_v2(device, count, processes);
+}
+int nvmlGpmQueryDeviceSupport(Device *device, GpmSupport *support) {
+    if (support->version != 1) return INVALID_ARGUMENT;
+    REQUIRE(device, "gpm_support");
+    support->supported = device->index < 2;
+    return SUCCESS;
+}
+int nvmlGpmSampleAlloc(GpmSample **sample) {
+    static const Device none = {-1};
+    REQUIRE(&none, "gpm_alloc");
+    *sample = calloc(1, sizeof **sample);
+    gpm_samples++;
+    return SUCCESS;
+}
+int nvmlGpmSampleFree(GpmSample *sample) {
+    free(sample);
+    gpm_samples--;
+    return SUCCESS;
+}
+int nvmlGpmSampleGet(Device *device, GpmSample *sample) {
+    static unsigned long taken[DEVICES];
+    if (device->index >= 2) return NOT_SUPPORTED;
+    REQUIRE(device, "gpm_sample");
+    sample->device = device;
+    sample->taken = ++taken[device->index];
+    return SUCCESS;
+}
+int nvmlGpmMetricsGet(GpmMetrics *request) {
+    const Device *device = request->newer->device;
+    if (request->version != 1 || !device || request->older->device != device) return INVALID_ARGUMENT;
+    if (request->newer->taken != request->older->taken + 1) return INVALID_ARGUMENT;
+    REQUIRE(device, "gpm_metrics");
+    for (unsigned i = 0; i < request->count; i++) {
+        GpmMetric *metric = &request->metrics[i];
+        if (metric->id == 2) {
+            metric->code = answer(device, "gpm_sm");
+            metric->value = 60.5 + device->index;
+        } else if (metric->id == 10) {
+            metric->code = answer(device, "gpm_dram");
+            metric->value = 30.25 + device->index;
+        } else if (metric->id >= 40 && metric->id < 42u + (unsigned)device->index) {
+            metric->code = answer(device, "gpm_jpeg");
+            metric->value = 10.0 * (metric->id - 39);
+        } else {
+            metric->code = NOT_SUPPORTED;
+            metric->value = 99.0;
+        }
+    }
+    return SUCCESS;
+}
 int nvmlDeviceGetMemoryInfo_v2(Device *device, Memory2 *memory) {
     if (memory->version != (sizeof(Memory2) | 2u << 24)) return INVALID_ARGUMENT;
     REQUIRE(device, "memory");

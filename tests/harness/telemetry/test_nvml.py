@@ -18,18 +18,25 @@ from harness.telemetry.nvml import Gpu, GpuSample, Nvml, NvmlUnavailable
 ROOT = Path(__file__).parents[3]
 GIB = 2.0**30
 PREAMBLE = """
-import json
+import json, os
 from dataclasses import asdict
 from harness.telemetry.nvml import Gpu, GpuSample, Nvml, NvmlUnavailable
 warnings = []
+now = [0.0]
+def clock():
+    return now[0]
 def show(value):
     print(json.dumps(value))
 """
+# The first round has nothing that needs a sample before.
 SAMPLES = """
-with Nvml(warnings.append) as nvml:
-    rounds = [[asdict(nvml.sample(gpu)) for gpu in nvml.gpus()] for _ in range(ROUNDS)]
-assert all(one == rounds[0] for one in rounds)
-show([rounds[0], warnings])
+rounds = []
+with Nvml(warnings.append, clock) as nvml:
+    for _ in range(1 + ROUNDS):
+        now[0] += 0.5
+        rounds.append([asdict(nvml.sample(gpu)) for gpu in nvml.gpus()])
+assert all(one == rounds[1] for one in rounds[1:])
+show([rounds[1], warnings])
 """
 
 
@@ -50,6 +57,15 @@ def ask(environment: dict[str, str], code: str) -> Any:
 def sample_all(environment: dict[str, str], rounds: int = 1) -> tuple[list[GpuSample], list[str]]:
     samples, warnings = ask(environment, SAMPLES.replace("ROUNDS", str(rounds)))
     return [GpuSample(**sample) for sample in samples], warnings
+
+
+def fail_one(standin: dict[str, str], query: str, fields: list[str], code: int) -> list[str]:
+    """The warnings when one query of one of two GPUs fails, after a check that it costs these fields and no others."""
+    environment = {**standin, "FAKE_NVML_COUNT": "2", "FAKE_NVML_FAIL": f"1:{query}:{code}"}
+    (healthy, failing), warnings = sample_all(environment, rounds=3)
+    assert None not in [getattr(healthy, field) for field in GpuSample.__slots__]
+    assert [field for field in GpuSample.__slots__ if getattr(failing, field) is None] == fields
+    return warnings
 
 
 def test_every_gpu_is_described(nvml_standin: dict[str, str]) -> None:
@@ -73,10 +89,16 @@ with Nvml(warnings.append) as nvml:
 def test_samples_carry_every_value(nvml_standin: dict[str, str]) -> None:
     samples, _ = sample_all(nvml_standin)
     assert samples == [
-        GpuSample(10.0, 1 * GIB, 80 * GIB, 100.25, 40.0, 1000.0, 2000.0, "", 5.0),
-        GpuSample(20.0, 2 * GIB, 80 * GIB, 200.25, 41.0, 1001.0, 2001.0, "GpuIdle", 10.0),
-        GpuSample(30.0, 3 * GIB, 80 * GIB, 300.25, 42.0, 1002.0, 2002.0, "SwPowerCap|HwThermalSlowdown", 15.0),
-        GpuSample(40.0, 4 * GIB, 80 * GIB, None, None, 1003.0, 2003.0, "Reliability|0x80000000", 20.0),
+        GpuSample(10.0, 1 * GIB, 80 * GIB, 100.25, 40.0, 1000.0, 2000.0, "", 5.0, 60.5, 30.25, 1000.125, 1),
+        GpuSample(20.0, 2 * GIB, 80 * GIB, 200.25, 41.0, 1001.0, 2001.0, "GpuIdle", 10.0, 61.5, 31.25, 2000.125, 2),
+        GpuSample(
+            *(30.0, 3 * GIB, 80 * GIB, 300.25, 42.0, 1002.0, 2002.0, "SwPowerCap|HwThermalSlowdown", 15.0),
+            *(None, None, 3000.125, 0),
+        ),
+        GpuSample(
+            *(40.0, 4 * GIB, 80 * GIB, None, None, 1003.0, 2003.0, "Reliability|0x80000000", 20.0),
+            *(None, None, None, 3),
+        ),
     ]
 
 
@@ -100,19 +122,108 @@ def test_a_failing_query_is_unknown_and_warned_about_once(nvml_standin: dict[str
         ("sm_clock", ["sm_clock_mhz"], "SM clock"),
         ("memory_clock", ["memory_clock_mhz"], "memory clock"),
         ("reasons", ["throttle_reasons"], "throttle reasons"),
-        ("jpeg", ["jpeg_util_percent"], "JPEG engine utilisation"),
     ],
 )
 @pytest.mark.parametrize("code", [3, 15, 999, 12345])
 def test_each_query_fails_by_itself(
     nvml_standin: dict[str, str], query: str, fields: list[str], what: str, code: int
 ) -> None:
-    environment = {**nvml_standin, "FAKE_NVML_COUNT": "2", "FAKE_NVML_FAIL": f"1:{query}:{code}"}
-    (healthy, failing), warnings = sample_all(environment, rounds=3)
-    assert None not in [getattr(healthy, field) for field in GpuSample.__slots__]
-    assert [field for field in GpuSample.__slots__ if getattr(failing, field) is None] == fields
+    warnings = fail_one(nvml_standin, query, fields, code)
     assert len(warnings) == 1
     assert warnings[0].startswith(f"GPU 1 (Stand-in 80GB): {what} unknown")
+
+
+OPTIONAL = [
+    ("energy", ["energy_joules"], "energy"),
+    ("processes", ["processes"], "processes"),
+    ("gpm_support", ["sm_util_percent", "dram_util_percent"], "GPM support"),
+    ("gpm_sample", ["sm_util_percent", "dram_util_percent"], "GPM sample"),
+    ("gpm_metrics", ["sm_util_percent", "dram_util_percent"], "GPM metrics"),
+    ("gpm_sm", ["sm_util_percent"], "SM utilisation"),
+    ("gpm_dram", ["dram_util_percent"], "memory bandwidth"),
+]
+
+
+@pytest.mark.parametrize(
+    ("query", "fields", "what"), [*OPTIONAL, ("jpeg", ["jpeg_util_percent"], "JPEG engine utilisation")]
+)
+@pytest.mark.parametrize("code", [15, 999, 12345])
+def test_an_optional_query_that_fails_is_warned_about(
+    nvml_standin: dict[str, str], query: str, fields: list[str], what: str, code: int
+) -> None:
+    warnings = fail_one(nvml_standin, query, fields, code)
+    assert len(warnings) == 1
+    assert warnings[0].startswith(f"GPU 1 (Stand-in 80GB): {what} unknown")
+
+
+@pytest.mark.parametrize(("query", "fields"), [(query, fields) for query, fields, _ in OPTIONAL])
+def test_an_optional_query_that_the_gpu_does_not_support_is_no_warning(
+    nvml_standin: dict[str, str], query: str, fields: list[str]
+) -> None:
+    assert fail_one(nvml_standin, query, fields, 3) == []
+
+
+def test_jpeg_engines_are_read_through_gpm_where_they_are_not_supported_otherwise(
+    nvml_standin: dict[str, str],
+) -> None:
+    unsupported = ",".join(f"{device}:jpeg:3" for device in range(4))
+    samples, warnings = sample_all({**nvml_standin, "FAKE_NVML_FAIL": unsupported}, rounds=3)
+    # Two engines, 10 and 20 %; three, with 30 % on the third; no GPM.
+    assert [sample.jpeg_util_percent for sample in samples] == [15.0, 20.0, None, None]
+    assert len(warnings) == 2  # device 3's power and temperature
+    environment = {**nvml_standin, "FAKE_NVML_COUNT": "1", "FAKE_NVML_FAIL": "0:jpeg:3,0:gpm_jpeg:3"}
+    (without_engines,), warnings = sample_all(environment)
+    assert without_engines.jpeg_util_percent is None
+    assert warnings == []
+
+
+def test_gpm_spans_from_one_sample_to_the_next(nvml_standin: dict[str, str]) -> None:
+    """The stand-in answers for a device's consecutive samples, the older first, and for no others."""
+    utils, warnings = ask(
+        {**nvml_standin, "FAKE_NVML_COUNT": "2"},
+        """
+utils = []
+with Nvml(warnings.append, clock) as nvml:
+    gpus = nvml.gpus()
+    for now[0], fails in ((0.0, ""), (0.05, ""), (0.5, ""), (0.59, ""), (1.0, "0:gpm_sample:15"), (1.5, ""), (2.0, "")):
+        os.environ["FAKE_NVML_FAIL"] = fails
+        utils.append([nvml.sample(gpu).sm_util_percent for gpu in gpus])
+show([utils, warnings])
+""",
+    )
+    assert utils == [
+        *([None, None], [None, None], [60.5, 61.5], [60.5, 61.5], [None, 61.5], [60.5, 61.5], [60.5, 61.5]),
+    ]
+    assert warnings == [
+        "GPU 0 (Stand-in 80GB): GPM sample unknown, NVML can't say (nvmlGpmSampleGet: GPU is lost).",
+    ]
+
+
+def test_gpm_starts_anew_with_nvml(nvml_standin: dict[str, str]) -> None:
+    utils, warnings = ask(
+        {**nvml_standin, "FAKE_NVML_COUNT": "1"},
+        """
+utils, nvml = [], Nvml(warnings.append, clock)
+for _ in range(2):
+    with nvml:
+        gpu = nvml.gpus()[0]
+        for _ in range(2):
+            now[0] += 1.0
+            utils.append(nvml.sample(gpu).sm_util_percent)
+show([utils, warnings])
+""",
+    )
+    assert utils == [None, 60.5, None, 60.5]
+    assert warnings == []
+
+
+@pytest.mark.parametrize("code", [3, 20])
+def test_without_buffers_gpm_is_unknown(nvml_standin: dict[str, str], code: int) -> None:
+    environment = {**nvml_standin, "FAKE_NVML_COUNT": "1", "FAKE_NVML_FAIL": f"-1:gpm_alloc:{code}"}
+    (sample,), warnings = sample_all(environment, rounds=3)
+    assert (sample.sm_util_percent, sample.dram_util_percent, sample.util_percent) == (None, None, 10.0)
+    refused = "GPU 0 (Stand-in 80GB): GPM buffers unknown, NVML can't say (nvmlGpmSampleAlloc: Insufficient Memory)."
+    assert warnings == ([] if code == 3 else [refused])
 
 
 def test_a_device_lost_after_it_was_listed_is_all_unknown(nvml_standin: dict[str, str]) -> None:
@@ -151,13 +262,11 @@ def test_an_old_driver_is_asked_through_the_older_functions(nvml_standin_old_dri
     samples, warnings = sample_all({**nvml_standin_old_driver, "FAKE_NVML_COUNT": "3"}, rounds=5)
     # The first version of the memory query counts the GiB that the driver reserves as used.
     assert samples[2] == GpuSample(
-        30.0, 4 * GIB, 80 * GIB, 300.25, 42.0, 1002.0, 2002.0, "SwPowerCap|HwThermalSlowdown", None
+        *(30.0, 4 * GIB, 80 * GIB, 300.25, 42.0, 1002.0, 2002.0, "SwPowerCap|HwThermalSlowdown", None),
+        *(None, None, 3000.125, 0),
     )
-    assert len(warnings) == 3
-    assert warnings[2] == (
-        "GPU 2 (Stand-in 80GB): JPEG engine utilisation unknown, NVML can't say"
-        " (nvmlDeviceGetJpgUtilization: Function Not Found)."
-    )
+    assert [sample.processes for sample in samples] == [1, 2, 0]
+    assert warnings == []
 
 
 def test_a_binding_without_a_function_is_an_unknown_value(nvml_standin: dict[str, str]) -> None:

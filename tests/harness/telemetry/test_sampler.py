@@ -108,30 +108,65 @@ def test_rows_of_a_round() -> None:
     _, rows, warnings = run(0.5, TWO, lambda gpu, at: 60.0 + gpu.index)
     unix = UNIX + START
     assert rows == [
-        DeviceSample(unix, "gpu0", "Model A", "GPU-0", 65.0, None, None, 250.5, None, None, None, None, None),
-        DeviceSample(unix, "gpu1", "Model B", "GPU-1", 66.0, None, None, 250.5, None, None, None, None, None),
-        DeviceSample(unix, "cpu", "Test CPU", None, 50.0, 3e9, 8e9, None, None, None, None, None, None),
+        DeviceSample(unix, "gpu0", "Model A", "GPU-0", util_percent=65.0, power_watts=250.5),
+        DeviceSample(unix, "gpu1", "Model B", "GPU-1", util_percent=66.0, power_watts=250.5),
+        DeviceSample(unix, "cpu", "Test CPU", None, 50.0, memory_used_bytes=3e9, memory_total_bytes=8e9),
     ]
     assert warnings == []
 
 
-def test_every_field_of_a_gpu_sample_reaches_its_row() -> None:
+def test_every_field_of_a_sample_reaches_its_row() -> None:
     class FullNvml(Nvml):
         def sample(self, gpu: Gpu) -> GpuSample:
-            return GpuSample(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, "SwPowerCap", 8.0)
+            return GpuSample(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, "SwPowerCap", 8.0, 9.0, 10.0, 11.0, 12)
+
+    class FullHost(HostProbe):
+        def sample(self) -> HostSample:
+            return HostSample(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
 
     rows: list[DeviceSample] = []
     time = FakeTime(START)
     sampler = Sampler(
-        ONE, FullNvml(), HostProbe(), rows.append, warn=pytest.fail, clock=time.clock, unix_clock=lambda: 9.0,
+        ONE, FullNvml(), FullHost(), rows.append, warn=pytest.fail, clock=time.clock, unix_clock=lambda: 9.0,
         wait=time.wait,
     )  # fmt: skip
     with sampler:
         assert time.ended.wait(60)
-    assert rows[0] == DeviceSample(
-        9.0, "gpu0", "Model A", "GPU-0", 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, "SwPowerCap", 8.0
-    )
-    assert (rows[1].device, rows[1].name) == ("cpu", cpu_name())
+    assert rows == [
+        DeviceSample(
+            9.0,
+            "gpu0",
+            "Model A",
+            "GPU-0",
+            util_percent=1.0,
+            memory_used_bytes=2.0,
+            memory_total_bytes=3.0,
+            power_watts=4.0,
+            temperature_celsius=5.0,
+            sm_clock_mhz=6.0,
+            memory_clock_mhz=7.0,
+            throttle_reasons="SwPowerCap",
+            jpeg_util_percent=8.0,
+            sm_util_percent=9.0,
+            dram_util_percent=10.0,
+            energy_joules=11.0,
+            processes=12,
+        ),
+        DeviceSample(
+            9.0,
+            "cpu",
+            cpu_name(),
+            None,
+            util_percent=1.0,
+            memory_used_bytes=2.0,
+            memory_total_bytes=3.0,
+            foreign_util_percent=4.0,
+            steal_percent=5.0,
+            swap_bytes=6.0,
+            storage_read_bytes=7.0,
+            quota_throttled_seconds=8.0,
+        ),
+    ]
 
 
 def test_gpus_without_nvml_have_empty_rows() -> None:
@@ -192,7 +227,8 @@ def counting() -> Callable[[], float]:
 )
 def test_window(start: float, end: float, expected: tuple[float | None, ...]) -> None:
     sampler, _, _ = run(10.0, TWO, ramp, counting())
-    assert dataclasses.astuple(sampler.window(START + start, START + end)) == expected
+    window = sampler.window(START + start, START + end)
+    assert window == WindowTelemetry(*expected)
 
 
 def test_a_window_averages_each_gpu_over_the_samples_it_has() -> None:
@@ -202,6 +238,65 @@ def test_a_window_averages_each_gpu_over_the_samples_it_has() -> None:
     sampler, _, _ = run(4.0, TWO, script)
     # GPU 0: 11, 12, 13; GPU 1: 41, unknown, 43.
     assert sampler.window(START, START + 3.0) == WindowTelemetry(27.0, 12.0, 42.0, 50.0)
+
+
+class RampingNvml(Nvml):
+    """GPU 5's SMs show 10 at 0 s, 20 at 1 s, ..., its JPEG engines 1 more; GPU 6 shows 30 more, but no SMs at 0 s."""
+
+    def __init__(self, time: FakeTime, silent_jpeg: Gpu | None) -> None:
+        super().__init__()
+        self._time, self._silent_jpeg = time, silent_jpeg
+
+    def sample(self, gpu: Gpu) -> GpuSample:
+        sm = 10.0 + 10.0 * (self._time.now - START) + 30.0 * (gpu.index - 5)
+        return GpuSample(
+            util_percent=50.0,
+            jpeg_util_percent=None if gpu is self._silent_jpeg else sm + 1.0,
+            sm_util_percent=None if gpu is GPU1 and self._time.now == START else sm,
+        )
+
+
+class RampingHost(HostProbe):
+    """Foreign processes show unknown, 1, 2, ..."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._values = iter([None, 1.0, 2.0, 3.0])
+
+    def sample(self) -> HostSample:
+        return HostSample(cpu_util_percent=90.0, foreign_util_percent=next(self._values))
+
+
+@pytest.mark.parametrize(
+    ("silent_jpeg", "end", "jpeg", "sm", "foreign"),
+    [
+        # JPEG 11 and 41; SMs 10 and unknown.
+        (None, 0.0, 26.0, None, None),
+        # JPEG 21 and 51 on average; SMs 20, and 50 and 60.
+        (None, 2.0, 36.0, (20.0 + 55.0) / 2, 1.5),
+        (GPU0, 2.0, None, (20.0 + 55.0) / 2, 1.5),
+        (None, 3.0, 41.0, (25.0 + 60.0) / 2, 2.0),
+    ],
+)
+def test_a_window_has_the_means_of_jpeg_engines_sms_and_foreign_processes(
+    silent_jpeg: Gpu | None, end: float, jpeg: float | None, sm: float | None, foreign: float | None
+) -> None:
+    time = FakeTime(START + 3.0)
+    sampler = Sampler(
+        TWO, RampingNvml(time, silent_jpeg), RampingHost(), lambda row: None, warn=pytest.fail, clock=time.clock,
+        wait=time.wait,
+    )  # fmt: skip
+    with sampler:
+        assert time.ended.wait(60)
+    assert sampler.window(START - 1.0, START + end) == WindowTelemetry(
+        gpu_util_percent=50.0,
+        gpu_util_min_percent=50.0,
+        gpu_util_max_percent=50.0,
+        cpu_util_percent=90.0,
+        jpeg_util_percent=jpeg,
+        sm_util_percent=sm,
+        foreign_cpu_percent=foreign,
+    )
 
 
 def test_the_gpu_figures_are_unknown_as_soon_as_one_gpu_is() -> None:
