@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
+import psutil
+
 from harness.device import Devices, worker_environment
 from harness.errors import BenchError, TrainingError
 from harness.plan import RunPlan
@@ -92,6 +94,20 @@ def die_with_parent(parent: int | None = None) -> None:
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if parent is not None and os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run_root(environment: Mapping[str, str], rank_pid: int) -> int:
+    """The process that the whole run hangs from, seen from one of its ranks: `run_workers`' own, the launcher's parent.
+
+    It is the rank itself where no launcher started it, or where the launcher has ended.
+    """
+    if "PADDLE_TRAINER_ID" not in environment:
+        return rank_pid
+    try:
+        launcher_pid = psutil.Process(rank_pid).ppid()
+        return psutil.Process(launcher_pid).ppid() or rank_pid
+    except psutil.Error:
+        return rank_pid
 
 
 def leave_failure(environment: Mapping[str, str], code: int, message: str, cure: str) -> None:

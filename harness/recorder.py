@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from typing import Any, Protocol
 
+from harness.launch import run_root
 from harness.loop import GlobalStep
 from harness.record import RunFiles, read_record, write_record
 from harness.tables.files import TableWriter
 from harness.tables.schema import DEVICES, EPOCHS, STEPS
 from harness.telemetry.host import HostProbe
 from harness.telemetry.nvml import Gpu, Nvml, NvmlUnavailable, visible_gpus
+from harness.telemetry.processes import RunProcesses
 from harness.telemetry.sampler import DeviceSample, Sampler
 
 
@@ -84,7 +87,7 @@ def open_recorder(
         sampler = Sampler(
             devices=[(f"gpu{rank}", gpu) for rank, gpu in enumerate(gpus)],
             nvml=nvml,
-            host=HostProbe(),
+            host=HostProbe(processes=RunProcesses(run_root(environment, os.getpid()))),
             on_sample=lambda sample: devices.write(_device_row(sample)),
             warn=warn,
             interval_seconds=interval_seconds,

@@ -18,7 +18,7 @@ import pytest
 import harness.launch
 from harness.device import Devices
 from harness.errors import BenchError, TrainingError
-from harness.launch import failure_file, launch_command, run_workers
+from harness.launch import failure_file, launch_command, run_root, run_workers
 from harness.plan import IMAGENET, RunPlan
 from harness.record import RunFiles
 
@@ -96,6 +96,38 @@ def test_the_launcher_s_command_line() -> None:
         *("--enable_gpu_log", "0"),
         *(str(ROOT / "run_bench.py"), "worker", "results/first.json"),
     ]
+
+
+CHAIN = """
+import subprocess, sys
+from harness.launch import run_root
+depth = int(sys.argv[1])
+if depth:
+    sys.exit(subprocess.call([sys.executable, __file__, str(depth - 1)]))
+import os
+print(os.getpid(), run_root({}, os.getpid()), run_root({"PADDLE_TRAINER_ID": "0"}, os.getpid()))
+"""
+
+
+def test_a_run_hangs_from_the_process_above_the_launcher(tmp_path: Path) -> None:
+    script = tmp_path / "chain.py"
+    script.write_text(CHAIN)
+    # The bench, the launcher, a rank.
+    with subprocess.Popen(
+        [sys.executable, str(script), "2"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as bench:
+        rank, without_launcher, launched = map(int, bench.communicate()[0].split())
+    assert without_launcher == rank
+    assert launched == bench.pid
+
+
+def test_a_rank_that_is_gone_is_its_own_root() -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    assert run_root({"PADDLE_TRAINER_ID": "0"}, ended.pid) == ended.pid
 
 
 def test_a_rank_leaves_its_error_beside_its_log() -> None:

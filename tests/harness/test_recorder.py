@@ -25,7 +25,6 @@ SCRIPT = """
 import os, sys, time
 from pathlib import Path
 from harness.loop import GlobalStep
-from harness.loop import GlobalStep
 from harness.record import RunFiles
 from harness.recorder import open_recorder
 
@@ -66,6 +65,9 @@ def test_a_step_row_joins_the_four_gpus_utilisation(
     assert step["gpu_util_min_percent"] == 10.0
     assert step["gpu_util_max_percent"] == 40.0
     assert 0 <= step["cpu_util_percent"] <= 100
+    assert 0 <= step["foreign_cpu_percent"] <= 100
+    assert step["jpeg_util_percent"] == 12.5  # 5, 10, 15 and 20 %
+    assert pd.isna(step["sm_util_percent"])  # two of the devices have no GPM
     assert step["fps"] == 160.0
     assert step["data_wait_seconds"] == 0.1
     devices = read_table(files.table("devices"), DEVICES)
@@ -77,6 +79,15 @@ def test_a_step_row_joins_the_four_gpus_utilisation(
     assert set(first["memory_used_bytes"]) == {2 * 2**30}
     assert set(first["jpeg_util_percent"]) == {10.0}
     assert set(first["throttle_reasons"]) == {"GpuIdle"}
+    assert set(first["sm_util_percent"].dropna()) == {61.5}
+    assert set(first["dram_util_percent"].dropna()) == {31.2}
+    assert set(first["energy_joules"]) == {2000.125}
+    assert set(first["processes"]) == {2}
+    assert first["foreign_util_percent"].isna().all()
+    host = devices[devices["device"] == "cpu"]
+    assert host["foreign_util_percent"].dropna().between(0, 100).all()
+    assert host["foreign_util_percent"].notna().any()
+    assert host["energy_joules"].isna().all()
     # NVML's device 0 is throttled by nothing, which is known; device 3's power and temperature are not
     assert set(devices[devices["device"] == "gpu3"]["throttle_reasons"]) == {"none"}
     silent = devices[devices["device"] == "gpu2"]
@@ -91,6 +102,7 @@ def test_visible_devices_decide_which_gpus_are_recorded(tmp_path: Path, nvml_sta
     files, _ = record_four_gpus(tmp_path, nvml_standin, CUDA_VISIBLE_DEVICES="3,0")
     step = read_table(files.table("steps"), STEPS).iloc[0]
     assert step["gpu_util_percent"] == 15.0  # NVML's devices 0 (10 %) and 1 (20 %)
+    assert step["sm_util_percent"] == 61.0  # 60.5 and 61.5 %
     devices = read_table(files.table("devices"), DEVICES)
     assert set(devices[devices["device"] == "gpu0"]["util_percent"]) == {10.0}
 
