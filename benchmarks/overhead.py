@@ -85,7 +85,8 @@ def _measurement(
     from harness.ranks import join
     from harness.record import RunFiles
     from harness.recorder import NoRecorder, Recorder, open_recorder
-    from harness.worker import pipeline_settings, window_end
+    from harness.tables.schema import TRAIN
+    from harness.trainer import pipeline_settings
     from pipelines.graphs import training_graph
     from pipelines.source import CachedSource, DaliSource
 
@@ -106,11 +107,16 @@ def _measurement(
         def emit(step: GlobalStep) -> None:
             nonlocal recording_seconds
             begin = time.perf_counter()
-            recorder.step(step, clock.started_at, phase="train", step=step.index + 1, learning_rate=0.01, warmup=False)
+            recorder.step(
+                step, clock.started_at, phase=TRAIN, block=1, step=step.index + 1, learning_rate=0.01, warmup=None
+            )
             recording_seconds += time.perf_counter() - begin
             steps.append(step)
 
-        run_steps(source, train, clock, ranks, emit, window_end(SETTLING_STEPS, block_seconds))
+        def done(step: GlobalStep) -> bool:
+            return step.end_seconds >= block_seconds and step.index >= SETTLING_STEPS
+
+        run_steps(source, train, clock, ranks, emit, done)
         if not isinstance(recorder, NoRecorder):
             in_calls.append(recording_seconds / sum(step.step_seconds for step in steps))
         kept = steps[SETTLING_STEPS:]

@@ -7,17 +7,22 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from harness.commands import ENTRY, Parser, commands_help, run_command
 from harness.config import RunConfig, flag, option_fields, option_type, parse_config
 from harness.errors import DATA_EXIT_CODE, INTERRUPTED_EXIT_CODE, BenchError, UsageError
 from harness.launch import WORKER_COMMAND, die_with_parent
+from harness.report.text import printable
 from pipelines.errors import DataError
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+# Messages list things in lines, and the end of a log may have tabs.
+LAYOUT = "\n\t"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -31,6 +36,9 @@ def main(arguments: Sequence[str]) -> int:
             from harness.worker import run_rank
 
             return run_rank(Path(arguments[1]))
+        if arguments and not arguments[0].startswith("-"):
+            run_command(arguments[0], arguments[1:])
+            return 0
         config, dry_run = parse(arguments)
         # The rest loads pandas and looks at hardware; a mistyped option should not wait for that.
         from harness.bench import run
@@ -69,17 +77,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
     return parse_config(table, str(path))
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message, f"See {self.prog} --help.")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="run_bench.py",
-        description="Train PP-LCNet on JPEGs that DALI decodes, and record how fast that goes.",
-        argument_default=argparse.SUPPRESS,
-        allow_abbrev=False,
+    parser = Parser(
+        ENTRY, "Train PP-LCNet on JPEGs that DALI decodes, and record how fast that goes.", epilog=commands_help()
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop; needs neither data nor GPU")
     parser.add_argument("--config", metavar="FILE", help="TOML file with options; the command line wins over it")
@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _complain(message: str, cure: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable(message, LAYOUT)}", file=sys.stderr)
     for line in cure.splitlines():
-        print(f"  {line}", file=sys.stderr)
+        print(f"  {printable(line, LAYOUT)}", file=sys.stderr)
     return code

@@ -15,6 +15,9 @@ from pipelines.lists import MOST_CLASSES
 
 # Paddle and DALI seed with 32 bits, and ranks add to it; no other whole number needs more either.
 LARGEST = 2**31 - 1 - 2**16
+# Processor clocks tick a hundred times a second, and NVML's samples are no closer.
+SHORTEST_INTERVAL = 0.1
+LONGEST_SERIES_NAME = 90  # its runs' names are longer
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -40,10 +43,19 @@ class RunConfig:
     )
     epochs: int = option(360, "run", "passes over the training images", metavar="N")
     warmup: int | None = option(
-        None, "run", "steps before the measured window; default: 20 on GPUs, 3 on CPUs", metavar="STEPS"
+        None, "run", "training steps before the measured window; default: found in the step times", metavar="STEPS"
     )
+    precision: float = option(
+        0.02, "run", "of a throughput run: it ends once the throughput's 95 % interval reaches no further to each side,"
+        " as a share of it", metavar="SHARE",
+    )  # fmt: skip
     max_seconds: float = option(
-        45.0, "run", "length of the measured window with --throughput-only, after the warm-up", metavar="SECONDS"
+        130.0, "run", "measured time of a throughput run, all its phases together, after which it ends in any case",
+        metavar="SECONDS",
+    )  # fmt: skip
+    repeats: int = option(1, "run", "runs in turn, each in fresh processes, for the spread between runs", metavar="K")
+    scaling: str | None = option(
+        None, "run", "device counts to measure in turn, such as 1,2,4; default: --gpus alone", metavar="N,N,..."
     )
     seed: int = option(0, "run", "of the weights, the order of the images and their augmentation", metavar="N")
 
@@ -66,7 +78,7 @@ class RunConfig:
     )
 
     batch_size: int | None = option(
-        None, "training", "images per device and step; default: 512 on GPUs, 32 on CPUs", metavar="N"
+        None, "training", "images per device and step; default: 512 on GPUs, 16 on CPUs", metavar="N"
     )
     learning_rate: float | None = option(
         None, "training", "peak learning rate; default: 0.1 per 256 images of the global batch", metavar="RATE"
@@ -108,7 +120,7 @@ class RunConfig:
         metavar="NAME",
     )  # fmt: skip
     telemetry_interval: float = option(
-        0.5, "recording", "seconds between two readings of devices and host", metavar="SECONDS"
+        0.5, "recording", "seconds between two readings of devices and host, at least 0.1", metavar="SECONDS"
     )
 
     def __post_init__(self) -> None:
@@ -122,26 +134,56 @@ class RunConfig:
                 self._check(item.name, at_most=LARGEST)
         for name in ("gpus", "epochs", "image_size", "classes", "batch_size", "compute_threads", "decode_threads"):
             self._check(name, at_least=1)
-        for name in ("prefetch", "reader_prefetch"):
+        for name in ("prefetch", "reader_prefetch", "repeats"):
             self._check(name, at_least=1)
         self._check("classes", at_most=MOST_CLASSES)
         for name in ("seed", "warmup", "warmup_epochs", "weight_decay", "width_hint", "height_hint"):
             self._check(name, at_least=0)
-        for name in ("max_seconds", "learning_rate", "crop_area_min", "telemetry_interval"):
+        for name in ("max_seconds", "precision", "learning_rate", "crop_area_min"):
             self._check(name, above=0)
         for name in ("crop_area_min", "flip_probability", "label_smoothing", "hw_decoder_load"):
             self._check(name, at_least=0, at_most=1)
         self._check("momentum", at_least=0, below=1)
+        self._check("telemetry_interval", at_least=SHORTEST_INTERVAL)
         if self.warmup_epochs is not None and self.warmup_epochs > self.epochs:
             raise UsageError(
                 f"--warmup-epochs {self.warmup_epochs} is longer than the run's {self.epochs} epochs",
                 "Give fewer warm-up epochs, or more --epochs.",
+            )
+        if self.scaling is not None:
+            counts = self.scaling_counts()
+            if self.gpus is not None or self.repeats > 1 or not self.throughput_only:
+                raise UsageError(
+                    f"--scaling {self.scaling} measures throughput once on each number of devices",
+                    "Give it with --throughput-only, and without --gpus and --repeats.",
+                )
+            for count in counts:
+                if not 1 <= count <= LARGEST:
+                    raise UsageError(f"--scaling names {count} devices; it must be at least 1")
+        if (
+            self.run_name is not None
+            and (self.repeats > 1 or self.scaling)
+            and len(self.run_name) > LONGEST_SERIES_NAME
+        ):
+            raise UsageError(
+                f"--run-name of {len(self.run_name)} characters leaves no room for the names of a series' runs",
+                f"Use up to {LONGEST_SERIES_NAME}.",
             )
         if self.run_name is not None and not RUN_NAME.fullmatch(self.run_name):
             raise UsageError(
                 f"--run-name {self.run_name!r} can't name files",
                 "Use up to 100 letters, digits, dots, dashes and underscores, a letter or digit first.",
             )
+
+    def scaling_counts(self) -> tuple[int, ...]:
+        """The numbers of devices that --scaling names, in rising order. Raises UsageError."""
+        try:
+            counts = tuple(int(part) for part in (self.scaling or "").split(","))
+        except ValueError as error:
+            raise UsageError(f"--scaling {self.scaling!r} is no list of numbers", "Such as --scaling 1,2,4.") from error
+        if len(counts) < 2 or list(counts) != sorted(set(counts)):
+            raise UsageError(f"--scaling {self.scaling} must name two numbers or more, rising", "Such as 1,2,4.")
+        return counts
 
     def _check(
         self,

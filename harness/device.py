@@ -147,6 +147,9 @@ class Clock(Protocol):
     def mark(self) -> Any:
         """A mark behind the work asked for so far."""
 
+    def host_seconds(self) -> float:
+        """The host's time since the start, whatever the device does."""
+
     def wait(self, mark: Any) -> None:
         """Return once the device has reached the mark."""
 
@@ -167,6 +170,10 @@ class HostClock:
 
     def mark(self) -> float:
         """The time."""
+        return self._now() - self.started_at
+
+    def host_seconds(self) -> float:
+        """The same."""
         return self._now() - self.started_at
 
     def wait(self, mark: float) -> None:
@@ -198,6 +205,10 @@ class CudaClock:
         event.record()
         return event
 
+    def host_seconds(self) -> float:
+        """The host's time since the start."""
+        return time.perf_counter() - self.started_at
+
     def wait(self, mark: Any) -> None:
         """Block until the event has passed."""
         mark.synchronize()
@@ -221,6 +232,16 @@ def open_device(kind: str, local_rank: int) -> tuple[Clock, int | None]:
         return CudaClock(), local_rank
     paddle.device.set_device("cpu")
     return HostClock(), None
+
+
+def cudnn_tf32(kind: str) -> bool | None:
+    """Whether Paddle lets cuDNN compute FP32 convolutions in TF32 where the GPU can; None on CPUs, or unknown."""
+    if kind == "cpu":
+        return None
+    from paddle.base import core
+
+    switch = getattr(core, "get_cudnn_switch", None)
+    return None if switch is None else bool(switch())
 
 
 def local_rank(environment: Mapping[str, str] = os.environ) -> int:

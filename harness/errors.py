@@ -23,6 +23,12 @@ class UsageError(BenchError):
     exit_code = 2
 
 
+class GateError(BenchError):
+    """A figure is beyond the limit that the user set for it."""
+
+    exit_code = 1
+
+
 class MachineError(BenchError):
     """The machine lacks something the run needs: a GPU, a library, room on the disk."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +35,7 @@ class Evaluator:
         self._counts: Any = paddle.zeros([4], dtype="float64")
 
     @paddle.no_grad()  # type: ignore[untyped-decorator]
-    def step(self, batch: Batch) -> Any:
+    def step(self, batch: Batch, _: Callable[[], None]) -> Any:
         """Count a batch; its mean loss over real images, a scalar tensor (None if it has none)."""
         if batch.real == 0:
             return None

@@ -14,22 +14,32 @@ from harness.errors import InvariantError
 from harness.ranks import FloatArray, Ranks
 from pipelines.source import Batch, Source
 
-# Ranks exchange their records about this often: it bounds what a killed run loses and how late a window ends.
+# Ranks exchange their records about this often: it bounds what a killed run loses and how late a loop ends.
 EXCHANGE_SECONDS = 1.0
 # Steps the host may run ahead of the device. A batch stays referenced until its step is over, or DALI would reuse its
 # memory under the kernels that still read it.
 STEPS_IN_FLIGHT = 2
 
-IMAGES, REQUEST, GOT, END, LOSS = range(5)
+IMAGES, REQUEST, GOT, FORWARD, BACKWARD, END, LOSS, RECORDING = range(8)
+# The parts of a step that a consumer may mark: behind the forward pass and behind the backward pass.
+LAPS = 2
+
+# consume(batch, lap) takes a batch, calls lap behind its forward and its backward pass or not at all, and returns the
+# batch's mean loss, a number or a scalar tensor that is read later, or None.
+Consumer = Callable[[Batch, Callable[[], None]], Any]
 
 
 @dataclass(frozen=True, slots=True)
 class GlobalStep:
     """One step of all ranks.
 
-    index counts from 0 within the phase. end_seconds is when the slowest rank ended it, since the phase's start;
-    step_seconds is the time from the end of the step before. data_wait_seconds is the part of it that the rank waiting
-    longest spent without a batch. images are real ones, of all ranks; loss is their mean (NaN for a consumer without).
+    index counts from 0 within the block. end_seconds is when the slowest rank ended it, since the block's start;
+    step_seconds is the time from the end of the step before. It has four parts, read on the rank that got its batch
+    last, for which the others wait: recording_seconds, other_seconds (what else lies between two steps, such as the
+    ranks' exchange of records), data_wait_seconds and compute_seconds. The last has forward, backward and optimizer in
+    it, NaN for a consumer that doesn't tell them apart. slowest_rank is the rank that computed longest,
+    rank_skew_seconds how much longer than the quickest. images are real ones, of all ranks; loss is their mean (NaN for
+    a consumer without).
     """
 
     index: int
@@ -37,19 +47,28 @@ class GlobalStep:
     end_seconds: float
     step_seconds: float
     data_wait_seconds: float
+    compute_seconds: float
+    forward_seconds: float
+    backward_seconds: float
+    optimizer_seconds: float
+    recording_seconds: float
+    other_seconds: float
+    slowest_rank: int
+    rank_skew_seconds: float
     loss: float
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.data_wait_seconds <= self.step_seconds:
+        parts = (self.data_wait_seconds, self.compute_seconds, self.recording_seconds, self.other_seconds)
+        if min(parts) < 0.0 or abs(sum(parts) - self.step_seconds) > 1e-6:
             raise InvariantError(
-                f"step {self.index}: data wait {self.data_wait_seconds:.6f} s lies outside the step's"
+                f"step {self.index}: parts of {', '.join(f'{part:.6f}' for part in parts)} s don't make the step's"
                 f" {self.step_seconds:.6f} s"
             )
 
     @property
     def fps(self) -> float:
-        """Images per second, global."""
-        return self.images / self.step_seconds
+        """Images per second, global; NaN for a step too short for the clock."""
+        return self.images / self.step_seconds if self.step_seconds else float("nan")
 
 
 def never(_: GlobalStep) -> bool:
@@ -59,7 +78,7 @@ def never(_: GlobalStep) -> bool:
 
 def run_steps(
     source: Source,
-    consume: Callable[[Batch], Any],
+    consume: Consumer,
     clock: Clock,
     ranks: Ranks,
     emit: Callable[[GlobalStep], None],
@@ -68,27 +87,31 @@ def run_steps(
 ) -> None:
     """Take batches from source and give them to consume until done says so, or for most_steps.
 
-    consume returns the batch's mean loss, a number or a scalar tensor that is read later, or None. emit and done see
-    every global step in order; done must be a function of what it sees alone, since each rank asks its own. Both are
-    told in blocks of steps that last about EXCHANGE_SECONDS (as many steps as would have done so before, at most twice
-    as many as the last block had), so a loop that is done may have made some steps more: these are emitted too.
+    emit and done see every global step in order; rank 0's done counts, for every rank. Both are told in blocks of
+    steps that last about EXCHANGE_SECONDS (as many steps as would have done so before, at most twice as many as the
+    last block had), so a loop that is done may have made some steps more: these are emitted too.
     """
     ranks.barrier()
     clock.start()
-    index, end_before, block = 0, 0.0, 1
+    index, end_before, block, recording_seconds = 0, 0.0, 1, 0.0
     in_flight: deque[tuple[Any, Batch]] = deque()
     finished = False
     while not finished and (most_steps is None or index < most_steps):
         if most_steps is not None:
             block = min(block, most_steps - index)
-        gathered = ranks.gather(_run_block(block, source, consume, clock, in_flight))
-        block_start = end_before
+        table = _run_block(block, source, consume, clock, in_flight)
+        table[0, RECORDING] = recording_seconds
+        gathered = ranks.gather(table)
+        block_start, began = end_before, clock.host_seconds()
         for step in range(block):
             record = merge_ranks(gathered[:, step], index, end_before)
             emit(record)
-            finished = finished or done(record)
+            finished = done(record) or finished
             end_before = record.end_seconds
             index += 1
+        recording_seconds = clock.host_seconds() - began
+        if done is not never:
+            finished = ranks.agree(finished)
         # The same on every rank, as it comes from what all have seen.
         wanted = round(EXCHANGE_SECONDS * block / max(end_before - block_start, 1e-9))
         block = max(1, min(wanted, 2 * block))
@@ -97,39 +120,55 @@ def run_steps(
 def _run_block(
     steps: int,
     source: Source,
-    consume: Callable[[Batch], Any],
+    consume: Consumer,
     clock: Clock,
     in_flight: deque[tuple[Any, Batch]],
 ) -> FloatArray:
-    """Run steps on this rank: [steps, 5], columns IMAGES, REQUEST, GOT, END (seconds) and LOSS."""
+    """Run steps on this rank: [steps, 8], columns IMAGES, REQUEST to END (seconds), LOSS and RECORDING (0)."""
     marks: list[Any] = []
     images: list[int] = []
     losses: list[Any] = []
+
+    def lap() -> None:
+        marks.append(clock.mark())
+
     for _ in range(steps):
-        marks.append(clock.mark())
+        lap()
         batch = next(source)
-        marks.append(clock.mark())
-        losses.append(consume(batch))
-        marks.append(clock.mark())
+        lap()
+        losses.append(consume(batch, lap))
+        lap()
         images.append(batch.real)
         in_flight.append((marks[-1], batch))
         if len(in_flight) > STEPS_IN_FLIGHT:
             clock.wait(in_flight.popleft()[0])
-    table = np.empty((steps, 5))
+    if len(marks) not in (3 * steps, (3 + LAPS) * steps):
+        raise InvariantError(f"{len(marks)} marks in {steps} steps; a consumer tells {LAPS} laps of each, or none")
+    seconds = np.reshape(clock.seconds(marks), (steps, -1))
+    table = np.full((steps, 8), np.nan)
     table[:, IMAGES] = images
-    table[:, REQUEST : END + 1] = np.reshape(clock.seconds(marks), (steps, 3))
+    table[:, [REQUEST, GOT, END]] = seconds[:, [0, 1, -1]]
+    if seconds.shape[1] > 3:
+        table[:, [FORWARD, BACKWARD]] = seconds[:, 2:-1]
     table[:, LOSS] = [np.nan if loss is None else float(loss) for loss in losses]
+    table[:, RECORDING] = 0.0
     return table
 
 
 def merge_ranks(step: FloatArray, index: int, end_before: float) -> GlobalStep:
     """One global step from every rank's record of it.
 
-    step: [ranks, 5]. end_before is when the slowest rank ended the step before, on the same clock.
+    step: [ranks, 8]. end_before is when the slowest rank ended the step before, on the same clock.
     """
     end = max(float(step[:, END].max()), end_before)
-    # What a rank waited while another still worked on the step before is not this step's.
-    waits = step[:, GOT] - np.maximum(step[:, REQUEST], end_before)
+    last = step[int(np.argmax(step[:, GOT]))]
+    # What a rank did while another still worked on the step before is not this step's.
+    request, got, forward, backward = (
+        min(max(float(mark), end_before), end) for mark in last[[REQUEST, GOT, FORWARD, BACKWARD]]
+    )
+    between = request - end_before
+    recording = min(float(last[RECORDING]), between)
+    busy = step[:, END] - step[:, GOT]
     images = step[:, IMAGES].sum()
     counted = step[step[:, IMAGES] > 0]
     loss = float(np.average(counted[:, LOSS], weights=counted[:, IMAGES])) if images else float("nan")
@@ -138,6 +177,14 @@ def merge_ranks(step: FloatArray, index: int, end_before: float) -> GlobalStep:
         images=int(images),
         end_seconds=end,
         step_seconds=end - end_before,
-        data_wait_seconds=min(max(float(waits.max()), 0.0), end - end_before),
+        data_wait_seconds=got - request,
+        compute_seconds=end - got,
+        forward_seconds=forward - got,
+        backward_seconds=backward - forward,
+        optimizer_seconds=end - backward,
+        recording_seconds=recording,
+        other_seconds=between - recording,
+        slowest_rank=int(np.argmax(busy)),
+        rank_skew_seconds=float(busy.max() - busy.min()),
         loss=loss,
     )

@@ -33,6 +33,10 @@ class Ranks:
         if self.world_size > 1:
             self.gather(np.zeros(1))
 
+    def agree(self, decision: bool) -> bool:
+        """Rank 0's decision, on each rank, so that none goes on alone when their arithmetic differs."""
+        return bool(self.gather(np.array([float(decision)]))[0, 0])
+
     def average_batch_norm(self, model: nn.Layer) -> None:
         """Give every rank the mean of all ranks' running statistics, so that they evaluate one and the same model."""
         if self.world_size == 1:

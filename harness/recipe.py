@@ -57,15 +57,20 @@ def make_optimizer(model: nn.Layer, momentum: float, weight_decay: float) -> pad
 
 def training_step(
     model: nn.Layer, optimizer: paddle.optimizer.Optimizer, schedule: Schedule, label_smoothing: float
-) -> Callable[[Batch], Any]:
-    """A function that trains on a batch and returns its loss, a scalar tensor on the device."""
+) -> Callable[[Batch, Callable[[], None]], Any]:
+    """A function that trains on a batch and returns its loss, a scalar tensor on the device.
+
+    Its second argument is called behind the forward and behind the backward pass (see `harness.loop.Consumer`).
+    """
     step = 0
 
-    def train(batch: Batch) -> Any:
+    def train(batch: Batch, lap: Callable[[], None]) -> Any:
         nonlocal step
         optimizer.set_lr(schedule.at(step))
         loss = F.cross_entropy(model(batch.images), batch.labels, label_smoothing=label_smoothing)
+        lap()
         loss.backward()
+        lap()
         optimizer.step()
         optimizer.clear_grad()
         step += 1

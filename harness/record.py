@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from harness.config import RunConfig, parse_config
+from harness.errors import UsageError
 from harness.plan import DataFacts, RunPlan
-from harness.tables.files import write_whole
-from harness.tables.schema import DEVICES, EPOCHS, STEPS
+from harness.tables.files import check_writable, write_whole
+from harness.tables.schema import DEVICES, EPOCHS, SCALING, STEPS, TRAIN
 from pipelines.augmentation import Augmentation
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+NAME_TIME = "%Y%m%d-%H%M%S"
 
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
     """Everything about a run but its tables.
 
-    status is running, finished, failed or interrupted. config holds what was given, plan what was decided. profile
-    describes the training files, summary is the run's row of summary.csv; both are empty until known.
+    status is running, finished, failed or interrupted. config holds what was given, plan what was decided, read_back
+    the settings that DALI and Paddle then reported. profile describes the training files. The rest is what
+    `harness.conclude` found in the tables: phases by name, steady, ledger, outliers, taint, verdict (None for a run of
+    epochs) and summary, the run's row of summary.csv. All are empty until known. series names the `--repeats` or
+    `--scaling` that the run is part of.
     """
 
     run: str
@@ -31,6 +37,14 @@ class RunRecord:
     environment: dict[str, Any]
     profile: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    series: str | None = None
+    read_back: dict[str, Any] = field(default_factory=dict)
+    phases: dict[str, Any] = field(default_factory=dict)
+    steady: dict[str, Any] = field(default_factory=dict)
+    ledger: dict[str, Any] = field(default_factory=dict)
+    outliers: dict[str, Any] = field(default_factory=dict)
+    taint: dict[str, Any] = field(default_factory=dict)
+    verdict: dict[str, Any] | None = None
     summary: dict[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
@@ -52,7 +66,7 @@ class RunFiles:
 
     def existing(self) -> list[Path]:
         """Those of the run's files that are there."""
-        paths = [self.record, *(self.table(table.name) for table in (STEPS, DEVICES, EPOCHS))]
+        paths = [self.record, *(self.table(table.name) for table in (STEPS, DEVICES, EPOCHS, SCALING))]
         return [path for path in paths if path.exists()]
 
     @property
@@ -61,28 +75,87 @@ class RunFiles:
         return self.folder / f"{self.run}.json"
 
 
+def claim_files(folder: Path, given: str | None, usual: str) -> RunFiles:
+    """The files of a run, under a name that no other run has, not even one that starts at this moment.
+
+    given is the name that was asked for; without it the usual one gets a number where it is taken. Raises UsageError
+    when the given one is taken, MachineError when nothing can be written in the folder.
+    """
+    check_writable(folder)
+    for number in itertools.count(1):
+        files = RunFiles(folder, given or (usual if number == 1 else f"{usual}-{number}"))
+        taken = files.existing()
+        if not taken:
+            try:
+                files.record.touch(exist_ok=False)
+                break
+            except FileExistsError:
+                taken = [files.record]
+        if given:
+            raise UsageError(f"{taken[0]} exists already", "Give another --run-name, or remove its files.")
+    return files
+
+
 def write_record(path: Path, record: RunRecord) -> None:
     """Write a record in one step."""
     write_whole(path, json.dumps(asdict(record), indent=2, default=str) + "\n")
 
 
 def read_record(path: Path) -> RunRecord:
-    """Read a record back."""
-    values = json.loads(path.read_text(encoding="utf-8"))
-    given = {name: value for name, value in values["config"].items() if value is not None}
-    plan = values["plan"]
-    data = plan["data"]
-    return RunRecord(
-        **{
-            **values,
-            "warnings": tuple(values["warnings"]),
-            "config": RunConfig(**parse_config(given, path.name)),
-            "plan": RunPlan(
-                **{
-                    **plan,
-                    "data": DataFacts(**{**data, "augmentation": Augmentation(**data["augmentation"])}),
-                    "notes": tuple(plan["notes"]),
-                }
-            ),
-        }
-    )
+    """Read a record back, one of an earlier schema version too.
+
+    Raises UsageError for a file that is no record, or one of a later version.
+    """
+    try:
+        values = migrated(json.loads(path.read_text(encoding="utf-8")), path.name)
+        given = {name: value for name, value in values["config"].items() if value is not None}
+        plan = values["plan"]
+        data = plan["data"]
+        return RunRecord(
+            **{
+                **values,
+                "warnings": tuple(values["warnings"]),
+                "config": RunConfig(**parse_config(given, path.name)),
+                "plan": RunPlan(
+                    **{
+                        **plan,
+                        "data": DataFacts(**{**data, "augmentation": Augmentation(**data["augmentation"])}),
+                        "notes": tuple(plan["notes"]),
+                    }
+                ),
+            }
+        )
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UsageError(
+            f"{path} is no run's record: {error!r}", "Name a <run>.json that run_bench.py wrote."
+        ) from error
+
+
+def migrated(values: dict[str, Any], name: str) -> dict[str, Any]:
+    """A record's values as this version has them.
+
+    Each version but the last has one function in _LIFTS that makes the next version's values of its own; a field that
+    did not exist stays empty, never a guess. Raises UsageError for a version that isn't known.
+    """
+    version = values["schema_version"]
+    while version != SCHEMA_VERSION:
+        lift = _LIFTS.get(version)
+        if lift is None:
+            raise UsageError(
+                f"{name} has schema version {version}, known are 1 to {SCHEMA_VERSION}",
+                "Read it with the version of this project that wrote it, or a later one.",
+            )
+        values = lift(values)
+        version += 1
+    return {**values, "schema_version": SCHEMA_VERSION}
+
+
+def _from_1(values: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 knew training only, and no intervals: its figures are summary's."""
+    summary = values["summary"]
+    shared = ("fps", "images", "window_seconds", "window_steps", "warmup_steps", "step_seconds_p50", "step_seconds_p95",
+              "data_wait_share", "gpu_util_percent", "cpu_util_percent")  # fmt: skip
+    return {**values, "phases": {TRAIN: {name: summary[name] for name in shared}} if summary else {}}
+
+
+_LIFTS = {1: _from_1}

@@ -43,20 +43,22 @@ class NoRecorder:
 class TableRecorder:
     """Writes rows to the run's tables as they come."""
 
-    def __init__(self, steps: TableWriter, epochs: TableWriter, sampler: Sampler) -> None:
+    def __init__(
+        self, steps: TableWriter, epochs: TableWriter, sampler: Sampler, unix_offset_seconds: float | None = None
+    ) -> None:
         self._steps, self._epochs, self._sampler = steps, epochs, sampler
+        self._unix_offset_seconds = _unix_offset_seconds() if unix_offset_seconds is None else unix_offset_seconds
 
     def step(self, step: GlobalStep, phase_started_at: float, /, **columns: Any) -> None:
         """Record one global step with the telemetry of its time."""
         end = phase_started_at + step.end_seconds
         telemetry = self._sampler.window(end - step.step_seconds, end)
+        measured = {name: value for name, value in asdict(step).items() if name not in ("index", "end_seconds")}
         self._steps.write(
             {
-                "images": step.images,
-                "step_seconds": step.step_seconds,
+                **measured,
+                "time_unix_seconds": self._unix_offset_seconds + end,
                 "fps": step.fps,
-                "data_wait_seconds": step.data_wait_seconds,
-                "loss": step.loss,
                 **asdict(telemetry),
                 **columns,
             }
@@ -83,6 +85,8 @@ def open_recorder(
         steps = stack.enter_context(TableWriter(files.table(STEPS.name), STEPS))
         epochs = stack.enter_context(TableWriter(files.table(EPOCHS.name), EPOCHS))
         devices = stack.enter_context(TableWriter(files.table(DEVICES.name), DEVICES))
+        # One offset for steps and samples: a clock that is set while the run lasts would part them.
+        unix_offset = _unix_offset_seconds()
         nvml, gpus = _open_gpus(stack, warn, environment) if on_gpu else (None, ())
         sampler = Sampler(
             devices=[(f"gpu{rank}", gpu) for rank, gpu in enumerate(gpus)],
@@ -92,9 +96,15 @@ def open_recorder(
             warn=warn,
             interval_seconds=interval_seconds,
             clock=time.perf_counter,
+            unix_clock=lambda: unix_offset + time.perf_counter(),
         )
         stack.enter_context(sampler)
-        yield TableRecorder(steps, epochs, sampler)
+        yield TableRecorder(steps, epochs, sampler, unix_offset)
+
+
+def _unix_offset_seconds() -> float:
+    """What time.time() is ahead of time.perf_counter()."""
+    return time.time() - time.perf_counter()
 
 
 def _open_gpus(stack: ExitStack, warn: Any, environment: Mapping[str, str]) -> tuple[Nvml | None, Sequence[Gpu]]:

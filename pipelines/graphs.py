@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -143,6 +144,21 @@ def evaluation_graph(images: ImageList, indices: Sequence[int], settings: Pipeli
         return _normalised(whole, settings, mirror=0), _class_indices(labels, settings)
 
     return graph()
+
+
+def read_back(pipeline: Pipeline) -> dict[str, Any]:
+    """The settings that a built pipeline reports, by PipelineSettings' names.
+
+    hw_decoder_load is read from the decoder's own specification; None for a decoder that has none (a CPU's), or where
+    this DALI doesn't tell.
+    """
+    specifications = "\n".join(str(operator.spec) for operator in getattr(pipeline, "_ops", ()))
+    load = re.search(r"^\s*hw_decoder_load: ([0-9.eE+-]+)$", specifications, re.MULTILINE)
+    return {
+        "threads": pipeline.num_threads,
+        "prefetch": pipeline.prefetch_queue_depth,
+        "hw_decoder_load": float(load[1]) if load else None,
+    }
 
 
 def _pipeline(settings: PipelineSettings, seed: int, **state_options: Any) -> Any:

@@ -12,6 +12,7 @@ from nvidia.dali.pipeline import Pipeline
 from paddle.utils import dlpack
 
 from pipelines.errors import DataError
+from pipelines.graphs import read_back
 
 # An operator that reads or decodes, and no trouble of the GPU's, such as memory.
 DATA_FAULT = re.compile(
@@ -50,6 +51,7 @@ class DaliSource:
     def __init__(self, pipeline: Pipeline, real_counts: Sequence[int]) -> None:
         self._pipeline = pipeline
         self._real = cycle(real_counts)
+        self._first: dict[str, Any] | None = None
         pipeline.build()
 
     def __iter__(self) -> DaliSource:
@@ -66,7 +68,15 @@ class DaliSource:
                 "Repair the file, or take it out of the list. DALI doesn't name a file that it can't read as an image.",
             ) from error
         # Dense views of DALI's own buffers; they live for as long as the Paddle tensors do.
-        return Batch(dlpack.from_dlpack(images.as_tensor()), dlpack.from_dlpack(labels.as_tensor()), next(self._real))
+        batch = Batch(dlpack.from_dlpack(images.as_tensor()), dlpack.from_dlpack(labels.as_tensor()), next(self._real))
+        if self._first is None:
+            shape, dtype = batch.images.shape, str(batch.images.dtype)
+            self._first = {"batch_size": shape[0], "image_size": shape[2], "dtype": dtype.rpartition(".")[2]}
+        return batch
+
+    def settings(self) -> dict[str, Any]:
+        """What the pipeline says of itself, and what its first batch was like (once there was one)."""
+        return {**read_back(self._pipeline), **(self._first or {})}
 
     def state(self) -> bytes:
         """Where the pipeline stands, random states included: the `state` of an equal graph that goes on from here."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from harness.tables.schema import HOST_LABEL
+
 FLOPS_PER_MAC = 2  # a multiplication and an addition
 
 # The backward pass costs twice the forward one: it makes the gradient of the layer's input and that of its weights.
@@ -116,7 +118,7 @@ def energy_joules(samples: pd.DataFrame, spans: Sequence[tuple[float, float]]) -
         if end < start:
             raise ValueError(f"the span ends at {end}, before it starts at {start}")
     total = 0.0
-    of_gpus = samples[samples["device"] != "cpu"]
+    of_gpus = samples[samples["device"] != HOST_LABEL]
     if of_gpus.empty:
         return None
     for _, readings in of_gpus.groupby("device"):
@@ -134,12 +136,10 @@ def _one_gpu(readings: pd.DataFrame, spans: Sequence[tuple[float, float]]) -> fl
     if len(times) < 2 or bool((np.diff(counter) < 0).any()):
         return None
     slack = float(np.median(np.diff(times)))
-    total = 0.0
-    for start, end in spans:
-        if start < times[0] - slack or end > times[-1] + slack:
-            return None
-        if end > start and (end <= times[0] or start >= times[-1]):
-            return None
-        at_start, at_end = np.interp([start, end], times, counter)
-        total += float(at_end - at_start)
-    return total
+    starts, ends = np.array(spans, dtype=float).reshape(-1, 2).T
+    if bool((starts < times[0] - slack).any() or (ends > times[-1] + slack).any()):
+        return None
+    inside = np.clip(ends, times[0], times[-1]) - np.clip(starts, times[0], times[-1])
+    if not inside.any() and (ends > starts).any():
+        return None
+    return float((np.interp(ends, times, counter) - np.interp(starts, times, counter)).sum())

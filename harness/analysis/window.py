@@ -1,4 +1,4 @@
-"""A run's figures, computed from its tables and nothing else, so that anybody can compute them again."""
+"""The measured window and the figures of each phase, from the steps table and nothing else."""
 
 from __future__ import annotations
 
@@ -8,18 +8,27 @@ from typing import Any
 
 import pandas as pd
 
+from harness.analysis.interval import mean_estimate
+from harness.analysis.steady import SteadyState, find_steady_state
 from harness.errors import TrainingError
+from harness.tables.schema import TRAIN
 
-# Below this a 95th percentile is the largest value or an extrapolation.
-MINIMUM_STEPS_FOR_P95 = 20
+# With fewer steps a percentile is the largest value or an extrapolation.
+STEPS_FOR_P95, STEPS_FOR_P99 = 20, 100
+# With fewer steps or seconds a window isn't precise, however alike its steps are.
+LEAST_STEPS, LEAST_SECONDS = 20, 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """The measured window: the training steps behind the warm-up. All figures are global; None is unknown.
+class PhaseFigures:
+    """One phase's measured steps: those behind the warm-up and the settling. All is global; None is unknown.
 
-    fps = images / window_seconds, window_seconds the sum of the steps' seconds. data_wait_share adds
-    up the waits of the rank that waited longest in each step: what data cost the job, not what any one rank waited.
+    fps = images / window_seconds, window_seconds the sum of the steps' seconds; fps_low and fps_high bound its 95 %
+    interval, made of relative_standard_error and degrees_of_freedom. data_wait_share adds up the waits of the rank that
+    got its batch last in each step: what data cost the job, not what any one rank waited. slowest_rank is the rank that
+    computed longest most often, rank_skew_share how much longer than the quickest, over the mean step; steps in which
+    another was slowest count against it, so that equal ranks, of which by chance one is always slowest, have none.
+    autocorrelation is the step times' own at lag 1, step_seconds_sd their standard deviation.
     """
 
     images: int
@@ -27,35 +36,94 @@ class Window:
     window_steps: int
     warmup_steps: int
     fps: float
+    fps_low: float | None
+    fps_high: float | None
+    relative_standard_error: float | None
+    degrees_of_freedom: float | None
+    autocorrelation: float | None
     step_seconds_p50: float
     step_seconds_p95: float | None
+    step_seconds_p99: float | None
+    step_seconds_sd: float | None
     data_wait_share: float
+    rank_skew_share: float
+    slowest_rank: int
     gpu_util_percent: float | None
     cpu_util_percent: float | None
 
 
-def measure_window(steps: pd.DataFrame) -> Window:
-    """The window of a steps table. Raises TrainingError when it holds no step."""
-    training = steps[steps["phase"] == "train"]
-    measured = training[training["warmup"] == 0]
+def mark_window(
+    steps: pd.DataFrame, least_warmup: int = 0, given_warmup: int | None = None
+) -> tuple[pd.DataFrame, SteadyState]:
+    """The table with its column warmup filled in, and what training's step times say.
+
+    A row that its phase marked as settling stays out of the window (1). Of training's others, those before the end of
+    the warm-up (see `find_steady_state`) are out too; the rest is in (0). The other phases' windows begin where
+    that warm-up ends, as what is compared must come from the same time; a phase with nothing behind that keeps its last
+    block.
+    """
+    marked = steps.assign(warmup=steps["warmup"].fillna(0).astype(int))
+    training = marked.index[(marked["phase"] == TRAIN) & (marked["warmup"] == 0)]
+    state = find_steady_state(marked.loc[training, "step_seconds"], least_warmup, given_warmup)
+    marked.loc[training[: state.warmup_steps], "warmup"] = 1
+    begin = training[state.warmup_steps - 1] + 1 if state.warmup_steps else 0
+    for _, rows in marked[(marked["phase"] != TRAIN) & (marked["warmup"] == 0)].groupby("phase"):
+        early = rows.index[rows.index < begin]
+        if len(early) == len(rows):
+            early = rows.index[rows["block"] < rows["block"].max()]
+        marked.loc[early, "warmup"] = 1
+    return marked, state
+
+
+def measured_steps(steps: pd.DataFrame, phase: str) -> pd.DataFrame:
+    """The rows of a marked table that lie in a phase's window."""
+    measured: pd.DataFrame = steps[(steps["phase"] == phase) & (steps["warmup"] == 0)]
+    return measured
+
+
+def measure_phase(steps: pd.DataFrame, phase: str = TRAIN) -> PhaseFigures:
+    """The figures of a phase, from a marked table. Raises TrainingError when its window holds no step."""
+    measured = measured_steps(steps, phase)
+    made = int((steps["phase"] == phase).sum())
     if measured.empty:
-        raise TrainingError(f"the run ended after {len(training)} warm-up steps, before any was measured")
-    seconds = math.fsum(measured["step_seconds"])
-    images = int(measured["images"].sum())
-    return Window(
+        raise TrainingError(
+            f"the run ended after {made} steps of phase {phase}, before any was measured",
+            "Give it more time with --max-seconds, or fewer --warmup steps.",
+        )
+    times = measured["step_seconds"]
+    seconds, images, count = math.fsum(times), int(measured["images"].sum()), len(measured)
+    estimate = mean_estimate(times)
+    half_width = estimate.relative_half_width
+    error = None if estimate.standard_error is None else estimate.standard_error / estimate.mean
+    fps, slowest = images / seconds, int(measured["slowest_rank"].mode().iloc[0])
+    return PhaseFigures(
         images=images,
         window_seconds=seconds,
-        window_steps=len(measured),
-        warmup_steps=len(training) - len(measured),
-        fps=images / seconds,
-        step_seconds_p50=float(measured["step_seconds"].quantile(0.5)),
-        step_seconds_p95=(
-            float(measured["step_seconds"].quantile(0.95)) if len(measured) >= MINIMUM_STEPS_FOR_P95 else None
-        ),
+        window_steps=count,
+        warmup_steps=made - count,
+        fps=fps,
+        fps_low=None if half_width is None else fps / (1 + half_width),
+        # An interval that reaches a step time of 0 has no upper end.
+        fps_high=None if half_width is None or half_width >= 1 else fps / (1 - half_width),
+        relative_standard_error=error,
+        degrees_of_freedom=estimate.degrees_of_freedom,
+        autocorrelation=estimate.autocorrelation,
+        step_seconds_p50=float(times.quantile(0.5)),
+        step_seconds_p95=float(times.quantile(0.95)) if count >= STEPS_FOR_P95 else None,
+        step_seconds_p99=float(times.quantile(0.99)) if count >= STEPS_FOR_P99 else None,
+        step_seconds_sd=float(times.std()) if count > 1 else None,
         data_wait_share=math.fsum(measured["data_wait_seconds"]) / seconds,
-        gpu_util_percent=_time_mean(measured, "gpu_util_percent"),
-        cpu_util_percent=_time_mean(measured, "cpu_util_percent"),
+        rank_skew_share=_lasting_skew_seconds(measured, slowest) / seconds,
+        slowest_rank=slowest,
+        gpu_util_percent=time_mean(measured, "gpu_util_percent"),
+        cpu_util_percent=time_mean(measured, "cpu_util_percent"),
     )
+
+
+def _lasting_skew_seconds(steps: pd.DataFrame, rank: int) -> float:
+    its_own = steps["slowest_rank"] == rank
+    skew = steps["rank_skew_seconds"]
+    return max(0.0, math.fsum(skew[its_own]) - math.fsum(skew[~its_own]))
 
 
 def final_accuracy(epochs: pd.DataFrame) -> dict[str, Any]:
@@ -66,7 +134,7 @@ def final_accuracy(epochs: pd.DataFrame) -> dict[str, Any]:
     return {"top1": float(last["top1"]), "top5": float(last["top5"]), "epochs": len(epochs)}
 
 
-def _time_mean(steps: pd.DataFrame, column: str) -> float | None:
+def time_mean(steps: pd.DataFrame, column: str) -> float | None:
     """The mean weighted by the steps' seconds, over the steps where it is known."""
     known = steps[steps[column].notna()]
     if known.empty:

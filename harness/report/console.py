@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rich import box
 from rich.console import Console as RichConsole
 from rich.table import Table as RichTable
-from rich.text import Text
 
 from harness.plan import RunPlan
 from harness.record import RunFiles, RunRecord
+from harness.report.findings import (
+    WINDOW_ENDS,
+    accelerator_text,
+    ledger_text,
+    outliers_text,
+    phases_table,
+    steady_text,
+    step_times_text,
+    taint_text,
+    verdict_facts,
+    with_interval,
+)
+from harness.report.text import plain_text
 from harness.tables.mirror import MirrorRow, mirror_file, read_reference
+from harness.tables.schema import TRAIN
 
 REFERENCE_DATASET = "ImageNet (ILSVRC2012)"
 
@@ -28,7 +39,7 @@ class Console:
         if text in self._noticed:
             return
         self._noticed.add(text)
-        self.rich.print(_text(f"note: {text}"))
+        self.rich.print(plain_text(f"note: {text}"))
 
     def plan(self, plan: RunPlan, remark: str) -> None:
         """Every figure of a plan."""
@@ -39,18 +50,21 @@ class Console:
         for warning in record.warnings:
             self.notice(warning)
         self.rich.print(_facts(f"run {record.run}", summary_facts(record)))
+        if record.verdict is not None:
+            self.rich.print(phases_table(record))
+            self.rich.print(_facts("verdict", verdict_facts(record)))
         self.rich.print(_beside_reference(mirror))
         for line in differences(record):
-            self.rich.print(_text(f"  {line}"))
+            self.rich.print(plain_text(f"  {line}"))
         written = [f"{record.run}.*", "summary.csv", mirror_file(record.plan)]
-        self.rich.print(_text(f"Written to {files.folder}/: {', '.join(written)}"))
+        self.rich.print(plain_text(f"Written to {files.folder}/: {', '.join(written)}"))
 
 
 def plan_facts(plan: RunPlan) -> list[tuple[str, str]]:
     """A plan as labels and values."""
     data = plan.data
     length = (
-        "until the measured window ends"
+        "until the throughput is precise or time is up"
         if plan.total_steps is None
         else f"{plan.epochs} epochs, {plan.total_steps:,} steps"
     )
@@ -70,7 +84,12 @@ def plan_facts(plan: RunPlan) -> list[tuple[str, str]]:
             f"{plan.learning_rate:g} after {plan.warmup_epochs} epochs of linear warm-up, then a cosine to 0",
         ),
         ("weight decay", f"{plan.weight_decay:g}, none on batch norm"),
-        ("measured", f"after {plan.warmup_steps} warm-up steps"),
+        (
+            "warm-up",
+            f"{plan.warmup_steps} steps"
+            if plan.warmup_given
+            else f"at least {plan.warmup_steps} steps, its end found in the step times",
+        ),
         ("threads per rank", f"{plan.compute_threads} training, {plan.decode_threads} DALI"),
     ]
 
@@ -79,17 +98,21 @@ def summary_facts(record: RunRecord) -> list[tuple[str, str]]:
     """A finished run as labels and values, each with its scope."""
     plan, summary = record.plan, record.summary
     rows = [
-        ("throughput", f"{summary['fps']:.1f} images/s on {plan.ranks} x {plan.device_name} together"),
+        ("throughput", f"{with_interval(record.phases[TRAIN])} on {plan.ranks} x {plan.device_name} together"),
         ("per device", f"{summary['fps_per_device']:.1f} images/s"),
         (
             "window",
             f"{summary['window_steps']} steps, {summary['images']:,} images, {summary['window_seconds']:.1f} s,"
-            f" after {summary['warmup_steps']} warm-up steps",
+            f" after {summary['warmup_steps']} warm-up steps; {WINDOW_ENDS[summary['window_end']]}",
         ),
-        ("step", _step_times(summary)),
-        ("waiting for data", f"{summary['data_wait_share']:.1%} of the window, longest wait of each step"),
-        ("GPU utilisation", _percent(summary["gpu_util_percent"])),
+        ("steady state", steady_text(record)),
+        ("step", step_times_text(summary)),
+        ("time", ledger_text(record.ledger)),
+        ("outliers", outliers_text(record)),
+        ("disturbed", taint_text(record)),
+        ("GPU utilisation", _percent(summary["gpu_util_percent"]) if plan.device == "gpu" else ""),
         ("CPU utilisation", f"{_percent(summary['cpu_util_percent'])}, whole host"),
+        ("accelerator", accelerator_text(summary)),
         ("top-1", _accuracy(summary["top1"], summary["epochs"])),
         ("top-5", _accuracy(summary["top5"], summary["epochs"])),
         ("data", _profile(record)),
@@ -129,26 +152,15 @@ def _beside_reference(mirror: MirrorRow) -> RichTable:
     for row in (reference, mirror):
         name, size, fps, accuracy = row.cells
         devices = row.header[2].removeprefix("FPS (").removesuffix(")")
-        table.add_row(*map(_text, (name, size, fps, devices, accuracy or "-")))
+        table.add_row(*map(plain_text, (name, size, fps, devices, accuracy or "-")))
     return table
 
 
 def _facts(title: str, rows: list[tuple[str, str]]) -> RichTable:
-    table = RichTable(title=_text(title), box=box.SIMPLE, show_header=False, title_justify="left")
+    table = RichTable(title=plain_text(title), box=box.SIMPLE, show_header=False, title_justify="left")
     for label, value in rows:
-        table.add_row(_text(label), _text(value))
+        table.add_row(plain_text(label), plain_text(value))
     return table
-
-
-def _text(text: str) -> Text:
-    """The words as they are: no markup in them, and spelled out what a terminal can't show."""
-    return Text(text.encode("utf-8", "backslashreplace").decode())
-
-
-def _step_times(summary: dict[str, Any]) -> str:
-    text = f"median {summary['step_seconds_p50']:.4f} s"
-    p95 = summary["step_seconds_p95"]
-    return text if p95 is None else f"{text}, 95th percentile {p95:.4f} s"
 
 
 def _percent(value: float | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.config import flag, option_fields, option_type
-from harness.tables.schema import DEVICES, EPOCHS, STEPS, SUMMARY, Table, mirror_table
+from harness.tables.schema import DEVICES, EPOCHS, SCALING, STEPS, SUMMARY, Table, mirror_table
 
 ROOT = Path(__file__).parents[2]
 BEGIN, END = "<!-- made by `make docs`: begin -->", "<!-- made by `make docs`: end -->"
@@ -30,6 +30,7 @@ def tables_markdown() -> str:
         (f"<run>.{STEPS.name}.csv", STEPS),
         (f"<run>.{DEVICES.name}.csv", DEVICES),
         (f"<run>.{EPOCHS.name}.csv", EPOCHS),
+        ("<series>.scaling.csv", SCALING),
         ("summary.csv", SUMMARY),
         ("table-<device>x<n>.csv", mirror_table("<device>", 0)),
     ]

@@ -11,10 +11,19 @@ from rich import progress as bars
 from harness.plan import RunPlan
 from harness.record import RunFiles
 from harness.report.console import Console
-from harness.tables.schema import STEPS
+from harness.tables.schema import COMPUTE, COMPUTE_ALONE, EVALUATE, PIPELINE, STEPS, TRAIN
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+DOING = {
+    TRAIN: "training",
+    EVALUATE: "evaluating",
+    PIPELINE: "pipeline only",
+    COMPUTE: "compute only",
+    COMPUTE_ALONE: "compute, no exchange",
+}
 
 
 class Progress:
@@ -35,7 +44,7 @@ class Progress:
         )
         total = float(max_seconds if plan.total_steps is None else plan.total_steps)
         self._task = self._bar.add_task("starting the ranks", total=total, rate="")
-        self._measured_seconds = 0.0
+        self._seconds = 0.0
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -49,16 +58,13 @@ class Progress:
         if self._bar.disable:
             return
         for row in self._rows.new():
-            evaluating = row["phase"] == "evaluate"
-            warming_up = row["warmup"] == "1"
-            if not evaluating and not warming_up:
-                self._measured_seconds += float(row["step_seconds"])
+            self._seconds += float(row["step_seconds"])
             epoch = f"epoch {row['epoch']} of {self._plan.epochs}, " if row["epoch"] else ""
-            doing = "evaluating" if evaluating else "warming up" if warming_up else "training"
+            doing = DOING[row["phase"]]
             self._bar.update(self._task, description=epoch + doing, rate=f"{float(row['fps']):,.0f} images/s")
             if self._plan.total_steps is None:
-                self._bar.update(self._task, completed=min(self._measured_seconds, self._max_seconds))
-            elif not evaluating:
+                self._bar.update(self._task, completed=min(self._seconds, self._max_seconds))
+            elif row["phase"] == TRAIN:
                 self._bar.update(self._task, completed=float(row["step"]))
 
 

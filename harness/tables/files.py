@@ -7,17 +7,16 @@ import fcntl
 import io
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import pandas as pd
 
 from harness.errors import InvariantError, MachineError
 from harness.tables.schema import Column, Table
 
 if TYPE_CHECKING:
+    import pandas as pd
     from typing_extensions import Self
 
 # A cell that begins with one of these is a formula to a spreadsheet; a quote in front makes it text again.
@@ -90,16 +89,51 @@ def read_table(path: Path, table: Table) -> pd.DataFrame:
     A last line without its newline (a write that the kernel cut short) is left out. Raises InvariantError when the
     header isn't the table's.
     """
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1].decode()
-    header = next(csv.reader(io.StringIO(whole)), [])
+    import pandas as pd  # takes half a second, which a command line with a typing error should not wait for
+
+    whole = _whole_rows(path)
+    header = next(csv.reader([whole.partition(b"\n")[0].decode()]), [])
     if header != table.header:
         raise InvariantError(f"{path.name} has the header {header}, not that of table {table.name}")
-    frame = pd.read_csv(io.StringIO(whole), dtype=str, keep_default_na=False)
+    numbers = [column.name for column in table.columns if column.kind is not str]
+    frame = pd.read_csv(
+        io.BytesIO(whole),
+        dtype={column.name: (str if column.kind is str else "float64") for column in table.columns},
+        keep_default_na=False,
+        na_values={name: [""] for name in numbers},
+    )
     for column in table.columns:
-        if column.kind is not str:
-            frame[column.name] = pd.to_numeric(frame[column.name].replace("", None))
+        if column.kind in (int, bool) and frame[column.name].notna().all():
+            frame[column.name] = frame[column.name].astype("int64")
     return frame
+
+
+def fill_columns(path: Path, table: Table, values: Mapping[str, Sequence[Any]]) -> None:
+    """Replace columns of a table's file in one step; the others stay as they are, to the byte.
+
+    values holds one value per whole row, by column. Raises InvariantError for another number of values.
+    """
+    whole = _whole_rows(path)
+    rows = whole.count(b"\n") - 1  # no cell has a line's end in it
+    for name, column_values in values.items():
+        if len(column_values) != rows:
+            raise InvariantError(f"{path.name} has {rows} rows, not {len(column_values)} for column {name}")
+    places = [(table.header.index(name), column_values) for name, column_values in values.items()]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    reader = csv.reader(io.TextIOWrapper(io.BytesIO(whole), encoding="utf-8", newline=""))
+    writer.writerow(next(reader))
+    for number, row in enumerate(reader):
+        for position, column_values in places:
+            row[position] = format_cell(column_values[number], table.columns[position])
+        writer.writerow(row)
+    write_whole(path, text.getvalue())
+
+
+def _whole_rows(path: Path) -> bytes:
+    """The file without a last line that lacks its end: a write that the kernel cut short."""
+    data = path.read_bytes()
+    return data[: data.rfind(b"\n") + 1]
 
 
 def append_row(path: Path, table: Table, row: Mapping[str, Any]) -> None:

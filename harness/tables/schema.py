@@ -37,31 +37,58 @@ class Table:
 GLOBAL = "global"
 DEVICE = "per device"
 HOST = "rank 0's host"
+LAST_RANK = "rank that got its batch last"
 RUN = "run"
+
+# Phases, the values of a step's first column.
+TRAIN, EVALUATE, CHECKPOINT = "train", "evaluate", "checkpoint"
+PIPELINE, COMPUTE, COMPUTE_ALONE = "pipeline", "compute", "compute_alone"
+
+# Kinds of series.
+REPEATS, SCALES = "repeats", "scaling"
+# The host's label among the devices.
+HOST_LABEL = "cpu"
 
 STEPS = Table(
     "steps",
     "one global step of one phase",
     (
-        Column("phase", str, "", RUN, "train or evaluate"),
+        Column(
+            "phase",
+            str,
+            "",
+            RUN,
+            "train (end to end) or evaluate; with --throughput-only also pipeline (batches arrive, nothing trains),"
+            " compute (training on cached batches) and compute_alone (the same, no gradients exchanged)",
+        ),
+        Column("block", int, "", RUN, "from 1: stretches of one phase without a break, counted over the whole run"),
         Column("epoch", int, "", RUN, "from 1; empty with --throughput-only"),
         Column("step", int, "", RUN, "from 1, counted over the whole run, per phase"),
+        Column("time_unix_seconds", float, "s", GLOBAL, "end of the step"),
         Column("images", int, "images", GLOBAL, "images of all ranks, padding not counted"),
         Column(
             "step_seconds",
             float,
             "s",
             GLOBAL,
-            "from the end of the step before (or the phase's start) to the end on the slowest rank",
+            "from the end of the step before (or the block's start) to the end on the slowest rank",
             9,
         ),
         Column("fps", float, "images/s", GLOBAL, "images / step_seconds"),
+        Column("data_wait_seconds", float, "s", LAST_RANK, "part of step_seconds spent waiting for the batch", 9),
+        Column("compute_seconds", float, "s", LAST_RANK, "from the batch's arrival to the end on the slowest rank", 9),
+        Column("forward_seconds", float, "s", LAST_RANK, "part of compute_seconds: forward pass and loss", 9),
+        Column("backward_seconds", float, "s", LAST_RANK, "part of it: backward pass and gradient exchange", 9),
+        Column("optimizer_seconds", float, "s", LAST_RANK, "part of it: the rest, with the wait for slower ranks", 9),
+        Column("recording_seconds", float, "s", LAST_RANK, "part of step_seconds spent writing tables", 9),
+        Column("other_seconds", float, "s", LAST_RANK, "its rest: the ranks' exchange of records", 9),
+        Column("slowest_rank", int, "", GLOBAL, "the rank that computed longest"),
         Column(
-            "data_wait_seconds",
+            "rank_skew_seconds",
             float,
             "s",
-            "rank that waited longest",
-            "part of step_seconds spent waiting for the batch",
+            GLOBAL,
+            "how much longer it computed than the quickest; ranks that exchange gradients wait for one another in it",
             9,
         ),
         Column("loss", float, "", GLOBAL, "mean over the step's images"),
@@ -73,7 +100,16 @@ STEPS = Table(
         Column("jpeg_util_percent", float, "%", GLOBAL, "the JPEG engines', mean of the devices", 1),
         Column("sm_util_percent", float, "%", GLOBAL, "SMs that were busy (NVML's GPM), mean of the devices", 1),
         Column("foreign_cpu_percent", float, "%", HOST, "all cores of the host, processes outside this run", 1),
-        Column("warmup", bool, "", RUN, "1: before the measured window"),
+        Column(
+            "warmup",
+            bool,
+            "",
+            RUN,
+            "1: before the measured window, or while phases change; otherwise empty in a run cut short",
+        ),
+        Column(
+            "taint", str, "", RUN, "what disturbed the step, joined by |, or none; empty where unknown or cut short"
+        ),
     ),
 )
 
@@ -151,6 +187,7 @@ SUMMARY = Table(
     "one finished run",
     (
         Column("run", str, "", RUN, "name of the run's files"),
+        Column("series", str, "", RUN, "of --repeats or --scaling; empty for a run of its own"),
         Column("model", str, "", RUN, "size of PP-LCNet"),
         Column("dataset", str, "", RUN, "name of the data set"),
         Column("crop_size", int, "pixels", RUN, "side of the square crop"),
@@ -159,19 +196,45 @@ SUMMARY = Table(
         Column("devices", int, "devices", RUN, "ranks, one on each device"),
         Column("batch_size", int, "images", DEVICE, "per step"),
         Column("fps", float, "images/s", GLOBAL, "images / window_seconds"),
+        Column("fps_low", float, "images/s", GLOBAL, "lower end of its 95 % interval; empty below 10 steps"),
+        Column("fps_high", float, "images/s", GLOBAL, "upper end"),
         Column("fps_per_device", float, "images/s", DEVICE, "fps / devices"),
-        Column("images", int, "images", GLOBAL, "in the window: the training steps after the warm-up"),
+        Column(
+            "steady",
+            bool,
+            "",
+            RUN,
+            "1: a steady state was found; 0: none; empty: too few steps to tell, or too much noise",
+        ),
+        Column("window_end", str, "", RUN, "what ended the window: precision, max_seconds or epochs"),
+        Column("tainted", str, "", RUN, "what disturbed 5 % of the window or more, joined by |, or none"),
+        Column("bound", str, "", RUN, "pipeline, compute, communication or shared; empty for a run of epochs"),
+        Column("pipeline_fps", float, "images/s", GLOBAL, "of pipeline-only; empty for a run of epochs"),
+        Column("compute_fps", float, "images/s", GLOBAL, "of compute-only, likewise"),
+        Column("accelerator_util", float, "fraction", GLOBAL, "MLPerf Storage's: fps / compute_fps", 4),
+        Column(
+            "exposed_communication_share",
+            float,
+            "fraction",
+            GLOBAL,
+            "of compute-only's time, what exchanging gradients adds; empty with one rank",
+            4,
+        ),
+        Column("images", int, "images", GLOBAL, "in the window: training's measured steps"),
         Column("window_seconds", float, "s", GLOBAL, "sum of the window's step_seconds", 9),
         Column("window_steps", int, "steps", GLOBAL, "in the window"),
-        Column("warmup_steps", int, "steps", GLOBAL, "training steps before the window"),
+        Column("warmup_steps", int, "steps", GLOBAL, "training steps before the window, or while phases change"),
         Column("step_seconds_p50", float, "s", GLOBAL, "median of the window's steps", 6),
         Column("step_seconds_p95", float, "s", GLOBAL, "95th percentile; empty below 20 steps", 6),
+        Column("step_seconds_p99", float, "s", GLOBAL, "99th percentile; empty below 100 steps", 6),
+        Column("outlier_steps", int, "steps", GLOBAL, "of the window: far longer than its median step"),
+        Column("tainted_steps", int, "steps", GLOBAL, "of the window: disturbed for half of their time or more"),
         Column(
             "data_wait_share",
             float,
             "fraction",
             GLOBAL,
-            "of window_seconds: the steps' data_wait_seconds, each of the rank that waited longest in that step",
+            "of window_seconds: the steps' data_wait_seconds, each of the rank that got its batch last",
             4,
         ),
         Column("top1", float, "fraction", GLOBAL, "after the last epoch; empty with --throughput-only", 4),
@@ -179,6 +242,52 @@ SUMMARY = Table(
         Column("epochs", int, "epochs", RUN, "finished; 0 with --throughput-only"),
         Column("gpu_util_percent", float, "%", GLOBAL, "mean of the window's steps, weighted by their seconds", 1),
         Column("cpu_util_percent", float, "%", HOST, "likewise", 1),
+        Column(
+            "model_flops_util",
+            float,
+            "fraction",
+            DEVICE,
+            "of the device's published FP32 peak: 6 x multiply-accumulates of an image x fps_per_device; empty where"
+            " the peak isn't known",
+            4,
+        ),
+        Column("images_per_joule", float, "images/J", GLOBAL, "of the GPUs' own energy counters", 4),
+    ),
+)
+
+
+SCALING = Table(
+    "scaling",
+    "one number of devices",
+    (
+        Column("devices", int, "devices", RUN, "ranks, one on each device"),
+        Column("run", str, "", RUN, "name of the run's files"),
+        Column("fps", float, "images/s", GLOBAL, "end to end"),
+        Column("fps_low", float, "images/s", GLOBAL, "lower end of its 95 % interval"),
+        Column("fps_high", float, "images/s", GLOBAL, "upper end"),
+        Column(
+            "efficiency", float, "fraction", GLOBAL, "fps per device over that of the smallest number of devices", 4
+        ),
+        Column("flag", str, "", RUN, "superlinear: efficiency above 1.03, which no added device explains; else none"),
+        Column("bound", str, "", RUN, "the run's verdict"),
+        Column(
+            "exposed_communication_share",
+            float,
+            "fraction",
+            GLOBAL,
+            "of compute-only's time, what exchanging gradients adds; empty with one device",
+            4,
+        ),
+        Column("slowest_rank", int, "", GLOBAL, "the rank that computed longest most often; empty with one device"),
+        Column(
+            "rank_skew_share",
+            float,
+            "fraction",
+            GLOBAL,
+            "how much longer it computed than the quickest, over the mean step, no gradients exchanged; steps in which"
+            " another was slowest count against it",
+            4,
+        ),
     ),
 )
 

@@ -205,8 +205,9 @@ def _tightest_quota(membership: Path, root: Path) -> tuple[float, Path] | None:
     membership is its /proc/<pid>/cgroup, root where the groups are mounted. A quota on a group holds for all groups
     below it. Source: the kernel's admin-guide/cgroup-v2 (cpu.max) and scheduler/sched-bwc (cpu.cfs_quota_us).
     """
-    groups = _groups(membership, root, "cpu")
-    quotas = [(quota, group) for group in groups if (quota := _group_quota(group)) is not None]
+    quotas = [
+        (quota, group) for group in _groups(membership, root, "cpu") if (quota := _group_quota(group)) is not None
+    ]
     return min(quotas, key=lambda pair: pair[0], default=None)
 
 

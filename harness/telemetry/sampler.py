@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from harness.errors import InvariantError
+from harness.tables.schema import HOST_LABEL
 from harness.telemetry.host import HostProbe, HostSample, cpu_name
 from harness.telemetry.nvml import Gpu, GpuSample, Nvml
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-HOST_LABEL = "cpu"
 _HOLD_INTERVALS = 2
 _MAX_WARNINGS = 50
 # An NVML call on a lost GPU can hang in the driver for good; the end of a run does not wait longer than this.

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 import harness.bench
 from harness.cli import main, parse
+from harness.commands import COMMANDS
 from harness.config import RunConfig, flag, option_fields
-from harness.errors import MachineError, TrainingError, UsageError
+from harness.errors import GateError, MachineError, TrainingError, UsageError
 from pipelines.errors import DataError
 
 
@@ -101,7 +103,7 @@ def test_a_file_that_cannot_be_read_is_one_clear_line(tmp_path: Path, capsys: py
     ("arguments", "wrong"),
     [
         (["--frobnicate"], "unrecognized arguments: --frobnicate"),
-        (["train"], "unrecognized arguments: train"),
+        (["--dry-run", "train"], "unrecognized arguments: train"),
         (["--epoch", "3"], "unrecognized arguments: --epoch 3"),
         (["--through"], "unrecognized arguments: --through"),
         (["--epochs"], "argument --epochs: expected one argument"),
@@ -116,6 +118,84 @@ def test_a_mistyped_command_line_points_to_the_help(
 ) -> None:
     assert main(arguments) == 2
     assert capsys.readouterr().err == f"error: {wrong}\n  See run_bench.py --help.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["compre"], "unknown command 'compre'\n  Did you mean 'compare'?"),
+        (["Compare", "a", "b"], "unknown command 'Compare'\n  Did you mean 'compare'?"),
+        (["train"], "unknown command 'train'\n  Known: compare. See run_bench.py --help."),
+        ([""], "unknown command ''\n  Known: compare. See run_bench.py --help."),
+        (["[red]\x1b[31m"], "unknown command '[red]\\x1b[31m'\n  Known: compare. See run_bench.py --help."),
+        (
+            ["compare"],
+            "the following arguments are required: A, B\n  See run_bench.py compare --help.",
+        ),
+        (
+            ["compare", "a"],
+            "the following arguments are required: B\n  See run_bench.py compare --help.",
+        ),
+        (["compare", "a", "b", "c"], "unrecognized arguments: c\n  See run_bench.py compare --help."),
+        (
+            ["compare", "a", "b", "--fail-if-slow", "5%"],
+            "unrecognized arguments: --fail-if-slow 5%\n  See run_bench.py compare --help.",
+        ),
+        (
+            ["compare", "a", "b", "--fail-if-slower"],
+            "argument --fail-if-slower: expected one argument\n  See run_bench.py compare --help.",
+        ),
+    ],
+)
+def test_a_mistyped_command_is_one_clear_line_and_its_cure(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
+) -> None:
+    assert main(arguments) == 2
+    assert capsys.readouterr() == ("", f"error: {told}\n")
+
+
+def test_the_help_lists_the_commands_and_not_the_workers(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    listed = out.partition("commands (run_bench.py COMMAND --help has their options):\n")[2].splitlines()
+    assert listed == ["  compare  is run B as fast as run A, or is it noise?"]
+    assert "worker" not in out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_its_help(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([name, "--help"])
+    assert caught.value.code == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"usage: run_bench.py {name} ")
+    assert COMMANDS[name].help in out
+    assert err == ""
+
+
+def test_a_command_gets_its_options_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[dict[str, str]] = []
+    stand_in = dataclasses.replace(COMMANDS["compare"], run=lambda **values: given.append(values))
+    monkeypatch.setitem(COMMANDS, "compare", stand_in)
+    assert main(["compare", "a", "b"]) == 0
+    assert main(["compare", "--fail-if-slower", "5 %", "a", "--results", "elsewhere", "b"]) == 0
+    assert given == [
+        {"a": "a", "b": "b", "results": "results"},
+        {"a": "a", "b": "b", "results": "elsewhere", "fail_if_slower": "5 %"},
+    ]
+
+
+def test_an_error_s_control_characters_are_spelled_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def end(config: RunConfig, *, dry_run: bool) -> None:
+        raise DataError("no images in \x1b[31mx:\na\tb", "see \x07\there\nand there")
+
+    monkeypatch.setattr(harness.bench, "run", end)
+    assert main([]) == 4
+    assert capsys.readouterr().err == "error: no images in \\x1b[31mx:\na\tb\n  see \\x07\there\n  and there\n"
 
 
 def test_the_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,6 +214,7 @@ def test_the_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None
     ("error", "code", "told"),
     [
         (UsageError("wrong", "do this\nor that"), 2, "error: wrong\n  do this\n  or that\n"),
+        (GateError("too slow", "look above"), 1, "error: too slow\n  look above\n"),
         (MachineError("no room"), 3, "error: no room\n"),
         (DataError("no images", "add some"), 4, "error: no images\n  add some\n"),
         (TrainingError("the loss is nan"), 5, "error: the loss is nan\n"),

@@ -17,7 +17,10 @@ TYPES = {
     "device": str,
     "epochs": int,
     "warmup": int,
+    "precision": float,
     "max_seconds": float,
+    "repeats": int,
+    "scaling": str,
     "seed": int,
     "data": str,
     "classes": int,
@@ -58,7 +61,10 @@ def test_the_defaults_are_the_published_recipe() -> None:
         "device": "auto",
         "epochs": 360,
         "warmup": None,
-        "max_seconds": 45.0,
+        "precision": 0.02,
+        "max_seconds": 130.0,
+        "repeats": 1,
+        "scaling": None,
         "seed": 0,
         "data": None,
         "classes": None,
@@ -89,13 +95,16 @@ def test_the_defaults_are_the_published_recipe() -> None:
     [
         *((name, 0, "at least 1") for name in ("gpus", "epochs", "image_size", "classes", "batch_size")),
         *((name, 0, "at least 1") for name in ("compute_threads", "decode_threads", "prefetch", "reader_prefetch")),
+        ("repeats", 0, "at least 1"),
         ("gpus", -4, "at least 1"),
         ("warmup", -1, "at least 0"),
         ("warmup_epochs", -1, "at least 0"),
         ("weight_decay", -1e-05, "at least 0"),
         ("weight_decay", math.nan, "finite"),
-        *((name, 0.0, "above 0") for name in ("max_seconds", "learning_rate", "crop_area_min", "telemetry_interval")),
-        *((name, -0.5, "above 0") for name in ("max_seconds", "learning_rate", "crop_area_min", "telemetry_interval")),
+        *((name, 0.0, "above 0") for name in ("max_seconds", "precision", "learning_rate", "crop_area_min")),
+        *((name, -0.5, "above 0") for name in ("max_seconds", "precision", "learning_rate", "crop_area_min")),
+        *(("telemetry_interval", value, "at least 0.1") for value in (0.0, -0.5, 0.09)),
+        ("precision", math.nan, "finite"),
         ("max_seconds", math.nan, "finite"),
         ("learning_rate", -math.inf, "finite"),
         ("crop_area_min", 1.01, "at most 1"),
@@ -112,7 +121,7 @@ def test_a_value_outside_its_limits_is_named_with_them(name: str, value: float, 
     assert limit in message
 
 
-@pytest.mark.parametrize("name", ["max_seconds", "learning_rate", "weight_decay", "telemetry_interval"])
+@pytest.mark.parametrize("name", ["max_seconds", "precision", "learning_rate", "weight_decay", "telemetry_interval"])
 def test_infinity_is_refused_as_not_finite(name: str) -> None:
     """ "inf; it must be above 0" would be untrue."""
     message = refusal(**{name: math.inf}).message
@@ -141,6 +150,7 @@ def test_a_number_that_no_float_holds_is_a_mistake_of_the_user() -> None:
         ("seed", 2147418111),
         ("momentum", 0.999),
         ("max_seconds", 1e-3),
+        ("precision", 1e-6),
     ],
 )
 def test_the_limits_themselves_are_allowed(name: str, value: float) -> None:

@@ -7,57 +7,16 @@ from pathlib import Path
 import pytest
 from rich.console import Console as RichConsole
 
-from harness.config import RunConfig
-from harness.plan import IMAGENET, DataFacts, RunPlan
+from harness.plan import IMAGENET
 from harness.record import RunFiles, RunRecord
 from harness.report.console import Console, differences, plan_facts, summary_facts
+from harness.report.findings import ledger_text, verdict_facts
 from harness.tables.mirror import MirrorRow
-from pipelines.augmentation import Augmentation
+from harness.tables.schema import TRAIN
+from tests.harness.plans import a_plan, a_record, a_throughput_record, a_verdict, figures, plain
 
-PLAN = RunPlan(
-    model="x0_25",
-    device="cpu",
-    device_name="CPU",
-    ranks=2,
-    data=DataFacts("digits", "digits", 1347, 450, 10, Augmentation(0.5, 1.0, 0.9, 1.1, 0.0), False, True),
-    image_size=64,
-    batch_size=32,
-    steps_per_epoch=22,
-    epochs=20,
-    total_steps=440,
-    learning_rate=0.025,
-    warmup_epochs=5,
-    weight_decay=3e-5,
-    warmup_steps=3,
-    compute_threads=1,
-    decode_threads=2,
-)
-SUMMARY = {
-    "fps": 85.26,
-    "fps_per_device": 42.63,
-    "images": 27_936,
-    "window_seconds": 327.66,
-    "window_steps": 437,
-    "warmup_steps": 3,
-    "step_seconds_p50": 0.7421,
-    "step_seconds_p95": 0.9013,
-    "data_wait_share": 0.0312,
-    "device_name": "Xeon 6148",
-    "gpu_util_percent": None,
-    "cpu_util_percent": 93.7,
-    "top1": 0.95333,
-    "top5": 0.99778,
-    "epochs": 20,
-}
-RECORD = RunRecord(
-    run="20261124-153012-x0_25-cpu2",
-    status="finished",
-    config=RunConfig(),
-    plan=PLAN,
-    environment={},
-    profile={"images": 1347, "mean_bytes": 1536.0, "bits_per_pixel": 3.456},
-    summary=SUMMARY,
-)
+PLAN = a_plan()
+RECORD = a_record()
 MIRROR = MirrorRow(
     ("Method", "Crop Size", "FPS (CPU x 2)", "TOP1 Accuracy"), ("PPLCNet_x0_25", "64x64", "85.3", "0.9533")
 )
@@ -112,12 +71,17 @@ def test_a_run_without_top_1_says_so(console: Console) -> None:
 
 def test_a_run_s_figures_have_their_scope() -> None:
     assert dict(summary_facts(RECORD)) == {
-        "throughput": "85.3 images/s on 2 x CPU together",
+        "throughput": "85.3 images/s (84.1 to 86.4) on 2 x CPU together",
         "per device": "42.6 images/s",
-        "window": "437 steps, 27,936 images, 327.7 s, after 3 warm-up steps",
-        "step": "median 0.7421 s, 95th percentile 0.9013 s",
-        "waiting for data": "3.1% of the window, longest wait of each step",
-        "GPU utilisation": "unknown",
+        "window": "437 steps, 27,968 images, 328.0 s, after 3 warm-up steps; ended with the last epoch",
+        "steady state": "yes; warm-up found in the step times; drift -1.2%",
+        "step": "median 0.7421 s, p95 0.9013 s, p99 1.0042 s",
+        "time": (
+            "waiting for data 2.6%, forward 22.5%, backward 45.0%, optimizer 11.0%, evaluation 17.5%, recording 0.3%,"
+            " between steps 1.0%, unaccounted 0.1%"
+        ),
+        "outliers": "4 steps, 1.0% of the window: 3 x data wait, 1 x unknown",
+        "disturbed": "no",
         "CPU utilisation": "94 %, whole host",
         "top-1": "0.9533 after 20 epochs",
         "top-5": "0.9978 after 20 epochs",
@@ -125,17 +89,116 @@ def test_a_run_s_figures_have_their_scope() -> None:
     }
 
 
+def with_summary(**changes: object) -> RunRecord:
+    return a_record(summary={**RECORD.summary, **changes})
+
+
 def test_what_is_not_known_is_not_made_up() -> None:
-    record = dataclasses.replace(
-        RECORD,
-        profile={**RECORD.profile, "bits_per_pixel": None},
-        summary={**SUMMARY, "step_seconds_p95": None, "cpu_util_percent": None, "gpu_util_percent": 97.6},
+    facts = dict(
+        summary_facts(
+            dataclasses.replace(
+                with_summary(step_seconds_p95=None, step_seconds_p99=None, cpu_util_percent=None),
+                profile={**RECORD.profile, "bits_per_pixel": None},
+                phases={TRAIN: plain(figures(fps_low=None, fps_high=None))},
+                steady={"warmup_steps": 3, "steady": None, "drift": None, "reason": "warm-up given by --warmup"},
+                taint={"reasons": None, "tainted_steps": 0, "window_steps": 437, "shares": {}},
+                outliers={**RECORD.outliers, "count": 0},
+            )
+        )
     )
-    facts = dict(summary_facts(record))
+    assert facts["throughput"] == "85.3 images/s (no interval) on 2 x CPU together"
     assert facts["step"] == "median 0.7421 s"
+    assert facts["steady state"] == "can't tell; warm-up given by --warmup"
+    assert facts["outliers"] == "none"
+    assert facts["disturbed"] == "unknown"
     assert facts["CPU utilisation"].startswith("unknown")
-    assert facts["GPU utilisation"] == "98 %"
     assert facts["data"] == "digits: 1,347 files of 1.5 KiB"
+    # A CPU run has no GPU whose utilisation could be unknown.
+    assert "GPU utilisation" not in facts
+    assert "accelerator" not in facts
+
+
+def test_what_only_gpus_have_is_told_of_gpus() -> None:
+    gpus = dataclasses.replace(
+        with_summary(gpu_util_percent=97.6, model_flops_util=0.1234, images_per_joule=3.456, accelerator_util=0.987),
+        plan=a_plan(device="gpu", device_name="H100"),
+    )
+    facts = dict(summary_facts(gpus))
+    assert facts["GPU utilisation"] == "98 %"
+    assert facts["accelerator"] == (
+        "utilisation 98.7% (MLPerf Storage's: end to end over compute only), 12.3% of its FP32 peak,"
+        " 3.46 images per joule"
+    )
+    unknown = dataclasses.replace(with_summary(gpu_util_percent=None), plan=gpus.plan)
+    assert dict(summary_facts(unknown))["GPU utilisation"] == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        ("precision", "ended as precise as asked"),
+        ("max_seconds", "ended by --max-seconds"),
+        ("epochs", "ended with the last epoch"),
+    ],
+)
+def test_what_ended_the_window_is_told(end: str, told: str) -> None:
+    assert dict(summary_facts(with_summary(window_end=end)))["window"].endswith(f" warm-up steps; {told}")
+
+
+def test_no_steady_state_and_what_disturbed_a_run_are_told_loudly() -> None:
+    record = a_record(
+        steady={"warmup_steps": 3, "steady": False, "drift": 0.123, "reason": "warm-up found in the step times"},
+        taint={
+            "reasons": ["foreign_cpu"], "tainted_steps": 250, "window_steps": 437,
+            "shares": {"foreign_cpu": 0.571, "swap": 0.01},
+        },
+    )  # fmt: skip
+    facts = dict(summary_facts(record))
+    assert facts["steady state"] == "NO STEADY STATE; warm-up found in the step times; drift +12.3%"
+    assert facts["disturbed"] == "YES: foreign_cpu 57% of the time; 250 of 437 steps"
+
+
+def test_a_bucket_too_small_to_show_is_left_out_but_what_is_unaccounted_never_is() -> None:
+    ledger = {**RECORD.ledger, "recording_seconds": 0.19, "rest_seconds": 0.0}
+    assert ledger_text(ledger).endswith("evaluation 17.5%, between steps 1.0%, unaccounted 0.0%")
+    assert "recording 0.1%" in ledger_text({**ledger, "recording_seconds": 0.21})
+
+
+def test_a_verdict_in_words() -> None:
+    assert verdict_facts(a_throughput_record()) == [
+        ("bound by", "shared"),
+        (
+            "ceiling",
+            "80.0 (one after the other) to 100.0 images/s; end to end reaches 85.3% of 100.0, 0.0% unexplained",
+        ),
+        ("evidence", "end to end runs at 85.3% of training on cached batches"),
+        ("evidence", "steps wait for data 3.1% of the time"),
+        ("try", "fewer --decode-threads"),
+    ]
+    unsure = a_verdict(bound="compute", certain=False, ceiling_low_fps=100.0, evidence=(), remedies=())
+    assert verdict_facts(a_throughput_record(verdict=plain(unsure))) == [
+        ("bound by", "compute (the intervals leave room for another answer)"),
+        ("ceiling", "100.0 images/s; end to end reaches 85.3% of 100.0, 0.0% unexplained"),
+    ]
+
+
+def test_a_throughput_run_ends_with_its_phases_and_its_verdict(console: Console) -> None:
+    console.conclusion(a_throughput_record(), RunFiles(Path("results"), RECORD.run), MIRROR)
+    lines = shown(console)
+    at = lines.index("phase images/s 95 % interval steps seconds")
+    assert lines[at + 2 : at + 6] == [
+        "pipeline only 400.0 - 100 16.0",
+        "compute only 100.0 - 100 64.0",
+        "compute, no exchange 110.0 - 100 58.2",
+        "end to end 85.3 84.1 to 86.4 437 328.0",
+    ]
+    assert "bound by shared" in lines[at + 6 :]
+    assert "try fewer --decode-threads" in lines[at + 6 :]
+
+
+def test_a_run_of_epochs_has_neither(console: Console) -> None:
+    console.conclusion(RECORD, RunFiles(Path("results"), RECORD.run), MIRROR)
+    assert not [line for line in shown(console) if line.startswith(("bound by", "phase", "end to end"))]
 
 
 def test_a_run_like_the_reference_differs_in_its_devices_alone() -> None:
@@ -167,11 +230,11 @@ def test_a_plan_is_told_in_full() -> None:
         "length": "20 epochs, 440 steps; 22 steps an epoch",
         "learning rate": "0.025 after 5 epochs of linear warm-up, then a cosine to 0",
         "weight decay": "3e-05, none on batch norm",
-        "measured": "after 3 warm-up steps",
+        "warm-up": "at least 3 steps, its end found in the step times",
         "threads per rank": "1 training, 2 DALI",
     }
-    endless = dict(plan_facts(dataclasses.replace(PLAN, total_steps=None)))
-    assert endless["length"] == "until the measured window ends; 22 steps an epoch"
+    endless = dict(plan_facts(a_plan(total_steps=None)))
+    assert endless["length"] == "until the throughput is precise or time is up; 22 steps an epoch"
 
 
 def test_a_plan_is_printed_under_its_remark(console: Console) -> None:
@@ -188,8 +251,8 @@ def test_warnings_come_before_the_figures(console: Console) -> None:
 
 @pytest.mark.parametrize("name", ["[red]set[/red]", "[/b]", "[link=file:///etc]x", ":smile:", "\\[b]"])
 def test_names_are_never_read_as_markup(console: Console, name: str) -> None:
-    plan = dataclasses.replace(PLAN, data=dataclasses.replace(PLAN.data, name=name), device_name=name)
-    record = dataclasses.replace(RECORD, run=name, plan=plan, summary={**SUMMARY, "device_name": name})
+    plan = a_plan(data=dataclasses.replace(PLAN.data, name=name), device_name=name)
+    record = dataclasses.replace(RECORD, run=name, plan=plan, summary={**RECORD.summary, "device_name": name})
     console.notice(f"{name} is small")
     console.plan(plan, f"counted in {name}")
     console.conclusion(record, RunFiles(Path(name), name), MIRROR)
@@ -212,7 +275,7 @@ def test_a_name_that_is_not_utf_8_can_be_printed() -> None:
     printed = io.BytesIO()
     console = Console(RichConsole(file=io.TextIOWrapper(printed, encoding="utf-8"), width=100, highlight=False))
     data = dataclasses.replace(PLAN.data, name="caf\udce9")
-    console.plan(dataclasses.replace(PLAN, data=data), "counted in caf\udce9")
+    console.plan(a_plan(data=data), "counted in caf\udce9")
     console.notice("caf\udce9 is small")
     console.rich.file.flush()
     assert b"1,347 training" in printed.getvalue()

@@ -7,7 +7,7 @@ import pytest
 
 from harness.config import flag, option_fields
 from harness.report.docs import BEGIN, END, PAGES, ROOT, insert, options_markdown, tables_markdown
-from harness.tables.schema import DEVICES, EPOCHS, STEPS, SUMMARY
+from harness.tables.schema import DEVICES, EPOCHS, SCALING, STEPS, SUMMARY
 
 
 def row_cells(row: str) -> list[str]:
@@ -40,7 +40,7 @@ def test_the_rows_of_the_options() -> None:
     assert rows["option"] == ["meaning", "default"]
     assert rows["`--epochs N`"] == ["passes over the training images", "360"]
     assert rows["`--momentum M`"] == ["of SGD", "0.9"]
-    assert rows["`--batch-size N`"] == ["images per device and step", "512 on GPUs, 32 on CPUs"]
+    assert rows["`--batch-size N`"] == ["images per device and step", "512 on GPUs, 16 on CPUs"]
     assert rows["`--throughput-only`"] == ["measure training throughput and stop: no evaluation, no top-1", ""]
 
 
@@ -56,15 +56,16 @@ def test_every_table_has_a_section_with_all_its_columns() -> None:
         "`<run>.steps.csv`",
         "`<run>.devices.csv`",
         "`<run>.epochs.csv`",
+        "`<series>.scaling.csv`",
         "`summary.csv`",
         "`table-<device>x<n>.csv`",
     ]
-    for section, table in zip(sections, (STEPS, DEVICES, EPOCHS, SUMMARY), strict=False):
+    for section, table in zip(sections, (STEPS, DEVICES, EPOCHS, SCALING, SUMMARY), strict=False):
         rows = [row_cells(line) for line in section.splitlines() if line.startswith("|")]
         assert rows[0] == ["column", "unit", "scope", "meaning"]
         assert [row[0] for row in rows[2:]] == [f"`{name}`" for name in table.header]
         assert {len(row) for row in rows} == {4}
-    assert "| `FPS (<device> x <n>)` | images/s | global | of all devices together |" in sections[4]
+    assert "| `FPS (<device> x <n>)` | images/s | global | of all devices together |" in sections[5]
     assert "A row is one global step of one phase." in sections[0]
 
 

@@ -6,6 +6,7 @@ from harness.errors import (
     DATA_EXIT_CODE,
     INTERRUPTED_EXIT_CODE,
     BenchError,
+    GateError,
     InvariantError,
     MachineError,
     TrainingError,
@@ -14,7 +15,8 @@ from harness.errors import (
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(BenchError, 1), (UsageError, 2), (MachineError, 3), (TrainingError, 5), (InvariantError, 1)]
+    ("error", "code"),
+    [(BenchError, 1), (GateError, 1), (UsageError, 2), (MachineError, 3), (TrainingError, 5), (InvariantError, 1)],
 )
 def test_every_error_has_its_exit_code(error: type[BenchError], code: int) -> None:
     assert error("wrong").exit_code == code

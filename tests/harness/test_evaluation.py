@@ -40,6 +40,10 @@ class SomeRanks(Ranks):
         return np.stack(self.counted)
 
 
+def no_lap() -> None:
+    pytest.fail("an evaluation has no backward pass to tell apart")
+
+
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4, 7])
 @pytest.mark.parametrize("batch_size", [1, 8, 64, 200])
 def test_accuracy_is_exact_for_every_split(world_size: int, batch_size: int) -> None:
@@ -49,7 +53,8 @@ def test_accuracy_is_exact_for_every_split(world_size: int, batch_size: int) -> 
         indices = np.array(shard.indices()).reshape(shard.steps, batch_size)
         evaluator = Evaluator(Lookup())
         for step, entries in enumerate(indices):
-            loss = evaluator.step(Batch(paddle.to_tensor(entries), paddle.to_tensor(LABELS[entries]), shard.real(step)))
+            batch = Batch(paddle.to_tensor(entries), paddle.to_tensor(LABELS[entries]), shard.real(step))
+            loss = evaluator.step(batch, no_lap)
             assert (loss is None) == (shard.real(step) == 0)
         evaluators.append(evaluator)
     ranks = SomeRanks(0, world_size)
@@ -64,6 +69,6 @@ def test_accuracy_is_exact_for_every_split(world_size: int, batch_size: int) -> 
 def test_with_fewer_than_five_classes_top5_is_among_all() -> None:
     evaluator = Evaluator(lambda images: images)
     logits = paddle.to_tensor([[0.0, 1.0, 2.0], [5.0, 1.0, 2.0]])
-    evaluator.step(Batch(logits, paddle.to_tensor([0, 0]), 2))
+    evaluator.step(Batch(logits, paddle.to_tensor([0, 0]), 2), no_lap)
     accuracy = evaluator.result(Ranks(0, 1))
     assert (accuracy.top1, accuracy.top5) == (0.5, 1.0)

@@ -14,7 +14,15 @@ import numpy as np
 import pytest
 
 from harness.errors import InvariantError, MachineError
-from harness.tables.files import TableWriter, append_row, check_writable, format_cell, read_table, write_whole
+from harness.tables.files import (
+    TableWriter,
+    append_row,
+    check_writable,
+    fill_columns,
+    format_cell,
+    read_table,
+    write_whole,
+)
 from harness.tables.schema import Column, Table
 
 ROOT = Path(__file__).parents[2]
@@ -201,6 +209,36 @@ def test_another_header_is_not_read(tmp_path: Path, content: str) -> None:
     path.write_text(content, encoding="utf-8")
     with pytest.raises(InvariantError, match=r"t\.csv has the header .*not that of table test"):
         read_table(path, TABLE)
+
+
+def test_a_table_that_is_written_again_is_the_same_to_the_byte(tmp_path: Path) -> None:
+    """All of it but the columns that were changed: names, decimals, empty cells."""
+    path = tmp_path / "t.csv"
+    with TableWriter(path, TABLE) as writer:
+        writer.write({"name": "=1+1", "count": 3, "share": 1764000000.123, "flag": True})
+        writer.write({"name": 'a "b", c', "count": None, "share": None, "flag": None})
+        writer.write({"name": "nan", "count": 0, "share": -0.1, "flag": False})
+        writer.write({"name": "caf\udce9", "count": 2**40, "share": 0.0005})
+    before = path.read_bytes()
+    frame = read_table(path, TABLE)
+    fill_columns(path, TABLE, {"flag": [True] * 4})
+    assert list(read_table(path, TABLE)["flag"]) == [1, 1, 1, 1]
+    assert [row[:3] for row in cells(path)] == [row[:3] for row in csv.reader(before.decode().splitlines())]
+    fill_columns(path, TABLE, {"flag": frame["flag"].tolist()})
+    assert path.read_bytes() == before
+
+
+def test_columns_of_a_table_without_rows_and_of_one_that_was_cut(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    TableWriter(path, TABLE).close()
+    before = path.read_bytes()
+    fill_columns(path, TABLE, {"flag": []})
+    assert path.read_bytes() == before
+    path.write_bytes(before + b"a,1,0.500,\nb,2,0.")
+    fill_columns(path, TABLE, {"flag": [False], "name": ["c"]})
+    assert path.read_bytes() == before + b"c,1,0.500,0\n"
+    with pytest.raises(InvariantError, match=r"t\.csv has 1 rows, not 2"):
+        fill_columns(path, TABLE, {"flag": [1, 1]})
 
 
 def test_rows_behind_a_line_that_was_cut_stay_whole(tmp_path: Path) -> None:

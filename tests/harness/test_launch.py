@@ -19,28 +19,11 @@ import harness.launch
 from harness.device import Devices
 from harness.errors import BenchError, TrainingError
 from harness.launch import failure_file, launch_command, run_root, run_workers
-from harness.plan import IMAGENET, RunPlan
 from harness.record import RunFiles
+from tests.harness.plans import a_plan
 
 ROOT = Path(__file__).parents[2]
-PLAN = RunPlan(
-    model="x0_25",
-    device="cpu",
-    device_name="CPU",
-    ranks=2,
-    data=IMAGENET,
-    image_size=64,
-    batch_size=32,
-    steps_per_epoch=10,
-    epochs=1,
-    total_steps=10,
-    learning_rate=0.025,
-    warmup_epochs=1,
-    weight_decay=3e-5,
-    warmup_steps=2,
-    compute_threads=3,
-    decode_threads=1,
-)
+PLAN = a_plan(compute_threads=3)
 # What every stand-in may use: the folder of the logs, and the run's own.
 PREAMBLE = """
 import json, os, signal, subprocess, sys, time

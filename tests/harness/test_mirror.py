@@ -9,25 +9,9 @@ import pytest
 
 from harness.plan import IMAGENET, RunPlan
 from harness.tables.mirror import REFERENCE_FILE, MirrorRow, append_mirror_row, mirror_file, read_reference
+from tests.harness.plans import a_plan
 
-IMAGENET_ON_CPU = RunPlan(
-    model="x1_0",
-    device="cpu",
-    device_name="CPU",
-    ranks=2,
-    data=IMAGENET,
-    image_size=224,
-    batch_size=32,
-    steps_per_epoch=20019,
-    epochs=360,
-    total_steps=7_206_840,
-    learning_rate=0.025,
-    warmup_epochs=5,
-    weight_decay=3e-5,
-    warmup_steps=3,
-    compute_threads=1,
-    decode_threads=1,
-)
+IMAGENET_ON_CPU = a_plan(model="x1_0", data=IMAGENET, image_size=224)
 
 
 def on_data(name: str) -> RunPlan:

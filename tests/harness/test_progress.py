@@ -7,38 +7,17 @@ from typing import Any
 import pytest
 from rich.console import Console as RichConsole
 
-from harness.plan import IMAGENET, RunPlan
 from harness.record import RunFiles
 from harness.report.console import Console
 from harness.report.progress import Progress, TableTail
 from harness.tables.files import TableWriter
 from harness.tables.schema import STEPS
-
-
-def plan(total_steps: int | None) -> RunPlan:
-    return RunPlan(
-        model="x0_25",
-        device="cpu",
-        device_name="CPU",
-        ranks=2,
-        data=IMAGENET,
-        image_size=64,
-        batch_size=32,
-        steps_per_epoch=10,
-        epochs=3,
-        total_steps=total_steps,
-        learning_rate=0.025,
-        warmup_epochs=1,
-        weight_decay=3e-5,
-        warmup_steps=1,
-        compute_threads=1,
-        decode_threads=1,
-    )
+from tests.harness.plans import a_plan
 
 
 def step(number: int, **changes: Any) -> dict[str, Any]:
     row = {"phase": "train", "epoch": 1, "step": number, "images": 64, "step_seconds": 0.5, "fps": 1234.4}
-    return {**row, "warmup": False, **changes}
+    return {**row, **changes}
 
 
 class Shown:
@@ -49,7 +28,8 @@ class Shown:
         self.path = files.table(STEPS.name)
         self._screen = io.StringIO()
         rich = RichConsole(file=self._screen, force_terminal=terminal, width=120, color_system=None)
-        self.progress = Progress(Console(rich), plan(total_steps), 45.0, files)
+        plan = a_plan(epochs=3, total_steps=total_steps)
+        self.progress = Progress(Console(rich), plan, 45.0, files)
 
     def add(self, *rows: dict[str, Any]) -> None:
         with TableWriter(self.path, STEPS) as writer:
@@ -76,10 +56,13 @@ def test_before_the_first_step_the_ranks_are_starting(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "doing"),
     [
-        (step(1, warmup=True), "epoch 1 of 3, warming up"),
+        (step(1), "epoch 1 of 3, training"),
         (step(7), "epoch 1 of 3, training"),
         (step(7, epoch=2), "epoch 2 of 3, training"),
         (step(7, phase="evaluate"), "epoch 1 of 3, evaluating"),
+        (step(7, phase="pipeline", epoch=None), "pipeline only"),
+        (step(7, phase="compute", epoch=None), "compute only"),
+        (step(7, phase="compute_alone", epoch=None), "compute, no exchange"),
     ],
 )
 def test_the_last_step_says_what_is_going_on(tmp_path: Path, row: dict[str, Any], doing: str) -> None:
@@ -94,7 +77,7 @@ def test_the_last_step_says_what_is_going_on(tmp_path: Path, row: dict[str, Any]
 def test_a_run_of_epochs_is_as_far_as_its_training_steps(tmp_path: Path) -> None:
     shown = Shown(tmp_path, 30)
     with shown.progress as progress:
-        shown.add(step(1, warmup=True), step(2), step(3))
+        shown.add(step(1), step(2), step(3))
         progress.poll()
         assert shown.completed() == 3
         shown.add(step(1, phase="evaluate"))
@@ -108,17 +91,17 @@ def test_a_run_of_epochs_is_as_far_as_its_training_steps(tmp_path: Path) -> None
     assert shown.progress._bar.tasks[0].total == 30
 
 
-def test_throughput_alone_is_as_far_as_its_window(tmp_path: Path) -> None:
-    """Its 45 seconds begin behind the warm-up."""
+def test_throughput_alone_is_as_far_as_its_measured_time(tmp_path: Path) -> None:
+    """Of its 45 seconds; the warm-up and every phase take their part."""
     shown = Shown(tmp_path, None)
     with shown.progress as progress:
-        shown.add(step(1, epoch=None, warmup=True, step_seconds=30.0))
+        shown.add(step(1, epoch=None, step_seconds=10.0))
         progress.poll()
-        assert shown.completed() == 0
-        shown.add(step(2, epoch=None, step_seconds=20.0), step(3, epoch=None, step_seconds=10.5))
+        assert shown.completed() == 10.0
+        shown.add(step(1, epoch=None, phase="pipeline", step_seconds=5.0), step(2, epoch=None, step_seconds=15.5))
         progress.poll()
         assert shown.completed() == 30.5
-        shown.add(step(4, epoch=None, step_seconds=20.0))
+        shown.add(step(1, epoch=None, phase="compute", step_seconds=20.0))
         progress.poll()
         assert shown.completed() == 45.0
     assert shown.progress._bar.tasks[0].total == 45.0

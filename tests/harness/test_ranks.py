@@ -45,8 +45,9 @@ images = np.arange(32, dtype="float32").reshape(8, 4) / 10
 labels = np.array([0, 1, 2, 0, 2, 2, 1, 0])
 own = slice(4 * ranks.rank, 4 * ranks.rank + 4)
 for _ in range(3):
-    train(Batch(paddle.to_tensor(images[own]), paddle.to_tensor(labels[own]), 4))
+    train(Batch(paddle.to_tensor(images[own]), paddle.to_tensor(labels[own]), 4), lambda: None)
 told = {
+    "agreed": [ranks.agree(ranks.rank == 0), ranks.agree(ranks.rank == 1)],
     "ranks": [ranks.rank, ranks.world_size],
     "gathered": gathered.tolist(),
     "means": [net[0]._mean.tolist(), net[2]._mean.tolist()],
@@ -55,6 +56,9 @@ told = {
     "start": start,
     "trained": line.state_dict()["weight"].tolist(),
 }
+with line.no_sync():
+    train(Batch(paddle.to_tensor(images[own]), paddle.to_tensor(labels[own]), 4), lambda: None)
+told["apart"] = line.state_dict()["weight"].tolist()
 (Path(sys.argv[2]) / f"{ranks.rank}.json").write_text(json.dumps(told))
 """
 
@@ -75,11 +79,15 @@ def test_two_ranks_share_figures_statistics_and_weights(tmp_path: Path) -> None:
     for told in (first, second):
         assert told["means"] == [[1.5, 2.5], [150.0, 151.0, 152.0]]
         assert told["variances"] == [[4.0, 4.0], [4.0, 4.0, 4.0]]
+    # Rank 0 wanted the first and not the second; rank 1 the other way round.
+    assert first["agreed"] == second["agreed"] == [True, False]
     assert first["weight"] == second["weight"]
     assert first["start"] == second["start"]
     assert first["trained"] == second["trained"]
     np.testing.assert_allclose(first["trained"], trained_alone(first["start"]), rtol=1e-5, atol=1e-7)
     assert not np.allclose(first["trained"], first["start"])
+    # compute_alone: nobody told the other its gradients
+    assert not np.allclose(first["apart"], second["apart"])
 
 
 def trained_alone(start: list[list[float]]) -> FloatArray:
@@ -91,7 +99,7 @@ def trained_alone(start: list[list[float]]) -> FloatArray:
     images = np.arange(32, dtype=np.float32).reshape(8, 4) / 10
     labels = np.array([0, 1, 2, 0, 2, 2, 1, 0])
     for _ in range(3):
-        train(Batch(paddle.to_tensor(images), paddle.to_tensor(labels), 8))
+        train(Batch(paddle.to_tensor(images), paddle.to_tensor(labels), 8), lambda: None)
     weight: FloatArray = line.weight.numpy()
     return weight
 
@@ -103,3 +111,4 @@ def test_one_rank_has_nothing_to_share() -> None:
     ranks.average_batch_norm(net)
     assert ranks.parallel(net) is net
     ranks.barrier()
+    assert (ranks.agree(True), ranks.agree(False)) == (True, False)

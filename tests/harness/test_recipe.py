@@ -106,8 +106,18 @@ def test_a_training_step_smooths_the_labels_and_follows_the_schedule() -> None:
         target = np.full(4, 0.1 / 4)
         target[label] += 0.9
         expected -= float((target * log_softmax).sum()) / 2
-    assert float(train(batch)) == pytest.approx(expected, rel=1e-6)
+    laps: list[tuple[bool, bool]] = []
+
+    def lap() -> None:
+        """Whether there is a gradient yet, and whether the weights are still the old ones."""
+        gradient = model.logits.grad
+        there = gradient is not None and bool((gradient.numpy() != 0).any())
+        laps.append((there, np.array_equal(model.logits.numpy(), logits)))
+
+    assert float(train(batch, lap)) == pytest.approx(expected, rel=1e-6)
     np.testing.assert_array_equal(model.logits.numpy(), logits)  # the first step's learning rate is 0
-    train(batch)
+    train(batch, lap)
+    # Behind the forward pass there is no gradient, behind the backward pass there is, and no weight has moved.
+    assert laps == [(False, True), (True, True)] * 2
     assert optimizer.get_lr() == 0.5
     assert not np.array_equal(model.logits.numpy(), logits)

@@ -7,40 +7,63 @@ from pathlib import Path
 import pytest
 
 from harness.config import RunConfig
-from harness.errors import MachineError
-from harness.plan import DataFacts, RunPlan
-from harness.record import RunFiles, RunRecord, read_record, write_record
-from pipelines.augmentation import Augmentation
+from harness.errors import MachineError, UsageError
+from harness.record import SCHEMA_VERSION, RunFiles, RunRecord, read_record, write_record
+from harness.tables.schema import TRAIN
+from tests.harness.plans import a_plan, a_record, a_throughput_record
 
-PLAN = RunPlan(
-    model="x0_25",
-    device="cpu",
-    device_name="CPU",
-    ranks=2,
-    data=DataFacts("digits", "digits", 1347, 450, 10, Augmentation(0.5, 1.0, 0.9, 1.1, 0.0), False, True),
-    image_size=64,
-    batch_size=32,
-    steps_per_epoch=22,
-    epochs=20,
-    total_steps=440,
-    learning_rate=0.025,
-    warmup_epochs=5,
-    weight_decay=3e-5,
-    warmup_steps=3,
-    compute_threads=1,
-    decode_threads=1,
-    notes=("batch of 32 images per rank, not 512: few", "another"),
-)
-RECORD = RunRecord(
-    run="20261124-153012-x0_25-cpu2",
-    status="finished",
-    config=RunConfig(model="x0_25", epochs=20, image_size=64, data="digits", learning_rate=0.025, gpus=2),
+PLAN = a_plan(notes=("batch of 32 images per rank, not 512: few", "another"))
+RECORD = a_record(
     plan=PLAN,
     environment={"python": "3.11.7", "cores": 2, "gpus": [{"index": 0, "uuid": "GPU-a"}], "packages": {"numpy": "2.3"}},
     profile={"images": 1347, "mean_bytes": 812.5, "bits_per_pixel": None},
     warnings=("first", "second"),
-    summary={"fps": 85.25, "top1": 0.9533, "step_seconds_p95": None, "run": "20261124-153012-x0_25-cpu2"},
 )
+# What version 1 wrote of one epoch on digits; folder, platform, notes and warnings are others.
+VERSION_1 = """{
+  "run": "v1",
+  "status": "finished",
+  "config": {
+    "throughput_only": false, "model": "x0_25", "gpus": 2, "device": "cpu", "epochs": 1, "warmup": null,
+    "max_seconds": 45.0, "seed": 0, "data": "digits", "classes": null, "image_size": 32, "crop_area_min": null,
+    "flip_probability": null, "batch_size": 16, "learning_rate": null, "warmup_epochs": null, "momentum": 0.9,
+    "weight_decay": null, "label_smoothing": 0.1, "compute_threads": null, "decode_threads": null, "prefetch": 2,
+    "reader_prefetch": 2, "hw_decoder_load": 0.65, "width_hint": 0, "height_hint": 0, "results": "out",
+    "run_name": "v1", "telemetry_interval": 0.5
+  },
+  "plan": {
+    "model": "x0_25", "device": "cpu", "device_name": "CPU", "ranks": 2,
+    "data": {
+      "source": "digits", "name": "digits", "train_images": 1442, "val_images": 355, "num_classes": 10,
+      "augmentation": {
+        "crop_area_min": 0.35, "crop_area_max": 1.0, "aspect_min": 0.75, "aspect_max": 1.3333333333333333,
+        "flip_probability": 0.0
+      },
+      "imagenet": false, "builtin": true
+    },
+    "image_size": 32, "batch_size": 16, "steps_per_epoch": 46, "epochs": 1, "total_steps": 46,
+    "learning_rate": 0.0125, "warmup_epochs": 1, "weight_decay": 3e-05, "warmup_steps": 3, "compute_threads": 1,
+    "decode_threads": 1, "notes": ["one", "two"]
+  },
+  "environment": {
+    "python": "3.11.7", "platform": "Linux-6.18", "cpu": "AMD EPYC", "cores": 2, "gpus": [], "nvidia_driver": null,
+    "packages": {"paddlepaddle": "3.3.1", "nvidia-dali-cuda120": "2.4.0", "nvidia-ml-py": "13.615.71", "numpy": "2.3.5"}
+  },
+  "profile": {
+    "images": 1442, "mean_bytes": 1685.0367545076283, "total_bytes": 2429823, "sampled_images": 512,
+    "mean_width_pixels": 64.0, "mean_height_pixels": 64.0, "bits_per_pixel": 3.2936134338378906
+  },
+  "warnings": ["a warning"],
+  "summary": {
+    "run": "v1", "model": "x0_25", "dataset": "digits", "crop_size": 32, "device": "cpu", "device_name": "AMD EPYC",
+    "devices": 2, "batch_size": 16, "fps_per_device": 282.1918500865772, "images": 1376,
+    "window_seconds": 2.438057654, "window_steps": 43, "warmup_steps": 3, "fps": 564.3837001731544,
+    "step_seconds_p50": 0.052627764, "step_seconds_p95": 0.0809068543, "data_wait_share": 0.0630447375794502,
+    "gpu_util_percent": null, "cpu_util_percent": 99.61307910225074, "top1": 0.1183, "top5": 0.4817, "epochs": 1
+  },
+  "schema_version": 1
+}
+"""
 
 
 def round_trip(folder: Path, record: RunRecord) -> RunRecord:
@@ -50,16 +73,29 @@ def round_trip(folder: Path, record: RunRecord) -> RunRecord:
 
 def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
     assert round_trip(tmp_path, RECORD) == RECORD
+    assert RECORD.schema_version == SCHEMA_VERSION == 2
+
+
+def test_a_verdict_comes_back_as_it_was(tmp_path: Path) -> None:
+    record = a_throughput_record()
+    back = round_trip(tmp_path, record)
+    assert back == record
+    assert back.verdict is not None
+    assert (back.verdict["bound"], back.verdict["ceiling_low_fps"]) == ("shared", 80.0)
+    assert back.phases["compute_alone"]["fps"] == 110.0
 
 
 def test_a_record_of_defaults_comes_back_as_it_was(tmp_path: Path) -> None:
     """Options that are None, a plan without an end and everything that isn't known yet."""
-    plan = dataclasses.replace(PLAN, total_steps=None, notes=())
+    plan = a_plan(total_steps=None)
     record = RunRecord("run", "running", RunConfig(), plan, {})
     back = round_trip(tmp_path, record)
     assert back == record
     assert (back.config.gpus, back.config.learning_rate, back.plan.total_steps) == (None, None, None)
     assert (back.profile, back.summary, back.warnings, back.plan.notes) == ({}, {}, (), ())
+    found = (back.read_back, back.phases, back.steady, back.ledger, back.outliers, back.taint, back.verdict)
+    assert found == ({}, {}, {}, {}, {}, {}, None)
+    assert back.series is None
 
 
 def test_every_option_comes_back(tmp_path: Path) -> None:
@@ -70,7 +106,9 @@ def test_every_option_comes_back(tmp_path: Path) -> None:
         device="cpu",
         epochs=7,
         warmup=0,
+        precision=0.5,
         max_seconds=1e-3,
+        repeats=5,
         seed=2147418111,
         data="a folder",
         classes=12,
@@ -88,11 +126,16 @@ def test_every_option_comes_back(tmp_path: Path) -> None:
         prefetch=4,
         reader_prefetch=5,
         hw_decoder_load=1.0,
+        width_hint=4000,
+        height_hint=3000,
         results="elsewhere",
         run_name="named",
         telemetry_interval=0.1,
     )
-    assert all(value is not None for value in dataclasses.asdict(config).values())
+    # --scaling, which decides the devices, can't be given with --gpus.
+    assert [name for name, value in dataclasses.asdict(config).items() if value is None] == ["scaling"]
+    scaled = RunConfig(throughput_only=True, scaling="1,2,4")
+    assert round_trip(tmp_path, dataclasses.replace(RECORD, config=scaled)).config == scaled
     assert round_trip(tmp_path, dataclasses.replace(RECORD, config=config)).config == config
 
 
@@ -112,12 +155,107 @@ def test_a_record_is_plain_json(tmp_path: Path) -> None:
     values = json.loads(text)
     assert text.endswith("}\n")
     assert list(values) == [
-        *("run", "status", "config", "plan", "environment", "profile", "warnings", "summary", "schema_version"),
+        *("run", "status", "config", "plan", "environment", "profile", "warnings", "series", "read_back", "phases"),
+        *("steady", "ledger", "outliers", "taint", "verdict", "summary", "schema_version"),
     ]
-    assert (values["schema_version"], values["status"]) == (1, "finished")
+    assert (values["schema_version"], values["status"]) == (2, "finished")
     assert values["config"]["batch_size"] is None
     assert values["plan"]["data"]["augmentation"]["crop_area_min"] == 0.5
-    assert values["summary"]["top1"] == 0.9533
+    assert values["summary"]["top1"] == 0.95333
+    assert values["verdict"] is None
+
+
+def read(folder: Path, text: str) -> RunRecord:
+    (folder / "run.json").write_text(text, encoding="utf-8")
+    return read_record(folder / "run.json")
+
+
+def test_a_record_of_version_1_is_read(tmp_path: Path) -> None:
+    record = read(tmp_path, VERSION_1)
+    assert (record.schema_version, record.run, record.status) == (2, "v1", "finished")
+    assert (record.config.epochs, record.config.batch_size, record.config.learning_rate) == (1, 16, None)
+    assert (record.plan.global_batch, record.plan.total_steps, record.plan.notes) == (32, 46, ("one", "two"))
+    assert record.plan.data.augmentation.crop_area_min == 0.35
+    assert (record.warnings, record.environment["cores"]) == (("a warning",), 2)
+    assert record.summary == json.loads(VERSION_1)["summary"]
+
+
+def test_the_figures_of_version_1_are_its_summarys_and_no_others(tmp_path: Path) -> None:
+    record = read(tmp_path, VERSION_1)
+    assert record.phases == {
+        TRAIN: {
+            "fps": 564.3837001731544,
+            "images": 1376,
+            "window_seconds": 2.438057654,
+            "window_steps": 43,
+            "warmup_steps": 3,
+            "step_seconds_p50": 0.052627764,
+            "step_seconds_p95": 0.0809068543,
+            "data_wait_share": 0.0630447375794502,
+            "gpu_util_percent": None,
+            "cpu_util_percent": 99.61307910225074,
+        }
+    }
+    # Version 1 found out none of these.
+    assert (record.read_back, record.steady, record.ledger, record.outliers, record.taint) == ({}, {}, {}, {}, {})
+    assert (record.verdict, record.series) == (None, None)
+
+
+def test_a_run_of_version_1_that_was_cut_short_has_no_figures(tmp_path: Path) -> None:
+    record = read(tmp_path, json.dumps({**json.loads(VERSION_1), "status": "interrupted", "summary": {}}))
+    assert (record.status, record.phases, record.summary) == ("interrupted", {}, {})
+
+
+def test_a_record_of_version_1_that_is_written_again_is_one_of_version_2(tmp_path: Path) -> None:
+    record = read(tmp_path, VERSION_1)
+    assert round_trip(tmp_path, record) == record
+    assert json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))["schema_version"] == 2
+
+
+@pytest.mark.parametrize("version", [3, 0, 99, "2", None, 1.5])
+def test_a_record_of_a_version_that_is_not_known(tmp_path: Path, version: object) -> None:
+    with pytest.raises(UsageError) as caught:
+        read(tmp_path, json.dumps({**json.loads(VERSION_1), "schema_version": version}))
+    assert caught.value.message == f"run.json has schema version {version}, known are 1 to 2"
+    assert "version of this project that wrote it" in caught.value.cure
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        VERSION_1[: len(VERSION_1) // 2],
+        "[]",
+        "null",
+        "3",
+        "{}",
+        '{"schema_version": 2}',
+        '{"schema_version": 1}',
+        VERSION_1.replace('"window_steps": 43', '"steps": 43'),
+        VERSION_1.replace('"ranks": 2', '"rank": 2'),
+        VERSION_1.replace('"notes"', '"remarks"'),
+        VERSION_1.replace('"status"', '"state"'),
+    ],
+)
+def test_a_file_that_is_no_record(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read(tmp_path, text)
+    assert caught.value.message.startswith(f"{tmp_path}/run.json is no run's record: ")
+    assert "<run>.json" in caught.value.cure
+
+
+def test_bytes_that_are_no_text_are_no_record(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_bytes(b"\xff\xfe{")
+    with pytest.raises(UsageError, match="is no run's record"):
+        read_record(tmp_path / "run.json")
+
+
+def test_a_record_with_a_configuration_that_makes_no_sense(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"run\.json: unknown key 'epoch'"):
+        read(tmp_path, VERSION_1.replace('"epochs": 1, "warmup"', '"epoch": 1, "warmup"'))
+    with pytest.raises(UsageError, match="--prefetch is 0; it must be at least 1"):
+        read(tmp_path, VERSION_1.replace('"prefetch": 2,', '"prefetch": 0,'))
 
 
 def test_one_more_warning(tmp_path: Path) -> None:

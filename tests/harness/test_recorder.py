@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from harness.config import RunConfig
-from harness.device import Devices
 from harness.loop import GlobalStep
-from harness.plan import IMAGENET, make_plan
 from harness.record import RunFiles, RunRecord, read_record, write_record
 from harness.recorder import TableRecorder
 from harness.tables.files import TableWriter, read_table
 from harness.tables.schema import DEVICES, EPOCHS, STEPS
 from harness.telemetry.sampler import Sampler, WindowTelemetry
+from tests.harness.plans import a_config, a_plan
 
 SCRIPT = """
 import os, sys, time
@@ -31,18 +31,20 @@ from harness.recorder import open_recorder
 start = time.perf_counter()
 with open_recorder(RunFiles(Path(sys.argv[1]), "it"), True, 0.05, os.environ) as recorder:
     time.sleep(0.5)
-    step = GlobalStep(0, 64, time.perf_counter() - start, 0.4, 0.1, 2.5)
-    recorder.step(step, start, phase="train", step=1, learning_rate=0.1, warmup=False)
+    step = GlobalStep(
+        index=0, images=64, end_seconds=time.perf_counter() - start, step_seconds=0.4, data_wait_seconds=0.1,
+        compute_seconds=0.25, forward_seconds=0.05, backward_seconds=0.125, optimizer_seconds=0.075,
+        recording_seconds=0.03, other_seconds=0.02, slowest_rank=3, rank_skew_seconds=0.015, loss=2.5,
+    )
+    recorder.step(step, start, phase="train", block=2, step=1, learning_rate=0.1, warmup=None)
     recorder.epoch(epoch=1, top1=0.5)
 """
 
 
 def record_four_gpus(folder: Path, standin: dict[str, str], **environment: str) -> tuple[RunFiles, RunRecord]:
     files = RunFiles(folder, "it")
-    config = RunConfig(gpus=4)
-    write_record(
-        files.record, RunRecord("it", "running", config, make_plan(config, Devices("gpu", 4, "GPU"), IMAGENET, {}), {})
-    )
+    plan = a_plan(device="gpu", device_name="GPU", ranks=4)
+    write_record(files.record, RunRecord("it", "running", a_config(device="gpu", gpus=4), plan, {}))
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(folder)],
         env={**os.environ, "PYTHONPATH": os.getcwd(), **standin, **environment},  # noqa: PTH109
@@ -69,7 +71,13 @@ def test_a_step_row_joins_the_four_gpus_utilisation(
     assert step["jpeg_util_percent"] == 12.5  # 5, 10, 15 and 20 %
     assert pd.isna(step["sm_util_percent"])  # two of the devices have no GPM
     assert step["fps"] == 160.0
-    assert step["data_wait_seconds"] == 0.1
+    parts = ("data_wait", "compute", "recording", "other", "forward", "backward", "optimizer", "rank_skew")
+    assert [step[f"{part}_seconds"] for part in parts] == [0.1, 0.25, 0.03, 0.02, 0.05, 0.125, 0.075, 0.015]
+    assert (step["slowest_rank"], step["loss"], step["block"]) == (3, 2.5, 2)
+    assert (step["phase"], step["step"], step["learning_rate"]) == ("train", 1, 0.1)
+    # What only the whole run shows.
+    assert pd.isna(step["warmup"])
+    assert step["taint"] == ""
     devices = read_table(files.table("devices"), DEVICES)
     assert set(devices["device"]) == {"gpu0", "gpu1", "gpu2", "gpu3", "cpu"}
     # gpu0 is first in PCI order: NVML's device 1
@@ -116,6 +124,15 @@ def test_without_a_driver_the_run_goes_on_without_gpu_figures(tmp_path: Path, nv
     assert json.loads(files.record.read_text())["status"] == "running"
 
 
+def global_step(index: int, end_seconds: float, step_seconds: float) -> GlobalStep:
+    """A step that only waits for its batch, which a consumer without laps then takes no time for."""
+    return GlobalStep(
+        index=index, images=8, end_seconds=end_seconds, step_seconds=step_seconds, data_wait_seconds=step_seconds,
+        compute_seconds=0.0, forward_seconds=math.nan, backward_seconds=math.nan, optimizer_seconds=math.nan,
+        recording_seconds=0.0, other_seconds=0.0, slowest_rank=0, rank_skew_seconds=0.0, loss=1.0,
+    )  # fmt: skip
+
+
 class AskedSampler(Sampler):
     """Remembers the time it is asked about, and answers with it."""
 
@@ -132,9 +149,13 @@ def test_a_step_is_joined_with_the_telemetry_of_its_own_time(tmp_path: Path) -> 
     sampler = AskedSampler()
     with TableWriter(tmp_path / "s.csv", STEPS) as steps, TableWriter(tmp_path / "e.csv", EPOCHS) as epochs:
         recorder = TableRecorder(steps, epochs, sampler)
-        recorder.step(GlobalStep(0, 8, 2.0, 2.0, 0.5, 1.0), 10.0, phase="train", step=1)
-        recorder.step(GlobalStep(1, 8, 5.5, 3.5, 0.5, 1.0), 10.0, phase="train", step=2)
+        now = time.time() - time.perf_counter() + 10.0
+        recorder.step(global_step(0, 2.0, 2.0), 10.0, phase="train", step=1)
+        recorder.step(global_step(1, 5.5, 3.5), 10.0, phase="train", step=2)
     assert sampler.asked == [(10.0, 12.0), (12.0, 15.5)]
     table = read_table(tmp_path / "s.csv", STEPS)
     assert list(table["gpu_util_percent"]) == [10.0, 12.0]
     assert list(table["cpu_util_percent"]) == [12.0, 15.5]
+    # Its end, and the time between two ends, as a time of day.
+    assert list(table["time_unix_seconds"]) == pytest.approx([now + 2.0, now + 5.5], abs=1.0)
+    assert table["time_unix_seconds"].diff()[1] == pytest.approx(3.5, abs=2e-6)

@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ import pytest
 from PIL import Image
 
 from harness.tables.files import read_table
-from harness.tables.schema import DEVICES, EPOCHS, STEPS, SUMMARY
+from harness.tables.schema import DEVICES, EPOCHS, SCALING, STEPS, SUMMARY
 
 ROOT = Path(__file__).parents[2]
 TRAIN_IMAGES, VAL_IMAGES = 41, 13
@@ -73,7 +74,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("trained")
     return bench(
         folder, *SMALL, "--gpus", "2", "--data", str(data), "--epochs", "8", "--learning-rate", "0.05",
-        "--warmup-epochs", "1", "--telemetry-interval", "0.1",
+        "--warmup-epochs", "1", "--warmup", "3", "--telemetry-interval", "0.1",
     )  # fmt: skip
 
 
@@ -95,9 +96,18 @@ def test_its_steps_cover_every_epoch_and_rank(trained: Run) -> None:
     assert train["gpu_util_percent"].isna().all()
     assert train["cpu_util_percent"].notna().any()
     assert (steps["data_wait_seconds"] <= steps["step_seconds"]).all()
+    # training and evaluation in turn
+    assert list(train["block"]) == [block for block in range(1, 17, 2) for _ in range(6)]
+    assert set(train["slowest_rank"]) <= {0, 1}
+    parts_make_steps(steps)
     evaluation = steps[steps["phase"] == "evaluate"]
     assert list(evaluation["images"]) == [8, 5] * 8  # 13 images, padded on each rank and not counted
     assert evaluation["learning_rate"].isna().all()
+    assert list(evaluation["block"]) == [block for block in range(2, 18, 2) for _ in range(2)]
+    assert set(evaluation["warmup"]) == {0}
+    # An evaluation has no backward pass that could be told apart.
+    assert evaluation["backward_seconds"].isna().all()
+    assert train["backward_seconds"].notna().all()
 
 
 def test_its_accuracy_is_a_count_of_the_validation_images(trained: Run) -> None:
@@ -116,6 +126,9 @@ def test_its_summary_follows_from_its_tables(trained: Run) -> None:
     steps = trained.table("steps")
     measured = steps[(steps["phase"] == "train") & (steps["warmup"] == 0)]
     assert row["images"] == measured["images"].sum() == 45 * 8
+    assert row["warmup_steps"] == 3
+    assert row["window_end"] == "epochs"
+    assert row[["pipeline_fps", "compute_fps", "accelerator_util"]].isna().all()
     assert row["fps"] == pytest.approx(measured["images"].sum() / measured["step_seconds"].sum(), rel=1e-6)
     assert row["fps_per_device"] == pytest.approx(row["fps"] / 2, abs=0.001)
     assert row["top1"] == trained.table("epochs")["top1"].iloc[-1]
@@ -138,7 +151,7 @@ def test_its_mirrored_table_has_the_references_header(trained: Run) -> None:
 
 def test_its_record_says_what_it_was(trained: Run) -> None:
     record = json.loads((trained.folder / "it.json").read_text())
-    assert record["schema_version"] == 1
+    assert record["schema_version"] == 2
     assert record["status"] == "finished"
     assert record["config"]["learning_rate"] == 0.05
     assert record["plan"]["steps_per_epoch"] == 6
@@ -146,7 +159,49 @@ def test_its_record_says_what_it_was(trained: Run) -> None:
     assert record["profile"]["images"] == TRAIN_IMAGES
     assert record["profile"]["mean_width_pixels"] == 48
     assert record["environment"]["packages"]["paddlepaddle"]
+    settings_in_force(record, ranks=2)
+    assert list(record["phases"]) == ["train"]
+    assert record["verdict"] is None
+    assert record["steady"]["warmup_steps"] == 3
+    assert record["outliers"]["count"] == record["summary"]["outlier_steps"]
     assert record["summary"]["top1"] == trained.table("epochs")["top1"].iloc[-1]
+
+
+def settings_in_force(record: dict[str, Any], ranks: int) -> None:
+    """DALI and Paddle report what was planned; a CPU has neither a JPEG engine nor TF32."""
+    assert record["read_back"] == {
+        "threads": record["plan"]["decode_threads"], "prefetch": 2, "hw_decoder_load": None, "batch_size": 4,
+        "image_size": 32, "dtype": "float32", "parameters": "float32", "ranks": ranks, "cudnn_tf32": None,
+    }  # fmt: skip
+    assert record["plan"]["decode_threads"] >= 1
+
+
+def parts_make_steps(steps: pd.DataFrame) -> None:
+    parts = steps[["data_wait_seconds", "compute_seconds", "recording_seconds", "other_seconds"]]
+    assert (parts >= 0).all().all()
+    assert list(parts.sum(axis=1)) == pytest.approx(list(steps["step_seconds"]), abs=1e-8)
+    told = steps[["forward_seconds", "backward_seconds", "optimizer_seconds"]].dropna()
+    assert list(told.sum(axis=1)) == pytest.approx(list(steps.loc[told.index, "compute_seconds"]), abs=1e-8)
+
+
+def buckets_make_wall(ledger: dict[str, float]) -> None:
+    """Every second in one bucket, the rest not counted."""
+    buckets = [value for name, value in ledger.items() if name not in ("wall_seconds", "rest_seconds")]
+    assert len(buckets) == 9
+    assert sum(buckets) == pytest.approx(ledger["wall_seconds"], rel=0.005)
+    assert sum(buckets) + ledger["rest_seconds"] == pytest.approx(ledger["wall_seconds"], rel=1e-9)
+
+
+def test_its_time_is_accounted_for(trained: Run) -> None:
+    ledger = json.loads((trained.folder / "it.json").read_text())["ledger"]
+    buckets_make_wall(ledger)
+    steps = trained.table("steps")
+    window = steps[steps["warmup"] == 0]
+    assert ledger["evaluation_seconds"] == pytest.approx(window[window["phase"] == "evaluate"]["step_seconds"].sum())
+    # From the first measured step to the end of the last evaluation, what lies between them included.
+    begin = window["time_unix_seconds"].iloc[0] - window["step_seconds"].iloc[0]
+    assert ledger["wall_seconds"] == pytest.approx(window["time_unix_seconds"].iloc[-1] - begin, rel=1e-4)
+    assert ledger["wall_seconds"] > window["step_seconds"].sum()
 
 
 def test_its_device_table_holds_the_host(trained: Run) -> None:
@@ -183,27 +238,105 @@ def test_digits_are_learnt(tmp_path: Path) -> None:
     assert run.code == 0, run.err
     # 0.91 when this was written; chance is 0.1, and other CPUs round differently.
     assert run.table("epochs")["top1"].iloc[-1] > 0.8
-
-
-def test_throughput_only_measures_and_ends_by_itself(data: Path, tmp_path: Path) -> None:
-    run = bench(
-        tmp_path, *SMALL, "--gpus", "1", "--data", str(data), "--throughput-only", "--warmup", "2",
-        "--max-seconds", "1.5",
-    )  # fmt: skip
-    assert run.code == 0, run.err
+    # Without --warmup its end is looked for behind the first 3 steps; steps behind it are never warm-up again.
     steps = run.table("steps")
-    assert set(steps["phase"]) == {"train"}
+    warmup = list(steps[steps["phase"] == "train"]["warmup"])
+    found = int(sum(warmup))
+    assert 3 <= found <= len(warmup) // 2 + 3
+    assert warmup == [1] * found + [0] * (len(warmup) - found)
+    assert json.loads((tmp_path / "it.json").read_text())["steady"]["warmup_steps"] == found
+
+
+PHASES = {1: ("pipeline", "train", "compute"), 2: ("pipeline", "train", "compute", "compute_alone")}
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["one rank", "two ranks"])
+def throughput(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Run]:
+    """The number of ranks, and a throughput run on them."""
+    ranks: int = request.param
+    folder = tmp_path_factory.mktemp("throughput")
+    options = ("--data", str(data), "--throughput-only", "--warmup", "2", "--max-seconds", "6")
+    return ranks, bench(folder, *SMALL, "--gpus", str(ranks), *options, "--telemetry-interval", "0.1")
+
+
+def test_throughput_only_measures_every_phase_in_turn_and_ends_by_itself(throughput: tuple[int, Run]) -> None:
+    ranks, run = throughput
+    assert run.code == 0, run.err
+    assert run.err == ""
+    steps = run.table("steps")
+    assert set(steps["phase"]) == set(PHASES[ranks])
     assert steps["epoch"].isna().all()
-    assert list(steps["warmup"])[:3] == [1, 1, 0]
-    measured = steps[steps["warmup"] == 0]
-    # the window is over after 1.5 s, told at most an exchange later
-    assert measured["step_seconds"].sum() >= 1.5
     assert run.table("epochs").empty
-    row = read_table(tmp_path / "summary.csv", SUMMARY).iloc[0]
-    assert row["fps"] == pytest.approx(measured["images"].sum() / measured["step_seconds"].sum(), rel=1e-6)
+    # The warm-up is a block of training, then whole rounds.
+    blocks = steps.groupby("block")["phase"].agg(["first", "nunique"])
+    assert set(blocks["nunique"]) == {1}
+    order = list(blocks["first"])
+    assert order == ["train", *PHASES[ranks] * (len(order) // len(PHASES[ranks]))]
+    assert list(blocks.index) == list(range(1, len(order) + 1))
+    for phase in PHASES[ranks]:
+        made = steps[steps["phase"] == phase]
+        assert list(made["step"]) == list(range(1, len(made) + 1))
+    assert set(steps[steps["phase"] != "pipeline"]["images"]) == {4 * ranks}
+    parts_make_steps(steps)
+
+
+def test_its_steps_are_marked_once_it_is_over(throughput: tuple[int, Run]) -> None:
+    _, run = throughput
+    steps = run.table("steps")
+    assert steps["warmup"].notna().all()
+    assert set(steps["warmup"]) == {0, 1}
+    train = steps[steps["phase"] == "train"]
+    assert list(train["warmup"])[:3] == [1, 1, 0] or list(train["warmup"])[:4] == [1, 1, 1, 0]
+    # Behind --warmup 2 only the steps are out in which phases change: 3 of pipeline-only, with 2 batches ready.
+    # Compute-only may need more than one to let DALI fill its queue.
+    for block, rows in steps[steps["block"] > 1].groupby("block"):
+        settling = int(rows["warmup"].sum())
+        expected = {"pipeline": (3,), "train": (1,)}.get(rows["phase"].iloc[0], range(1, len(rows)))
+        assert settling in expected, block
+        assert list(rows["warmup"]) == [1] * settling + [0] * (len(rows) - settling), block
+
+
+def test_its_rates_can_be_computed_again_from_its_steps(throughput: tuple[int, Run]) -> None:
+    ranks, run = throughput
+    steps = run.table("steps")
+    record = json.loads((run.folder / "it.json").read_text())
+    assert set(record["phases"]) == set(PHASES[ranks])
+    for phase, figures in record["phases"].items():
+        measured = steps[(steps["phase"] == phase) & (steps["warmup"] == 0)]
+        assert figures["window_steps"] == len(measured)
+        assert figures["images"] == measured["images"].sum()
+        assert figures["fps"] == pytest.approx(measured["images"].sum() / measured["step_seconds"].sum(), rel=1e-6)
+    row = read_table(run.folder / "summary.csv", SUMMARY).iloc[0]
+    train = steps[(steps["phase"] == "train") & (steps["warmup"] == 0)]
+    assert row["images"] / row["window_seconds"] == pytest.approx(
+        train["images"].sum() / train["step_seconds"].sum(), rel=1e-6
+    )
+    assert row["fps"] == pytest.approx(row["images"] / row["window_seconds"], rel=1e-6)
+    assert row["pipeline_fps"] == pytest.approx(record["phases"]["pipeline"]["fps"], abs=1e-6)
+    assert row["compute_fps"] == pytest.approx(record["phases"]["compute"]["fps"], abs=1e-6)
+    assert row["accelerator_util"] == pytest.approx(row["fps"] / row["compute_fps"], abs=1e-4)
+    assert np.isnan(row["exposed_communication_share"]) == (ranks == 1)
     assert np.isnan(row["top1"])
-    assert row["epochs"] == 0
-    assert row["devices"] == 1
+    assert (row["epochs"], row["devices"]) == (0, ranks)
+    assert row["window_end"] == "max_seconds"  # 6 s are fewer than a precise window has
+
+
+def test_its_record_has_a_verdict_a_ledger_and_the_settings_in_force(throughput: tuple[int, Run]) -> None:
+    ranks, run = throughput
+    record = json.loads((run.folder / "it.json").read_text())
+    assert record["status"] == "finished"
+    assert record["verdict"]["bound"] in ("pipeline", "compute", "communication", "shared")
+    assert record["verdict"]["bound"] == record["summary"]["bound"]
+    assert record["verdict"]["ceiling_high_fps"] == min(
+        record["phases"][name]["fps"] for name in ("pipeline", "compute")
+    )
+    assert re.search(rf"^ +bound by +{record['verdict']['bound']}\b", run.out, re.MULTILINE)
+    settings_in_force(record, ranks=ranks)
+    ledger = record["ledger"]
+    buckets_make_wall(ledger)
+    assert (ledger["evaluation_seconds"], ledger["checkpoint_seconds"], ledger["compute_seconds"]) == (0.0, 0.0, 0.0)
+    # The other phases are no part of the training's window.
+    assert ledger["wall_seconds"] == pytest.approx(record["phases"]["train"]["window_seconds"], rel=0.005)
 
 
 def test_the_same_seed_gives_the_same_losses(data: Path, tmp_path: Path) -> None:
@@ -286,6 +419,8 @@ def test_a_stopped_run_leaves_whole_rows_and_no_process(
     steps_made = [int(step) for step in table[table["phase"] == "train"]["step"]]
     assert steps_made == list(range(1, len(steps_made) + 1))
     assert steps.read_bytes().endswith(b"\n")
+    # Only a run's conclusion knows where the warm-up ended.
+    assert table["warmup"].isna().all()
     assert json.loads((tmp_path / "it.json").read_text())["status"] == "interrupted"
     assert processes_of(tmp_path) == []
 
@@ -319,3 +454,41 @@ def processes_of(folder: Path) -> list[psutil.Process]:
         for process in psutil.process_iter(["cmdline"])
         if any(str(folder) in word for word in process.info["cmdline"] or [])
     ]
+
+
+def test_scaling_measures_the_same_job_on_more_ranks(data: Path, tmp_path: Path) -> None:
+    options = [option for option in SMALL if option not in ("--batch-size", "4")]
+    run = bench(
+        tmp_path, *options, "--data", str(data), "--throughput-only", "--scaling", "1,2", "--max-seconds", "3",
+        "--warmup", "2",
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    table = read_table(tmp_path / "it.scaling.csv", SCALING)
+    assert table["devices"].tolist() == [1, 2]
+    assert table["run"].tolist() == ["it.n1", "it.n2"]
+    assert table["efficiency"][0] == 1.0
+    first, second = (json.loads((tmp_path / f"it.n{ranks}.json").read_text()) for ranks in (1, 2))
+    assert table["efficiency"][1] == pytest.approx(second["summary"]["fps"] / first["summary"]["fps"] / 2, abs=1e-4)
+    for name in ("batch_size", "compute_threads", "decode_threads"):
+        assert first["plan"][name] == second["plan"][name]
+    summary = read_table(tmp_path / "summary.csv", SUMMARY)
+    assert summary["series"].tolist() == ["it", "it"]
+    series = json.loads((tmp_path / "it.json").read_text())
+    assert (series["kind"], series["status"], series["runs"]) == ("scaling", "finished", ["it.n1", "it.n2"])
+
+
+def test_repeats_are_compared_as_one(data: Path, tmp_path: Path) -> None:
+    run = bench(
+        tmp_path, *SMALL, "--gpus", "1", "--data", str(data), "--throughput-only", "--repeats", "2",
+        "--max-seconds", "3", "--warmup", "2",
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    series = json.loads((tmp_path / "it.json").read_text())
+    rates = [json.loads((tmp_path / f"it.r{k}.json").read_text())["summary"]["fps"] for k in (1, 2)]
+    assert series["fps"] == pytest.approx(np.sqrt(rates[0] * rates[1]))
+    compared = subprocess.run(
+        [sys.executable, str(ROOT / "run_bench.py"), "compare", "it", "it.r1", "--results", str(tmp_path)],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert compared.returncode == 0, compared.stderr
+    assert "A and B have runs in common" in compared.stdout

@@ -2,17 +2,20 @@ from __future__ import annotations
 
 import pytest
 
-from harness.tables.schema import DEVICES, EPOCHS, STEPS, SUMMARY, Table, mirror_table
+from harness.tables.schema import DEVICES, EPOCHS, SCALING, STEPS, SUMMARY, Table, mirror_table
+from tests.harness.plans import a_record, a_throughput_record
 
-TABLES = (STEPS, DEVICES, EPOCHS, SUMMARY, mirror_table("BI", 4))
-SCOPES = {"global", "per device", "rank 0's host", "run", "rank that waited longest"}
+TABLES = (STEPS, DEVICES, EPOCHS, SCALING, SUMMARY, mirror_table("BI", 4))
+SCOPES = {"global", "per device", "rank 0's host", "run", "rank that got its batch last"}
 
 
 def test_columns_of_the_steps_table() -> None:
     assert STEPS.header == [
-        *("phase", "epoch", "step", "images", "step_seconds", "fps", "data_wait_seconds", "loss", "learning_rate"),
+        *("phase", "block", "epoch", "step", "time_unix_seconds", "images", "step_seconds", "fps"),
+        *("data_wait_seconds", "compute_seconds", "forward_seconds", "backward_seconds", "optimizer_seconds"),
+        *("recording_seconds", "other_seconds", "slowest_rank", "rank_skew_seconds", "loss", "learning_rate"),
         *("gpu_util_percent", "gpu_util_min_percent", "gpu_util_max_percent", "cpu_util_percent"),
-        *("jpeg_util_percent", "sm_util_percent", "foreign_cpu_percent", "warmup"),
+        *("jpeg_util_percent", "sm_util_percent", "foreign_cpu_percent", "warmup", "taint"),
     ]
 
 
@@ -34,10 +37,25 @@ def test_columns_of_the_epochs_table() -> None:
 
 def test_columns_of_the_summary() -> None:
     assert SUMMARY.header == [
-        *("run", "model", "dataset", "crop_size", "device", "device_name", "devices", "batch_size", "fps"),
-        *("fps_per_device", "images", "window_seconds", "window_steps", "warmup_steps", "step_seconds_p50"),
-        *("step_seconds_p95", "data_wait_share", "top1", "top5", "epochs", "gpu_util_percent", "cpu_util_percent"),
+        *("run", "series", "model", "dataset", "crop_size", "device", "device_name", "devices", "batch_size", "fps"),
+        *("fps_low", "fps_high", "fps_per_device", "steady", "window_end", "tainted", "bound", "pipeline_fps"),
+        *("compute_fps", "accelerator_util", "exposed_communication_share", "images", "window_seconds"),
+        *("window_steps", "warmup_steps", "step_seconds_p50", "step_seconds_p95", "step_seconds_p99"),
+        *("outlier_steps", "tainted_steps", "data_wait_share", "top1", "top5", "epochs", "gpu_util_percent"),
+        *("cpu_util_percent", "model_flops_util", "images_per_joule"),
     ]
+
+
+def test_columns_of_the_scaling_table() -> None:
+    assert SCALING.header == [
+        *("devices", "run", "fps", "fps_low", "fps_high", "efficiency", "flag", "bound", "exposed_communication_share"),
+        *("slowest_rank", "rank_skew_share"),
+    ]
+
+
+def test_the_records_that_tests_share_have_the_columns_of_the_summary() -> None:
+    for record in (a_record(), a_throughput_record()):
+        assert set(record.summary) == set(SUMMARY.header)
 
 
 def test_the_mirrored_table_has_the_header_of_the_reference() -> None:
@@ -69,6 +87,8 @@ def test_every_column_is_of_a_kind_that_can_be_written_and_says_its_scope(table:
         ("_celsius", "°C"),
         ("_mhz", "MHz"),
         ("_joules", "J"),
+        ("_fps", "images/s"),
+        ("_share", "fraction"),
     ],
 )
 def test_a_unit_in_the_name_is_the_unit_declared(ending: str, unit: str) -> None:

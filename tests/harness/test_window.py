@@ -2,58 +2,203 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 
-from harness.analysis.window import final_accuracy, measure_window
+from harness.analysis.window import PhaseFigures, final_accuracy, mark_window, measure_phase, measured_steps
 from harness.errors import TrainingError
 from harness.tables.files import TableWriter, read_table
-from harness.tables.schema import EPOCHS, STEPS
+from harness.tables.schema import COMPUTE, EPOCHS, EVALUATE, PIPELINE, STEPS, TRAIN
+
+USUAL = {"phase": TRAIN, "data_wait_seconds": 0.0, "slowest_rank": 0, "rank_skew_seconds": 0.0, "warmup": None}
 
 
-def steps_file(path: Path, rows: list[dict[str, object]]) -> Path:
-    with TableWriter(path, STEPS) as writer:
+def steps_table(path: Path, rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows as a run writes them: whether one belongs to the warm-up is unknown unless said."""
+    file = path / "steps.csv"
+    file.unlink(missing_ok=True)
+    with TableWriter(file, STEPS) as writer:
         for number, row in enumerate(rows, 1):
-            writer.write({"phase": "train", "step": number, "data_wait_seconds": 0.0, "warmup": False, **row})
-    return path
+            writer.write({"step": number, **USUAL, **row})
+    return read_table(file, STEPS)
+
+
+def measured(path: Path, rows: list[dict[str, Any]], given_warmup: int = 0, phase: str = TRAIN) -> PhaseFigures:
+    return measure_phase(mark_window(steps_table(path, rows), given_warmup=given_warmup)[0], phase)
 
 
 def test_fps_is_the_windows_images_over_its_seconds(tmp_path: Path) -> None:
-    path = steps_file(
-        tmp_path / "steps.csv",
-        [
-            {"images": 64, "step_seconds": 9.0, "warmup": True},
-            {"images": 64, "step_seconds": 7.0, "warmup": True},
-            {"images": 64, "step_seconds": 0.5, "data_wait_seconds": 0.1, "gpu_util_percent": 40.0},
-            {"images": 64, "step_seconds": 1.5, "data_wait_seconds": 0.3, "gpu_util_percent": 80.0},
-            {"images": 50, "step_seconds": 9.0, "phase": "evaluate"},
-            {"images": 32, "step_seconds": 1.0, "gpu_util_percent": None},
-        ],
-    )
-    window = measure_window(read_table(path, STEPS))
+    rows: list[dict[str, Any]] = [
+        {"images": 64, "step_seconds": 9.0},
+        {"images": 64, "step_seconds": 7.0},
+        {"images": 64, "step_seconds": 0.5, "data_wait_seconds": 0.1, "gpu_util_percent": 40.0},
+        {"images": 64, "step_seconds": 1.5, "data_wait_seconds": 0.3, "gpu_util_percent": 80.0},
+        {"images": 50, "step_seconds": 9.0, "phase": EVALUATE},
+        {"images": 32, "step_seconds": 1.0, "gpu_util_percent": None},
+    ]
+    window = measured(tmp_path, rows, given_warmup=2)
     assert window.images == 160
     assert window.window_seconds == 3.0
     assert window.fps == 160 / 3.0  # neither the mean of the steps' rates (85.3) nor with the warm-up
     assert (window.window_steps, window.warmup_steps) == (3, 2)
     assert window.step_seconds_p50 == 1.0
-    assert window.step_seconds_p95 is None
+    assert window.step_seconds_sd == 0.5
     assert window.data_wait_share == pytest.approx(0.4 / 3.0)
     assert window.gpu_util_percent == pytest.approx((40 * 0.5 + 80 * 1.5) / 2.0)
     assert window.cpu_util_percent is None
 
 
-def test_percentiles_of_enough_steps(tmp_path: Path) -> None:
-    path = steps_file(tmp_path / "steps.csv", [{"images": 1, "step_seconds": k / 10} for k in range(1, 22)])
-    window = measure_window(read_table(path, STEPS))
-    assert window.step_seconds_p50 == pytest.approx(1.1)
-    assert window.step_seconds_p95 == pytest.approx(2.0)
+@pytest.mark.parametrize(
+    ("steps", "p50", "p95", "p99"),
+    [
+        (19, 1.0, None, None),
+        (20, 1.05, 1.905, None),
+        (21, 1.1, 2.0, None),
+        (99, 5.0, 9.41, None),
+        (100, 5.05, 9.505, 9.901),
+        (101, 5.1, 9.6, 10.0),
+    ],
+)
+def test_percentiles_of_enough_steps(
+    tmp_path: Path, steps: int, p50: float, p95: float | None, p99: float | None
+) -> None:
+    window = measured(tmp_path, [{"images": 1, "step_seconds": k / 10} for k in range(1, steps + 1)])
+    assert window.step_seconds_p50 == pytest.approx(p50)
+    assert window.step_seconds_p95 == (None if p95 is None else pytest.approx(p95))
+    assert window.step_seconds_p99 == (None if p99 is None else pytest.approx(p99))
+
+
+def test_fewer_than_ten_steps_have_no_interval(tmp_path: Path) -> None:
+    window = measured(tmp_path, [{"images": 8, "step_seconds": 0.5 + k % 3 / 10} for k in range(9)])
+    assert window.window_steps == 9
+    unknown = (window.fps_low, window.fps_high, window.relative_standard_error, window.degrees_of_freedom)
+    assert unknown == (None, None, None, None)
+    assert window.autocorrelation is None
+    assert window.fps == pytest.approx(8 * 9 / (3 * 1.8))
+
+
+def test_ten_steps_have_an_interval_around_their_rate(tmp_path: Path) -> None:
+    window = measured(tmp_path, [{"images": 8, "step_seconds": 0.5 + k % 2 / 100} for k in range(10)])
+    assert window.fps == pytest.approx(8 / 0.505)
+    assert window.fps_low is not None
+    assert window.fps_high is not None
+    assert 0.9 * window.fps < window.fps_low < window.fps < window.fps_high < 1.1 * window.fps
+    # It is symmetric in the step time, of which a rate is the inverse.
+    assert window.fps / window.fps_low - 1 == pytest.approx(1 - window.fps / window.fps_high)
+
+
+def test_steps_that_are_all_alike_have_an_interval_of_no_width(tmp_path: Path) -> None:
+    window = measured(tmp_path, [{"images": 8, "step_seconds": 0.25}] * 12)
+    assert (window.fps_low, window.fps, window.fps_high) == (32.0, 32.0, 32.0)
+    assert (window.relative_standard_error, window.degrees_of_freedom, window.step_seconds_sd) == (0.0, 11.0, 0.0)
+
+
+def test_one_step_has_a_rate_and_no_deviation(tmp_path: Path) -> None:
+    window = measured(tmp_path, [{"images": 8, "step_seconds": 0.25}])
+    assert (window.fps, window.window_steps, window.step_seconds_sd) == (32.0, 1, None)
+
+
+def test_the_slowest_rank_is_the_one_that_was_slowest_most_often(tmp_path: Path) -> None:
+    rows = [{"images": 8, "step_seconds": 1.0, "slowest_rank": rank, "rank_skew_seconds": skew}
+            for rank, skew in ((0, 0.1), (3, 0.2), (1, 0.0), (3, 0.3))]  # fmt: skip
+    window = measured(tmp_path, rows)
+    assert window.slowest_rank == 3
+    # rank 3 was slowest by 0.5 s in all, and 0.1 s behind others
+    assert window.rank_skew_share == pytest.approx(0.4 / 4)
+
+
+def block(number: int, phase: str, seconds: float, count: int, settling: int = 0) -> list[dict[str, Any]]:
+    """A block of count steps behind some that settle and take 5 s each."""
+    usual = {"block": number, "phase": phase, "images": 32}
+    return [{**usual, "step_seconds": 5.0, "warmup": True}] * settling + [{**usual, "step_seconds": seconds}] * count
+
+
+def phases_in_turn(warm_steps: int, rounds: int) -> list[dict[str, Any]]:
+    """Training at 80 images/s for a block, then rounds of pipeline-only at 320, training, and compute-only at 160."""
+    rows = block(1, TRAIN, 0.4, warm_steps)
+    for number in range(2, 2 + 3 * rounds, 3):
+        rows += block(number, PIPELINE, 0.1, 5, settling=3)
+        rows += block(number + 1, TRAIN, 0.4, 8, settling=1)
+        rows += block(number + 2, COMPUTE, 0.2, 6, settling=1)
+    return rows
+
+
+def test_every_phase_is_measured_for_itself_without_its_settling_steps(tmp_path: Path) -> None:
+    marked, state = mark_window(steps_table(tmp_path, phases_in_turn(4, 3)), given_warmup=2)
+    assert state.steady is True
+    found = {phase: measure_phase(marked, phase) for phase in (PIPELINE, TRAIN, COMPUTE)}
+    assert {phase: figures.fps for phase, figures in found.items()} == pytest.approx(
+        {PIPELINE: 320.0, TRAIN: 80.0, COMPUTE: 160.0}
+    )
+    assert {phase: figures.window_steps for phase, figures in found.items()} == {PIPELINE: 15, TRAIN: 26, COMPUTE: 18}
+    assert {phase: figures.warmup_steps for phase, figures in found.items()} == {PIPELINE: 9, TRAIN: 5, COMPUTE: 3}
+    assert found[TRAIN].window_seconds == pytest.approx(26 * 0.4)
+
+
+def test_every_row_is_marked(tmp_path: Path) -> None:
+    table = steps_table(tmp_path, phases_in_turn(4, 2))
+    assert table["warmup"].isna().sum() == 4 + 2 * 19
+    marked, _ = mark_window(table, given_warmup=4)
+    assert set(marked["warmup"]) == {0, 1}
+    assert marked["warmup"].sum() == 4 + 2 * 5
+    assert list(marked.columns) == STEPS.header
+    # The table that was given is as it was.
+    assert table["warmup"].isna().sum() == 42
+
+
+def test_the_other_phases_windows_begin_with_trainings(tmp_path: Path) -> None:
+    """A warm-up that ends in the second round: what was measured before it doesn't count."""
+    marked, state = mark_window(steps_table(tmp_path, phases_in_turn(4, 3)), given_warmup=14)
+    assert state.warmup_steps == 14  # 4, then 8 of the first round's, and 2 of the second's
+    training = marked[marked["phase"] == TRAIN]
+    assert list(training["warmup"]) == [1] * 4 + [1] * 9 + [1] * 3 + [0] * 6 + [1] + [0] * 8
+    assert sorted(set(measured_steps(marked, TRAIN)["block"])) == [6, 9]
+    # Pipeline-only precedes training in its round, compute-only follows it.
+    assert list(measured_steps(marked, PIPELINE)["block"]) == [8] * 5
+    assert list(measured_steps(marked, COMPUTE)["block"]) == [7] * 6 + [10] * 6
+    assert measure_phase(marked, PIPELINE).warmup_steps == 3 + 2 * 8
+
+
+def test_a_phase_with_nothing_behind_the_warm_up_keeps_its_last_block(tmp_path: Path) -> None:
+    marked, _ = mark_window(steps_table(tmp_path, phases_in_turn(4, 3)), given_warmup=22)
+    assert list(measured_steps(marked, TRAIN)["block"]) == [9] * 6
+    assert list(measured_steps(marked, PIPELINE)["block"]) == [8] * 5
+    assert list(measured_steps(marked, COMPUTE)["block"]) == [10] * 6
+
+
+def test_the_end_of_the_warm_up_is_found_in_the_step_times(tmp_path: Path) -> None:
+    rows = [{"images": 32, "step_seconds": 1.0 if k < 12 else 0.4} for k in range(60)]
+    marked, state = mark_window(steps_table(tmp_path, rows))
+    assert (state.warmup_steps, state.steady) == (12, True)
+    assert measure_phase(marked).fps == pytest.approx(80.0)
+    marked, state = mark_window(steps_table(tmp_path, rows), least_warmup=20)
+    assert (state.warmup_steps, state.steady) == (20, True)
+    assert measure_phase(marked).window_steps == 40
 
 
 def test_a_run_that_never_left_its_warm_up_has_no_figure(tmp_path: Path) -> None:
-    path = steps_file(tmp_path / "steps.csv", [{"images": 64, "step_seconds": 1.0, "warmup": True}] * 3)
-    with pytest.raises(TrainingError, match="after 3 warm-up steps, before any was measured"):
-        measure_window(read_table(path, STEPS))
+    with pytest.raises(TrainingError, match="after 3 steps of phase train, before any was measured") as caught:
+        measured(tmp_path, [{"images": 64, "step_seconds": 1.0}] * 3, given_warmup=3)
+    assert "--max-seconds" in caught.value.cure
+    assert "--warmup" in caught.value.cure
+
+
+def test_a_phase_that_only_settled_has_no_figure(tmp_path: Path) -> None:
+    rows = [{"images": 64, "step_seconds": 1.0, "phase": COMPUTE, "warmup": True}] * 2
+    with pytest.raises(TrainingError, match="after 2 steps of phase compute"):
+        measured(tmp_path, rows, phase=COMPUTE)
+
+
+def test_an_interval_that_reaches_a_step_time_of_0_has_no_upper_end(tmp_path: Path) -> None:
+    # one step of 1000 s among short ones: the mean step time of 100 s may as well be 0
+    window = measured(tmp_path, [{"images": 8, "step_seconds": 1000.0 if k == 5 else 1e-3} for k in range(10)])
+    assert window.fps_low is not None
+    assert window.fps_low < window.fps == pytest.approx(80 / math.fsum([1000.0, 9e-3]))
+    assert window.fps_high is None
 
 
 def test_the_final_accuracy_is_the_last_epochs(tmp_path: Path) -> None:

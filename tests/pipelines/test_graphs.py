@@ -15,7 +15,7 @@ from nvidia.dali.pipeline import Pipeline
 from PIL import Image
 
 from pipelines.augmentation import Augmentation
-from pipelines.graphs import PipelineSettings, evaluation_graph, training_graph
+from pipelines.graphs import PipelineSettings, evaluation_graph, read_back, training_graph
 from pipelines.lists import ImageList
 from tests.pipelines.serialised import Graph, Operator, read_graph
 
@@ -528,3 +528,12 @@ def test_the_limits_of_the_decoder_load_are_allowed(load: float) -> None:
 
 def test_the_cpu_decoder_gets_no_gpu_options() -> None:
     assert PipelineSettings(1, 1, hw_decoder_load=0.9, width_hint=640).decoder() == {"device": "cpu"}
+
+
+def test_settings_are_read_back_from_the_graph_and_not_from_the_request() -> None:
+    graph = training_graph(FOUR, 1, 3, CUSTOM, GPU)
+    graph.serialize()  # what defines the operators; it can't be built here
+    assert read_back(graph) == {"threads": 3, "prefetch": 4, "hw_decoder_load": pytest.approx(0.9)}
+    graph = training_graph(FOUR, 1, 3, CUSTOM, dataclasses.replace(CPU, threads=5, prefetch=1))
+    graph.serialize()
+    assert read_back(graph) == {"threads": 5, "prefetch": 1, "hw_decoder_load": None}

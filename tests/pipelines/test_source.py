@@ -294,6 +294,14 @@ def test_cached_images_stay_as_dali_made_them(tmp_path: Path) -> None:
     assert read == direct * 3
 
 
+def test_what_the_first_batch_was_like_is_read_back(tmp_path: Path) -> None:
+    source = training_source(write_noise(tmp_path, 4), 3, threads=2)
+    reported = {"threads": 2, "prefetch": 2, "hw_decoder_load": None}
+    assert source.settings() == reported
+    next(source)
+    assert source.settings() == {**reported, "batch_size": 3, "image_size": 16, "dtype": "float32"}
+
+
 def test_sources_can_be_looped_over(tmp_path: Path) -> None:
     sources: list[Source] = [training_source(write_noise(tmp_path, 4), 2), CachedSource(Counting(), 2)]
     for source in sources:

@@ -1,0 +1,70 @@
+"""What must hold of a run's figures whatever was measured; a figure that breaks it is the harness's error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import pandas as pd
+
+from harness.analysis.ledger import LARGEST_REST, Ledger
+from harness.analysis.window import PhaseFigures
+from harness.errors import InvariantError
+from harness.plan import RunPlan
+from harness.tables.schema import TRAIN
+
+# Of figures that are written with 6 to 9 decimals.
+TOLERANCE = 1e-4
+
+
+def check_run(
+    steps: pd.DataFrame,
+    phases: Mapping[str, PhaseFigures],
+    ledger: Ledger,
+    plan: RunPlan,
+) -> None:
+    """Raise InvariantError, which names every contradiction, unless the run's figures agree with one another."""
+    broken = [
+        *_steps(steps, plan),
+        *(line for name, figures in phases.items() for line in _phase(name, figures)),
+        *_ledger(ledger),
+    ]
+    if broken:
+        raise InvariantError(
+            "the run's figures contradict one another: " + "; ".join(broken),
+            "This is an error in the harness: no row was written. Please report it with the run's files.",
+        )
+
+
+def _steps(steps: pd.DataFrame, plan: RunPlan) -> Iterator[str]:
+    parts = steps[["data_wait_seconds", "compute_seconds", "recording_seconds", "other_seconds"]]
+    if (parts < -TOLERANCE).any().any():
+        yield "a part of a step is negative"
+    off = (parts.sum(axis=1) - steps["step_seconds"]).abs() > TOLERANCE
+    if off.any():
+        yield f"the parts of {int(off.sum())} steps don't make their step_seconds, first in row {int(off.idxmax()) + 1}"
+    if (steps["data_wait_seconds"] > steps["step_seconds"] + TOLERANCE).any():
+        yield "a step waited longer for data than it lasted"
+    trained = steps[steps["phase"] == TRAIN]
+    if (trained["images"] != plan.global_batch).any():
+        yield f"training steps of {sorted(set(trained['images']))} images, {plan.global_batch} were planned"
+
+
+def _phase(name: str, figures: PhaseFigures) -> Iterator[str]:
+    percentiles = [figures.step_seconds_p50, figures.step_seconds_p95, figures.step_seconds_p99]
+    known = [value for value in percentiles if value is not None]
+    if known != sorted(known):
+        yield f"{name}: percentiles {known} fall"
+    if not math.isclose(figures.fps * figures.window_seconds, figures.images, rel_tol=TOLERANCE):
+        yield f"{name}: {figures.fps:.6f} images/s over {figures.window_seconds:.6f} s aren't {figures.images} images"
+    if not 0.0 <= figures.data_wait_share <= 1.0 + TOLERANCE:
+        yield f"{name}: {figures.data_wait_share:.2%} of the window waits for data"
+    if figures.fps_low is not None and figures.fps_low > figures.fps:
+        yield f"{name}: the interval from {figures.fps_low:.3f} doesn't hold {figures.fps:.3f} images/s"
+    if figures.fps_high is not None and figures.fps_high < figures.fps:
+        yield f"{name}: the interval to {figures.fps_high:.3f} doesn't hold {figures.fps:.3f} images/s"
+
+
+def _ledger(ledger: Ledger) -> Iterator[str]:
+    if abs(ledger.rest_seconds) > LARGEST_REST * ledger.wall_seconds:
+        yield f"{ledger.rest_seconds:.3f} s of the window's {ledger.wall_seconds:.3f} s lie in no bucket, or in two"

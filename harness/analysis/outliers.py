@@ -1,0 +1,63 @@
+"""Steps that took far longer than the usual one, and what made them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from harness.analysis.steady import NORMAL_MAD
+
+# A step is an outlier beyond this many deviations from the median, and this share of it.
+FAR_DEVIATIONS, FAR_SHARE = 5.0, 0.1
+CAUSES = {
+    "data_wait_seconds": "data wait",
+    "recording_seconds": "recording",
+    "other_seconds": "between steps",
+    "forward_seconds": "forward pass",
+    "backward_seconds": "backward pass",
+    "optimizer_seconds": "optimizer",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outliers:
+    """count steps took excess_seconds more than the median step together, excess_share of the window.
+
+    period_steps is the usual distance from one to the next (None for fewer than three). causes counts them by the part
+    of the step that made up at least half of the excess, or by the taint of a step without such a part.
+    """
+
+    count: int
+    excess_seconds: float
+    excess_share: float
+    period_steps: float | None
+    causes: dict[str, int] = field(default_factory=dict)
+
+
+def find_outliers(window: pd.DataFrame) -> Outliers:
+    """The outliers of a phase's measured steps (rows of the steps table, tainted or not, at least one)."""
+    times = window["step_seconds"]
+    median = float(times.median())
+    deviation = NORMAL_MAD * float((times - median).abs().median())
+    far = times > median + max(FAR_DEVIATIONS * deviation, FAR_SHARE * median)
+    excess = (times - median)[far]
+    parts = window[list(CAUSES)]
+    more = (parts - parts.median())[far]
+    causes: dict[str, int] = {}
+    for row, taint in zip(more.index, window.loc[far, "taint"], strict=True):
+        made = [name for name, column in zip(CAUSES.values(), CAUSES, strict=True)
+                if more.loc[row, column] >= excess[row] / 2]  # fmt: skip
+        known = "" if pd.isna(taint) or taint == "none" else str(taint)
+        cause = " with ".join(filter(None, [made[0] if made else "", known])) or "unknown"
+        causes[cause] = causes.get(cause, 0) + 1
+    positions = np.flatnonzero(far.to_numpy())
+    return Outliers(
+        count=len(excess),
+        excess_seconds=math.fsum(excess),
+        excess_share=math.fsum(excess) / math.fsum(times),
+        period_steps=float(np.median(np.diff(positions))) if len(positions) >= 3 else None,
+        causes=causes,
+    )

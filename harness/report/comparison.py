@@ -1,0 +1,223 @@
+"""Two measurements side by side, whether noise explains what lies between them, and what else differs."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from rich import box
+from rich.table import Table as RichTable
+
+from harness.analysis.compare import Difference
+from harness.analysis.differing import REFERENCE_JOB, Differing, Job, differences, job_of
+from harness.record import RunRecord
+from harness.report.console import Console
+from harness.report.findings import with_interval
+from harness.report.text import plain_text
+from harness.saved import Saved
+from harness.tables.schema import TRAIN
+
+
+def show_comparison(console: Console, a: Saved, b: Saved, difference: Difference) -> None:
+    """Everything there is to say of two measurements: figures, warnings, the result, and what differs."""
+    rich = console.rich
+    rich.print(_side_by_side(a, b))
+    unlike = job_of_saved(a).unlike(job_of_saved(b))
+    if unlike:
+        rich.print(plain_text(f"NOT THE SAME JOB: {', '.join(unlike)}"))
+    for warning in warnings(a, b):
+        console.notice(warning)
+    rich.print(plain_text(change_line(difference)))
+    rich.print(plain_text(f"  from: {difference.how}"))
+    if not a.records or not b.records:
+        rich.print(plain_text("  Of the reference's settings and machine nothing else is known."))
+        return
+    for letter, saved in (("A", a), ("B", b)):
+        among = _differing_within(saved)
+        if among:
+            rich.print(plain_text(f"  The runs of {letter} differ among themselves: {', '.join(among)}"))
+    found = differences(a.records[0], b.records[0])
+    if found:
+        rich.print(_what_differs(found))
+    else:
+        rich.print(plain_text("  No setting differs, nor anything recorded of files and machine."))
+
+
+def change_line(difference: Difference) -> str:
+    """The result in one line; low and high are its 95 % interval's."""
+    change, low, high, p_value = difference.change, difference.low, difference.high, difference.p_value
+    if low is None or high is None or p_value is None:
+        return f"B/A {_signed(change)} %, which may be noise or not: {difference.how}"
+    if difference.verdict == "equal":
+        return (
+            f"no difference that the noise allows to see: B/A {_signed(change)} % ({_signed(low)} to"
+            f" {_signed(high)} %), {_p(p_value)}"
+        )
+    near, far = (low, high) if difference.verdict == "faster" else (-high, -low)
+    return (
+        f"B is {100 * abs(change):.1f} % {difference.verdict} than A (95 % interval {100 * near:.1f} to"
+        f" {100 * far:.1f} % {difference.verdict}, {_p(p_value)})"
+    )
+
+
+def warnings(a: Saved, b: Saved) -> list[str]:
+    """What makes a side's figures doubtful, each with its cure."""
+    lines = []
+    shared = [record.run for record in a.records if record in b.records]
+    if shared:
+        lines.append(f"A and B have runs in common, which can't differ: {', '.join(shared)}")
+    for letter, saved in (("A", a), ("B", b)):
+        for caveat in CAVEATS:
+            hit = [record for record in saved.records if caveat.applies(record)]
+            if hit:
+                whose = letter if len(saved.records) == 1 else f"{letter} ({', '.join(record.run for record in hit)})"
+                reasons = sorted(set(chain.from_iterable(map(_taints, hit))))
+                lines.append(f"{whose}: {caveat.text.format(taints=', '.join(reasons))}")
+    return lines
+
+
+@dataclass(frozen=True, slots=True)
+class Caveat:
+    """Something about a run that makes its figure doubtful, and what cures it."""
+
+    applies: Callable[[RunRecord], bool]
+    text: str
+
+
+def _known(record: RunRecord) -> bool:
+    """Whether the run's version looked at intervals, steady state and disturbances at all."""
+    return "relative_standard_error" in record.phases[TRAIN]
+
+
+def _taints(record: RunRecord) -> list[str]:
+    tainted = record.summary.get("tainted")
+    return str(tainted).split("|") if tainted not in (None, "none") else []
+
+
+def _too_short(record: RunRecord) -> bool:
+    return record.phases[TRAIN].get("relative_standard_error") is None or record.summary.get("steady") is None
+
+
+CAVEATS = (
+    Caveat(
+        lambda record: not _known(record),
+        "written by an earlier version, which knew no interval, steady state or disturbance; run it again",
+    ),
+    Caveat(lambda record: bool(_taints(record)), "disturbed by {taints}; run it again on a machine left alone"),
+    Caveat(
+        lambda record: record.summary.get("steady") is False,
+        "no steady state, so the rate depends on when the run ended; try a longer --warmup or --max-seconds",
+    ),
+    Caveat(
+        lambda record: _known(record) and _too_short(record),
+        "too few steps for an interval or a steady state; run longer, with --max-seconds or --epochs",
+    ),
+    Caveat(
+        lambda record: (
+            record.summary.get("window_end") == "max_seconds"
+            and record.summary.get("steady") is True
+            and not _too_short(record)
+        ),
+        "ended by --max-seconds before it was as precise as --precision asked, or long enough to tell; raise that",
+    ),
+)
+
+
+def _side_by_side(a: Saved, b: Saved) -> RichTable:
+    table = RichTable(title="comparison", box=box.SIMPLE_HEAD, title_justify="left")
+    for title in ("", "A", "B"):
+        table.add_column(title, overflow="fold")
+    for (label, left), (_, right) in zip(_facts(a), _facts(b), strict=True):
+        table.add_row(*map(plain_text, (label, left, right)))
+    return table
+
+
+def _facts(saved: Saved) -> list[tuple[str, str]]:
+    """One side as labels and values, each with its scope; - is not known or not measured."""
+    fps, job = saved.side.mean_fps, job_of_saved(saved)
+    if saved.reference is not None:
+        throughput, top1, bound = with_interval({"fps": fps}), saved.reference.cells[3], ""
+        runs, hardware = "the published row", "BI-V100"
+    else:
+        low, high = saved.side.spread_interval or (None, None)
+        figures = (
+            saved.records[0].phases[TRAIN]
+            if len(saved.records) == 1
+            else {"fps": fps, "fps_low": low, "fps_high": high}
+        )
+        throughput = with_interval(figures)
+        summaries = [record.summary for record in saved.records]
+        top1 = _mean_accuracy([summary.get("top1") for summary in summaries])
+        bound = "|".join(sorted({str(summary["bound"]) for summary in summaries if summary.get("bound")}))
+        count = len(saved.records)
+        runs = "1; interval of its window" if count == 1 else f"{count}; geometric mean, interval of their spread"
+        hardware = "|".join(sorted({_hardware(record) for record in saved.records}))
+    return [
+        ("name", saved.name),
+        ("runs", runs),
+        ("throughput", f"{throughput}, all devices"),
+        ("per device", f"{fps / job.devices:.1f} images/s"),
+        ("devices", f"{job.devices} x {hardware}" if job.device == "gpu" else f"{job.devices} ranks on {hardware}"),
+        ("top-1", top1 or "-"),
+        ("bound by", bound or "-"),
+    ]
+
+
+def _hardware(record: RunRecord) -> str:
+    return str(record.summary.get("device_name") or record.plan.device_name)
+
+
+def job_of_saved(saved: Saved) -> Job:
+    """What a side's runs did; of a series, the first one's."""
+    return job_of(saved.records[0]) if saved.records else REFERENCE_JOB
+
+
+def _mean_accuracy(values: list[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return ""
+    return f"{known[0]:.4f}" if len(known) == 1 else f"{statistics.fmean(known):.4f}, mean"
+
+
+def _differing_within(saved: Saved) -> list[str]:
+    """The names of what differs between a series' first run and its others."""
+    first, *others = saved.records
+    return sorted({found.name for other in others for found in differences(first, other)})
+
+
+def _what_differs(found: list[Differing]) -> RichTable:
+    table = RichTable(title="what differs", box=box.SIMPLE_HEAD, title_justify="left")
+    for title in ("", "", "A", "B"):
+        # Of a long value the end may be all that differs.
+        table.add_column(title, overflow="fold")
+    for where, group in _grouped(found):
+        for number, one in enumerate(group):
+            table.add_row(*map(plain_text, ("" if number else where, one.name, *_values(one))))
+    return table
+
+
+def _grouped(found: list[Differing]) -> list[tuple[str, list[Differing]]]:
+    return [(where, [one for one in found if one.where == where]) for where in dict.fromkeys(x.where for x in found)]
+
+
+def _values(one: Differing) -> tuple[str, str]:
+    """Both values, with as many digits as it takes to tell them apart."""
+    short, long = ((show(one.a), show(one.b)) for show in (_short, str))
+    return short if short[0] != short[1] else long
+
+
+def _short(value: Any) -> str:
+    return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _signed(share: float) -> str:
+    return f"{round(100 * share, 1) + 0.0:+.1f}"  # no -0.0
+
+
+def _p(value: float) -> str:
+    if value < 0.0001:
+        return "p < 0.0001"
+    return f"p = {value:.2f}" if value >= 0.1 else f"p = {value:.4f}"

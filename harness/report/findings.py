@@ -1,0 +1,150 @@
+"""A finished run's figures in words: intervals, time, steady state, disturbances, phases and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.table import Table as RichTable
+
+from harness.record import RunRecord
+from harness.report.text import plain_text
+from harness.tables.schema import COMPUTE, COMPUTE_ALONE, PIPELINE, TRAIN
+
+WINDOW_ENDS = {
+    "precision": "ended as precise as asked",
+    "max_seconds": "ended by --max-seconds",
+    "epochs": "ended with the last epoch",
+}
+PHASE_TITLES = {
+    PIPELINE: "pipeline only",
+    COMPUTE: "compute only",
+    COMPUTE_ALONE: "compute, no exchange",
+    TRAIN: "end to end",
+}
+BUCKETS = {
+    "data_wait_seconds": "waiting for data",
+    "forward_seconds": "forward",
+    "backward_seconds": "backward",
+    "optimizer_seconds": "optimizer",
+    "compute_seconds": "computing",
+    "evaluation_seconds": "evaluation",
+    "checkpoint_seconds": "checkpoints",
+    "recording_seconds": "recording",
+    "other_seconds": "between steps",
+    "rest_seconds": "unaccounted",
+}
+
+
+def with_interval(figures: Mapping[str, Any]) -> str:
+    """A rate with its 95 % interval; figures are a phase's, of the record."""
+    low, high = figures.get("fps_low"), figures.get("fps_high")
+    if low is None or high is None:
+        return f"{figures['fps']:.1f} images/s (no interval)"
+    return f"{figures['fps']:.1f} images/s ({low:.1f} to {high:.1f})"
+
+
+def interval_text(figures: Mapping[str, Any]) -> str:
+    """A 95 % interval, or a dash where there is none."""
+    low, high = figures["fps_low"], figures["fps_high"]
+    return "-" if low is None or high is None else f"{low:.1f} to {high:.1f}"
+
+
+def verdict_facts(record: RunRecord) -> list[tuple[str, str]]:
+    """The verdict as labels and values: what the run is bound by, the ceiling, the evidence, and what to try."""
+    verdict = record.verdict
+    assert verdict is not None
+    low, high = verdict["ceiling_low_fps"], verdict["ceiling_high_fps"]
+    ceiling = f"{high:.1f}" if low == high else f"{low:.1f} (one after the other) to {high:.1f}"
+    doubt = "" if verdict["certain"] else " (the intervals leave room for another answer)"
+    return [
+        ("bound by", f"{verdict['bound']}{doubt}"),
+        (
+            "ceiling",
+            f"{ceiling} images/s; end to end reaches {verdict['share_of_ceiling']:.1%} of {high:.1f},"
+            f" {verdict['unexplained_share']:.1%} unexplained",
+        ),
+        *(("evidence", line) for line in verdict["evidence"]),
+        *(("try", line) for line in verdict["remedies"]),
+    ]
+
+
+def ledger_text(ledger: Mapping[str, float]) -> str:
+    """Where the window's time went, as shares of it; buckets below 0.05 % are left out, the rest never is."""
+    wall = ledger["wall_seconds"]
+    shares = {title: ledger[name] / wall for name, title in BUCKETS.items()}
+    kept = {title: share for title, share in shares.items() if share >= 0.0005 or title == "unaccounted"}
+    # Rounded first: a rest may be a rounding error below 0.
+    return ", ".join(f"{title} {round(share, 3) + 0.0:.1%}" for title, share in kept.items())
+
+
+def step_times_text(summary: Mapping[str, Any]) -> str:
+    """Median and percentiles of the step time, as far as they are known."""
+    known = [
+        f"{title} {summary[name]:.4f} s"
+        for name, title in (("step_seconds_p50", "median"), ("step_seconds_p95", "p95"), ("step_seconds_p99", "p99"))
+        if summary[name] is not None
+    ]
+    return ", ".join(known)
+
+
+def steady_text(record: RunRecord) -> str:
+    """Whether there is a steady state, how the warm-up's end was found, and the drift behind it."""
+    steady = record.steady["steady"]
+    found = {True: "yes", False: "NO STEADY STATE", None: "can't tell"}[steady]
+    drift = record.steady["drift"]
+    return f"{found}; {record.steady['reason']}" + ("" if drift is None else f"; drift {drift:+.1%}")
+
+
+def outliers_text(record: RunRecord) -> str:
+    """How many steps stand out, and why."""
+    outliers = record.outliers
+    if not outliers["count"]:
+        return "none"
+    causes = ", ".join(f"{count} x {cause}" for cause, count in outliers["causes"].items())
+    return f"{outliers['count']} steps, {outliers['excess_share']:.1%} of the window: {causes}"
+
+
+def taint_text(record: RunRecord) -> str:
+    """What disturbed the window, and for how long."""
+    taint = record.taint
+    if taint["reasons"] is None:
+        return "unknown"
+    if not taint["reasons"]:
+        return "no"
+    shares = ", ".join(f"{reason} {taint['shares'][reason]:.0%} of the time" for reason in taint["reasons"])
+    return f"YES: {shares}; {taint['tainted_steps']} of {taint['window_steps']} steps"
+
+
+def accelerator_text(summary: Mapping[str, Any]) -> str:
+    """What the hardware did with its time, arithmetic and energy; empty where nothing of it is known."""
+    parts = []
+    if summary["accelerator_util"] is not None:
+        parts.append(f"utilisation {summary['accelerator_util']:.1%} (MLPerf Storage's: end to end over compute only)")
+    if summary["model_flops_util"] is not None:
+        parts.append(f"{summary['model_flops_util']:.1%} of its FP32 peak")
+    if summary["images_per_joule"] is not None:
+        parts.append(f"{summary['images_per_joule']:.2f} images per joule")
+    return ", ".join(parts)
+
+
+def phases_table(record: RunRecord) -> RichTable:
+    """A row per phase."""
+    table = RichTable(
+        title="phases, measured in turn (images/s of all devices)", box=box.SIMPLE_HEAD, title_justify="left"
+    )
+    for title in ("phase", "images/s", "95 % interval", "steps", "seconds"):
+        table.add_column(title, justify="left" if title == "phase" else "right")
+    for name, title in PHASE_TITLES.items():
+        if name in record.phases:
+            figures = record.phases[name]
+            cells = (
+                title,
+                f"{figures['fps']:.1f}",
+                interval_text(figures),
+                str(figures["window_steps"]),
+                f"{figures['window_seconds']:.1f}",
+            )
+            table.add_row(*map(plain_text, cells))
+    return table

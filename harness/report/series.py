@@ -1,0 +1,54 @@
+"""What runs in turn say together, as tables on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table as RichTable
+
+from harness.report.console import Console
+from harness.report.findings import interval_text
+from harness.report.text import plain_text
+
+
+def show_repeats(
+    console: Console, series: str, summaries: Sequence[Mapping[str, Any]], spread: Mapping[str, Any]
+) -> None:
+    """The runs of a series of repeats, and their mean with the interval between runs."""
+    table = RichTable(title=plain_text(f"series {series}"), box=box.SIMPLE_HEAD, title_justify="left")
+    for title in ("run", "images/s, all devices", "95 % interval within", "disturbed by"):
+        table.add_column(title, justify="right" if title != "run" else "left")
+    for summary in summaries:
+        cells = (summary["run"], f"{summary['fps']:.1f}", interval_text(summary), summary["tainted"] or "unknown")
+        table.add_row(*map(plain_text, cells))
+    console.rich.print(table)
+    console.rich.print(
+        plain_text(
+            f"  geometric mean of {spread['count']} runs: {spread['fps']:.1f} images/s, 95 % interval between runs"
+            f" {interval_text(spread)}, standard deviation {spread['relative_sd']:.2%}"
+        )
+    )
+
+
+def show_scaling(console: Console, series: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A row per number of devices."""
+    table = RichTable(title=plain_text(f"scaling {series}"), box=box.SIMPLE_HEAD, title_justify="left")
+    for title in ("devices", "images/s", "95 % interval", "efficiency", "communication", "rank skew", "bound by"):
+        table.add_column(title, justify="right")
+    for row in rows:
+        exposed, skew = row["exposed_communication_share"], row["rank_skew_share"]
+        cells = (
+            str(row["devices"]),
+            f"{row['fps']:.1f}",
+            interval_text(row),
+            f"{row['efficiency']:.1%}" + (" (!)" if row["flag"] != "none" else ""),
+            "-" if exposed is None else f"{exposed:.1%}",
+            "-" if skew is None else f"{skew:.1%}, rank {row['slowest_rank']}",
+            row["bound"] or "-",
+        )
+        table.add_row(*map(plain_text, cells))
+    console.rich.print(table)
+    if any(row["flag"] != "none" for row in rows):
+        console.rich.print(plain_text("  (!) more than devices can add: the smallest number was measured too slow"))

@@ -1,0 +1,201 @@
+"""What one rank trains with: data, model, optimizer and clock, and one block of steps of any phase."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import paddle
+
+import models
+from harness import recipe
+from harness.config import RunConfig
+from harness.device import Clock, cudnn_tf32, local_rank, open_device
+from harness.errors import InvariantError, TrainingError
+from harness.loop import Consumer, GlobalStep, never, run_steps
+from harness.phases import SHARES, Phase, Settles, settling_steps
+from harness.plan import RunPlan, facts_of
+from harness.ranks import Ranks, join
+from harness.read_back import check_settings
+from harness.recorder import Recorder
+from harness.tables.schema import COMPUTE, COMPUTE_ALONE, PIPELINE, TRAIN
+from pipelines.dataset import Dataset, open_dataset
+from pipelines.errors import DataError
+from pipelines.graphs import PipelineSettings, training_graph
+from pipelines.source import Batch, CachedSource, DaliSource
+
+# Batches that compute-only phases train on in turn: real data, more than one so that none stays in a processor's cache.
+CACHED_BATCHES = 4
+
+
+@dataclass(slots=True)
+class Trainer:
+    """One rank's training, and the steps it has made of each phase."""
+
+    config: RunConfig
+    plan: RunPlan
+    ranks: Ranks
+    clock: Clock
+    dataset: Dataset
+    settings: PipelineSettings
+    model: Any
+    parallel: Any
+    schedule: recipe.Schedule
+    train: Consumer
+    source: DaliSource
+    cached: CachedSource | None = None
+    blocks: int = 0
+    updates: int = 0
+    steps: dict[str, int] = field(default_factory=dict)
+
+    def phase(self, name: str) -> Phase:
+        """What a phase consists of; compute-only phases share the batches that the first one keeps."""
+        if name in (COMPUTE, COMPUTE_ALONE) and self.cached is None:
+            self.cached = CachedSource(self.source, CACHED_BATCHES)
+        source = self.source if name in (TRAIN, PIPELINE) else self.cached
+        assert source is not None
+        consume = {PIPELINE: _arrived, COMPUTE_ALONE: self._train_alone}.get(name, self.train)
+        settling = settling_steps(name, self.config.prefetch)
+        return Phase(name, source, consume, settling, SHARES[name], rests_dali=source is self.cached)
+
+    def run(
+        self,
+        phase: Phase,
+        recorder: Recorder,
+        done: Callable[[GlobalStep], bool] = never,
+        most_steps: int | None = None,
+        *,
+        epoch: int | None = None,
+        settles: Settles = never,
+    ) -> list[GlobalStep]:
+        """One block of a phase (see `run_steps`), recorded; its steps. Those that settle are marked as such.
+
+        Raises TrainingError for a loss that isn't finite in a run of epochs (a throughput run's loss means nothing),
+        InvariantError when DALI or Paddle do otherwise than was planned.
+        """
+        made: list[GlobalStep] = []
+        trains = phase.name != PIPELINE
+        first_step, first_update = self.steps.get(phase.name, 0), self.updates
+        self.blocks += 1
+
+        def emit(step: GlobalStep) -> None:
+            made.append(step)
+            number = first_step + step.index + 1
+            rate = self.schedule.at(first_update + step.index) if trains else None
+            recorder.step(
+                step,
+                self.clock.started_at,
+                phase=phase.name,
+                block=self.blocks,
+                epoch=epoch,
+                step=number,
+                learning_rate=rate,
+                warmup=True if settles(step) else None,
+            )
+            if epoch is not None and not math.isfinite(step.loss):
+                raise TrainingError(
+                    f"the loss is {step.loss} at step {number} of phase {phase.name}, learning rate {rate:.6g}",
+                    "Try a lower --learning-rate, or a longer --warmup-epochs.",
+                )
+
+        self.model.train()
+        run_steps(phase.source, phase.consume, self.clock, self.ranks, emit, done, most_steps)
+        if self.blocks == 1:
+            check_settings(self.config, self.plan, self.read_back())
+        self.steps[phase.name] = first_step + len(made)
+        self.updates += len(made) if trains else 0
+        return made
+
+    def read_back(self) -> dict[str, Any]:
+        """The settings that were in force, as DALI and Paddle report them; for the end of a run."""
+        return {
+            **self.source.settings(),
+            "parameters": str(self.model.parameters()[0].dtype).rpartition(".")[2],
+            "ranks": self.ranks.world_size,
+            "cudnn_tf32": cudnn_tf32(self.plan.device),
+        }
+
+    def _train_alone(self, batch: Batch, lap: Callable[[], None]) -> Any:
+        """A training step whose gradients stay on this rank; the ranks' weights part."""
+        unsynchronised: AbstractContextManager[Any] = (
+            self.parallel.no_sync() if self.ranks.world_size > 1 else nullcontext()
+        )
+        with unsynchronised:
+            return self.train(batch, lap)
+
+
+def throughput_phases(ranks: int) -> tuple[str, ...]:
+    """The phases of a throughput run, in the order of a round.
+
+    Training follows pipeline-only, which leaves DALI's queue empty: what then fills it is over within one step. From a
+    full queue, a training that waits for data would live off it for several.
+    """
+    alone = (COMPUTE_ALONE,) if ranks > 1 else ()
+    return (PIPELINE, TRAIN, COMPUTE, *alone)
+
+
+def open_trainer(config: RunConfig, plan: RunPlan) -> Trainer:
+    """Join the other ranks, and set up this one's part of the plan.
+
+    Raises DataError when the data set has changed since the plan was made, InvariantError when ranks are missing.
+    """
+    clock, device_id = open_device(plan.device, local_rank())
+    ranks = join()
+    if ranks.world_size != plan.ranks:
+        raise InvariantError(f"{ranks.world_size} ranks train, {plan.ranks} were planned")
+    dataset = open_dataset(plan.data.source, config.classes)
+    found = facts_of(dataset, plan.data.source)
+    if replace(found, augmentation=plan.data.augmentation) != plan.data:
+        raise DataError(
+            f"{plan.data.name} has changed since the run was planned: {found.train_images:,} training and"
+            f" {found.val_images:,} validation images in {found.num_classes} classes",
+            "Start again once nothing writes to it.",
+        )
+    settings = pipeline_settings(config, plan, device_id)
+    paddle.seed(config.seed)
+    model = models.build(plan.model, plan.data.num_classes)
+    # From here on each rank draws its own dropout.
+    paddle.seed(config.seed + 1 + ranks.rank)
+    schedule = recipe.Schedule(
+        plan.learning_rate, plan.warmup_epochs * plan.steps_per_epoch, plan.epochs * plan.steps_per_epoch
+    )
+    optimizer = recipe.make_optimizer(model, config.momentum, plan.weight_decay)
+    parallel = ranks.parallel(model)
+    graph = training_graph(dataset.train, ranks.rank, ranks.world_size, plan.data.augmentation, settings)
+    return Trainer(
+        config=config,
+        plan=plan,
+        ranks=ranks,
+        clock=clock,
+        dataset=dataset,
+        settings=settings,
+        model=model,
+        parallel=parallel,
+        schedule=schedule,
+        train=recipe.training_step(parallel, optimizer, schedule, config.label_smoothing),
+        source=DaliSource(graph, [plan.batch_size]),
+    )
+
+
+def pipeline_settings(config: RunConfig, plan: RunPlan, device_id: int | None) -> PipelineSettings:
+    """How a rank's DALI graphs run; device_id is the CUDA index, None on a CPU."""
+    return PipelineSettings(
+        batch_size=plan.batch_size,
+        image_size=plan.image_size,
+        device=plan.device,
+        device_id=device_id,
+        threads=plan.decode_threads,
+        seed=config.seed,
+        prefetch=config.prefetch,
+        reader_prefetch=config.reader_prefetch,
+        hw_decoder_load=config.hw_decoder_load,
+        width_hint=config.width_hint,
+        height_hint=config.height_hint,
+    )
+
+
+def _arrived(_: Batch, __: Callable[[], None]) -> None:
+    """The consumer of pipeline-only: the batch is on its device, and that is all."""
