@@ -1,0 +1,106 @@
+"""Bottlenecks put into real runs on this machine's CPU, and what the verdict calls them.
+
+usage: bottlenecks.py [--times 4] [--max-seconds 60]
+
+Each time, three runs:
+
+  slow decoding   12-megapixel JPEGs, one DALI thread, x0_25 at 32 px     pipeline
+  slow compute    x2_5 at 224 px on the built-in photos                   compute
+  a neighbour     x0_5 at 224 px, half of the cores taken by others       tainted by foreign_cpu
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+WIDTH, HEIGHT, IMAGES = 4000, 3000, 32
+
+
+def main() -> None:
+    """Run and print; the exit code is the number of wrong calls."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--times", type=int, default=4)
+    parser.add_argument("--max-seconds", type=float, default=60.0)
+    arguments = parser.parse_args()
+    wrong = 0
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        large = _large_photos(folder / "large")
+        cases: dict[str, tuple[Sequence[str], int, str]] = {
+            "slow decoding": (
+                ["--model", "x0_25", "--image-size", "32", "--gpus", "1", "--decode-threads", "1", "--batch-size", "8",
+                 "--data", str(large)], 0, "pipeline",
+            ),
+            "slow compute": (["--model", "x2_5", "--data", "photos"], 0, "compute"),
+            "a neighbour": (["--model", "x0_5", "--data", "photos"], (os.cpu_count() or 2) // 2, "foreign_cpu"),
+        }  # fmt: skip
+        for time in range(arguments.times):
+            for name, (options, neighbours, expected) in cases.items():
+                with _busy(neighbours):
+                    record = _run(
+                        folder / "results", f"{name.replace(' ', '-')}-{time}", arguments.max_seconds, options
+                    )
+                called = str(record["summary"]["tainted"] if neighbours else record["verdict"]["bound"])
+                right = expected in called.split("|")
+                wrong += not right
+                rates = ", ".join(f"{phase} {figures['fps']:.1f}" for phase, figures in record["phases"].items())
+                certain = "certain" if record["verdict"]["certain"] else "uncertain"
+                disturbed = record["summary"]["tainted"]
+                print(
+                    f"{name}: {'right' if right else 'WRONG'}: {called}, {certain}, disturbed by {disturbed};"
+                    f" images/s: {rates}",
+                    flush=True,
+                )
+    sys.exit(wrong)
+
+
+def _run(results: Path, name: str, seconds: float, options: Sequence[str]) -> dict[str, Any]:
+    command = [sys.executable, str(ROOT / "run_bench.py"), "--throughput-only", "--device", "cpu", "--results",
+               str(results), "--run-name", name, "--max-seconds", str(seconds), *options]  # fmt: skip
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    record: dict[str, Any] = json.loads((results / f"{name}.json").read_text(encoding="utf-8"))
+    return record
+
+
+@contextmanager
+def _busy(processes: int) -> Iterator[None]:
+    """So many processes that do nothing but keep a core busy."""
+    running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+def _large_photos(folder: Path) -> Path:
+    """A data set of 12-megapixel JPEGs with a photograph's detail: noise over smooth gradients."""
+    random = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    lines = []
+    for number in range(IMAGES):
+        small = random.integers(0, 255, (HEIGHT // 100, WIDTH // 100, 3), dtype=np.uint8)
+        smooth = np.asarray(Image.fromarray(small).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC), dtype=np.int16)
+        noisy = np.clip(smooth + random.integers(-12, 13, smooth.shape, dtype=np.int16), 0, 255).astype(np.uint8)
+        Image.fromarray(noisy).save(folder / f"{number}.jpg", quality=90)
+        lines.append(f"{number}.jpg {number % 2}\n")
+    (folder / "train_list.txt").write_text("".join(lines), encoding="utf-8")
+    return folder
+
+
+if __name__ == "__main__":
+    main()

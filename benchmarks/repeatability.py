@@ -1,0 +1,121 @@
+"""How often `compare` is right: pairs of runs of the same thing, and of a training made slower on purpose.
+
+usage: repeatability.py [--pairs 20] [--slow 10] [--slowdown 0.10] [--max-seconds 20]
+
+Each run is a fresh process with one rank (x0_25, 64 px, digits, one compute and one DALI thread). The runs of all pairs
+follow one another in turn: first, second, and for the first --slow pairs one whose training steps are stretched so
+that its throughput is lower by --slowdown. Prints every pair's result, the counts, and how far apart runs of the same
+thing lie: the standard deviation of their logarithms, over which compare's RUN_TO_RUN stands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from harness.analysis.compare import Side, compare
+from harness.config import RunConfig
+from harness.device import choose_devices, worker_environment
+from harness.plan import facts_of, make_plan
+from harness.record import RunFiles, RunRecord, read_record, write_record
+from pipelines.dataset import open_dataset
+from pipelines.lists import check_files
+from pipelines.profile import profile
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--slow", type=int, default=10)
+    parser.add_argument("--slowdown", type=float, default=0.10)
+    parser.add_argument("--max-seconds", type=float, default=20.0)
+    parser.add_argument("--run", nargs=2, metavar=("FOLDER", "NAME"), help="be one run, stretched by --slowdown")
+    arguments = parser.parse_args()
+    if arguments.run:
+        _one_run(Path(arguments.run[0]), arguments.run[1], arguments.slowdown, arguments.max_seconds)
+        return
+    equal, found, logarithms = 0, 0, []
+    with tempfile.TemporaryDirectory() as folder:
+
+        def run(name: str, slowdown: float = 0.0) -> Side:
+            command = [sys.executable, __file__, "--run", folder, name, "--slowdown", str(slowdown), "--max-seconds",
+                       str(arguments.max_seconds)]  # fmt: skip
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            train = read_record(Path(folder) / f"{name}.json").phases["train"]
+            return Side(name, (train["fps"],), train["relative_standard_error"], train["degrees_of_freedom"])
+
+        for pair in range(arguments.pairs):
+            first, second = run(f"a{pair}"), run(f"b{pair}")
+            difference = compare(first, second)
+            equal += difference.verdict == "equal"
+            logarithms += [math.log(first.fps[0]), math.log(second.fps[0])]
+            said = [f"pair {pair + 1}: {first.fps[0]:.1f} and {second.fps[0]:.1f} images/s, {difference.verdict}"]
+            if pair < arguments.slow:
+                slow = run(f"s{pair}", arguments.slowdown)
+                difference = compare(first, slow)
+                found += difference.verdict == "slower"
+                said.append(f"{slow.fps[0]:.1f} stretched, {difference.verdict} ({difference.change:+.1%})")
+            said.append(f"standard error {first.relative_standard_error or math.nan:.2%}")
+            print("; ".join(said), flush=True)
+    print(f"called equal: {equal} of {arguments.pairs}; slowdown found: {found} of {arguments.slow}")
+    between = [(b - a) / math.sqrt(2) for a, b in zip(logarithms[::2], logarithms[1::2], strict=True)]
+    print(f"runs of the same thing: standard deviation {statistics.stdev(logarithms):.2%} over all runs,"
+          f" {math.sqrt(statistics.fmean(d * d for d in between)):.2%} within pairs")  # fmt: skip
+
+
+def _one_run(folder: Path, name: str, slowdown: float, max_seconds: float) -> None:
+    config = RunConfig(
+        throughput_only=True, device="cpu", gpus=1, model="x0_25", image_size=64, data="digits", batch_size=32,
+        compute_threads=1, decode_threads=1, max_seconds=max_seconds, precision=0.005,
+    )  # fmt: skip
+    devices, _ = choose_devices("cpu", 1, os.environ)
+    dataset = open_dataset("digits")
+    plan = make_plan(config, devices, facts_of(dataset, "digits"), os.environ)
+    # Before Paddle is loaded, as in a worker.
+    os.environ.update(worker_environment(devices, plan.compute_threads, os.environ))
+    from harness.conclude import conclude
+    from harness.recorder import open_recorder
+    from harness.trainer import open_trainer
+    from harness.worker import measure_throughput
+
+    files = RunFiles(folder, name)
+    found = profile(dataset.train, check_files(dataset.train))
+    record = RunRecord(name, "running", config, plan, {}, {"mean_bytes": found.mean_bytes})
+    write_record(files.record, record)
+    trainer = open_trainer(config, plan)
+    trainer.train = _stretched(trainer.train, slowdown)
+    with open_recorder(files, False, config.telemetry_interval, os.environ) as recorder:
+        measure_throughput(trainer, recorder)
+    record = replace(record, status="finished", read_back=trainer.read_back())
+    write_record(files.record, replace(record, **conclude(files, record).as_record()))
+
+
+def _stretched(train: Callable[..., Any], slowdown: float) -> Callable[..., Any]:
+    """The step, kept busy afterwards until it took 1 / (1 - slowdown) times as long."""
+
+    def step(*arguments: Any) -> Any:
+        begun = time.perf_counter()
+        loss = train(*arguments)
+        until = begun + (time.perf_counter() - begun) / (1 - slowdown)
+        while time.perf_counter() < until:
+            pass
+        return loss
+
+    return step
+
+
+if __name__ == "__main__":
+    main()
