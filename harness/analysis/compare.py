@@ -12,7 +12,7 @@ from harness.analysis.interval import t_p_value, t_quantile
 SIGNIFICANT = 0.05
 # The standard deviation between runs of one job on one machine, as a share of the rate: what a single run's own steps
 # can't show, as another run has its memory, its threads and its neighbours elsewhere. Measured on a virtual machine of
-# two cores: 0.9 % (docs/methodology.md); more here, as other machines may be worse.
+# two cores: 0.9 % with a core to spare, 1.3 % without (docs/methodology.md).
 RUN_TO_RUN = 0.015
 
 
