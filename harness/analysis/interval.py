@@ -66,9 +66,10 @@ def mean_estimate(values: Sequence[float] | FloatArray | Any) -> Estimate:
     The series is fitted by an autoregression whose order AICc chooses; the variance of the mean is the fit's spectral
     density at frequency 0 over n. The coefficients' sum is corrected for its small-sample bias, (1 + 3 phi) / n
     (Marriott and Pope, 1954, and Kendall, 1954, for order 1), and its own uncertainty makes the degrees of freedom
-    (delta method on the logarithm of the variance). Source: Heidelberger and Welch, "A spectral method for confidence
-    interval generation" (1981), with den Haan and Levin's autoregressive estimate of the density (VARHAC, 1997).
-    docs/methodology.md has the measured coverage. Raises ValueError for no values.
+    (delta method on the logarithm of the variance). The interval is never wider than the values reach from their mean:
+    of few values the fit can make anything, and so far off the true mean is not. Source: Heidelberger and Welch, "A
+    spectral method for confidence interval generation" (1981), with den Haan and Levin's autoregressive estimate of
+    the density (VARHAC, 1997). docs/methodology.md has the measured coverage. Raises ValueError for no values.
     """
     series = np.asarray(values, dtype=np.float64)
     n = len(series)
@@ -90,7 +91,10 @@ def mean_estimate(values: Sequence[float] | FloatArray | Any) -> Estimate:
     log_variance = 2 / (n - order - 1)
     if order:
         log_variance += 4 * (1 + coefficient_sum) / (1 - coefficient_sum) / n
-    return Estimate(mean, n, math.sqrt(spectral / n), max(1.0, 2 / log_variance), covariances[1] / covariances[0])
+    degrees_of_freedom = max(1.0, 2 / log_variance)
+    farthest = float(np.abs(centred).max()) / t_quantile(degrees_of_freedom)
+    error = min(math.sqrt(spectral / n), farthest)
+    return Estimate(mean, n, error, degrees_of_freedom, covariances[1] / covariances[0])
 
 
 def _autoregression(covariances: Sequence[float], n: int) -> tuple[int, float, float]:
