@@ -26,7 +26,7 @@ from pipelines.dataset import Dataset, open_dataset
 from pipelines.errors import DataError
 from pipelines.lists import check_files
 from pipelines.profile import profile
-from pipelines.residency import data_state, resident_share
+from pipelines.residency import data_state, read_into_memory, resident_share
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,11 @@ def _open(source: str, config: RunConfig) -> tuple[Dataset, DataFacts]:
 def _check_data(dataset: Dataset, config: RunConfig, memory_bytes: int | None) -> dict[str, Any]:
     """Look at every file the run will read; what the training ones are like, and where they lie."""
     images = dataset.train
-    share = resident_share([f"{images.root}/{path}" for path in images.paths])  # before anything is read
+    paths = [f"{images.root}/{path}" for path in images.paths]
+    if dataset.builtin:
+        # What is measured on a built-in set is decoding and training; the disk it happens to lie on is no part of it.
+        read_into_memory(paths)
+    share = resident_share(paths)
     sizes = check_files(images)
     if not config.throughput_only and dataset.val is not None:
         check_files(dataset.val)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import os
@@ -58,6 +59,15 @@ def _state(share: float | None) -> str:
     if share >= WARM_SHARE:
         return "warm"
     return "cold" if share <= COLD_SHARE else "partly"
+
+
+def read_into_memory(paths: Sequence[str | os.PathLike[str]]) -> None:
+    """Read the files, so that they lie in the page cache if it has room. One that can't be read is left to those who
+    need it."""
+    for path in paths:
+        with contextlib.suppress(OSError), open(path, "rb", buffering=0) as file:  # noqa: PTH123
+            while file.read(1 << 20):
+                pass
 
 
 def resident_share(paths: Sequence[str | os.PathLike[str]], samples: int = 256) -> float | None:

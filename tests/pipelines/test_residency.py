@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.residency import DataState, data_state, resident_share
+from pipelines.residency import DataState, data_state, read_into_memory, resident_share
 
 PAGE = mmap.PAGESIZE
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells what is in the page cache")
@@ -47,6 +47,13 @@ def test_a_file_is_cold_until_it_is_read(disk: Path) -> None:
     assert resident_share([file]) == 0.0  # looking brought nothing in
     file.read_bytes()
     assert resident_share([file]) == 1.0
+
+
+@linux
+def test_files_that_are_read_are_warm_and_those_that_cannot_be_are_passed_over(disk: Path) -> None:
+    files = [write(disk / name, pages) for name, pages in (("a", 3), ("b", 700))]
+    read_into_memory([files[0], disk / "missing", disk, files[1]])
+    assert resident_share(files) == 1.0
 
 
 @linux
