@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.analysis.compare import Difference, compare
 from harness.errors import GateError, UsageError
-from harness.report.comparison import change_line, job_of_saved, show_comparison
+from harness.report.comparison import change_line, show_comparison
 from harness.report.console import Console
 from harness.saved import Saved, find_saved
 
@@ -25,7 +25,7 @@ def compare_saved(a: str, b: str, results: str, fail_if_slower: str | None = Non
     console = Console()
     show_comparison(console, saved_a, saved_b, difference)
     if limit is not None:
-        unlike = job_of_saved(saved_a).unlike(job_of_saved(saved_b))
+        unlike = saved_a.job.unlike(saved_b.job)
         if unlike:
             raise UsageError(
                 f"--fail-if-slower can't be judged: A and B did not do the same job ({', '.join(unlike)})",

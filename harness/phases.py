@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from harness.loop import Consumer, GlobalStep
 from harness.tables.schema import COMPUTE, COMPUTE_ALONE, PIPELINE, TRAIN
 from pipelines.source import Source
 
-# A round's time is shared out by these: the first is the figure a run is made for, the second its yardstick.
+# A round's time is shared out by these: most to the figure that a run is made for, and to its yardstick.
 SHARES = {PIPELINE: 1.0, TRAIN: 4.0, COMPUTE: 3.0, COMPUTE_ALONE: 2.0}
 # Of the run's time: for the warm-up's search at most, and for one round, which is no longer than ROUND_SECONDS.
 WARM_UP_SHARE, ROUND_SHARE, ROUND_SECONDS = 0.15, 0.2, 22.0
@@ -89,7 +90,7 @@ def interleave(
     spent, filling_seconds = warm[-1].end_seconds, 0.0
     if agree(spent >= limits.max_seconds):
         return
-    for number in range(1, 1 << 30):
+    for number in itertools.count(1):
         begun = spent
         for phase in phases:
             settles = _settling(phase.settling_steps, filling_seconds if phase.rests_dali else 0.0)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.analysis.compare import Side
+from harness.analysis.differing import REFERENCE_JOB, Job, job_of
 from harness.errors import UsageError
 from harness.record import SCHEMA_VERSION, RunRecord, read_record
 from harness.tables.mirror import REFERENCE_FILE, MirrorRow, read_reference
@@ -43,6 +44,11 @@ class Saved:
             single.get("relative_standard_error"),
             single.get("degrees_of_freedom"),
         )
+
+    @property
+    def job(self) -> Job:
+        """What its runs did; of a series, the first one."""
+        return REFERENCE_JOB if self.reference is not None else job_of(self.records[0])
 
 
 def find_saved(name: str, folder: Path) -> Saved:

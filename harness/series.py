@@ -13,7 +13,6 @@ from typing import Any
 
 from harness.analysis.compare import Side
 from harness.config import RunConfig
-from harness.errors import InvariantError
 from harness.record import NAME_TIME, SCHEMA_VERSION, RunFiles, RunRecord, claim_files
 from harness.report.console import Console
 from harness.report.series import show_repeats, show_scaling
@@ -49,13 +48,13 @@ def series_members(config: RunConfig) -> list[RunConfig]:
 def run_series(
     config: RunConfig,
     members: Sequence[RunConfig],
-    measure: Callable[[RunConfig, str], RunRecord | None],
+    measure: Callable[[RunConfig, str], RunRecord],
     console: Console,
 ) -> None:
     """Measure the members one after another, and write and print what they say together.
 
-    measure carries out one of them, given the series' name. `<series>.json` names the runs from the start; its figures
-    are added after the last, as is `<series>.scaling.csv`.
+    measure carries out one of them, given the series' name. `<series>.json` names the runs from the start and gets its
+    figures after the last; `<series>.scaling.csv` gets a row behind each run.
     """
     kind = REPEATS if config.scaling is None else SCALES
     files = claim_files(Path(config.results), config.run_name, f"{time.strftime(NAME_TIME)}-{config.model}-{kind}")
@@ -64,22 +63,20 @@ def run_series(
     names = [f"{files.run}.{letter}{label}" for label in labels]
     _write(files, kind, "running", names, {})
     records: list[RunRecord] = []
+    rows: list[dict[str, Any]] = []
     try:
         with ExitStack() as stack:
             table = stack.enter_context(TableWriter(files.table(SCALING.name), SCALING)) if kind == SCALES else None
             for member, name in zip(members, names, strict=True):
-                record = measure(replace(member, run_name=name), files.run)
-                if record is None:
-                    raise InvariantError(f"run {name} left no record")
-                records.append(record)
+                records.append(measure(replace(member, run_name=name), files.run))
                 if table is not None:
-                    table.write(scaling_row(record, records[0]))
+                    rows.append(scaling_row(records[-1], records[0]))
+                    table.write(rows[-1])
         if kind == REPEATS:
             spread = asdict(between_runs([record.summary["fps"] for record in records]))
             _write(files, kind, "finished", names, spread)
             show_repeats(console, files.run, [record.summary for record in records], spread)
         else:
-            rows = [scaling_row(record, records[0]) for record in records]
             _write(files, kind, "finished", names, {"scaling": rows})
             show_scaling(console, files.run, rows)
     except BaseException as error:

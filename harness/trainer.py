@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -110,7 +109,7 @@ class Trainer:
         return made
 
     def read_back(self) -> dict[str, Any]:
-        """The settings that were in force, as DALI and Paddle report them; for the end of a run."""
+        """The settings that were in force, as DALI and Paddle report them; known once a batch was taken."""
         return {
             **self.source.settings(),
             "parameters": str(self.model.parameters()[0].dtype).rpartition(".")[2],
@@ -120,10 +119,7 @@ class Trainer:
 
     def _train_alone(self, batch: Batch, lap: Callable[[], None]) -> Any:
         """A training step whose gradients stay on this rank; the ranks' weights part."""
-        unsynchronised: AbstractContextManager[Any] = (
-            self.parallel.no_sync() if self.ranks.world_size > 1 else nullcontext()
-        )
-        with unsynchronised:
+        with self.parallel.no_sync():
             return self.train(batch, lap)
 
 

@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table as RichTable
 
 from harness.analysis.compare import Difference
-from harness.analysis.differing import REFERENCE_JOB, Differing, Job, differences, job_of
+from harness.analysis.differing import Differing, differences
 from harness.record import RunRecord
 from harness.report.console import Console
 from harness.report.findings import with_interval
@@ -25,7 +25,7 @@ def show_comparison(console: Console, a: Saved, b: Saved, difference: Difference
     """Everything there is to say of two measurements: figures, warnings, the result, and what differs."""
     rich = console.rich
     rich.print(_side_by_side(a, b))
-    unlike = job_of_saved(a).unlike(job_of_saved(b))
+    unlike = a.job.unlike(b.job)
     if unlike:
         rich.print(plain_text(f"NOT THE SAME JOB: {', '.join(unlike)}"))
     for warning in warnings(a, b):
@@ -137,7 +137,7 @@ def _side_by_side(a: Saved, b: Saved) -> RichTable:
 
 def _facts(saved: Saved) -> list[tuple[str, str]]:
     """One side as labels and values, each with its scope; - is not known or not measured."""
-    fps, job = saved.side.mean_fps, job_of_saved(saved)
+    fps, job = saved.side.mean_fps, saved.job
     if saved.reference is not None:
         throughput, top1, bound = with_interval({"fps": fps}), saved.reference.cells[3], ""
         runs, hardware = "the published row", "BI-V100"
@@ -168,11 +168,6 @@ def _facts(saved: Saved) -> list[tuple[str, str]]:
 
 def _hardware(record: RunRecord) -> str:
     return str(record.summary.get("device_name") or record.plan.device_name)
-
-
-def job_of_saved(saved: Saved) -> Job:
-    """What a side's runs did; of a series, the first one's."""
-    return job_of(saved.records[0]) if saved.records else REFERENCE_JOB
 
 
 def _mean_accuracy(values: list[float | None]) -> str:

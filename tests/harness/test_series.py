@@ -134,4 +134,4 @@ def test_a_series_name_that_is_taken(tmp_path: Path) -> None:
     (tmp_path / "thrice.json").write_text("{}", encoding="utf-8")
     config = RunConfig(throughput_only=True, repeats=2, results=str(tmp_path), run_name="thrice")
     with pytest.raises(UsageError, match="exists already"):
-        run_series(config, series_members(config), lambda member, series: None, printed()[0])
+        run_series(config, series_members(config), lambda member, series: record_of("never", 1.0), printed()[0])
