@@ -9,7 +9,7 @@ PADDLE_GPU_INDEX := https://www.paddlepaddle.org.cn/packages/stable/cu126/
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed-$(DEVICE)
 
-.PHONY: install bench test lint docs lock
+.PHONY: install bench test soak lint docs lock
 
 install: $(INSTALLED)
 
@@ -29,6 +29,12 @@ bench: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# What takes too long for a test: kills, growth over 20,000 steps, a run of 360 epochs concluded. About a quarter of an hour.
+soak: install
+	$(BIN)/python -m benchmarks.kills
+	$(BIN)/python -m benchmarks.soak
+	$(BIN)/python -m benchmarks.long_run
 
 lint: install
 	$(BIN)/ruff check .

@@ -80,24 +80,24 @@ def _measurement(
     """
     import models
     from harness import recipe
+    from harness.bad_images import BadImages
     from harness.device import open_device
     from harness.loop import GlobalStep, run_steps
     from harness.ranks import join
     from harness.record import RunFiles
     from harness.recorder import NoRecorder, Recorder, open_recorder
     from harness.tables.schema import TRAIN
-    from harness.trainer import pipeline_settings
-    from pipelines.graphs import training_graph
-    from pipelines.source import CachedSource, DaliSource
+    from harness.trainer import pipeline_settings, training_source
+    from pipelines.source import CachedSource
 
     clock, device_id = open_device(plan.device, 0)
     ranks = join()
     model = models.build(plan.model, plan.data.num_classes)
     optimizer = recipe.make_optimizer(model, config.momentum, plan.weight_decay)
-    train = recipe.training_step(model, optimizer, recipe.Schedule(0.01, 1, 10**9), config.label_smoothing)
+    schedule = recipe.Schedule(0.01, 1, 10**9)
+    train = recipe.TrainingStep(model, optimizer, schedule, config.label_smoothing, (config.seed, 1))
     settings = pipeline_settings(config, plan, device_id)
-    graph = training_graph(dataset.train, 0, 1, plan.data.augmentation, settings)
-    dali = DaliSource(graph, [plan.batch_size])
+    dali = training_source(dataset, plan, settings, ranks, BadImages(config.bad_images, 0, ranks))
     cached = CachedSource(dali, 4)
 
     def block(source: Any, recorder: Recorder) -> float:

@@ -18,10 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -33,6 +32,9 @@ from harness.record import RunFiles, RunRecord, read_record, write_record
 from pipelines.dataset import open_dataset
 from pipelines.lists import check_files
 from pipelines.profile import profile
+
+if TYPE_CHECKING:  # Paddle is loaded once the environment is a worker's
+    from harness.recipe import TrainingStep
 
 
 def main() -> None:
@@ -88,33 +90,38 @@ def _one_run(folder: Path, name: str, slowdown: float, max_seconds: float) -> No
     os.environ.update(worker_environment(devices, plan.compute_threads, os.environ))
     from harness.conclude import conclude
     from harness.recorder import open_recorder
+    from harness.stopping import StopRequest
     from harness.trainer import open_trainer
     from harness.worker import measure_throughput
 
     files = RunFiles(folder, name)
-    found = profile(dataset.train, check_files(dataset.train))
+    found = profile(dataset.train, check_files(dataset.train).sizes)
     record = RunRecord(name, "running", config, plan, {}, {"mean_bytes": found.mean_bytes})
     write_record(files.record, record)
     trainer = open_trainer(config, plan)
-    trainer.train = _stretched(trainer.train, slowdown)
+    trainer.train = _Stretched(trainer.train, slowdown)  # type: ignore[assignment]
     with open_recorder(files, False, config.telemetry_interval, os.environ) as recorder:
-        measure_throughput(trainer, recorder)
+        measure_throughput(trainer, recorder, StopRequest())
     record = replace(record, status="finished", read_back=trainer.read_back())
     write_record(files.record, replace(record, **conclude(files, record).as_record()))
 
 
-def _stretched(train: Callable[..., Any], slowdown: float) -> Callable[..., Any]:
+class _Stretched:
     """The step, kept busy afterwards until it took 1 / (1 - slowdown) times as long."""
 
-    def step(*arguments: Any) -> Any:
+    def __init__(self, train: TrainingStep, slowdown: float) -> None:
+        self._train, self._slowdown = train, slowdown
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._train, name)
+
+    def __call__(self, *arguments: Any) -> Any:
         begun = time.perf_counter()
-        loss = train(*arguments)
-        until = begun + (time.perf_counter() - begun) / (1 - slowdown)
+        loss = self._train(*arguments)
+        until = begun + (time.perf_counter() - begun) / (1 - self._slowdown)
         while time.perf_counter() < until:
             pass
         return loss
-
-    return step
 
 
 if __name__ == "__main__":

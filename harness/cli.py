@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import Any
 from harness.commands import ENTRY, Parser, commands_help, run_command
 from harness.config import RunConfig, flag, option_fields, option_type, parse_config
 from harness.errors import DATA_EXIT_CODE, INTERRUPTED_EXIT_CODE, BenchError, UsageError
-from harness.launch import WORKER_COMMAND, die_with_parent
+from harness.launch import WORKER_COMMAND, die_with_run
 from harness.report.text import printable
 from pipelines.errors import DataError
 
@@ -32,16 +33,23 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if arguments[:1] == [WORKER_COMMAND]:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            die_with_parent()
+            die_with_run(os.environ)
             from harness.worker import run_rank
 
             return run_rank(Path(arguments[1]))
         if arguments and not arguments[0].startswith("-"):
             run_command(arguments[0], arguments[1:])
             return 0
-        config, dry_run = parse(arguments)
+        given, dry_run = parse(arguments)
         # The rest loads pandas and looks at hardware; a mistyped option should not wait for that.
+        RunConfig(**given)
         from harness.bench import run
+        from harness.resume import requested_config
+
+        config = requested_config(given)
+        if config is None:
+            print("nothing to go on with: the run is finished")
+            return 0
 
         run(config, dry_run=dry_run)
     except DataError as error:
@@ -53,8 +61,8 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def parse(arguments: Sequence[str]) -> tuple[RunConfig, bool]:
-    """The configuration of a command line, and whether only its plan is wanted.
+def parse(arguments: Sequence[str]) -> tuple[dict[str, Any], bool]:
+    """The options that a command line gives, by RunConfig's names, and whether only the plan is wanted.
 
     The command line wins over the --config file, that over the defaults. Raises UsageError.
     """
@@ -63,7 +71,7 @@ def parse(arguments: Sequence[str]) -> tuple[RunConfig, bool]:
     dry_run = given.pop("dry_run", False)
     file = given.pop("config", None)
     values = _read_toml(Path(file)) if file is not None else {}
-    return RunConfig(**{**values, **given}), dry_run
+    return {**values, **given}, dry_run
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -95,9 +103,9 @@ def _parser() -> argparse.ArgumentParser:
         else:
             # Choices are checked by RunConfig, so that a TOML file gets the same answer as the command line.
             metavar = "{" + ",".join(item.metadata["choices"]) + "}" if item.metadata["choices"] else None
-            group.add_argument(
-                flag(item.name), type=option_type(item.name), metavar=metavar or item.metadata["metavar"], help=text
-            )
+            bare = {"nargs": "?", "const": item.metadata["bare"]} if item.metadata["bare"] else {}
+            metavar = metavar or item.metadata["metavar"]
+            group.add_argument(flag(item.name), type=option_type(item.name), metavar=metavar, help=text, **bare)
     return parser
 
 

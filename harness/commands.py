@@ -82,4 +82,22 @@ def _compare(a: str, b: str, results: str, fail_if_slower: str | None = None) ->
     compare_saved(a, b, results, fail_if_slower)
 
 
-COMMANDS = {"compare": Command("is run B as fast as run A, or is it noise?", _declare_compare, _compare)}
+def _declare_verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", metavar="DATA", help="a folder in ImageNet's layout or a built-in set, as for --data")
+    parser.add_argument("--classes", metavar="N", type=int, help="the model's classes (default: as for a run)")
+    parser.add_argument("--threads", metavar="N", type=int, help="that decode (default: one per core)")
+    parser.add_argument(
+        "--results", metavar="PATH", default="results", help="folder for what is found (default: results)"
+    )
+
+
+def _verify(data: str, results: str, classes: int | None = None, threads: int | None = None) -> None:
+    from harness.verify import verify
+
+    verify(data, results, classes, threads)
+
+
+COMMANDS = {
+    "compare": Command("is run B as fast as run A, or is it noise?", _declare_compare, _compare),
+    "verify": Command("can every image of a data set be read and decoded?", _declare_verify, _verify),
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -28,12 +29,17 @@ from harness.plan import RunPlan
 from harness.read_back import check_settings
 from harness.record import RunFiles, RunRecord
 from harness.tables.files import fill_columns, read_table
-from harness.tables.schema import COMPUTE, COMPUTE_ALONE, DEVICES, EPOCHS, PIPELINE, STEPS, TRAIN
+from harness.tables.schema import BAD_IMAGES, COMPUTE, COMPUTE_ALONE, DEVICES, EPOCHS, PIPELINE, STEPS, TRAIN
 from harness.telemetry.host import available_cores, cpu_name
 from models.flops import macs
 
 # Training and the network's input are single precision; see docs/methodology.md on TF32.
 PRECISION = "fp32"
+# What is read of devices.csv, whose rows are millions after days.
+DEVICE_COLUMNS = (
+    "time_unix_seconds", "device", "util_percent", "sm_clock_mhz", "throttle_reasons", "energy_joules", "processes",
+    "foreign_util_percent", "steal_percent", "swap_bytes", "storage_read_bytes", "quota_throttled_seconds",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +67,28 @@ class Conclusion:
         }
 
 
-def conclude(files: RunFiles, record: RunRecord) -> Conclusion:
+def conclude(files: RunFiles, record: RunRecord, breaks: Sequence[int] = (), first_block: int = 1) -> Conclusion:
     """Compute a run's figures from its tables, and complete the steps table with what only the whole run shows.
 
-    Raises TrainingError when nothing was measured, InvariantError when the figures contradict one another; the steps
-    table is left as it was then.
+    breaks are the first blocks of a resumed run's later attempts, first_block the one from which on it ran on the
+    plan's devices; what lies before is no part of any window. A run can be concluded again: its figures come from
+    what was written while it went on, and not from what this adds. Raises TrainingError when nothing was measured,
+    InvariantError when the figures contradict one another; the steps table is left as it was then.
     """
     config, plan = record.config, record.plan
-    devices = read_table(files.table(DEVICES.name), DEVICES)
-    steps, steady = mark_window(read_table(files.table(STEPS.name), STEPS), plan.warmup_steps, config.warmup)
+    accuracy = final_accuracy(read_table(files.table(EPOCHS.name), EPOCHS))
+    devices = read_table(files.table(DEVICES.name), DEVICES, DEVICE_COLUMNS)
+    every_step = read_table(files.table(STEPS.name), STEPS)
+    steps = every_step[every_step["block"] >= first_block].reset_index(drop=True)
+    breaks = [block for block in breaks if block > first_block]
+    steps, steady = mark_window(steps, plan.warmup_steps, config.warmup, breaks)
     steps = mark_taint(steps, devices, record.profile["mean_bytes"])
     names = [name for name in (TRAIN, PIPELINE, COMPUTE, COMPUTE_ALONE) if (steps["phase"] == name).any()]
     phases = {name: measure_phase(steps, name) for name in names}
-    ledger = time_ledger(steps)
-    check_settings(config, plan, record.read_back)
+    ledger = time_ledger(steps, breaks)
+    # An attempt that was only evaluated and concluded had none in force.
+    if not breaks or ((steps["phase"] == TRAIN) & (steps["block"] >= max(breaks))).any():
+        check_settings(config, plan, record.read_back)
     check_run(steps, phases, ledger, plan)
     window = measured_steps(steps, TRAIN)
     outliers, taint = find_outliers(window), window_taint(window)
@@ -84,7 +98,9 @@ def conclude(files: RunFiles, record: RunRecord) -> Conclusion:
         else None
     )
     window_end = _window_end(config, steady, phases[TRAIN])
-    fill_columns(files.table(STEPS.name), STEPS, {name: steps[name].tolist() for name in ("warmup", "taint")})
+    earlier = len(every_step) - len(steps)
+    filled = {"warmup": [1] * earlier + steps["warmup"].tolist(), "taint": [None] * earlier + steps["taint"].tolist()}
+    fill_columns(files.table(STEPS.name), STEPS, filled)
     train = asdict(phases[TRAIN])
     return Conclusion(
         phases=phases,
@@ -111,8 +127,9 @@ def conclude(files: RunFiles, record: RunRecord) -> Conclusion:
             "outlier_steps": outliers.count,
             "tainted": taint.text,
             "tainted_steps": taint.tainted_steps if taint.reasons is not None else None,
+            "bad_images": len(read_table(files.table(BAD_IMAGES.name), BAD_IMAGES, ["label"])),
             **_of_hardware(plan, phases[TRAIN], devices, window),
-            **final_accuracy(read_table(files.table(EPOCHS.name), EPOCHS)),
+            **accuracy,
         },
     )
 

@@ -17,13 +17,29 @@ from pipelines.lists import MOST_CLASSES
 LARGEST = 2**31 - 1 - 2**16
 # Processor clocks tick a hundred times a second, and NVML's samples are no closer.
 SHORTEST_INTERVAL = 0.1
+# Ranks exchange what they have done about once a second.
+SHORTEST_STALL = 5.0
+LONGEST_WAIT = 7 * 86400.0
+LARGEST_PORT = 65535
 LONGEST_SERIES_NAME = 90  # its runs' names are longer
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-def option(default: Any, group: str, help: str, *, choices: tuple[str, ...] = (), metavar: str = "") -> Any:  # noqa: A002
-    """A field of RunConfig that is also a command-line option and a TOML key; help states unit, scope and default."""
-    return field(default=default, metadata={"group": group, "help": help, "choices": choices, "metavar": metavar})
+def option(
+    default: Any,
+    group: str,
+    help: str,  # noqa: A002
+    *,
+    choices: tuple[str, ...] = (),
+    metavar: str = "",
+    bare: str | None = None,
+) -> Any:
+    """A field of RunConfig that is also a command-line option and a TOML key; help states unit, scope and default.
+
+    bare is the value of an option that is given without one.
+    """
+    metadata = {"group": group, "help": help, "choices": choices, "metavar": metavar, "bare": bare}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +52,7 @@ class RunConfig:
     throughput_only: bool = option(False, "run", "measure training throughput and stop: no evaluation, no top-1")
     model: str = option("x1_0", "run", "size of PP-LCNet", choices=tuple(SIZES))
     gpus: int | None = option(
-        None, "run", "number of devices, one rank on each; default: every GPU, or up to 4 CPU ranks", metavar="N"
+        None, "run", "devices of each node, one rank on each; default: every GPU, or up to 4 CPU ranks", metavar="N"
     )
     device: str = option(
         "auto", "run", "what the devices are; auto: GPUs where there are any", choices=("auto", "gpu", "cpu")
@@ -57,6 +73,13 @@ class RunConfig:
     scaling: str | None = option(
         None, "run", "device counts to measure in turn, such as 1,2,4; default: --gpus alone", metavar="N,N,..."
     )
+    stall_seconds: float = option(
+        600.0, "run", "without progress after which a rank ends, and with it the run, at least 5", metavar="SECONDS"
+    )
+    resume: str | None = option(
+        None, "run", "go on with this run from its last checkpoint, the options not given as they were; without a name:"
+        " with --run-name if it has begun, else the latest unfinished one", metavar="RUN", bare="auto",
+    )  # fmt: skip
     seed: int = option(0, "run", "of the weights, the order of the images and their augmentation", metavar="N")
 
     data: str | None = option(
@@ -73,12 +96,20 @@ class RunConfig:
     crop_area_min: float | None = option(
         None, "data", "smallest training crop as a share of the image; default: the data set's", metavar="SHARE"
     )
+    bad_images: str = option(
+        "skip", "data", "what becomes of an image that can't be used: left out and named, or the end of the run",
+        choices=("skip", "fail"),
+    )  # fmt: skip
+    max_bad_images: int = option(100, "data", "to leave out; more end the run", metavar="N")
     flip_probability: float | None = option(
         None, "data", "of a mirrored training crop; default: the data set's", metavar="P"
     )
 
     batch_size: int | None = option(
         None, "training", "images per device and step; default: 512 on GPUs, 16 on CPUs", metavar="N"
+    )
+    auto_batch: bool = option(
+        False, "training", "halve a batch that does not fit into a device's memory, until it fits"
     )
     learning_rate: float | None = option(
         None, "training", "peak learning rate; default: 0.1 per 256 images of the global batch", metavar="RATE"
@@ -101,7 +132,6 @@ class RunConfig:
         None, "loading", "DALI threads per rank; default: the cores over the ranks, at most 8", metavar="N"
     )
     prefetch: int = option(2, "loading", "batches DALI keeps ready per rank", metavar="N")
-    reader_prefetch: int = option(2, "loading", "batches of encoded files read ahead per rank", metavar="N")
     hw_decoder_load: float = option(
         0.65, "loading", "share of images for the GPU's JPEG engine, where it has one", metavar="SHARE"
     )
@@ -114,6 +144,16 @@ class RunConfig:
     )
     height_hint: int = option(0, "loading", "height of the highest image, likewise", metavar="PIXELS")
 
+    nnodes: int = option(1, "nodes", "machines that train together, each with the same command line", metavar="N")
+    master: str | None = option(
+        None, "nodes", "where node 0 can be reached, with a free port, such as 10.0.0.1:6170", metavar="HOST:PORT"
+    )
+    node_rank: int | None = option(None, "nodes", "this node's number, from 0; node 0 writes the tables", metavar="R")
+    join_seconds: float = option(300.0, "nodes", "in which all nodes have to be there", metavar="SECONDS")
+
+    checkpoint_minutes: float = option(
+        15.0, "recording", "between two checkpoints, besides those at every epoch's end", metavar="MINUTES"
+    )
     results: str = option("results", "recording", "folder for the tables", metavar="PATH")
     run_name: str | None = option(
         None, "recording", "of the files; default: time, model and devices, e.g. 20261124-153012-x1_0-cpu2",
@@ -134,12 +174,16 @@ class RunConfig:
                 self._check(item.name, at_most=LARGEST)
         for name in ("gpus", "epochs", "image_size", "classes", "batch_size", "compute_threads", "decode_threads"):
             self._check(name, at_least=1)
-        for name in ("prefetch", "reader_prefetch", "repeats"):
+        for name in ("prefetch", "repeats", "nnodes"):
             self._check(name, at_least=1)
         self._check("classes", at_most=MOST_CLASSES)
         for name in ("seed", "warmup", "warmup_epochs", "weight_decay", "width_hint", "height_hint"):
             self._check(name, at_least=0)
-        for name in ("max_seconds", "precision", "learning_rate", "crop_area_min"):
+        self._check("node_rank", at_least=0)
+        self._check("stall_seconds", at_least=SHORTEST_STALL, at_most=LONGEST_WAIT)
+        self._check("join_seconds", above=0, at_most=LONGEST_WAIT)
+        self._check("max_bad_images", at_least=0)
+        for name in ("max_seconds", "precision", "learning_rate", "crop_area_min", "checkpoint_minutes"):
             self._check(name, above=0)
         for name in ("crop_area_min", "flip_probability", "label_smoothing", "hw_decoder_load"):
             self._check(name, at_least=0, at_most=1)
@@ -160,6 +204,18 @@ class RunConfig:
             for count in counts:
                 if not 1 <= count <= LARGEST:
                     raise UsageError(f"--scaling names {count} devices; it must be at least 1")
+        self._check_nodes()
+        if self.resume is not None:
+            if not RUN_NAME.fullmatch(self.resume):
+                raise UsageError(f"--resume {self.resume!r} names no run", "Give the name of its files.")
+            if self.throughput_only or self.repeats > 1 or self.scaling is not None:
+                raise UsageError("--resume is for a run of epochs; a throughput run can't be gone on with")
+        if self.auto_batch and (self.nnodes > 1 or self.repeats > 1 or self.scaling is not None):
+            several = "--nnodes" if self.nnodes > 1 else "--repeats" if self.repeats > 1 else "--scaling"
+            raise UsageError(
+                f"--auto-batch finds the batch of one run on one node; it can't be used with {several}",
+                "Find the batch with one run first, then give it as --batch-size.",
+            )
         if (
             self.run_name is not None
             and (self.repeats > 1 or self.scaling)
@@ -169,11 +225,45 @@ class RunConfig:
                 f"--run-name of {len(self.run_name)} characters leaves no room for the names of a series' runs",
                 f"Use up to {LONGEST_SERIES_NAME}.",
             )
-        if self.run_name is not None and not RUN_NAME.fullmatch(self.run_name):
+        if self.run_name == "auto" or (self.run_name is not None and not RUN_NAME.fullmatch(self.run_name)):
             raise UsageError(
                 f"--run-name {self.run_name!r} can't name files",
-                "Use up to 100 letters, digits, dots, dashes and underscores, a letter or digit first.",
+                "Use up to 100 letters, digits, dots, dashes and underscores, a letter or digit first, and not auto.",
             )
+
+    def _check_nodes(self) -> None:
+        if self.nnodes == 1:
+            for name in ("master", "node_rank"):
+                if getattr(self, name) is not None:
+                    raise UsageError(
+                        f"{flag(name)} {getattr(self, name)} is for a run on several nodes, and --nnodes is 1",
+                        "Give --nnodes, too.",
+                    )
+            return
+        example = f"Such as --nnodes {self.nnodes} --master 10.0.0.1:6170 --node-rank 0, then --node-rank 1."
+        missing = [flag(name) for name in ("master", "node_rank") if getattr(self, name) is None]
+        if missing:
+            raise UsageError(f"--nnodes {self.nnodes} needs {' and '.join(missing)}", example)
+        if self.node_rank is not None and self.node_rank >= self.nnodes:
+            raise UsageError(
+                f"--node-rank is {self.node_rank}; with --nnodes {self.nnodes} it must be at most {self.nnodes - 1}",
+                example,
+            )
+        if self.repeats > 1 or self.scaling is not None:
+            series = "--scaling" if self.scaling is not None else f"--repeats {self.repeats}"
+            raise UsageError(f"{series} runs on one node, --nnodes is {self.nnodes}", "Start each run by itself.")
+        self.master_address()
+
+    def master_address(self) -> tuple[str, int]:
+        """Host and port of --master. Raises UsageError."""
+        host, _, port = (self.master or "").rpartition(":")
+        # Paddle's launcher parts the two at a colon, so that it knows IPv4 only.
+        if not host or ":" in host or not (port.isascii() and port.isdigit()) or not 1 <= int(port) <= LARGEST_PORT:
+            raise UsageError(
+                f"--master {self.master} is no HOST:PORT with a port from 1 to {LARGEST_PORT}",
+                "HOST is a name or an IPv4 address of node 0, such as 10.0.0.1:6170.",
+            )
+        return host, int(port)
 
     def scaling_counts(self) -> tuple[int, ...]:
         """The numbers of devices that --scaling names, in rising order. Raises UsageError."""

@@ -41,5 +41,15 @@ class TrainingError(BenchError):
     exit_code = 5
 
 
+class OutOfMemoryError(TrainingError):
+    """A batch does not fit into the memory of a device."""
+
+
+class InterruptedRunError(BenchError):
+    """Somebody stopped the run."""
+
+    exit_code = INTERRUPTED_EXIT_CODE
+
+
 class InvariantError(BenchError):
     """A number contradicts its own definition: an error in the harness, so nothing is recorded."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from harness import watchdog
 from harness.device import Clock
 from harness.errors import InvariantError
 from harness.ranks import FloatArray, Ranks
@@ -20,7 +21,7 @@ EXCHANGE_SECONDS = 1.0
 # memory under the kernels that still read it.
 STEPS_IN_FLIGHT = 2
 
-IMAGES, REQUEST, GOT, FORWARD, BACKWARD, END, LOSS, RECORDING = range(8)
+IMAGES, REQUEST, GOT, FORWARD, BACKWARD, END, LOSS, RECORDING, BAD = range(9)
 # The parts of a step that a consumer may mark: behind the forward pass and behind the backward pass.
 LAPS = 2
 
@@ -39,7 +40,7 @@ class GlobalStep:
     ranks' exchange of records), data_wait_seconds and compute_seconds. The last has forward, backward and optimizer in
     it, NaN for a consumer that doesn't tell them apart. slowest_rank is the rank that computed longest,
     rank_skew_seconds how much longer than the quickest. images are real ones, of all ranks; loss is their mean (NaN for
-    a consumer without).
+    a consumer without), and lost_rank the first rank without a finite one.
     """
 
     index: int
@@ -56,6 +57,7 @@ class GlobalStep:
     slowest_rank: int
     rank_skew_seconds: float
     loss: float
+    lost_rank: int | None = None
 
     def __post_init__(self) -> None:
         parts = (self.data_wait_seconds, self.compute_seconds, self.recording_seconds, self.other_seconds)
@@ -71,6 +73,21 @@ class GlobalStep:
         return self.images / self.step_seconds if self.step_seconds else float("nan")
 
 
+def pause(seconds: float) -> GlobalStep:
+    """A stretch of time in which the ranks made no step."""
+    unknown = float("nan")
+    return GlobalStep(0, 0, seconds, seconds, 0.0, 0.0, unknown, unknown, unknown, 0.0, seconds, 0, 0.0, unknown)
+
+
+class BadNews(Protocol):
+    """What the loop needs to know of bad images, see `harness.bad_images`."""
+
+    untold: list[Any]
+
+    def tell(self) -> None:
+        """Tell the other ranks; all call this at the same moment."""
+
+
 def never(_: GlobalStep) -> bool:
     """The end of a loop that ends by its number of steps."""
     return False
@@ -84,14 +101,17 @@ def run_steps(
     emit: Callable[[GlobalStep], None],
     done: Callable[[GlobalStep], bool] = never,
     most_steps: int | None = None,
+    bad: BadNews | None = None,
 ) -> None:
     """Take batches from source and give them to consume until done says so, or for most_steps.
 
-    emit and done see every global step in order; rank 0's done counts, for every rank. Both are told in blocks of
+    emit and done see every global step in order; any rank's done counts, for every rank. Both are told in blocks of
     steps that last about EXCHANGE_SECONDS (as many steps as would have done so before, at most twice as many as the
-    last block had), so a loop that is done may have made some steps more: these are emitted too.
+    last block had), so a loop that is done may have made some steps more: these are emitted too. bad holds the images
+    that this rank's source couldn't use; when any rank has some, all tell each other.
     """
     ranks.barrier()
+    watchdog.progress()
     clock.start()
     index, end_before, block, recording_seconds = 0, 0.0, 1, 0.0
     in_flight: deque[tuple[Any, Batch]] = deque()
@@ -101,7 +121,9 @@ def run_steps(
             block = min(block, most_steps - index)
         table = _run_block(block, source, consume, clock, in_flight)
         table[0, RECORDING] = recording_seconds
+        table[0, BAD] = len(bad.untold) if bad is not None else 0
         gathered = ranks.gather(table)
+        watchdog.progress()
         block_start, began = end_before, clock.host_seconds()
         for step in range(block):
             record = merge_ranks(gathered[:, step], index, end_before)
@@ -111,7 +133,9 @@ def run_steps(
             index += 1
         recording_seconds = clock.host_seconds() - began
         if done is not never:
-            finished = ranks.agree(finished)
+            finished = ranks.any(finished)
+        if bad is not None and gathered[:, 0, BAD].any():
+            bad.tell()
         # The same on every rank, as it comes from what all have seen.
         wanted = round(EXCHANGE_SECONDS * block / max(end_before - block_start, 1e-9))
         block = max(1, min(wanted, 2 * block))
@@ -124,7 +148,7 @@ def _run_block(
     clock: Clock,
     in_flight: deque[tuple[Any, Batch]],
 ) -> FloatArray:
-    """Run steps on this rank: [steps, 8], columns IMAGES, REQUEST to END (seconds), LOSS and RECORDING (0)."""
+    """Run steps on this rank: [steps, 9], columns IMAGES, REQUEST to END (seconds), LOSS, RECORDING and BAD (0)."""
     marks: list[Any] = []
     images: list[int] = []
     losses: list[Any] = []
@@ -145,20 +169,20 @@ def _run_block(
     if len(marks) not in (3 * steps, (3 + LAPS) * steps):
         raise InvariantError(f"{len(marks)} marks in {steps} steps; a consumer tells {LAPS} laps of each, or none")
     seconds = np.reshape(clock.seconds(marks), (steps, -1))
-    table = np.full((steps, 8), np.nan)
+    table = np.full((steps, 9), np.nan)
     table[:, IMAGES] = images
     table[:, [REQUEST, GOT, END]] = seconds[:, [0, 1, -1]]
     if seconds.shape[1] > 3:
         table[:, [FORWARD, BACKWARD]] = seconds[:, 2:-1]
     table[:, LOSS] = [np.nan if loss is None else float(loss) for loss in losses]
-    table[:, RECORDING] = 0.0
+    table[:, [RECORDING, BAD]] = 0.0
     return table
 
 
 def merge_ranks(step: FloatArray, index: int, end_before: float) -> GlobalStep:
     """One global step from every rank's record of it.
 
-    step: [ranks, 8]. end_before is when the slowest rank ended the step before, on the same clock.
+    step: [ranks, 9]. end_before is when the slowest rank ended the step before, on the same clock.
     """
     end = max(float(step[:, END].max()), end_before)
     last = step[int(np.argmax(step[:, GOT]))]
@@ -171,6 +195,7 @@ def merge_ranks(step: FloatArray, index: int, end_before: float) -> GlobalStep:
     busy = step[:, END] - step[:, GOT]
     images = step[:, IMAGES].sum()
     counted = step[step[:, IMAGES] > 0]
+    lost = np.flatnonzero((step[:, IMAGES] > 0) & ~np.isfinite(step[:, LOSS]))
     loss = float(np.average(counted[:, LOSS], weights=counted[:, IMAGES])) if images else float("nan")
     return GlobalStep(
         index=index,
@@ -187,4 +212,5 @@ def merge_ranks(step: FloatArray, index: int, end_before: float) -> GlobalStep:
         slowest_rank=int(np.argmax(busy)),
         rank_skew_seconds=float(busy.max() - busy.min()),
         loss=loss,
+        lost_rank=int(lost[0]) if lost.size else None,
     )

@@ -78,9 +78,9 @@ def interleave(
     """Warm up with training, then measure the phases in turn until the training's throughput is precise or time is up.
 
     phases: in the order of a round; the one called TRAIN is warmed up and decides. run_block runs one phase until done
-    and returns its steps; agree makes rank 0's decision every rank's. A round begins only if it should end in time, but
-    there is one, unless the warm-up alone took all the time. prefetch is the length of DALI's queue: a phase that takes
-    nothing from it settles until DALI has filled it, by the pace of the last pipeline-only block.
+    and returns its steps; agree makes one rank's decision every rank's. A round begins only if it should end in time,
+    but there is one, unless the warm-up alone took all the time. prefetch is the length of DALI's queue: a phase that
+    takes nothing from it settles until DALI has filled it, by the pace of the last pipeline-only block.
     """
     round_seconds = min(ROUND_SECONDS, ROUND_SHARE * limits.max_seconds)
     training = next(phase for phase in phases if phase.name == TRAIN)

@@ -12,7 +12,14 @@ from harness.errors import UsageError
 from harness.telemetry.host import available_cores
 from models.sizes import SIZES
 from pipelines.augmentation import Augmentation
-from pipelines.dataset import IMAGENET_CLASSES, IMAGENET_TRAIN_IMAGES, IMAGENET_VAL_IMAGES, Dataset, is_imagenet
+from pipelines.dataset import (
+    IMAGENET_CLASSES,
+    IMAGENET_TRAIN_IMAGES,
+    IMAGENET_VAL_IMAGES,
+    Dataset,
+    fingerprint,
+    is_imagenet,
+)
 from pipelines.sharding import steps_per_epoch
 
 GPU_BATCH_SIZE = 512  # the published recipe's, on each of 4 GPUs
@@ -23,6 +30,7 @@ GPU_WARMUP_STEPS = 20  # cuDNN tries its algorithms, DALI its buffers, the clock
 CPU_WARMUP_STEPS = 3
 NOTED_EXCESS = 0.05  # of an epoch's full batches over the data set
 UNPUBLISHED = {"x2_5": ("the published recipe of x2_5 has AutoAugment, this run has not",)}
+OTHER_NODES = "utilisation, power and what disturbed the run are those of node 0; images and times are of all nodes"
 MOST_DECODE_THREADS = 8  # beyond it DALI's threads contend with the training's
 
 
@@ -31,6 +39,7 @@ class DataFacts:
     """What a plan needs to know of a data set.
 
     source is what `open_dataset` takes: a folder or a built-in set's name. imagenet: the counts are ILSVRC2012's.
+    fingerprint is that of the lists; empty where it wasn't taken.
     """
 
     source: str
@@ -41,6 +50,7 @@ class DataFacts:
     augmentation: Augmentation
     imagenet: bool
     builtin: bool
+    fingerprint: str = ""
 
 
 DEFAULT_FOLDER = "dataset/ILSVRC2012"
@@ -67,6 +77,7 @@ def facts_of(dataset: Dataset, source: str) -> DataFacts:
         augmentation=dataset.augmentation,
         imagenet=is_imagenet(dataset),
         builtin=dataset.builtin,
+        fingerprint=fingerprint(dataset),
     )
 
 
@@ -76,7 +87,7 @@ class RunPlan:
 
     total_steps is None with --throughput-only, whose window ends by precision or time. warmup_steps come before the
     measured window at least, or exactly if warmup_given; warmup_epochs are the recipe's, over which the
-    learning rate rises. notes say where the plan leaves the recipe.
+    learning rate rises. notes say where the plan leaves the recipe. ranks are those of all nodes.
     """
 
     model: str
@@ -97,6 +108,12 @@ class RunPlan:
     decode_threads: int
     notes: tuple[str, ...] = ()
     warmup_given: bool = False
+    nodes: int = 1
+
+    @property
+    def ranks_per_node(self) -> int:
+        """The number of devices of each node."""
+        return self.ranks // self.nodes
 
     @property
     def global_batch(self) -> int:
@@ -110,8 +127,9 @@ def make_plan(config: RunConfig, devices: Devices, data: DataFacts, environment:
     Raises UsageError when the batch is larger than a rank's share of the images, or the warm-up longer than the run.
     """
     on_gpu = devices.kind == "gpu"
-    batch_size, notes = _batch_size(config, devices, data)
-    epoch_steps = steps_per_epoch(data.train_images, devices.count, batch_size)
+    ranks = devices.count * config.nnodes
+    batch_size, notes = _batch_size(config, devices.kind, ranks, data)
+    epoch_steps = steps_per_epoch(data.train_images, ranks, batch_size)
     total_steps = None if config.throughput_only else config.epochs * epoch_steps
     warmup = config.warmup
     if warmup is None:
@@ -125,27 +143,29 @@ def make_plan(config: RunConfig, devices: Devices, data: DataFacts, environment:
             f" ({config.epochs} epochs of {epoch_steps})",
             f"Use --warmup {total_steps - 1} or less, or more --epochs.",
         )
-    epoch_images = epoch_steps * batch_size * devices.count
+    epoch_images = epoch_steps * batch_size * ranks
     if epoch_images > (1 + NOTED_EXCESS) * data.train_images:
         notes += (
             f"an epoch of {epoch_steps} full batches trains on {epoch_images:,} images, {data.name} has"
             f" {data.train_images:,}",
         )
     notes += UNPUBLISHED.get(config.model, ())
+    if config.nnodes > 1:
+        notes += (OTHER_NODES,)
     share = max(1, available_cores() // devices.count)
     size = SIZES[config.model]
     return RunPlan(
         model=config.model,
         device=devices.kind,
         device_name=devices.name,
-        ranks=devices.count,
+        ranks=ranks,
         data=replace(data, augmentation=_augmentation(config, data.augmentation)),
         image_size=config.image_size,
         batch_size=batch_size,
         steps_per_epoch=epoch_steps,
         epochs=config.epochs,
         total_steps=total_steps,
-        learning_rate=config.learning_rate or LEARNING_RATE_PER_IMAGE * batch_size * devices.count,
+        learning_rate=config.learning_rate or LEARNING_RATE_PER_IMAGE * batch_size * ranks,
         # PaddleClas shortens the warm-up of a run that is shorter than it.
         warmup_epochs=config.warmup_epochs if config.warmup_epochs is not None else min(WARMUP_EPOCHS, config.epochs),
         weight_decay=config.weight_decay if config.weight_decay is not None else size.weight_decay,
@@ -154,16 +174,17 @@ def make_plan(config: RunConfig, devices: Devices, data: DataFacts, environment:
         decode_threads=config.decode_threads or min(MOST_DECODE_THREADS, share),
         notes=notes,
         warmup_given=config.warmup is not None,
+        nodes=config.nnodes,
     )
 
 
-def _batch_size(config: RunConfig, devices: Devices, data: DataFacts) -> tuple[int, tuple[str, ...]]:
+def _batch_size(config: RunConfig, kind: str, ranks: int, data: DataFacts) -> tuple[int, tuple[str, ...]]:
     """Images per rank and step, and a note where a small data set makes them fewer than the default."""
-    shard = -(-data.train_images // devices.count)  # the largest; a smaller one's reader goes on into its next pass
-    usual = GPU_BATCH_SIZE if devices.kind == "gpu" else CPU_BATCH_SIZE
-    few = f"{data.train_images:,} training images of {data.name} over {devices.count} ranks leave at most {shard} each"
-    if data.train_images < devices.count:
-        raise UsageError(f"fewer images than ranks: {data.train_images} over {devices.count}", "Use fewer --gpus.")
+    shard = -(-data.train_images // ranks)  # the largest; a smaller one's reader goes on into its next pass
+    usual = GPU_BATCH_SIZE if kind == "gpu" else CPU_BATCH_SIZE
+    few = f"{data.train_images:,} training images of {data.name} over {ranks} ranks leave at most {shard} each"
+    if data.train_images < ranks:
+        raise UsageError(f"fewer images than ranks: {data.train_images} over {ranks}", "Use fewer --gpus.")
     wanted = config.batch_size or min(usual, shard)
     if wanted > shard:
         raise UsageError(

@@ -33,9 +33,32 @@ class Ranks:
         if self.world_size > 1:
             self.gather(np.zeros(1))
 
-    def agree(self, decision: bool) -> bool:
-        """Rank 0's decision, on each rank, so that none goes on alone when their arithmetic differs."""
-        return bool(self.gather(np.array([float(decision)]))[0, 0])
+    def any(self, decision: bool) -> bool:
+        """Whether any rank decided so, on each rank, so that none goes on alone."""
+        return bool(self.gather(np.array([float(decision)])).any())
+
+    def broadcast(self, data: bytes) -> bytes:
+        """Rank 0's data, on each rank."""
+        if self.world_size == 1:
+            return data
+        size = int(self.gather(np.array([float(len(data))]))[0, 0])
+        if not size:  # Paddle sends no empty tensors
+            return b""
+        tensor = paddle.to_tensor(np.frombuffer(data if self.rank == 0 else bytes(size), dtype=np.uint8))
+        paddle.distributed.broadcast(tensor, src=0)
+        return bytes(tensor.numpy().tobytes())
+
+    def gather_bytes(self, own: bytes) -> list[bytes]:
+        """Every rank's bytes, in order of rank, on each rank; for little data, of which eight times as much is sent."""
+        lengths = self.gather(np.array([float(len(own))]))[:, 0].astype(int)
+        padded = np.zeros(max(1, int(lengths.max())))  # Paddle sends no empty tensors
+        padded[: len(own)] = np.frombuffer(own, np.uint8)
+        told = self.gather(padded).astype(np.uint8)
+        return [row[:length].tobytes() for row, length in zip(told, lengths, strict=True)]
+
+    def exchange(self, text: str) -> list[str]:
+        """Every rank's text, in order of rank, on each rank."""
+        return [told.decode() for told in self.gather_bytes(text.encode())]
 
     def average_batch_norm(self, model: nn.Layer) -> None:
         """Give every rank the mean of all ranks' running statistics, so that they evaluate one and the same model."""

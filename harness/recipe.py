@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import paddle
 import paddle.nn.functional as F  # noqa: N812
 from paddle import nn
@@ -55,25 +56,33 @@ def make_optimizer(model: nn.Layer, momentum: float, weight_decay: float) -> pad
     return paddle.optimizer.Momentum(learning_rate=0.0, momentum=momentum, parameters=decay_groups(model, weight_decay))
 
 
-def training_step(
-    model: nn.Layer, optimizer: paddle.optimizer.Optimizer, schedule: Schedule, label_smoothing: float
-) -> Callable[[Batch, Callable[[], None]], Any]:
-    """A function that trains on a batch and returns its loss, a scalar tensor on the device.
+@dataclass(slots=True)
+class TrainingStep:
+    """One update of the weights from a batch; updates counts them, and with it the learning rate goes on.
 
-    Its second argument is called behind the forward and behind the backward pass (see `harness.loop.Consumer`).
+    Every step draws its random numbers (dropout's) anew, from the seed, the rank and the step's number, so that a run
+    can go on from any step without its generators' states.
     """
-    step = 0
 
-    def train(batch: Batch, lap: Callable[[], None]) -> Any:
-        nonlocal step
-        optimizer.set_lr(schedule.at(step))
-        loss = F.cross_entropy(model(batch.images), batch.labels, label_smoothing=label_smoothing)
+    model: nn.Layer
+    optimizer: paddle.optimizer.Optimizer
+    schedule: Schedule
+    label_smoothing: float
+    seed: tuple[int, ...]
+    updates: int = 0
+
+    def __call__(self, batch: Batch, lap: Callable[[], None]) -> Any:
+        """Train on a batch; its loss, a scalar tensor on the device.
+
+        lap is called behind the forward and behind the backward pass (see `harness.loop.Consumer`).
+        """
+        paddle.seed(int(np.random.SeedSequence([*self.seed, self.updates]).generate_state(1)[0]))
+        self.optimizer.set_lr(self.schedule.at(self.updates))
+        loss = F.cross_entropy(self.model(batch.images), batch.labels, label_smoothing=self.label_smoothing)
         lap()
         loss.backward()
         lap()
-        optimizer.step()
-        optimizer.clear_grad()
-        step += 1
+        self.optimizer.step()
+        self.optimizer.clear_grad()
+        self.updates += 1
         return loss.detach()
-
-    return train

@@ -11,11 +11,11 @@ from typing import Any
 from harness.config import RunConfig, parse_config
 from harness.errors import UsageError
 from harness.plan import DataFacts, RunPlan
-from harness.tables.files import check_writable, write_whole
-from harness.tables.schema import DEVICES, EPOCHS, SCALING, STEPS, TRAIN
+from harness.tables.files import check_writable, read_whole, write_whole
+from harness.tables.schema import BAD_IMAGES, DEVICES, EPOCHS, SCALING, STEPS, TRAIN
 from pipelines.augmentation import Augmentation
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 NAME_TIME = "%Y%m%d-%H%M%S"
 
 
@@ -28,6 +28,10 @@ class RunRecord:
     `harness.conclude` found in the tables: phases by name, steady, ledger, outliers, taint, verdict (None for a run of
     epochs) and summary, the run's row of summary.csv. All are empty until known. series names the `--repeats` or
     `--scaling` that the run is part of.
+
+    attempts are the run's starts: the number of the first block of steps, the training steps made before, when, and on
+    how many ranks; the last one goes on from checkpoint, if any. bad_images are those that were unusable before its
+    first step, see `harness.bad_images`.
     """
 
     run: str
@@ -46,7 +50,23 @@ class RunRecord:
     taint: dict[str, Any] = field(default_factory=dict)
     verdict: dict[str, Any] | None = None
     summary: dict[str, Any] = field(default_factory=dict)
+    attempts: tuple[dict[str, Any], ...] = ()
+    bad_images: tuple[dict[str, Any], ...] = ()
+    checkpoint: str | None = None
     schema_version: int = SCHEMA_VERSION
+
+    def breaks(self) -> tuple[list[int], int]:
+        """First blocks of the attempts behind the first one, and of the earliest from which on the ranks are as now."""
+        first = 1
+        # An attempt that ended before its first block has left nothing to be compared.
+        following = [*(attempt["first_block"] for attempt in self.attempts[1:]), None]
+        made = [one for one, after in zip(self.attempts, following, strict=False) if one["first_block"] != after]
+        for attempt in made:
+            if attempt["ranks"] != self.plan.ranks:
+                first = 0
+            elif not first:
+                first = attempt["first_block"]
+        return [attempt["first_block"] for attempt in made[1:]], first
 
     def warned(self, message: str) -> RunRecord:
         """The record with one more warning."""
@@ -66,8 +86,14 @@ class RunFiles:
 
     def existing(self) -> list[Path]:
         """Those of the run's files that are there."""
-        paths = [self.record, *(self.table(table.name) for table in (STEPS, DEVICES, EPOCHS, SCALING))]
+        tables = (STEPS, DEVICES, EPOCHS, BAD_IMAGES, SCALING)
+        paths = [self.record, self.checkpoints, *(self.table(table.name) for table in tables)]
         return [path for path in paths if path.exists()]
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.folder / f"{self.run}.checkpoints"
 
     @property
     def record(self) -> Path:
@@ -104,10 +130,10 @@ def write_record(path: Path, record: RunRecord) -> None:
 def read_record(path: Path) -> RunRecord:
     """Read a record back, one of an earlier schema version too.
 
-    Raises UsageError for a file that is no record, or one of a later version.
+    Raises UsageError for a file that is no record, or one of a later version, MachineError for one that can't be read.
     """
     try:
-        values = migrated(json.loads(path.read_text(encoding="utf-8")), path.name)
+        values = migrated(json.loads(read_whole(path)), path.name)
         given = {name: value for name, value in values["config"].items() if value is not None}
         plan = values["plan"]
         data = plan["data"]
@@ -115,6 +141,8 @@ def read_record(path: Path) -> RunRecord:
             **{
                 **values,
                 "warnings": tuple(values["warnings"]),
+                "attempts": tuple(values.get("attempts", ())),
+                "bad_images": tuple(values.get("bad_images", ())),
                 "config": RunConfig(**parse_config(given, path.name)),
                 "plan": RunPlan(
                     **{
@@ -158,4 +186,10 @@ def _from_1(values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "phases": {TRAIN: {name: summary[name] for name in shared}} if summary else {}}
 
 
-_LIFTS = {1: _from_1}
+def _from_2(values: dict[str, Any]) -> dict[str, Any]:
+    """Version 2 let DALI's own reader order the images, which read ahead by itself."""
+    config = {name: value for name, value in values["config"].items() if name != "reader_prefetch"}
+    return {**values, "config": config}
+
+
+_LIFTS = {1: _from_1, 2: _from_2}

@@ -19,6 +19,8 @@ from harness.tables.schema import REPEATS, TRAIN
 
 REFERENCE = REFERENCE_FILE.stem
 MOST_NAMED = 5  # runs in a cure
+# Version 3 of the schema changed runs' records, not series.
+SERIES_VERSIONS = range(2, SCHEMA_VERSION + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +154,10 @@ def _values(path: Path) -> dict[str, Any]:
 def _members(path: Path, values: dict[str, Any]) -> list[str]:
     """The names of a series' runs."""
     version, runs = values.get("schema_version"), values.get("runs")
-    if version != SCHEMA_VERSION:
+    if version not in SERIES_VERSIONS:
         raise UsageError(
-            f"the series {path.stem!r} has schema version {version!r}, known is {SCHEMA_VERSION}",
+            f"the series {path.stem!r} has schema version {version!r}, known are {SERIES_VERSIONS[0]} to"
+            f" {SERIES_VERSIONS[-1]}",
             "Read it with the version of this project that wrote it, or a later one.",
         )
     if not isinstance(runs, list) or not runs or not all(isinstance(run, str) and _is_name(run) for run in runs):

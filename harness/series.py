@@ -6,13 +6,14 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.analysis.compare import Side
 from harness.config import RunConfig
+from harness.errors import BenchError, InterruptedRunError
 from harness.record import NAME_TIME, SCHEMA_VERSION, RunFiles, RunRecord, claim_files
 from harness.report.console import Console
 from harness.report.series import show_repeats, show_scaling
@@ -80,8 +81,10 @@ def run_series(
             _write(files, kind, "finished", names, {"scaling": rows})
             show_scaling(console, files.run, rows)
     except BaseException as error:
-        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        _write(files, kind, status, names[: len(records)], {})
+        stopped = isinstance(error, (KeyboardInterrupt, InterruptedRunError))
+        status = "interrupted" if stopped else "failed"
+        with suppress(BenchError):  # a full disk must not take the place of what ended the series
+            _write(files, kind, status, names[: len(records)], {})
         raise
 
 

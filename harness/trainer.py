@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import paddle
+from nvidia.dali.pipeline import Pipeline
 
 import models
 from harness import recipe
+from harness.bad_images import TRAIN_SPLIT, BadImages
 from harness.config import RunConfig
 from harness.device import Clock, cudnn_tf32, local_rank, open_device
 from harness.errors import InvariantError, TrainingError
-from harness.loop import Consumer, GlobalStep, never, run_steps
+from harness.loop import GlobalStep, never, run_steps
 from harness.phases import SHARES, Phase, Settles, settling_steps
 from harness.plan import RunPlan, facts_of
 from harness.ranks import Ranks, join
@@ -23,8 +26,9 @@ from harness.recorder import Recorder
 from harness.tables.schema import COMPUTE, COMPUTE_ALONE, PIPELINE, TRAIN
 from pipelines.dataset import Dataset, open_dataset
 from pipelines.errors import DataError
-from pipelines.graphs import PipelineSettings, training_graph
-from pipelines.source import Batch, CachedSource, DaliSource
+from pipelines.graphs import Feed, PipelineSettings, training_graph
+from pipelines.order import TrainingOrder
+from pipelines.source import Batch, CachedSource, DaliSource, SourceState
 
 # Batches that compute-only phases train on in turn: real data, more than one so that none stays in a processor's cache.
 CACHED_BATCHES = 4
@@ -42,13 +46,14 @@ class Trainer:
     settings: PipelineSettings
     model: Any
     parallel: Any
-    schedule: recipe.Schedule
-    train: Consumer
+    train: recipe.TrainingStep
     source: DaliSource
+    bad: BadImages
     cached: CachedSource | None = None
     blocks: int = 0
-    updates: int = 0
     steps: dict[str, int] = field(default_factory=dict)
+    checked: bool = False
+    in_force: dict[str, Any] = field(default_factory=dict)
 
     def phase(self, name: str) -> Phase:
         """What a phase consists of; compute-only phases share the batches that the first one keeps."""
@@ -77,13 +82,13 @@ class Trainer:
         """
         made: list[GlobalStep] = []
         trains = phase.name != PIPELINE
-        first_step, first_update = self.steps.get(phase.name, 0), self.updates
+        first_step, first_update = self.steps.get(phase.name, 0), self.train.updates
         self.blocks += 1
 
         def emit(step: GlobalStep) -> None:
             made.append(step)
             number = first_step + step.index + 1
-            rate = self.schedule.at(first_update + step.index) if trains else None
+            rate = self.train.schedule.at(first_update + step.index) if trains else None
             recorder.step(
                 step,
                 self.clock.started_at,
@@ -96,16 +101,18 @@ class Trainer:
             )
             if epoch is not None and not math.isfinite(step.loss):
                 raise TrainingError(
-                    f"the loss is {step.loss} at step {number} of phase {phase.name}, learning rate {rate:.6g}",
+                    f"the loss is {step.loss} at step {number} of phase {phase.name}, on rank {step.lost_rank} first,"
+                    f" learning rate {rate:.6g}",
                     "Try a lower --learning-rate, or a longer --warmup-epochs.",
                 )
 
         self.model.train()
-        run_steps(phase.source, phase.consume, self.clock, self.ranks, emit, done, most_steps)
-        if self.blocks == 1:
-            check_settings(self.config, self.plan, self.read_back())
+        run_steps(phase.source, phase.consume, self.clock, self.ranks, emit, done, most_steps, self.bad)
+        if not self.checked:
+            self.in_force = self.read_back()
+            check_settings(self.config, self.plan, self.in_force)
+            self.checked = True
         self.steps[phase.name] = first_step + len(made)
-        self.updates += len(made) if trains else 0
         return made
 
     def read_back(self) -> dict[str, Any]:
@@ -153,14 +160,13 @@ def open_trainer(config: RunConfig, plan: RunPlan) -> Trainer:
     settings = pipeline_settings(config, plan, device_id)
     paddle.seed(config.seed)
     model = models.build(plan.model, plan.data.num_classes)
-    # From here on each rank draws its own dropout.
-    paddle.seed(config.seed + 1 + ranks.rank)
     schedule = recipe.Schedule(
         plan.learning_rate, plan.warmup_epochs * plan.steps_per_epoch, plan.epochs * plan.steps_per_epoch
     )
     optimizer = recipe.make_optimizer(model, config.momentum, plan.weight_decay)
+    bad = BadImages(config.bad_images, config.max_bad_images, ranks)
     parallel = ranks.parallel(model)
-    graph = training_graph(dataset.train, ranks.rank, ranks.world_size, plan.data.augmentation, settings)
+
     return Trainer(
         config=config,
         plan=plan,
@@ -170,9 +176,33 @@ def open_trainer(config: RunConfig, plan: RunPlan) -> Trainer:
         settings=settings,
         model=model,
         parallel=parallel,
-        schedule=schedule,
-        train=recipe.training_step(parallel, optimizer, schedule, config.label_smoothing),
-        source=DaliSource(graph, [plan.batch_size]),
+        train=recipe.TrainingStep(parallel, optimizer, schedule, config.label_smoothing, (config.seed, 1 + ranks.rank)),
+        source=training_source(dataset, plan, settings, ranks, bad),
+        bad=bad,
+    )
+
+
+def training_source(
+    dataset: Dataset,
+    plan: RunPlan,
+    settings: PipelineSettings,
+    ranks: Ranks,
+    bad: BadImages,
+    start: SourceState | None = None,
+) -> DaliSource:
+    """A rank's training images, from the start or where an equal source stood."""
+
+    def graph(feed: Feed, seed: int, state: bytes | None) -> Pipeline:
+        return training_graph(feed, plan.data.augmentation, settings, seed, state)
+
+    return DaliSource(
+        dataset.train,
+        TrainingOrder(len(dataset.train), ranks.rank, ranks.world_size, plan.batch_size, settings.seed),
+        graph,
+        settings,
+        partial(bad.met, TRAIN_SPLIT, dataset.train),
+        seed=(settings.seed, ranks.rank),
+        start=start or SourceState(bad=bad.of(TRAIN_SPLIT)),
     )
 
 
@@ -186,7 +216,6 @@ def pipeline_settings(config: RunConfig, plan: RunPlan, device_id: int | None) -
         threads=plan.decode_threads,
         seed=config.seed,
         prefetch=config.prefetch,
-        reader_prefetch=config.reader_prefetch,
         hw_decoder_load=config.hw_decoder_load,
         width_hint=config.width_hint,
         height_hint=config.height_hint,

@@ -2,112 +2,98 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from contextlib import AbstractContextManager, nullcontext
+import traceback
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from harness.errors import DATA_EXIT_CODE, BenchError
-from harness.evaluation import Accuracy, Evaluator
-from harness.launch import leave_failure
-from harness.loop import GlobalStep, run_steps
+from harness import watchdog
+from harness.bad_images import TRAIN_SPLIT, BadImage
+from harness.checkpoint import read_checkpoint
+from harness.device import local_rank, open_device
+from harness.endings import OUT_OF_MEMORY, memory_error
+from harness.epochs import Saver, train_epochs
+from harness.errors import DATA_EXIT_CODE, BenchError, InterruptedRunError
+from harness.launch import leave_failure, rank_file
+from harness.loop import GlobalStep
+from harness.memory import out_of_memory
+from harness.nodes import check_terms, terms
 from harness.phases import Done, Limits, Phase, Settles, interleave
+from harness.ranks import join
 from harness.record import RunFiles, RunRecord, read_record, write_record
 from harness.recorder import NoRecorder, Recorder, open_recorder
-from harness.tables.schema import EVALUATE, TRAIN
+from harness.state import Progress, restore_state
+from harness.stopping import StopRequest
 from harness.trainer import Trainer, open_trainer, throughput_phases
 from pipelines.errors import DataError
-from pipelines.graphs import evaluation_graph
-from pipelines.sharding import EvalShard
-from pipelines.source import DaliSource
 
 
 def run_worker(record: RunRecord, folder: Path) -> None:
     """Do this rank's part of the run."""
+    meet(record)
     trainer = open_trainer(record.config, record.plan)
     files = RunFiles(folder, record.run)
+    stop = StopRequest.on_signals()
     with _recorder(record, files, trainer.ranks.rank) as recorder:
+        trainer.bad.record = recorder.bad_image
+        progress = Progress()
+        if not record.config.throughput_only:
+            # Rank 0's word counts: another node need not have the files.
+            mine = record.checkpoint if trainer.ranks.rank == 0 else None
+            progress = restore_state(trainer, read_checkpoint(files.checkpoints, mine) if mine else None)
+        if local_rank() == 0:
+            # Each node has looked at its own files.
+            trainer.bad.untold += [BadImage(**values) for values in record.bad_images]
+        trainer.bad.tell()
         if record.config.throughput_only:
-            measure_throughput(trainer, recorder)
+            trainer.source.leave_out(trainer.bad.of(TRAIN_SPLIT))
+            measure_throughput(trainer, recorder, stop)
         else:
-            train_epochs(trainer, recorder)
+            train_epochs(trainer, recorder, progress, Saver(trainer, recorder, files.checkpoints), stop)
     if trainer.ranks.rank == 0:
-        write_record(files.record, replace(read_record(files.record), read_back=trainer.read_back()))
+        write_record(files.record, replace(read_record(files.record), read_back=trainer.in_force))
 
 
-def measure_throughput(trainer: Trainer, recorder: Recorder) -> None:
-    """Every phase in turn until the throughput is precise or time is up."""
+def meet(record: RunRecord) -> None:
+    """Join the other ranks, those of other nodes included, and see that all mean the same run. Raises UsageError."""
+    config, plan = record.config, record.plan
+    if plan.nodes > 1:
+        open_device(plan.device, local_rank())
+        ranks = join()
+        own = json.dumps({"node": config.node_rank, **terms(config, plan)})
+        told = [json.loads(text) for text in ranks.exchange(own)]
+        nodes = [values.pop("node") for values in told]
+        try:
+            check_terms(told, nodes)
+        finally:
+            # A rank that ends closes its connections, over which another may still be told.
+            with suppress(Exception):
+                ranks.barrier()
+        if (marker := rank_file(os.environ, "joined")) is not None:
+            marker.touch()
+        watchdog.progress()
+
+
+def measure_throughput(trainer: Trainer, recorder: Recorder, stop: StopRequest) -> None:
+    """Every phase in turn until the throughput is precise or time is up. Raises InterruptedRunError."""
     plan, config = trainer.plan, trainer.config
 
     def run_block(phase: Phase, done: Done, settles: Settles) -> list[GlobalStep]:
-        return trainer.run(phase, recorder, done, settles=settles)
+        steps = trainer.run(phase, recorder, lambda step: done(step) or stop.made, settles=settles)
+        if trainer.ranks.any(stop.made):
+            raise InterruptedRunError("interrupted", "A throughput run can't be gone on with: start it again.")
+        return steps
 
     interleave(
         [trainer.phase(name) for name in throughput_phases(plan.ranks)],
         run_block,
         Limits(config.max_seconds, config.precision, plan.warmup_steps, config.warmup),
-        trainer.ranks.agree,
+        trainer.ranks.any,
         config.prefetch,
     )
-
-
-def train_epochs(trainer: Trainer, recorder: Recorder) -> None:
-    """Every epoch: training, then the accuracy on the validation images."""
-    plan = trainer.plan
-    training, validation = trainer.phase(TRAIN), Validation(trainer, recorder)
-    for epoch in range(1, plan.epochs + 1):
-        steps = trainer.run(training, recorder, most_steps=plan.steps_per_epoch, epoch=epoch)
-        accuracy, evaluation_seconds = validation.run(epoch)
-        images = sum(step.images for step in steps)
-        seconds = sum(step.step_seconds for step in steps)
-        recorder.epoch(
-            epoch=epoch,
-            images=images,
-            seconds=seconds,
-            fps=images / seconds,
-            train_loss=sum(step.loss * step.images for step in steps) / images,
-            val_loss=accuracy.loss,
-            top1=accuracy.top1,
-            top5=accuracy.top5,
-            learning_rate=trainer.schedule.at(epoch * plan.steps_per_epoch - 1),
-            evaluation_seconds=evaluation_seconds,
-        )
-
-
-class Validation:
-    """The validation images, read once an epoch."""
-
-    def __init__(self, trainer: Trainer, recorder: Recorder) -> None:
-        dataset, ranks, settings = trainer.dataset, trainer.ranks, trainer.settings
-        assert dataset.val is not None
-        shard = EvalShard(len(dataset.val), ranks.rank, ranks.world_size, settings.batch_size)
-        self._steps = shard.steps
-        self._source = DaliSource(
-            evaluation_graph(dataset.val, shard.indices(), settings), [shard.real(step) for step in range(shard.steps)]
-        )
-        self._trainer, self._recorder = trainer, recorder
-        self._made = 0
-
-    def run(self, epoch: int) -> tuple[Accuracy, float]:
-        """The model's accuracy, and the seconds of the evaluation's steps."""
-        trainer = self._trainer
-        trainer.ranks.average_batch_norm(trainer.model)
-        trainer.model.eval()
-        trainer.blocks += 1
-        evaluator = Evaluator(trainer.model)
-        seconds = 0.0
-
-        def emit(step: GlobalStep) -> None:
-            nonlocal seconds
-            seconds += step.step_seconds
-            self._made += 1
-            self._recorder.step(
-                step, trainer.clock.started_at, phase=EVALUATE, block=trainer.blocks, epoch=epoch, step=self._made
-            )
-
-        run_steps(self._source, evaluator.step, trainer.clock, trainer.ranks, emit, most_steps=self._steps)
-        return evaluator.result(trainer.ranks), seconds
 
 
 def _recorder(record: RunRecord, files: RunFiles, rank: int) -> AbstractContextManager[Recorder]:
@@ -118,11 +104,28 @@ def _recorder(record: RunRecord, files: RunFiles, rank: int) -> AbstractContextM
 
 def run_rank(record_path: Path) -> int:
     """Run this process's rank; an error a person can act on is left for the launching process to tell."""
+    record = read_record(record_path)
+    # The other nodes may take longer to come than a step may.
+    wait = record.config.join_seconds if record.plan.nodes > 1 else 0.0
+    watchdog.arm(record.config.stall_seconds, rank_file(os.environ, "pulse"), first_seconds=wait)
     try:
-        run_worker(read_record(record_path), record_path.parent)
-    except (BenchError, DataError) as error:
-        code = error.exit_code if isinstance(error, BenchError) else DATA_EXIT_CODE
-        leave_failure(os.environ, code, error.message, error.cure)
-        print(f"error: {error.message}", file=sys.stderr)
-        return code
+        run_worker(record, record_path.parent)
+    except Exception as error:
+        said = out_of_memory(error)
+        if said is not None:
+            traceback.print_exc()
+            number = int(os.environ.get("PADDLE_TRAINER_ID", "0"))
+            lacking = memory_error(record.plan, number, said)
+            return _leave(lacking.exit_code, lacking.message, lacking.cure, OUT_OF_MEMORY)
+        if isinstance(error, DataError):
+            return _leave(DATA_EXIT_CODE, error.message, error.cure)
+        if isinstance(error, BenchError):
+            return _leave(error.exit_code, error.message, error.cure)
+        raise
     return 0
+
+
+def _leave(code: int, message: str, cure: str, kind: str = "") -> int:
+    leave_failure(os.environ, code, message, cure, kind)
+    print(f"error: {message}", file=sys.stderr)
+    return code

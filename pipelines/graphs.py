@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.pipeline import Pipeline
 
 from pipelines.augmentation import MEAN, STD, Augmentation, eval_resize
-from pipelines.lists import ImageList
 
-READER = "reader"
 DTYPES = {"float32": types.FLOAT, "float16": types.FLOAT16}
 LAYOUTS = {"nchw": "CHW", "nhwc": "HWC"}
+# Of an encoded file, enough to tell its format.
+SIGNATURE_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +25,10 @@ class PipelineSettings:
     """How a graph runs on one rank.
 
     device is "cpu" (decode on the host) or "gpu" (DALI's mixed decoder); device_id is the GPU's CUDA index, None on the
-    CPU. threads are DALI's worker threads of this rank. prefetch counts batches ready ahead of the consumer,
-    reader_prefetch those of encoded files ahead of the decoder. hw_decoder_load is the share of images that goes to the
-    GPU's JPEG engine; width_hint and height_hint (pixels, 0 for none) let the GPU decoder allocate once for the largest
-    image. dtype is "float32" or "float16", layout "nchw" or "nhwc".
+    CPU. threads are DALI's worker threads of this rank. prefetch counts batches ready ahead of the consumer.
+    hw_decoder_load is the share of images that goes to the GPU's JPEG engine; width_hint and height_hint (pixels, 0 for
+    none) let the GPU decoder allocate once for the largest image. dtype is "float32" or "float16", layout "nchw" or
+    "nhwc".
     """
 
     batch_size: int
@@ -36,7 +38,6 @@ class PipelineSettings:
     threads: int = 1
     seed: int = 0
     prefetch: int = 2
-    reader_prefetch: int = 2
     hw_decoder_load: float = 0.65
     width_hint: int = 0
     height_hint: int = 0
@@ -44,7 +45,7 @@ class PipelineSettings:
     layout: str = "nchw"
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "image_size", "threads", "prefetch", "reader_prefetch"):
+        for name in ("batch_size", "image_size", "threads", "prefetch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.device not in ("cpu", "gpu"):
@@ -68,40 +69,29 @@ class PipelineSettings:
         }
 
 
-def training_graph(
-    images: ImageList,
-    rank: int,
-    world_size: int,
-    augmentation: Augmentation,
-    settings: PipelineSettings,
-    state: bytes | None = None,
-) -> Pipeline:
-    """Endless shuffled batches of this rank's shard: decode the random crop's region, resize, flip, normalise.
+# What DALI asks for each batch: the files' names, as bytes [length], and their labels [batch, 1].
+Feed = Callable[[], tuple[Sequence[npt.NDArray[np.uint8]], npt.NDArray[np.int64]]]
 
-    The whole list is shuffled again for every pass, by a seed that all ranks share, and each rank reads its own part; a
-    batch may span two passes, so that every batch is full. Outputs: images [batch, 3, size, size] (or channels last)
-    and labels [batch], int64. state continues where `Pipeline.checkpoint()` of an equal graph stood.
+
+def training_graph(
+    feed: Feed, augmentation: Augmentation, settings: PipelineSettings, seed: int, state: bytes | None = None
+) -> Pipeline:
+    """The batches that feed names: decode the random crop's region, resize, flip, normalise.
+
+    Outputs: images [batch, 3, size, size] (or channels last) and labels [batch], int64. seed is of crops and flips;
+    state continues those where `Pipeline.checkpoint()` of an equal graph stood, while feed must do so by itself.
     """
 
-    @_pipeline(settings, settings.seed + rank, enable_checkpointing=True, checkpoint=state)  # type: ignore[untyped-decorator]
+    @_pipeline(settings, seed, enable_checkpointing=True, checkpoint=state)  # type: ignore[untyped-decorator]
     def graph() -> tuple[Any, Any]:
-        encoded, labels = fn.readers.file(
-            name=READER,
-            file_root=str(images.root),
-            files=list(images.paths),
-            labels=list(images.labels),
-            shard_id=rank,
-            num_shards=world_size,
-            shuffle_after_epoch=True,
-            shuffle_after_epoch_seed=settings.seed,
-            prefetch_queue_depth=settings.reader_prefetch,
-        )
-        crops = fn.decoders.image_random_crop(
-            encoded,
-            output_type=types.RGB,
+        encoded, labels = _files(feed)
+        anchor, shape = fn.random_crop_generator(
+            _height_and_width(encoded),
             random_area=[augmentation.crop_area_min, augmentation.crop_area_max],
             random_aspect_ratio=[augmentation.aspect_min, augmentation.aspect_max],
-            **settings.decoder(),
+        )
+        crops = fn.decoders.image_slice(
+            encoded, anchor, shape, axis_names="HW", output_type=types.RGB, **settings.decoder()
         )
         # PaddleClas resizes with plain bilinear interpolation; DALI would smooth first by default.
         crops = fn.resize(
@@ -116,25 +106,20 @@ def training_graph(
     return graph()
 
 
-def evaluation_graph(images: ImageList, indices: Sequence[int], settings: PipelineSettings) -> Pipeline:
-    """Batches of the images at indices, in that order and over again: short side resized, centre crop, normalise.
-
-    len(indices) must be a multiple of the batch size, so that every pass begins with a batch. Outputs as in training.
-    Raises ValueError otherwise.
-    """
-    if len(indices) % settings.batch_size:
-        raise ValueError(f"{len(indices)} indices are no multiple of the batch size {settings.batch_size}")
+def evaluation_graph(feed: Feed, settings: PipelineSettings) -> Pipeline:
+    """The batches that feed names: short side resized, centre crop, normalise. Outputs as in training."""
 
     @_pipeline(settings, settings.seed)  # type: ignore[untyped-decorator]
     def graph() -> tuple[Any, Any]:
-        encoded, labels = fn.readers.file(
-            name=READER,
-            file_root=str(images.root),
-            files=[images.paths[i] for i in indices],
-            labels=[images.labels[i] for i in indices],
-            prefetch_queue_depth=settings.reader_prefetch,
+        encoded, labels = _files(feed)
+        whole = fn.decoders.image_slice(
+            encoded,
+            start=[0, 0],
+            shape=_height_and_width(encoded),
+            axis_names="HW",
+            output_type=types.RGB,
+            **settings.decoder(),
         )
-        whole = fn.decoders.image(encoded, output_type=types.RGB, **settings.decoder())
         whole = fn.resize(
             whole,
             resize_shorter=eval_resize(settings.image_size),
@@ -142,6 +127,58 @@ def evaluation_graph(images: ImageList, indices: Sequence[int], settings: Pipeli
             antialias=False,
         )
         return _normalised(whole, settings, mirror=0), _class_indices(labels, settings)
+
+    return graph()
+
+
+def decoding_graph(names: Callable[[], Sequence[npt.NDArray[np.uint8]]], settings: PipelineSettings) -> Pipeline:
+    """The files that names gives, decoded whole and nothing else: images [height, width, 3] of their own sizes.
+
+    Nothing is done ahead, so that it can go on behind a batch that fails.
+    """
+
+    @pipeline_def(  # type: ignore[untyped-decorator]
+        batch_size=settings.batch_size,
+        num_threads=settings.threads,
+        device_id=settings.device_id,
+        # One batch at a time: see _height_and_width on what a second failing one does.
+        prefetch_queue_depth=1,
+        exec_async=False,
+        exec_pipelined=False,
+    )
+    def graph() -> Any:
+        files = fn.external_source(source=names, batch=True, dtype=types.UINT8, ndim=1)
+        return fn.decoders.image(_read(files), output_type=types.RGB, **settings.decoder())
+
+    return graph()
+
+
+def checking_graph(
+    names: Callable[[], Sequence[npt.NDArray[np.uint8]]], settings: PipelineSettings, most_pixels: int
+) -> Pipeline:
+    """The files that names gives, until it raises StopIteration, decoded whole unless they have more than most_pixels.
+
+    Outputs: images [height, width, 3] (one black pixel in place of those that are larger), their height and width [2]
+    as int32, and the file's first bytes [SIGNATURE_BYTES], zeros behind its end.
+    """
+
+    @pipeline_def(  # type: ignore[untyped-decorator]
+        batch_size=settings.batch_size,
+        num_threads=settings.threads,
+        device_id=settings.device_id,
+        prefetch_queue_depth=settings.prefetch,
+        enable_conditionals=True,
+    )
+    def graph() -> tuple[Any, Any, Any]:
+        encoded = _read(fn.external_source(source=names, batch=True, dtype=types.UINT8, ndim=1))
+        size = _height_and_width(encoded)
+        # The product of two sizes may be beyond int32.
+        if fn.cast(size[0], dtype=types.INT64) * size[1] > most_pixels:
+            image = types.Constant(np.zeros((1, 1, 3), np.uint8), layout="HWC", device="cpu")
+        else:
+            image = fn.decoders.image(encoded, output_type=types.RGB, device="cpu")
+        signature = fn.slice(encoded, 0, SIGNATURE_BYTES, axes=[0], out_of_bounds_policy="pad")
+        return image, size, signature
 
     return graph()
 
@@ -159,6 +196,28 @@ def read_back(pipeline: Pipeline) -> dict[str, Any]:
         "prefetch": pipeline.prefetch_queue_depth,
         "hw_decoder_load": float(load[1]) if load else None,
     }
+
+
+def _files(feed: Feed) -> tuple[Any, Any]:
+    """The encoded files that feed names, and their labels."""
+    files, labels = fn.external_source(
+        source=feed, num_outputs=2, batch=True, dtype=[types.UINT8, types.INT64], ndim=[1, 1]
+    )
+    return _read(files), labels
+
+
+def _read(files: Any) -> Any:
+    # A file mapped into memory that becomes shorter while it is read would end the process (SIGBUS).
+    return fn.io.file.read(files, dont_use_mmap=True)
+
+
+def _height_and_width(encoded: Any) -> Any:
+    """[2] of each image, from its header.
+
+    Decoders that depend on it never see a file whose header can't be read. With DALI 2.4's dynamic executor, batches in
+    which they fail over such files one after another can end the process (segmentation fault).
+    """
+    return fn.slice(fn.peek_image_shape(encoded, dtype=types.INT32), 0, 2, axes=[0])
 
 
 def _pipeline(settings: PipelineSettings, seed: int, **state_options: Any) -> Any:
@@ -187,5 +246,5 @@ def _normalised(images: Any, settings: PipelineSettings, mirror: Any) -> Any:
 
 def _class_indices(labels: Any, settings: PipelineSettings) -> Any:
     """Labels as int64 [batch], on the device the images are on."""
-    labels = fn.squeeze(fn.cast(labels, dtype=types.INT64), axes=0)
+    labels = fn.squeeze(labels, axes=0)
     return labels.gpu() if settings.device == "gpu" else labels

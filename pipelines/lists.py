@@ -30,6 +30,8 @@ _FILES_PER_CHUNK = 512
 
 # Most images are, which saves asking the disk a second time about each.
 _READABLE_BY_ALL = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
+# The user in effect is the one who will open a file, but not every platform can ask about it.
+_EFFECTIVE_IDS = os.access in os.supports_effective_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,47 +219,49 @@ def scan_class_folders(
     return ImageList(root=root, paths=paths, labels=labels), tuple(class_names)
 
 
-def _check_chunk(root: str, paths: Sequence[str]) -> tuple[list[int], list[str]]:
-    """Sizes in bytes of the files, and each unusable one with its reason."""
-    # The user in effect is the one who will open the file, but not every platform can ask about it.
-    effective_ids = os.access in os.supports_effective_ids
-    sizes: list[int] = []
-    faults: list[str] = []
-    for path in paths:
-        full = f"{root}/{path}"
-        size = 0
-        try:
-            status = os.stat(full)  # noqa: PTH116 - a Path object per file would double the time
-        except OSError as error:
-            reason = (error.strerror or type(error).__name__).lower()
-        except ValueError:  # a NUL in the name
-            reason = "no possible file name"
-        else:
-            size = status.st_size
-            if not stat.S_ISREG(status.st_mode):
-                reason = "not a regular file"
-            elif status.st_mode & _READABLE_BY_ALL != _READABLE_BY_ALL and not os.access(
-                full, os.R_OK, effective_ids=effective_ids
-            ):
-                reason = "permission denied"
-            elif size == 0:
-                reason = "0 bytes"
-            elif any("\udc80" <= c <= "\udcff" for c in path):
-                reason = "its name is not UTF-8, which DALI can't open"
-            else:
-                reason = ""
-        sizes.append(size)
-        if reason:
-            faults.append(f"{shown(path)}: {reason}")
-    return sizes, faults
+def file_fault(path: str) -> tuple[int, str]:
+    """A file's size in bytes, and why it can't be read as an image; no reason if nothing speaks against it."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - a Path object per file would double the time
+    except OSError as error:
+        return 0, (error.strerror or type(error).__name__).lower()
+    except ValueError:  # a NUL in the name
+        return 0, "no possible file name"
+    if not stat.S_ISREG(status.st_mode):
+        return status.st_size, "not a regular file"
+    if status.st_mode & _READABLE_BY_ALL != _READABLE_BY_ALL and not os.access(
+        path, os.R_OK, effective_ids=_EFFECTIVE_IDS
+    ):
+        return status.st_size, "permission denied"
+    return status.st_size, "" if status.st_size else "0 bytes"
 
 
-def check_files(image_list: ImageList, threads: int = 16) -> tuple[int, ...]:
-    """Each file's size in bytes, in the list's order; nothing is opened.
+def _check_chunk(root: str, paths: Sequence[str]) -> list[tuple[int, str]]:
+    return [file_fault(f"{root}/{path}") for path in paths]
 
-    One missing or zero-byte file makes every later DALI batch fail, so all are looked at before the first. threads
-    look at once, because on a network disk each look waits for an answer. Raises DataError, naming the first ten with
-    their reasons and the total, if a file is missing, not a regular file, unreadable or empty; ValueError for threads
+
+@dataclass(frozen=True, slots=True)
+class FileCheck:
+    """What a look at every file of a list gave: sizes in bytes, in its order, and the unusable ones with the reason."""
+
+    images: ImageList
+    sizes: tuple[int, ...]
+    faults: dict[int, str]
+
+    def refuse(self) -> DataError:
+        """The error that names the first ten unusable files with their reasons, and how many there are."""
+        named = [f"{shown(self.images.paths[index])}: {reason}" for index, reason in self.faults.items()]
+        return DataError(
+            f"{len(named):,} of {len(self.images):,} listed files cannot be used:\n{_first_ten(named)}",
+            f"Paths are taken below {shown(self.images.root)}. Restore these files, take them out of the list, or allow"
+            " for as many with --max-bad-images N and --bad-images skip.",
+        )
+
+
+def check_files(image_list: ImageList, threads: int = 16) -> FileCheck:
+    """Look at every file; nothing is opened.
+
+    threads look at once, because on a network disk each look waits for an answer. Raises ValueError for threads
     below 1.
     """
     if threads < 1:
@@ -267,14 +271,11 @@ def check_files(image_list: ImageList, threads: int = 16) -> tuple[int, ...]:
         image_list.paths[start : start + _FILES_PER_CHUNK] for start in range(0, len(image_list), _FILES_PER_CHUNK)
     ]
     sizes: list[int] = []
-    faults: list[str] = []
+    faults: dict[int, str] = {}
     with ThreadPoolExecutor(threads) as pool:
-        for chunk_sizes, chunk_faults in pool.map(_check_chunk, [root] * len(chunks), chunks):
-            sizes += chunk_sizes
-            faults += chunk_faults
-    if faults:
-        raise DataError(
-            f"{len(faults):,} of {len(image_list):,} listed files cannot be used:\n{_first_ten(faults)}",
-            f"Paths are taken below {shown(image_list.root)}. Restore these files, or take them out of the list.",
-        )
-    return tuple(sizes)
+        for checked in pool.map(_check_chunk, [root] * len(chunks), chunks):
+            for size, reason in checked:
+                if reason:
+                    faults[len(sizes)] = reason
+                sizes.append(size)
+    return FileCheck(image_list, tuple(sizes), faults)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,6 +43,9 @@ class DataProfile:
 def _dimensions(path: str) -> tuple[int, int] | None:
     """Width and height in pixels from the file's header, or None if Pillow cannot tell them."""
     try:
+        # Asked before opening, as opening a pipe would wait for its other end.
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
+            return None
         with Image.open(path) as image:  # reads the header and decodes nothing
             return image.width, image.height
     except Exception:

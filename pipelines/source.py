@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 from nvidia.dali.pipeline import Pipeline
 from paddle.utils import dlpack
 
 from pipelines.errors import DataError
-from pipelines.graphs import read_back
+from pipelines.faults import DATA_FAULT, Fault, file_name, find_faults, what_happened
+from pipelines.graphs import Feed, PipelineSettings, read_back
+from pipelines.lists import ImageList
+from pipelines.order import BEGINNING, Draw, Order, Position
 
-# An operator that reads or decodes, and no trouble of the GPU's, such as memory.
-DATA_FAULT = re.compile(
-    r"\A(?!.*(CUDA (allocation|runtime|driver|error)|out of memory)).*fn\.(readers|decoders)\.", re.DOTALL
-)
+LARGEST_SEED = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,47 +44,109 @@ class Source(Protocol):
     def __next__(self) -> Batch: ...
 
 
-class DaliSource:
-    """Endless batches from a DALI pipeline.
+@dataclass(frozen=True, slots=True)
+class SourceState:
+    """Where a source stands: the next batch's position, the images it leaves out, and DALI's own state.
 
-    real_counts says how many entries of each batch are real, over and over: one number for training, one per step for a
-    padded evaluation. Raises DataError when DALI can't read or decode a batch; it may go on behind that batch.
+    dali is of a pipeline built by DaliSource; None where it has none, such as at the start.
     """
 
-    def __init__(self, pipeline: Pipeline, real_counts: Sequence[int]) -> None:
-        self._pipeline = pipeline
-        self._real = cycle(real_counts)
+    position: Position = BEGINNING
+    bad: frozenset[int] = frozenset()
+    dali: bytes | None = None
+
+
+class DaliSource:
+    """Endless batches of a list's images, in an order's sequence, from a DALI pipeline.
+
+    graph(feed, seed, state) makes the pipeline. A batch that DALI can't read or decode is made anew without the images
+    that are at fault, after on_faults was told of them; what it raises ends the source. Each pipeline's seed comes from
+    the source's own and the position it is built at, so that the sequence is the same whenever it is made again. Raises
+    DataError when a batch fails though each of its images can be decoded.
+    """
+
+    def __init__(
+        self,
+        images: ImageList,
+        order: Order,
+        graph: Callable[[Feed, int, bytes | None], Pipeline],
+        settings: PipelineSettings,
+        on_faults: Callable[[Sequence[Fault], Position], None],
+        *,
+        seed: Sequence[int] = (0,),
+        start: SourceState | None = None,
+    ) -> None:
+        self._images, self._order, self._graph, self._settings = images, order, graph, settings
+        self._on_faults, self._seed = on_faults, tuple(seed)
+        self._root = str(images.root)
+        self._labels = np.array(images.labels, dtype=np.int64)
+        start = start or SourceState()
+        self._bad, self._dali_state = start.bad, start.dali
         self._first: dict[str, Any] | None = None
-        pipeline.build()
+        self._build(start.position, start.dali)
+
+    def _build(self, position: Position, state: bytes | None) -> None:
+        self._position = self._ahead = position
+        self._drawn: deque[Draw] = deque()
+        seed = np.random.SeedSequence([*self._seed, position.epoch, position.step]).generate_state(1)[0]
+        self._pipeline = self._graph(self._feed, int(seed) % LARGEST_SEED, state)
+        with warnings.catch_warnings():
+            # The feed's place is kept here, see `state`.
+            warnings.filterwarnings("ignore", message="Checkpointing enabled in a pipeline with external source")
+            self._pipeline.build()
+
+    def _feed(self) -> tuple[list[npt.NDArray[np.uint8]], npt.NDArray[np.int64]]:
+        """Files and labels of the next batch that DALI begins with, some batches ahead of the one it hands out."""
+        draw = self._order.draw(self._ahead, self._bad)
+        self._drawn.append(draw)
+        self._ahead = draw.next
+        names = [file_name(self._root, self._images.paths[index]) for index in draw.indices]
+        return names, self._labels[draw.indices, np.newaxis]
 
     def __iter__(self) -> DaliSource:
         return self
 
     def __next__(self) -> Batch:
-        try:
-            images, labels = self._pipeline.run()
-        except RuntimeError as error:
-            if not DATA_FAULT.search(str(error)):
-                raise
-            raise DataError(
-                f"DALI could not decode a batch: {_what_happened(str(error))}",
-                "Repair the file, or take it out of the list. DALI doesn't name a file that it can't read as an image.",
-            ) from error
+        failed: RuntimeError | None = None
+        while True:
+            try:
+                images, labels = self._pipeline.run()
+                break
+            except RuntimeError as error:
+                if not DATA_FAULT.search(str(error)):
+                    raise
+                faults = list(find_faults(self._images, np.unique(self._drawn[0].indices).tolist(), self._settings))
+                if faults:
+                    self._on_faults(faults, self._position)
+                elif failed is not None:
+                    told = what_happened(str(error))
+                    raise DataError(f"DALI could not decode a batch, though each of its images: {told}") from error
+                failed = None if faults else error
+                self._bad = self._bad.union(fault.index for fault in faults)
+                self._build(self._position, None)
+        draw = self._drawn.popleft()
+        self._position = draw.next
         # Dense views of DALI's own buffers; they live for as long as the Paddle tensors do.
-        batch = Batch(dlpack.from_dlpack(images.as_tensor()), dlpack.from_dlpack(labels.as_tensor()), next(self._real))
+        batch = Batch(dlpack.from_dlpack(images.as_tensor()), dlpack.from_dlpack(labels.as_tensor()), draw.real)
         if self._first is None:
             shape, dtype = batch.images.shape, str(batch.images.dtype)
             self._first = {"batch_size": shape[0], "image_size": shape[2], "dtype": dtype.rpartition(".")[2]}
         return batch
 
+    def leave_out(self, bad: Iterable[int]) -> None:
+        """Go on without these images too; batches that DALI has begun with are dropped and made anew."""
+        more = self._bad.union(bad)
+        if more != self._bad:
+            self._bad = more
+            self._build(self._position, None)
+
     def settings(self) -> dict[str, Any]:
         """What the pipeline says of itself, and what its first batch was like (once there was one)."""
         return {**read_back(self._pipeline), **(self._first or {})}
 
-    def state(self) -> bytes:
-        """Where the pipeline stands, random states included: the `state` of an equal graph that goes on from here."""
-        saved: bytes = self._pipeline.checkpoint()
-        return saved
+    def state(self) -> SourceState:
+        """Where the source stands, with the random state of crops and flips: the `start` of one that goes on."""
+        return SourceState(self._position, self._bad, self._pipeline.checkpoint())
 
 
 class CachedSource:
@@ -98,10 +163,3 @@ class CachedSource:
 
     def __next__(self) -> Batch:
         return next(self._batches)
-
-
-def _what_happened(text: str) -> str:
-    """The cause in DALI's report, without the graph's traceback around it."""
-    cause = text.partition("encountered:")[2] or text
-    lines = [line.strip() for line in cause.splitlines()]
-    return "; ".join(line for line in lines if line and not line.startswith("Current pipeline object"))

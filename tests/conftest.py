@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-# By its own name or as tests.nvml_standin, whichever way pytest imported this file.
-pytest_plugins = [f"{__package__ or ''}.nvml_standin".lstrip(".")]
+# By their own names or below tests, whichever way pytest imported this file.
+pytest_plugins = [f"{__package__ or ''}.{name}".lstrip(".") for name in ("nvml_standin", "small_disk")]

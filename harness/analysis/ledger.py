@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 
 import pandas as pd
@@ -40,13 +41,16 @@ class Ledger:
         return self.wall_seconds - math.fsum(value for name, value in asdict(self).items() if name != "wall_seconds")
 
 
-def time_ledger(steps: pd.DataFrame) -> Ledger:
-    """The ledger of a marked steps table whose training window isn't empty."""
+def time_ledger(steps: pd.DataFrame, breaks: Collection[int] = ()) -> Ledger:
+    """The ledger of a marked steps table whose training window isn't empty.
+
+    breaks are the first blocks of a resumed run's later attempts: the time before them belongs to nobody.
+    """
     training = steps[(steps["phase"] == TRAIN) & (steps["warmup"] == 0)]
     # A throughput run's other phases are measured for themselves; what follows an epoch's training belongs to the run.
     window = steps.loc[training.index[0] :]
     window = window[window["phase"].isin((TRAIN, EVALUATE, CHECKPOINT)) & (window["warmup"] == 0)]
-    wall, between = _wall_seconds(window)
+    wall, between = _wall_seconds(window, breaks)
     train = window[window["phase"] == TRAIN]
     parts = ("forward_seconds", "backward_seconds", "optimizer_seconds")
     told_apart = train[list(parts)].notna().all(axis=1)
@@ -68,14 +72,15 @@ def time_ledger(steps: pd.DataFrame) -> Ledger:
     )
 
 
-def _wall_seconds(window: pd.DataFrame) -> tuple[float, float]:
+def _wall_seconds(window: pd.DataFrame, breaks: Collection[int]) -> tuple[float, float]:
     """Wall-clock seconds by the rows' times of day, and those of them between one block and the next."""
     blocks = window.groupby("block", sort=False)
     begins = blocks["time_unix_seconds"].first() - blocks["step_seconds"].first()
     ends = blocks["time_unix_seconds"].last()
-    # Of blocks that follow one another the time between belongs to the run; otherwise another phase lies there.
+    # Of blocks that follow one another the time between belongs to the run; otherwise another phase lies there, or a
+    # warm-up, or the time in which the run was stopped.
     numbers = begins.index.to_series()
-    follows = (numbers.diff() == 1).to_numpy()[1:]
+    follows = ((numbers.diff() == 1) & ~numbers.isin(list(breaks))).to_numpy()[1:]
     gaps = (begins.to_numpy()[1:] - ends.to_numpy()[:-1])[follows]
     between = math.fsum(gaps)
     return math.fsum(ends - begins) + between, between

@@ -26,6 +26,8 @@ NORMAL_MAD = 1.4826
 # many deviations from the usual is warm-up in any case.
 TOLERANCE, FAR_DEVIATIONS = 20.0, 3.0
 
+STILL_CHANGING = "the step times still change in the second half of the steps"
+
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -68,8 +70,25 @@ def find_steady_state(
     found = _cut(*_tamed(series[least_warmup:]))
     judged = _judge(series, least_warmup + found, "warm-up found in the step times")
     if found >= searched // 2:
-        return replace(judged, steady=False, reason="the step times still change in the second half of the steps")
+        return replace(judged, steady=False, reason=STILL_CHANGING)
     return judged
+
+
+def steady_across(
+    attempts: Sequence[FloatArray], least_warmup: int = 0, given_warmup: int | None = None
+) -> SteadyState:
+    """The same for a run that was resumed: the step times of each attempt, in which everything warms up anew.
+
+    The warm-up is looked for in the longest attempt, which knows most of it; as many steps of every attempt are left
+    out, and all that is left together is tested for a trend.
+    """
+    made = [attempt for attempt in attempts if len(attempt)]
+    found = find_steady_state(max(attempts, key=len), least_warmup, given_warmup)
+    if len(made) <= 1 or found.reason == STILL_CHANGING:
+        return found
+    rest = np.concatenate([attempt[found.warmup_steps :] for attempt in made])
+    how, _, _ = found.reason.partition("; ")  # what is said of the longest attempt's trend is said of all instead
+    return replace(_judge(rest, 0, how), warmup_steps=found.warmup_steps)
 
 
 def mser_cut(values: FloatArray, tolerance: float = 0.0) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,6 +27,9 @@ POWER_CAP = "SwPowerCap"
 THROTTLE_REASONS = ("HwSlowdown", "SwThermalSlowdown", "HwThermalSlowdown", "HwPowerBrakeSlowdown")
 # Of a step's time to make it tainted, and of a window's to make the run.
 TAINTED_STEP, TAINTED_WINDOW = 0.5, 0.05
+# A sample speaks for the time since the one before, unless that is this many sampling intervals: then telemetry failed,
+# or the run was stopped.
+LONGEST_GAP = 10.0
 # Of a window's time that telemetry must cover for anything to be said of it.
 COVERED_WINDOW = 0.5
 
@@ -60,7 +63,7 @@ def mark_taint(steps: pd.DataFrame, devices: pd.DataFrame, image_bytes: float) -
     """
     ends = steps["time_unix_seconds"].to_numpy(np.float64)
     begins = ends - steps["step_seconds"].to_numpy(np.float64)
-    found: list[list[str]] = [[] for _ in range(len(steps))]
+    found: dict[int, list[str]] = {}
     covered = np.zeros(len(steps), dtype=bool)
     storage_rate = STORAGE_SHARE * image_bytes * _images_per_second(steps)
     for label, samples in devices.groupby("device", sort=True):
@@ -69,14 +72,21 @@ def mark_taint(steps: pd.DataFrame, devices: pd.DataFrame, image_bytes: float) -
         if len(times) < 2:
             continue
         slack = float(np.median(np.diff(times)))
-        covered |= (begins >= times[0] - slack) & (ends <= times[-1] + slack)
+        spoken_for = np.diff(times, prepend=times[0]) <= LONGEST_GAP * slack
+        behind_gap = np.flatnonzero(~spoken_for)
+        # Samples before and behind a gap reach as far into it as those at the run's ends reach out.
+        gap_ends = np.append(times[behind_gap] - slack, np.inf)
+        gap_begins = np.append(times[behind_gap - 1] + slack, times[-1] + slack)
+        covered |= (begins >= times[0] - slack) & (ends <= gap_begins[np.searchsorted(gap_ends, begins, "right")])
         rules = _host_rules(storage_rate) if label == HOST_LABEL else _gpu_rules()
         for reason, rule in rules.items():
-            seconds = _seconds_under(times, rule(samples), begins, ends)
-            for row in np.flatnonzero(seconds >= TAINTED_STEP * (ends - begins)):
-                if reason not in found[row]:
+            seconds = _seconds_under(times, rule(samples) & spoken_for, begins, ends)
+            for row in np.flatnonzero(seconds >= TAINTED_STEP * (ends - begins)).tolist():
+                if reason not in found.setdefault(row, []):
                     found[row].append(reason)
-    texts = ["|".join(reasons) or ("none" if known else None) for reasons, known in zip(found, covered, strict=True)]
+    texts: list[str | None] = ["none" if known else None for known in covered]
+    for row, reasons in found.items():
+        texts[row] = "|".join(reasons)
     marked: pd.DataFrame = steps.assign(taint=pd.Series(texts, index=steps.index, dtype=object))
     return marked
 
@@ -115,13 +125,12 @@ def _host_rules(storage_rate: float) -> dict[str, Rule]:
 
 def _gpu_rules() -> dict[str, Rule]:
     def throttled(samples: pd.DataFrame) -> BoolArray:
-        reasons = [text.split("|") if isinstance(text, str) else () for text in samples["throttle_reasons"]]
-        return np.array([any(one in THROTTLE_REASONS for one in row) for row in reasons], dtype=bool)
+        return _named(samples["throttle_reasons"], THROTTLE_REASONS)
 
     def clock_fell(samples: pd.DataFrame) -> BoolArray:
         clocks = samples["sm_clock_mhz"]
         # A card at its power limit clocks as its load lets it.
-        capped = np.array([POWER_CAP in str(text).split("|") for text in samples["throttle_reasons"]], dtype=bool)
+        capped = _named(samples["throttle_reasons"], (POWER_CAP,))
         loaded: BoolArray = _at_least(samples["util_percent"], LOADED_PERCENT) & ~capped
         if not loaded.any():
             return loaded
@@ -133,6 +142,12 @@ def _gpu_rules() -> dict[str, Rule]:
         "gpu_clock_fell": clock_fell,
         "foreign_gpu_process": lambda s: _at_least(s["processes"], 2.0),
     }
+
+
+def _named(texts: pd.Series[str], names: Collection[str]) -> BoolArray:
+    """Which texts, joined by |, have one of the names in them; few differ among millions."""
+    having = [text for text in texts.unique() if not set(str(text).split("|")).isdisjoint(names)]
+    return np.asarray(texts.isin(having), dtype=bool)
 
 
 def _at_least(values: pd.Series[float], limit: float) -> BoolArray:

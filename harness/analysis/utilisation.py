@@ -118,7 +118,7 @@ def energy_joules(samples: pd.DataFrame, spans: Sequence[tuple[float, float]]) -
         if end < start:
             raise ValueError(f"the span ends at {end}, before it starts at {start}")
     total = 0.0
-    of_gpus = samples[samples["device"] != HOST_LABEL]
+    of_gpus = samples.loc[samples["device"] != HOST_LABEL, ["time_unix_seconds", "device", "energy_joules"]]
     if of_gpus.empty:
         return None
     for _, readings in of_gpus.groupby("device"):

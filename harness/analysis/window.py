@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from harness.analysis.interval import mean_estimate
-from harness.analysis.steady import SteadyState, find_steady_state
+from harness.analysis.steady import SteadyState, steady_across
 from harness.errors import TrainingError
 from harness.tables.schema import TRAIN
 
@@ -53,25 +55,39 @@ class PhaseFigures:
 
 
 def mark_window(
-    steps: pd.DataFrame, least_warmup: int = 0, given_warmup: int | None = None
+    steps: pd.DataFrame, least_warmup: int = 0, given_warmup: int | None = None, breaks: Sequence[int] = ()
 ) -> tuple[pd.DataFrame, SteadyState]:
     """The table with its column warmup filled in, and what training's step times say.
 
     A row that its phase marked as settling stays out of the window (1). Of training's others, those before the end of
     the warm-up (see `find_steady_state`) are out too; the rest is in (0). The other phases' windows begin where
     that warm-up ends, as what is compared must come from the same time; a phase with nothing behind that keeps its last
-    block.
+    block. breaks are the first blocks of a resumed run's later attempts: each has a warm-up of its own, as long as the
+    first one's. What stood in the column doesn't count: marking a marked table changes nothing.
     """
-    marked = steps.assign(warmup=steps["warmup"].fillna(0).astype(int))
-    training = marked.index[(marked["phase"] == TRAIN) & (marked["warmup"] == 0)]
-    state = find_steady_state(marked.loc[training, "step_seconds"], least_warmup, given_warmup)
-    marked.loc[training[: state.warmup_steps], "warmup"] = 1
-    begin = training[state.warmup_steps - 1] + 1 if state.warmup_steps else 0
-    for _, rows in marked[(marked["phase"] != TRAIN) & (marked["warmup"] == 0)].groupby("phase"):
-        early = rows.index[rows.index < begin]
-        if len(early) == len(rows):
-            early = rows.index[rows["block"] < rows["block"].max()]
-        marked.loc[early, "warmup"] = 1
+    marked = steps.assign(warmup=(steps["settling"] == 1).astype(int))
+    settled, training = marked["warmup"] == 0, marked["phase"] == TRAIN
+    attempt = np.searchsorted(np.sort(np.asarray(breaks, dtype=int)), marked["block"].to_numpy(), side="right")
+    attempts = [marked.index[training & settled & (attempt == number)] for number in range(len(breaks) + 1)]
+    seconds = marked["step_seconds"]
+    state = steady_across([seconds.loc[rows].to_numpy(float) for rows in attempts], least_warmup, given_warmup)
+    early = np.zeros(len(marked), dtype=bool)
+    if breaks and all(len(rows) <= state.warmup_steps for rows in attempts):
+        # None was long enough; the latter three quarters of each are the best there is.
+        for rows in attempts:
+            marked.loc[rows[: -(-len(rows) // 4)], "warmup"] = 1
+        return marked, state
+    for number, rows in enumerate(attempts):
+        if breaks and len(rows) <= state.warmup_steps:
+            early |= (attempt == number) & (state.warmup_steps > 0)
+        elif state.warmup_steps:
+            early |= (attempt == number) & np.asarray(marked.index <= rows[: state.warmup_steps][-1])
+    marked.loc[early & training, "warmup"] = 1
+    for _, others in marked[~training & settled].groupby("phase"):
+        out = others.index[early[marked.index.get_indexer(others.index)]]
+        if len(out) == len(others):
+            out = others.index[others["block"] < others["block"].max()]
+        marked.loc[out, "warmup"] = 1
     return marked, state
 
 

@@ -70,7 +70,11 @@ def plan_facts(plan: RunPlan) -> list[tuple[str, str]]:
     )
     return [
         ("model", f"PPLCNet_{plan.model}, {data.num_classes} classes"),
-        ("devices", f"{plan.ranks} x {plan.device_name}, one rank on each"),
+        (
+            "devices",
+            f"{plan.ranks} x {plan.device_name}, one rank on each"
+            + (f", {plan.ranks_per_node} on each of {plan.nodes} nodes" if plan.nodes > 1 else ""),
+        ),
         ("data", f"{data.name}: {data.train_images:,} training and {data.val_images:,} validation images"),
         (
             "crops",

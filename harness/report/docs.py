@@ -5,7 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.config import flag, option_fields, option_type
-from harness.tables.schema import DEVICES, EPOCHS, SCALING, STEPS, SUMMARY, Table, mirror_table
+from harness.tables.schema import (
+    BAD_FILES,
+    BAD_IMAGES,
+    DEVICES,
+    EPOCHS,
+    SCALING,
+    STEPS,
+    SUMMARY,
+    Table,
+    mirror_table,
+)
 
 ROOT = Path(__file__).parents[2]
 BEGIN, END = "<!-- made by `make docs`: begin -->", "<!-- made by `make docs`: end -->"
@@ -18,7 +28,8 @@ def options_markdown() -> str:
         metadata = item.metadata
         value = "" if option_type(item.name) is bool else f" {'|'.join(metadata['choices']) or metadata['metavar']}"
         meaning, _, decided = metadata["help"].partition("; default: ")
-        default = decided or ("" if isinstance(item.default, bool) else f"{item.default}")
+        plain = "" if item.default is None or isinstance(item.default, bool) else f"{item.default}"
+        default = decided or plain
         value = value.replace("|", "\\|")
         lines.append(f"| `{flag(item.name)}{value}` | {meaning} | {default} |")
     return "\n".join(lines)
@@ -30,9 +41,11 @@ def tables_markdown() -> str:
         (f"<run>.{STEPS.name}.csv", STEPS),
         (f"<run>.{DEVICES.name}.csv", DEVICES),
         (f"<run>.{EPOCHS.name}.csv", EPOCHS),
+        (f"<run>.{BAD_IMAGES.name}.csv", BAD_IMAGES),
         ("<series>.scaling.csv", SCALING),
         ("summary.csv", SUMMARY),
         ("table-<device>x<n>.csv", mirror_table("<device>", 0)),
+        ("verify-<data set>.csv", BAD_FILES),
     ]
     return "\n\n".join(_table_markdown(name, table) for name, table in named)
 

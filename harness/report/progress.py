@@ -11,7 +11,8 @@ from rich import progress as bars
 from harness.plan import RunPlan
 from harness.record import RunFiles
 from harness.report.console import Console
-from harness.tables.schema import COMPUTE, COMPUTE_ALONE, EVALUATE, PIPELINE, STEPS, TRAIN
+from harness.tables.files import read_table
+from harness.tables.schema import CHECKPOINT, COMPUTE, COMPUTE_ALONE, EVALUATE, PIPELINE, STEPS, TRAIN
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 DOING = {
     TRAIN: "training",
     EVALUATE: "evaluating",
+    CHECKPOINT: "saving",
     PIPELINE: "pipeline only",
     COMPUTE: "compute only",
     COMPUTE_ALONE: "compute, no exchange",
@@ -27,11 +29,15 @@ DOING = {
 
 
 class Progress:
-    """A bar over the run, moved on by `poll`; its rate is the last step's, its time left the whole run's."""
+    """A bar over the run, moved on by `poll`; its rate is the last step's, its time left the whole run's.
+
+    It begins with the steps that a resumed run has made already, which say nothing about its speed.
+    """
 
     def __init__(self, console: Console, plan: RunPlan, max_seconds: float, files: RunFiles) -> None:
         self._plan, self._max_seconds = plan, max_seconds
-        self._rows = TableTail(files.table(STEPS.name), STEPS.header)
+        path = files.table(STEPS.name)
+        self._rows = TableTail(path, STEPS.header)
         self._bar = bars.Progress(
             bars.TextColumn("{task.description}"),
             bars.BarColumn(),
@@ -43,7 +49,9 @@ class Progress:
             transient=True,
         )
         total = float(max_seconds if plan.total_steps is None else plan.total_steps)
-        self._task = self._bar.add_task("starting the ranks", total=total, rate="")
+        completed = 0 if self._bar.disable else _steps_made(path)
+        self._rows.skip()
+        self._task = self._bar.add_task("starting the ranks", total=total, completed=completed, rate="")
         self._seconds = 0.0
 
     def __enter__(self) -> Self:
@@ -61,27 +69,47 @@ class Progress:
             self._seconds += float(row["step_seconds"])
             epoch = f"epoch {row['epoch']} of {self._plan.epochs}, " if row["epoch"] else ""
             doing = DOING[row["phase"]]
-            self._bar.update(self._task, description=epoch + doing, rate=f"{float(row['fps']):,.0f} images/s")
+            self._bar.update(self._task, description=epoch + doing)
+            if row["phase"] != CHECKPOINT:
+                self._bar.update(self._task, rate=f"{float(row['fps']):,.0f} images/s")
             if self._plan.total_steps is None:
                 self._bar.update(self._task, completed=min(self._seconds, self._max_seconds))
             elif row["phase"] == TRAIN:
                 self._bar.update(self._task, completed=float(row["step"]))
 
 
+def _steps_made(path: Path) -> int:
+    """Training steps in the table of a run that is about to go on; 0 without one."""
+    if not path.exists() or not path.stat().st_size:
+        return 0
+    steps = read_table(path, STEPS, ["phase", "step"])
+    return int(steps.loc[steps["phase"] == TRAIN, "step"].max()) if (steps["phase"] == TRAIN).any() else 0
+
+
 class TableTail:
-    """The rows a growing CSV file has gained since the last look."""
+    """The rows a growing CSV file has gained since the last look; where some were taken back, those behind them."""
 
     def __init__(self, path: Path, header: list[str]) -> None:
         self._path, self._header = path, header
         self._position = 0
+
+    def skip(self) -> None:
+        """Pass by the rows that are there."""
+        self._position = self._path.stat().st_size if self._path.exists() else 0
 
     def new(self) -> list[dict[str, str]]:
         """Whole rows that were not there before, by column."""
         if not self._path.exists():
             return []
         with self._path.open("rb") as stream:
-            stream.seek(self._position)
+            stream.seek(max(0, self._position - 1))
             data = stream.read()
+        if self._position:
+            if not data.startswith(b"\n"):
+                # Rows were taken back, and perhaps others written since.
+                self.skip()
+                return []
+            data = data[1:]
         whole = data[: data.rfind(b"\n") + 1]
         first = self._position == 0
         self._position += len(whole)

@@ -33,8 +33,8 @@ def read_reference() -> MirrorRow:
     return MirrorRow(tuple(header), tuple(cells))
 
 
-def append_mirror_row(folder: Path, plan: RunPlan, summary: Mapping[str, Any]) -> MirrorRow:
-    """Add a finished run to its mirrored table, and return the row.
+def append_mirror_row(folder: Path, plan: RunPlan, summary: Mapping[str, Any], *, once: bool = False) -> MirrorRow:
+    """Add a finished run to its mirrored table, and return the row; once: unless the very same row is there.
 
     The header has no room for the data set, so results on anything but ImageNet get a file named after it.
     """
@@ -46,7 +46,7 @@ def append_mirror_row(folder: Path, plan: RunPlan, summary: Mapping[str, Any]) -
         summary["top1"],
     )
     row = dict(zip(table.header, values, strict=True))
-    append_row(folder / mirror_file(plan), table, row)
+    append_row(folder / mirror_file(plan), table, row, unique=tuple(table.header) if once else ())
     return MirrorRow(tuple(table.header), tuple(format_cell(row[column.name], column) for column in table.columns))
 
 

@@ -58,12 +58,13 @@ STEPS = Table(
             str,
             "",
             RUN,
-            "train (end to end) or evaluate; with --throughput-only also pipeline (batches arrive, nothing trains),"
-            " compute (training on cached batches) and compute_alone (the same, no gradients exchanged)",
+            "train (end to end), evaluate or checkpoint (the state is saved, without images); with --throughput-only"
+            " train, pipeline (batches arrive, nothing trains), compute (training on cached batches) and compute_alone"
+            " (the same, no gradients exchanged)",
         ),
         Column("block", int, "", RUN, "from 1: stretches of one phase without a break, counted over the whole run"),
         Column("epoch", int, "", RUN, "from 1; empty with --throughput-only"),
-        Column("step", int, "", RUN, "from 1, counted over the whole run, per phase"),
+        Column("step", int, "", RUN, "from 1, counted over the whole run, per phase; empty for a checkpoint"),
         Column("time_unix_seconds", float, "s", GLOBAL, "end of the step"),
         Column("images", int, "images", GLOBAL, "images of all ranks, padding not counted"),
         Column(
@@ -100,12 +101,13 @@ STEPS = Table(
         Column("jpeg_util_percent", float, "%", GLOBAL, "the JPEG engines', mean of the devices", 1),
         Column("sm_util_percent", float, "%", GLOBAL, "SMs that were busy (NVML's GPM), mean of the devices", 1),
         Column("foreign_cpu_percent", float, "%", HOST, "all cores of the host, processes outside this run", 1),
+        Column("settling", bool, "", RUN, "1: one of a block's first steps, in which the phase before still shows"),
         Column(
             "warmup",
             bool,
             "",
             RUN,
-            "1: before the measured window, or while phases change; otherwise empty in a run cut short",
+            "1: before the measured window, again after each resumption, or settling; empty in a run cut short",
         ),
         Column(
             "taint", str, "", RUN, "what disturbed the step, joined by |, or none; empty where unknown or cut short"
@@ -178,7 +180,21 @@ EPOCHS = Table(
         Column("top1", float, "fraction", GLOBAL, "of all validation images, each counted once", 4),
         Column("top5", float, "fraction", GLOBAL, "likewise; with fewer than 5 classes, among all of them", 4),
         Column("learning_rate", float, "", GLOBAL, "of the epoch's last step", 9),
+        Column("val_images", int, "images", GLOBAL, "validation images counted, of which top1 and top5 are shares"),
         Column("evaluation_seconds", float, "s", GLOBAL, "of the evaluation's steps, slowest rank", 6),
+    ),
+)
+
+BAD_IMAGES = Table(
+    "bad_images",
+    "one image that the run left out",
+    (
+        Column("split", str, "", RUN, "train or val"),
+        Column("path", str, "", RUN, "below the data set's folder"),
+        Column("label", int, "", RUN, "its class"),
+        Column("reason", str, "", RUN, "why it can't be used"),
+        Column("rank", int, "", RUN, "that met it; empty when it was found before the first step"),
+        Column("epoch", int, "", RUN, "from 1, of that rank's images; likewise"),
     ),
 )
 
@@ -240,6 +256,7 @@ SUMMARY = Table(
         Column("top1", float, "fraction", GLOBAL, "after the last epoch; empty with --throughput-only", 4),
         Column("top5", float, "fraction", GLOBAL, "likewise", 4),
         Column("epochs", int, "epochs", RUN, "finished; 0 with --throughput-only"),
+        Column("bad_images", int, "images", GLOBAL, "that couldn't be used and were left out"),
         Column("gpu_util_percent", float, "%", GLOBAL, "mean of the window's steps, weighted by their seconds", 1),
         Column("cpu_util_percent", float, "%", HOST, "likewise", 1),
         Column(
@@ -288,6 +305,26 @@ SCALING = Table(
             " another was slowest count against it",
             4,
         ),
+    ),
+)
+
+
+BAD_FILES = Table(
+    "bad-files",
+    "one thing that is wrong with one image of a list (`run_bench.py verify`)",
+    (
+        Column("split", str, "", RUN, "train or val"),
+        Column("path", str, "", RUN, "below the data set's folder, as the list writes it"),
+        Column("label", int, "", RUN, "the list's"),
+        Column(
+            "kind",
+            str,
+            "",
+            RUN,
+            "empty (0 bytes), missing, unreadable, undecodable, huge (too many pixels) or leak (of val, in train too);"
+            " as warnings twice (named before) and format (another than the name's extension says)",
+        ),
+        Column("reason", str, "", RUN, "in words"),
     ),
 )
 

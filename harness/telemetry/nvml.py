@@ -99,15 +99,18 @@ class GpuSample:
 class Nvml:
     """NVML between open() and close(), or inside a `with`.
 
-    A query that fails gives None and, once per device and query, a warning that names both and NVML's reason; none
-    where that is a query which older GPUs and drivers don't offer. Without warn nobody is told, which suits those who
-    only ask what GPUs there are. clock is monotonic seconds.
+    A query that fails gives None and, once per device and query, a warning that names both and NVML's reason; those
+    that fail together for one reason, as of a lost GPU, share one. There is none where that is a query which older GPUs
+    and drivers don't offer. Without warn nobody is told, which suits those who only ask what GPUs there are. clock is
+    monotonic seconds.
     """
 
     def __init__(self, warn: Callable[[str], None] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._warn = warn
         self._clock = clock
         self._warned: set[tuple[str, str]] = set()
+        # What failed and wasn't told yet, by device and reason.
+        self._failures: dict[tuple[str, str], list[tuple[str, str]]] = {}
         self._handles: dict[int, Any] = {}
         self._gpms: dict[int, Gpm] = {}
         self._is_open = False
@@ -131,6 +134,7 @@ class Nvml:
             self._gpms.clear()
             self._handles.clear()
             self._ask("NVML", "end", ("nvmlShutdown",))
+        self._tell()
 
     def __enter__(self) -> Self:
         return self.open()
@@ -158,14 +162,22 @@ class Nvml:
             uuid = _text(self._ask(f"GPU {index}", "UUID", ("nvmlDeviceGetUUID", handle)))
             pci = self._ask(f"GPU {index}", "PCI bus id", ("nvmlDeviceGetPciInfo", handle))
             found.append(Gpu(index, uuid, name, "" if pci is None else _text(pci.busId)))
+        self._tell()
         return tuple(found)
 
     def driver_version(self) -> str | None:
         """The driver's version, such as "550.54.15", or None."""
-        return _text(self._ask("machine", "driver version", ("nvmlSystemGetDriverVersion",))) or None
+        version = _text(self._ask("machine", "driver version", ("nvmlSystemGetDriverVersion",)))
+        self._tell()
+        return version or None
 
     def sample(self, gpu: Gpu) -> GpuSample:
         """What gpu is doing at this moment. Never raises: what can't be read is None."""
+        sample = self._sample(gpu)
+        self._tell()
+        return sample
+
+    def _sample(self, gpu: Gpu) -> GpuSample:
         where = f"GPU {gpu.index} ({gpu.name or 'unnamed'})"
         handle = self._handle(gpu.index, where)
         if handle is None:
@@ -265,9 +277,18 @@ class Nvml:
         return value
 
     def _warn_once(self, where: str, what: str, failure: str) -> None:
-        if self._warn is not None and (where, what) not in self._warned:
+        if (where, what) not in self._warned:
             self._warned.add((where, what))
-            self._warn(f"{where}: {what} unknown, NVML can't say ({failure}).")
+            reason = failure.partition(": ")[2]
+            self._failures.setdefault((where, reason), []).append((what, failure))
+
+    def _tell(self) -> None:
+        """Warn of what failed since the last time: once for all that failed on a device for the same reason."""
+        failures, self._failures = self._failures, {}
+        if self._warn is not None:
+            for (where, _), queries in failures.items():
+                what = ", ".join(what for what, _ in queries)
+                self._warn(f"{where}: {what} unknown, NVML can't say ({queries[0][1]}).")
 
 
 def _first_offered(calls: Sequence[tuple[Any, ...]]) -> tuple[Any, str, bool]:

@@ -183,6 +183,15 @@ class Sampler:
         )
 
     def _run(self) -> None:
+        try:
+            self._sample_until_told()
+        except BaseException as error:  # in a thread of its own, whatever it is, it ends nothing but the sampling
+            with contextlib.suppress(BaseException):
+                self._warn_once(
+                    f"telemetry ended: {type(error).__name__}: {error}. What it would have said is missing."
+                )
+
+    def _sample_until_told(self) -> None:
         start = self._clock()
         tick = 0
         while self._wait_until(start + tick * self._interval_seconds):

@@ -11,7 +11,7 @@ from harness.tables.schema import STEPS, TRAIN
 USUAL: dict[str, Any] = {
     "phase": TRAIN, "block": 1, "images": 32, "step_seconds": 0.1, "data_wait_seconds": 0.02, "compute_seconds": 0.08,
     "forward_seconds": 0.02, "backward_seconds": 0.04, "optimizer_seconds": 0.02, "recording_seconds": 0.0,
-    "other_seconds": 0.0, "slowest_rank": 0, "rank_skew_seconds": 0.0, "warmup": 0, "taint": "none",
+    "other_seconds": 0.0, "slowest_rank": 0, "rank_skew_seconds": 0.0, "settling": None, "warmup": 0, "taint": "none",
 }  # fmt: skip
 
 

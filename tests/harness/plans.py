@@ -172,6 +172,7 @@ def a_summary(run: str, train: PhaseFigures) -> dict[str, Any]:
         "bound": None, "pipeline_fps": None, "compute_fps": None, "accelerator_util": None,
         "exposed_communication_share": None, "outlier_steps": 4, "tainted": "none", "tainted_steps": 2,
         "model_flops_util": None, "images_per_joule": None, "top1": 0.95333, "top5": 0.99778, "epochs": 20,
+        "bad_images": 0,
     }  # fmt: skip
 
 

@@ -7,7 +7,6 @@ was put in. Nothing here stands for what is under test: only DALI, Paddle and th
 from __future__ import annotations
 
 import contextlib
-import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.bad_images import BadImages
 from harness.conclude import Conclusion, conclude
 from harness.config import RunConfig
 from harness.device import Devices, HostClock
@@ -24,8 +24,9 @@ from harness.ranks import FloatArray, Ranks
 from harness.recipe import Schedule
 from harness.record import RunFiles, RunRecord, write_record
 from harness.recorder import NoRecorder, Recorder, TableRecorder
+from harness.stopping import StopRequest
 from harness.tables.files import TableWriter
-from harness.tables.schema import DEVICES, EPOCHS, STEPS
+from harness.tables.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS
 from harness.telemetry.sampler import WindowTelemetry
 from harness.trainer import Trainer
 from harness.worker import measure_throughput
@@ -110,7 +111,10 @@ class SimulatedDali:
 
 
 class SimulatedTraining:
-    """Forward, backward and optimizer of a step; the ranks meet in its gradients unless told not to."""
+    """Forward, backward and optimizer of a step; the ranks meet in its gradients unless told not to.
+
+    It stands for the model, too.
+    """
 
     def __init__(
         self,
@@ -124,10 +128,12 @@ class SimulatedTraining:
         self._rank, self._cluster, self._compute, self._exchange = rank, cluster, compute, exchange_seconds
         self._dali, self._contention = dali, contention
         self._synchronised = True
-        self._steps = itertools.count()
+        self.schedule = Schedule(0.1, 10, 10_000_000)
+        self.updates = 0
 
     def __call__(self, batch: Batch, lap: Callable[[], None]) -> float:
-        time, seconds = self._cluster.times[self._rank], self._compute(next(self._steps))
+        time, seconds = self._cluster.times[self._rank], self._compute(self.updates)
+        self.updates += 1
         seconds *= self._contention if time.seconds < self._dali.busy_until else 1.0
         time.spend(0.25 * seconds)
         lap()
@@ -193,6 +199,7 @@ class Simulation:
         with TableWriter(files.table(DEVICES.name), DEVICES) as rows:
             for row in self.device_rows:
                 rows.write(row)
+        TableWriter(files.table(BAD_IMAGES.name), BAD_IMAGES).close()
         record = RunRecord(files.run, "running", config, plan, {}, {"mean_bytes": 1e5}, read_back=read_back)
         write_record(files.record, record)
         return conclude(files, record), files
@@ -203,18 +210,19 @@ class Simulation:
         training = SimulatedTraining(
             rank, cluster, lambda step: self.compute(rank, step), self.exchange_seconds, dali, self.contention
         )
+        ranks = SimulatedRanks(rank, self.ranks, cluster)
         trainer = Trainer(
             config=config,
             plan=plan,
-            ranks=SimulatedRanks(rank, self.ranks, cluster),
+            ranks=ranks,
             clock=HostClock(time),
             dataset=None,  # type: ignore[arg-type]
             settings=None,  # type: ignore[arg-type]
             model=training,
             parallel=training,
-            schedule=Schedule(0.1, 10, 10_000_000),
-            train=training,
+            train=training,  # type: ignore[arg-type]
             source=dali,  # type: ignore[arg-type]
+            bad=BadImages(config.bad_images, config.max_bad_images, ranks),
         )
         with contextlib.ExitStack() as stack:
             recorder: Recorder = NoRecorder()
@@ -222,7 +230,7 @@ class Simulation:
                 steps = stack.enter_context(TableWriter(files.table(STEPS.name), STEPS))
                 epochs = stack.enter_context(TableWriter(files.table(EPOCHS.name), EPOCHS))
                 recorder = TableRecorder(steps, epochs, NoSampler())  # type: ignore[arg-type]
-            measure_throughput(trainer, recorder)
+            measure_throughput(trainer, recorder, StopRequest())
         return trainer.read_back()
 
 

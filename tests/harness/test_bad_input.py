@@ -12,6 +12,9 @@ import pytest
 
 import harness.bench
 from harness.cli import main
+from harness.record import RunFiles, read_record
+from harness.tables.files import read_table
+from harness.tables.schema import BAD_IMAGES
 
 ENTRY = Path(__file__).parents[2] / "run_bench.py"
 CPU = ("--device", "cpu", "--gpus", "2")
@@ -157,16 +160,23 @@ def test_a_label_outside_the_classes_asked_for(data: Path, capsys: pytest.Captur
     refused(capsys.readouterr().err, "val_list.txt:1: label 10 of 'val/000.jpg'", "--classes 11")
 
 
-@pytest.mark.parametrize("split", ["train", "val"])
-def test_unusable_files_are_counted_and_ten_named_and_nothing_is_recorded(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], split: str
-) -> None:
-    data = make_data(tmp_path / "data", val=20)
+def make_bad_data(folder: Path, split: str) -> Path:
+    """100 training and 20 validation images, of which the first three of a split are missing and nine more empty."""
+    data = make_data(folder, val=20)
     for index in range(3):
         (data / split / f"{index:03d}.jpg").unlink()
     for index in range(3, 12):
         (data / split / f"{index:03d}.jpg").write_bytes(b"")
-    assert main([*CPU, "--data", str(data), "--batch-size", "4", "--results", "out"]) == 4
+    return data
+
+
+@pytest.mark.parametrize("limit", [("--bad-images", "fail"), ("--max-bad-images", "11"), ("--max-bad-images", "0")])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_unusable_files_are_counted_and_ten_named_and_nothing_is_recorded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], split: str, limit: tuple[str, str]
+) -> None:
+    data = make_bad_data(tmp_path / "data", split)
+    assert main([*CPU, "--data", str(data), "--batch-size", "4", "--results", "out", *limit]) == 4
     err = capsys.readouterr().err
     refused(err, f"12 of {100 if split == 'train' else 20} listed files", "and 2 more", "Restore these files")
     assert [line.strip() for line in err.splitlines() if f"'{split}/" in line] == [
@@ -178,13 +188,36 @@ def test_unusable_files_are_counted_and_ten_named_and_nothing_is_recorded(
     assert not list((tmp_path / "out").glob("**/*"))
 
 
+@pytest.mark.parametrize("more", [(), ("--max-bad-images", "12")])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_unusable_files_that_a_run_bears_are_left_out_and_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str, more: tuple[str, ...]
+) -> None:
+    data = make_bad_data(tmp_path / "data", split)
+    started: list[RunFiles] = []
+    monkeypatch.setattr(harness.bench, "run_workers", lambda files, *_, **__: started.append(files))
+    # Nobody measures anything, so there is nothing to conclude from.
+    assert main([*CPU, "--data", str(data), "--batch-size", "4", "--results", "out", *more]) != 0
+    (files,) = started
+    rows = read_table(files.table(BAD_IMAGES.name), BAD_IMAGES)
+    missing, empty = "no such file or directory", "0 bytes"
+    assert rows["path"].tolist() == [f"{split}/{index:03d}.jpg" for index in range(12)]
+    assert rows["reason"].tolist() == [missing] * 3 + [empty] * 9
+    assert (set(rows["split"]), set(rows["label"])) == ({split}, {0})
+    assert rows[["rank", "epoch"]].isna().all().all()
+    bad = read_record(files.record).bad_images
+    assert [(image["split"], image["index"]) for image in bad] == [(split, index) for index in range(12)]
+    for name in ("path", "reason"):
+        assert [image[name] for image in bad] == rows[name].tolist()
+
+
 def test_throughput_alone_asks_nothing_of_validation_images(
     tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The first refusal is the training images': the missing val image before it is none of this run's business."""
     (data / "val" / "000.jpg").unlink()
     (data / "train" / "007.jpg").unlink()
-    assert main([*CPU, "--data", str(data), "--throughput-only", "--results", "out"]) == 4
+    assert main([*CPU, "--data", str(data), "--throughput-only", "--results", "out", "--bad-images", "fail"]) == 4
     refused(capsys.readouterr().err, "1 of 100 listed files", "'train/007.jpg'")
 
 

@@ -10,7 +10,9 @@ from harness.cli import main, parse
 from harness.commands import COMMANDS
 from harness.config import RunConfig, flag, option_fields
 from harness.errors import GateError, MachineError, TrainingError, UsageError
+from harness.record import write_record
 from pipelines.errors import DataError
+from tests.harness.plans import a_record
 
 
 def toml(folder: Path, text: str) -> str:
@@ -20,45 +22,62 @@ def toml(folder: Path, text: str) -> str:
 
 
 def test_no_option_at_all_is_the_published_recipe() -> None:
-    assert parse([]) == (RunConfig(), False)
+    assert parse([]) == ({}, False)
 
 
 def test_options_become_fields() -> None:
     run = ["--gpus", "4", "--model", "x0_25", "--epochs", "20", "--throughput-only", "--max-seconds", "1.5"]
     training = ["--data", "some/folder", "--learning-rate", "2e-1", "--batch-size=64"]
-    config, dry_run = parse([*run, *training, "--run-name", "first", "--dry-run"])
-    assert config == RunConfig(
-        gpus=4,
-        model="x0_25",
-        epochs=20,
-        throughput_only=True,
-        max_seconds=1.5,
-        data="some/folder",
-        learning_rate=0.2,
-        run_name="first",
-        batch_size=64,
-    )
+    given, dry_run = parse([*run, *training, "--run-name", "first", "--dry-run"])
+    assert given == {
+        "gpus": 4,
+        "model": "x0_25",
+        "epochs": 20,
+        "throughput_only": True,
+        "max_seconds": 1.5,
+        "data": "some/folder",
+        "learning_rate": 0.2,
+        "run_name": "first",
+        "batch_size": 64,
+    }
+    assert type(given["learning_rate"]) is float
     assert dry_run
 
 
 def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
     file = toml(tmp_path, 'epochs = 20\nbatch-size = 64\nmodel = "x0_5"\nmax_seconds = 9\nthroughput_only = true\n')
-    config, dry_run = parse(["--epochs", "7", "--config", file, "--model", "x2_5"])
-    assert config == RunConfig(epochs=7, model="x2_5", batch_size=64, max_seconds=9.0, throughput_only=True)
+    given, dry_run = parse(["--epochs", "7", "--config", file, "--model", "x2_5"])
+    assert given == {"epochs": 7, "model": "x2_5", "batch_size": 64, "max_seconds": 9.0, "throughput_only": True}
     assert not dry_run
 
 
 def test_a_default_given_on_the_command_line_still_wins_over_the_file(tmp_path: Path) -> None:
-    assert parse(["--config", toml(tmp_path, "epochs = 20"), "--epochs", "360"])[0].epochs == 360
+    assert parse(["--config", toml(tmp_path, "epochs = 20"), "--epochs", "360"])[0] == {"epochs": 360}
 
 
 def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
-    assert parse(["--config", toml(tmp_path, "# nothing\n")])[0] == RunConfig()
+    assert parse(["--config", toml(tmp_path, "# nothing\n")])[0] == {}
 
 
-def test_values_of_the_file_have_the_same_limits(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"--batch-size is 0; it must be at least 1"):
-        parse(["--config", toml(tmp_path, "batch-size = 0")])
+def test_values_of_the_file_have_the_same_limits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--config", toml(tmp_path, "batch-size = 0")]) == 2
+    assert capsys.readouterr().err == "error: --batch-size is 0; it must be at least 1\n"
+
+
+def test_resume_without_a_name_chooses_the_run_itself() -> None:
+    assert parse(["--resume"])[0] == {"resume": "auto"}
+    assert parse(["--resume", "first"])[0] == {"resume": "first"}
+    assert parse(["--resume", "--epochs", "9"])[0] == {"resume": "auto", "epochs": 9}
+
+
+def test_a_run_that_is_gone_on_with_gets_its_own_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    record = a_record(run="first", status="interrupted")
+    write_record(tmp_path / "first.json", record)
+    given: list[RunConfig] = []
+    monkeypatch.setattr(harness.bench, "run", lambda config, *, dry_run: given.append(config))
+    assert main(["--resume", "first", "--results", str(tmp_path), "--checkpoint-minutes", "3"]) == 0
+    own = dataclasses.replace(record.config, resume="first", run_name="first", batch_size=32, warmup_epochs=5)
+    assert given == [dataclasses.replace(own, results=str(tmp_path), checkpoint_minutes=3.0)]
 
 
 @pytest.mark.parametrize(
@@ -125,9 +144,9 @@ def test_a_mistyped_command_line_points_to_the_help(
     [
         (["compre"], "unknown command 'compre'\n  Did you mean 'compare'?"),
         (["Compare", "a", "b"], "unknown command 'Compare'\n  Did you mean 'compare'?"),
-        (["train"], "unknown command 'train'\n  Known: compare. See run_bench.py --help."),
-        ([""], "unknown command ''\n  Known: compare. See run_bench.py --help."),
-        (["[red]\x1b[31m"], "unknown command '[red]\\x1b[31m'\n  Known: compare. See run_bench.py --help."),
+        (["train"], "unknown command 'train'\n  Known: compare, verify. See run_bench.py --help."),
+        ([""], "unknown command ''\n  Known: compare, verify. See run_bench.py --help."),
+        (["[red]\x1b[31m"], "unknown command '[red]\\x1b[31m'\n  Known: compare, verify. See run_bench.py --help."),
         (
             ["compare"],
             "the following arguments are required: A, B\n  See run_bench.py compare --help.",
@@ -160,7 +179,10 @@ def test_the_help_lists_the_commands_and_not_the_workers(capsys: pytest.CaptureF
     assert caught.value.code == 0
     out = capsys.readouterr().out
     listed = out.partition("commands (run_bench.py COMMAND --help has their options):\n")[2].splitlines()
-    assert listed == ["  compare  is run B as fast as run A, or is it noise?"]
+    assert listed == [
+        "  compare  is run B as fast as run A, or is it noise?",
+        "  verify   can every image of a data set be read and decoded?",
+    ]
     assert "worker" not in out
 
 

@@ -19,7 +19,7 @@ from harness.compare import check_gate, parse_limit
 from harness.config import RunConfig
 from harness.errors import GateError, UsageError
 from harness.plan import IMAGENET, DataFacts, RunPlan
-from harness.record import RunRecord, write_record
+from harness.record import SCHEMA_VERSION, RunRecord, write_record
 from harness.report.comparison import change_line, show_comparison, warnings
 from harness.report.console import Console
 from harness.saved import Saved, find_saved
@@ -98,11 +98,16 @@ def save(folder: Path, *runs: RunRecord) -> None:
 
 
 def save_series(
-    folder: Path, name: str, rates: tuple[float, ...], kind: str = "repeats", status: str = "finished"
+    folder: Path,
+    name: str,
+    rates: tuple[float, ...],
+    kind: str = "repeats",
+    status: str = "finished",
+    version: int = SCHEMA_VERSION,
 ) -> None:
     members = [f"{name}.r{number}" for number in range(1, len(rates) + 1)]
     save(folder, *(record(member, fps) for member, fps in zip(members, rates, strict=True)))
-    values = {"schema_version": 2, "kind": kind, "run": name, "status": status, "runs": members}
+    values = {"schema_version": version, "kind": kind, "run": name, "status": status, "runs": members}
     (folder / f"{name}.json").write_text(json.dumps(values), encoding="utf-8")
 
 
@@ -389,8 +394,9 @@ def test_a_run_is_found_by_name_and_by_path(tmp_path: Path, monkeypatch: pytest.
     assert find_saved("v1.2.json", Path("elsewhere")).name == "v1.2"
 
 
-def test_a_series_is_its_runs(tmp_path: Path) -> None:
-    save_series(tmp_path, "five", A_RATES)
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_series_is_its_runs(tmp_path: Path, version: int) -> None:
+    save_series(tmp_path, "five", A_RATES, version=version)
     found = find_saved("five", tmp_path)
     assert found.name == "five"
     assert [run.run for run in found.records] == ["five.r1", "five.r2", "five.r3", "five.r4", "five.r5"]
@@ -435,7 +441,7 @@ def test_a_record_of_version_1_has_no_interval(tmp_path: Path) -> None:
         ("list", "list.json' is no run's record", "Name a <run>.json that run_bench.py wrote."),
         ("object", "object.json is no run's record: ", "Name a <run>.json that run_bench.py wrote."),
         ("folder", "folder.json': Is a directory", "Name a <run>.json that can be read."),
-        ("later", "later.json has schema version 3, known are 1 to 2", "Read it with the version of this project"),
+        ("later", "later.json has schema version 4, known are 1 to 3", "Read it with the version of this project"),
         ("rateless", "rateless.json' holds no throughput of a training: 'train'", "Run it again"),
         ("standing", "standing.json' holds no throughput of a training: rates are (0.0,)", "Run it again"),
         ("worded", "worded.json' holds no throughput of a training: ", "Run it again"),
@@ -450,7 +456,11 @@ def test_a_record_of_version_1_has_no_interval(tmp_path: Path) -> None:
         ("astray", "the series 'astray' names no runs: ['../secret']", "Compare single runs"),
         ("twice", "the series 'twice' names a run twice: 'before' and 'before'", "Measure the series again."),
         ("nested", "five.json is no run's record: ", "Name a <run>.json that run_bench.py wrote."),
-        ("ahead", "the series 'ahead' has schema version 3, known is 2", "Read it with the version of this project"),
+        (
+            "ahead",
+            "the series 'ahead' has schema version 4, known are 2 to 3",
+            "Read it with the version of this project",
+        ),
     ],
 )
 def test_what_can_t_be_compared_is_one_clear_line_and_its_cure(
@@ -470,12 +480,12 @@ def test_what_can_t_be_compared_is_one_clear_line_and_its_cure(
         ("astray", 2, ["../secret"]),
         ("twice", 2, ["before", "before"]),
         ("nested", 2, ["five"]),
-        ("ahead", 3, ["before"]),
+        ("ahead", 4, ["before"]),
     ):
         values = {"schema_version": version, "kind": "repeats", "run": series, "status": "finished",
                   "runs": runs}  # fmt: skip
         (tmp_path / f"{series}.json").write_text(json.dumps(values), encoding="utf-8")
-    later = json.loads((tmp_path / "before.json").read_text(encoding="utf-8")) | {"schema_version": 3}
+    later = json.loads((tmp_path / "before.json").read_text(encoding="utf-8")) | {"schema_version": 4}
     for file, content in (
         ("empty", b" \n"),
         ("text", b"{"),

@@ -21,13 +21,18 @@ TYPES = {
     "max_seconds": float,
     "repeats": int,
     "scaling": str,
+    "stall_seconds": float,
+    "resume": str,
     "seed": int,
     "data": str,
     "classes": int,
     "image_size": int,
     "crop_area_min": float,
+    "bad_images": str,
+    "max_bad_images": int,
     "flip_probability": float,
     "batch_size": int,
+    "auto_batch": bool,
     "learning_rate": float,
     "warmup_epochs": int,
     "momentum": float,
@@ -36,10 +41,14 @@ TYPES = {
     "compute_threads": int,
     "decode_threads": int,
     "prefetch": int,
-    "reader_prefetch": int,
     "hw_decoder_load": float,
     "width_hint": int,
     "height_hint": int,
+    "nnodes": int,
+    "master": str,
+    "node_rank": int,
+    "join_seconds": float,
+    "checkpoint_minutes": float,
     "results": str,
     "run_name": str,
     "telemetry_interval": float,
@@ -65,13 +74,18 @@ def test_the_defaults_are_the_published_recipe() -> None:
         "max_seconds": 130.0,
         "repeats": 1,
         "scaling": None,
+        "stall_seconds": 600.0,
+        "resume": None,
         "seed": 0,
         "data": None,
         "classes": None,
         "image_size": 224,
         "crop_area_min": None,
+        "bad_images": "skip",
+        "max_bad_images": 100,
         "flip_probability": None,
         "batch_size": None,
+        "auto_batch": False,
         "learning_rate": None,
         "warmup_epochs": None,
         "momentum": 0.9,
@@ -80,10 +94,14 @@ def test_the_defaults_are_the_published_recipe() -> None:
         "compute_threads": None,
         "decode_threads": None,
         "prefetch": 2,
-        "reader_prefetch": 2,
         "hw_decoder_load": 0.65,
         "width_hint": 0,
         "height_hint": 0,
+        "nnodes": 1,
+        "master": None,
+        "node_rank": None,
+        "join_seconds": 300.0,
+        "checkpoint_minutes": 15.0,
         "results": "results",
         "run_name": None,
         "telemetry_interval": 0.5,
@@ -94,7 +112,7 @@ def test_the_defaults_are_the_published_recipe() -> None:
     ("name", "value", "limit"),
     [
         *((name, 0, "at least 1") for name in ("gpus", "epochs", "image_size", "classes", "batch_size")),
-        *((name, 0, "at least 1") for name in ("compute_threads", "decode_threads", "prefetch", "reader_prefetch")),
+        *((name, 0, "at least 1") for name in ("compute_threads", "decode_threads", "prefetch")),
         ("repeats", 0, "at least 1"),
         ("gpus", -4, "at least 1"),
         ("warmup", -1, "at least 0"),
@@ -102,6 +120,9 @@ def test_the_defaults_are_the_published_recipe() -> None:
         ("weight_decay", -1e-05, "at least 0"),
         ("weight_decay", math.nan, "finite"),
         *((name, 0.0, "above 0") for name in ("max_seconds", "precision", "learning_rate", "crop_area_min")),
+        *(("checkpoint_minutes", value, "above 0") for value in (0.0, -0.5)),
+        ("checkpoint_minutes", math.nan, "finite"),
+        ("max_bad_images", -1, "at least 0"),
         *((name, -0.5, "above 0") for name in ("max_seconds", "precision", "learning_rate", "crop_area_min")),
         *(("telemetry_interval", value, "at least 0.1") for value in (0.0, -0.5, 0.09)),
         ("precision", math.nan, "finite"),
@@ -112,6 +133,8 @@ def test_the_defaults_are_the_published_recipe() -> None:
         *((name, 1.01, "at most 1") for name in ("flip_probability", "label_smoothing", "hw_decoder_load")),
         ("momentum", -0.1, "at least 0"),
         ("momentum", 1.0, "below 1"),
+        ("stall_seconds", 4.9, "at least 5"),
+        ("join_seconds", 0.0, "above 0"),
         ("seed", -1, "at least 0"),
     ],
 )
@@ -151,6 +174,8 @@ def test_a_number_that_no_float_holds_is_a_mistake_of_the_user() -> None:
         ("momentum", 0.999),
         ("max_seconds", 1e-3),
         ("precision", 1e-6),
+        ("checkpoint_minutes", 1e-3),
+        ("max_bad_images", 0),
     ],
 )
 def test_the_limits_themselves_are_allowed(name: str, value: float) -> None:
@@ -164,6 +189,8 @@ def test_an_unknown_choice_is_told_what_is_known() -> None:
     assert error.cure == "Known: x0_25, x0_35, x0_5, x0_75, x1_0, x1_5, x2_0, x2_5."
     error = refusal(device="tpu")
     assert (error.message, error.cure) == ("unknown device 'tpu'", "Known: auto, gpu, cpu.")
+    error = refusal(bad_images="ignore")
+    assert (error.message, error.cure) == ("unknown bad_images 'ignore'", "Known: skip, fail.")
 
 
 def test_the_learning_rate_may_rise_for_all_of_the_run_and_no_longer() -> None:
@@ -186,6 +213,19 @@ def test_names_that_a_run_may_not_have(name: str) -> None:
     error = refusal(run_name=name)
     assert error.message == f"--run-name {name!r} can't name files"
     assert "100 letters" in error.cure
+
+
+@pytest.mark.parametrize("name", ["", "../x", ".x", "a/b", "a b", "x" * 101])
+def test_a_run_to_go_on_with_has_a_run_s_name(name: str) -> None:
+    assert refusal(resume=name).message == f"--resume {name!r} names no run"
+
+
+@pytest.mark.parametrize(
+    "more", [{"throughput_only": True}, {"repeats": 2}, {"throughput_only": True, "scaling": "1,2"}]
+)
+def test_only_a_run_of_epochs_can_be_gone_on_with(more: dict[str, Any]) -> None:
+    assert RunConfig(resume="first").resume == "first"
+    assert refusal(resume="first", **more).message.startswith("--resume is for a run of epochs")
 
 
 def test_a_configuration_never_changes() -> None:

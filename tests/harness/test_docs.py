@@ -7,7 +7,7 @@ import pytest
 
 from harness.config import flag, option_fields
 from harness.report.docs import BEGIN, END, PAGES, ROOT, insert, options_markdown, tables_markdown
-from harness.tables.schema import DEVICES, EPOCHS, SCALING, STEPS, SUMMARY
+from harness.tables.schema import BAD_FILES, BAD_IMAGES, DEVICES, EPOCHS, SCALING, STEPS, SUMMARY
 
 
 def row_cells(row: str) -> list[str]:
@@ -56,16 +56,20 @@ def test_every_table_has_a_section_with_all_its_columns() -> None:
         "`<run>.steps.csv`",
         "`<run>.devices.csv`",
         "`<run>.epochs.csv`",
+        "`<run>.bad_images.csv`",
         "`<series>.scaling.csv`",
         "`summary.csv`",
         "`table-<device>x<n>.csv`",
+        "`verify-<data set>.csv`",
     ]
-    for section, table in zip(sections, (STEPS, DEVICES, EPOCHS, SCALING, SUMMARY), strict=False):
+    for section, table in zip(sections, (STEPS, DEVICES, EPOCHS, BAD_IMAGES, SCALING, SUMMARY), strict=False):
         rows = [row_cells(line) for line in section.splitlines() if line.startswith("|")]
         assert rows[0] == ["column", "unit", "scope", "meaning"]
         assert [row[0] for row in rows[2:]] == [f"`{name}`" for name in table.header]
         assert {len(row) for row in rows} == {4}
-    assert "| `FPS (<device> x <n>)` | images/s | global | of all devices together |" in sections[5]
+    rows = [row_cells(line) for line in sections[-1].splitlines() if line.startswith("|")]
+    assert [row[0] for row in rows[2:]] == [f"`{name}`" for name in BAD_FILES.header]
+    assert "| `FPS (<device> x <n>)` | images/s | global | of all devices together |" in sections[6]
     assert "A row is one global step of one phase." in sections[0]
 
 
@@ -75,3 +79,16 @@ def test_the_page_is_what_the_declarations_say(name: str, make: Callable[[], str
     text = (ROOT / name).read_text(encoding="utf-8")
     assert insert(text, make()) == text
     assert PAGES[name] is make
+
+
+def test_every_promise_names_tests_that_are_there() -> None:
+    promises = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\btest_[a-z0-9_]+", promises))
+    files = list((ROOT / "tests").rglob("test_*.py"))
+    there = {path.stem for path in files}
+    for path in files:
+        there |= set(re.findall(r"^def (test_[a-z0-9_]+)", path.read_text(encoding="utf-8"), re.MULTILINE))
+    assert len(named) > 50
+    assert named - there == set()
+    scripts = re.findall(r"benchmarks/[a-z_]+\.py", promises)
+    assert all((ROOT / script).exists() for script in scripts)

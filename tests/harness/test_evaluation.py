@@ -11,7 +11,7 @@ from paddle import nn
 
 from harness.evaluation import Evaluator
 from harness.ranks import FloatArray, Ranks
-from pipelines.sharding import EvalShard
+from pipelines.order import BEGINNING, EvaluationOrder, Position
 from pipelines.source import Batch
 
 IMAGES, CLASSES = 103, 10
@@ -49,13 +49,15 @@ def no_lap() -> None:
 def test_accuracy_is_exact_for_every_split(world_size: int, batch_size: int) -> None:
     evaluators = []
     for rank in range(world_size):
-        shard = EvalShard(IMAGES, rank, world_size, batch_size)
-        indices = np.array(shard.indices()).reshape(shard.steps, batch_size)
+        order, position = EvaluationOrder(IMAGES, rank, world_size, batch_size), BEGINNING
         evaluator = Evaluator(Lookup())
-        for step, entries in enumerate(indices):
-            batch = Batch(paddle.to_tensor(entries), paddle.to_tensor(LABELS[entries]), shard.real(step))
+        for _ in range(order.steps):
+            drawn = order.draw(position, frozenset())
+            position = drawn.next
+            batch = Batch(paddle.to_tensor(drawn.indices), paddle.to_tensor(LABELS[drawn.indices]), drawn.real)
             loss = evaluator.step(batch, no_lap)
-            assert (loss is None) == (shard.real(step) == 0)
+            assert (loss is None) == (drawn.real == 0)
+        assert position == Position(epoch=1)
         evaluators.append(evaluator)
     ranks = SomeRanks(0, world_size)
     object.__setattr__(ranks, "counted", [evaluator.counts() for evaluator in evaluators])

@@ -18,12 +18,13 @@ from harness.tables.files import (
     TableWriter,
     append_row,
     check_writable,
+    cut_rows,
     fill_columns,
     format_cell,
     read_table,
     write_whole,
 )
-from harness.tables.schema import Column, Table
+from harness.tables.schema import SUMMARY, Column, Table
 
 ROOT = Path(__file__).parents[2]
 TABLE = Table(
@@ -330,6 +331,147 @@ def test_rows_of_several_runs_at_once_stay_whole_and_alone_under_one_header(tmp_
         assert sorted(rows) == [[name, str(number)] for name in "abcd"]
         assert (tmp_path / f"old-{number}.1.csv").read_text(encoding="utf-8") == "speed\n1\n"
     assert len(list(tmp_path.glob("*.csv"))) == 1 + 2 * 50
+
+
+PAIR = """
+import sys, time
+from pathlib import Path
+from harness.tables.files import append_row
+from harness.tables.schema import SUMMARY
+folder, writer = Path(sys.argv[1]), sys.argv[2]
+(folder / writer).touch()
+while len(list(folder.glob("[ab]"))) < 2:
+    time.sleep(0)
+for count in range(500):
+    assert append_row(folder / "summary.csv", SUMMARY, {"run": f"{writer}{count}", "fps": count}, unique=("run",))
+"""
+
+
+def test_two_processes_that_add_500_rows_each_leave_1000_whole_ones_under_one_header(tmp_path: Path) -> None:
+    writers = [
+        subprocess.Popen([sys.executable, "-c", PAIR, tmp_path, name], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        for name in "ab"
+    ]
+    try:
+        errors = [writer.communicate(timeout=240)[1] for writer in writers]
+    finally:
+        for writer in writers:
+            writer.kill()
+    assert errors == ["", ""]
+    assert (tmp_path / "summary.csv").read_bytes().count(b"run,") == 1
+    rows = read_table(tmp_path / "summary.csv", SUMMARY)
+    assert len(rows) == 1000
+    for name in "ab":
+        assert list(rows["fps"][rows["run"].str.startswith(name)]) == list(range(500))
+
+
+def test_a_row_stands_once_under_its_unique_name(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    assert append_row(path, TABLE, {"name": "=a", "count": 1}, unique=("name",))
+    assert append_row(path, TABLE, {"name": 'b, "c"', "count": 1}, unique=("name",))
+    once = path.read_bytes()
+    assert not append_row(path, TABLE, {"name": "=a", "count": 1}, unique=("name",))
+    assert path.read_bytes() == once
+    # What is said of it last stands in the place of what was said first.
+    assert not append_row(path, TABLE, {"name": "=a", "count": 2, "share": 0.5}, unique=("name",))
+    assert cells(path)[1:] == [["'=a", "2", "0.500", ""], ['b, "c"', "1", "", ""]]
+    # Without a unique column every row is another.
+    assert append_row(path, TABLE, {"name": "=a", "count": 2, "share": 0.5})
+    assert len(cells(path)) == 1 + 3
+    # A row that is the same in all columns, and one that isn't.
+    assert not append_row(path, TABLE, {"name": 'b, "c"', "count": 1}, unique=tuple(TABLE.header))
+    assert append_row(path, TABLE, {"name": 'b, "c"', "count": 2}, unique=tuple(TABLE.header))
+    assert len(cells(path)) == 1 + 4
+
+
+def test_a_unique_row_in_a_table_that_a_spreadsheet_saved_in_its_own_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes("name,count,share,flag\r\nGr\xf6\xdfe,1,0.5,1\r\nb,1,0.5,1\r\n".encode("latin-1"))
+    assert not append_row(path, TABLE, {"name": "b", "count": 2}, unique=("name",))
+    assert path.read_bytes() == b"name,count,share,flag\r\nGr\xf6\xdfe,1,0.5,1\r\nb,2,,\n"
+
+
+@pytest.mark.parametrize("cut", [b"", b"c,3,0.5", b'"c'])
+def test_a_writer_knows_how_many_rows_there_are(tmp_path: Path, cut: bytes) -> None:
+    path = tmp_path / "t.csv"
+    with TableWriter(path, TABLE) as writer:
+        assert writer.rows == 0
+        for count in range(3):
+            writer.write({"name": "a", "count": count})
+            assert writer.rows == count + 1
+        with pytest.raises(InvariantError):
+            writer.write({"colour": 1})
+        assert writer.rows == 3
+    whole = path.read_bytes()
+    path.write_bytes(whole + cut)
+    # A line that was cut short is no row, and the next one begins where it did.
+    with TableWriter(path, TABLE) as writer:
+        assert writer.rows == 3
+        writer.write({"name": "b"})
+        assert writer.rows == 4
+    assert path.read_bytes() == whole + b"b,,,\n"
+
+
+def test_rows_are_counted_across_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "t.csv"
+    with TableWriter(path, TABLE) as writer:
+        for count in range(100):
+            writer.write({"name": "a" * (count % 7), "count": count})
+    whole = path.read_bytes()
+    for piece in range(1, 40):
+        monkeypatch.setattr("harness.tables.files.PIECE_BYTES", piece)
+        path.write_bytes(whole + b"cut")
+        with TableWriter(path, TABLE) as writer:
+            assert writer.rows == 100
+        assert path.read_bytes() == whole
+        path.write_bytes(whole + b"cut")
+        assert len(read_table(path, TABLE, ("count",))) == 100
+        for rows in (100, 57, 1, 0):
+            cut_rows(path, TABLE, rows)
+            assert path.read_bytes() == b"".join(whole.splitlines(keepends=True)[: 1 + rows])
+
+
+def test_a_table_is_cut_back_to_its_first_rows(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    with TableWriter(path, TABLE) as writer:
+        for count in range(5):
+            writer.write({"name": "a", "count": count})
+    path.write_bytes(path.read_bytes() + b"a,5,0.")
+    with pytest.raises(InvariantError) as caught:
+        cut_rows(path, TABLE, 6)
+    assert caught.value.message == "t.csv has 5 rows, 6 were written when the run was saved"
+    assert caught.value.cure
+    cut_rows(path, TABLE, 3)
+    assert [row[1] for row in cells(path)] == ["count", "0", "1", "2"]
+    with TableWriter(path, TABLE) as writer:
+        assert writer.rows == 3
+        writer.write({"name": "b", "count": 9})
+    assert [row[1] for row in cells(path)] == ["count", "0", "1", "2", "9"]
+    cut_rows(path, TABLE, 0)
+    assert path.read_bytes() == b"name,count,share,flag\n"
+    cut_rows(path, TABLE, 0)
+    with pytest.raises(InvariantError, match="has the header"):
+        cut_rows(path, OTHER, 0)
+
+
+def test_a_table_that_was_replaced_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    with TableWriter(path, TABLE) as writer:
+        writer.write({"name": "a"})
+        writer.sync()
+        path.rename(tmp_path / "old.csv")
+        path.write_bytes((tmp_path / "old.csv").read_bytes())
+        with pytest.raises(
+            MachineError, match="was removed or replaced while the run wrote to it; its 1 rows are lost"
+        ):
+            writer.sync()
+
+
+def test_a_disk_that_can_t_keep_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with TableWriter(tmp_path / "t.csv", TABLE) as writer:
+        monkeypatch.setattr(os, "fsync", fail_with(errno.EIO))
+        with pytest.raises(MachineError, match=r"can't write .*t\.csv: Input/output error"):
+            writer.sync()
 
 
 def test_a_file_of_another_version_is_moved_aside_and_kept(tmp_path: Path) -> None:

@@ -10,14 +10,17 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 import harness.launch
 from harness.device import Devices
-from harness.errors import BenchError, TrainingError
+from harness.errors import BenchError, InterruptedRunError, OutOfMemoryError, TrainingError
 from harness.launch import failure_file, launch_command, run_root, run_workers
 from harness.record import RunFiles
 from tests.harness.plans import a_plan
@@ -48,14 +51,18 @@ class Launch:
         self._monkeypatch = monkeypatch
 
     def __call__(
-        self, script: str, poll: Callable[[], None] = lambda: None, environment: dict[str, str] | None = None
+        self,
+        script: str,
+        poll: Callable[[], None] = lambda: None,
+        environment: dict[str, str] | None = None,
+        **more: Any,
     ) -> None:
-        def command(ranks: int, logs: Path, record: Path) -> list[str]:
+        def command(ranks: int, logs: Path, record: Path, _: object) -> list[str]:
             self.folders.append(logs)
             return [sys.executable, "-c", PREAMBLE + script, str(logs), str(record), str(ranks)]
 
         self._monkeypatch.setattr(harness.launch, "launch_command", command)
-        run_workers(self.files, Devices("cpu", 2, "CPU"), PLAN, environment or dict(os.environ), poll)
+        run_workers(self.files, Devices("cpu", 2, "CPU"), PLAN, environment or dict(os.environ), poll, **more)
 
 
 @pytest.fixture
@@ -331,6 +338,131 @@ def test_a_launcher_that_is_killed_leaves_no_rank_behind(launch: Launch) -> None
     with pytest.raises(TrainingError):
         launch(f"{DEAF_RANK}\nwait_for(results / 'go')\nos.kill(os.getpid(), signal.SIGKILL)", watch)
     assert watch.rank_ended()
+
+
+# A rank as the watching process knows it: a child of the launcher with a number, whose code the launcher passes on.
+RANK = """
+def rank(script, number=0):
+    environment = {**os.environ, "PADDLE_TRAINER_ID": str(number), "PADDLE_LOCAL_RANK": str(number)}
+    log = (logs / f"workerlog.{number}").open("w")
+    return subprocess.Popen([sys.executable, "-c", script, str(logs), str(results)], env=environment, stdout=log,
+                            stderr=log, start_new_session=True)
+def end_with(process):
+    # As Paddle's launcher does, which looks once a second.
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    time.sleep(0.5)
+    sys.exit(process.wait())
+"""
+SAVING_RANK = """
+import json, signal, sys, time
+from pathlib import Path
+def save(*_):
+    told = {"code": 75, "message": "stopped at step 7", "cure": "Go on with --resume.", "kind": ""}
+    (Path(sys.argv[1]) / "failure.0.json").write_text(json.dumps(told))
+    sys.exit(75)
+signal.signal(signal.SIGTERM, save)
+(Path(sys.argv[2]) / "ready").touch()
+time.sleep(60)
+"""
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended, waited for or not."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def interrupt_once_ready(folder: Path, times: int = 1) -> Callable[[], None]:
+    left = [times]
+
+    def poll() -> None:
+        if left[0] and (folder / "ready").exists():
+            left[0] -= 1
+            raise KeyboardInterrupt
+
+    return poll
+
+
+def test_ctrl_c_lets_the_ranks_save_and_tells_what_they_say(launch: Launch) -> None:
+    said: list[str] = []
+    with pytest.raises(InterruptedRunError) as caught:
+        launch(
+            f"{RANK}\nend_with(rank({SAVING_RANK!r}))", interrupt_once_ready(launch.files.folder),
+            say=said.append,
+        )  # fmt: skip
+    assert (caught.value.message, caught.value.cure) == ("stopped at step 7", "Go on with --resume.")
+    assert caught.value.exit_code == 75
+    assert said == ["finishing the step and saving; press Ctrl-C again to stop at once"]
+
+
+def test_ranks_that_die_of_the_first_ctrl_c_are_an_interruption(launch: Launch) -> None:
+    script = SAVING_RANK.replace("signal.signal(signal.SIGTERM, save)", "")
+    with pytest.raises(KeyboardInterrupt):
+        launch(f"{RANK}\nend_with(rank({script!r}))", interrupt_once_ready(launch.files.folder))
+
+
+def test_a_second_ctrl_c_ends_everything_at_once(launch: Launch) -> None:
+    script = SAVING_RANK.replace("sys.exit(75)", "return").replace("(Path(sys.argv[1])", "0 and (Path(sys.argv[1])")
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        launch(
+            f"{RANK}\n(results / 'id').write_text(str(rank({script!r}).pid))\n{SLEEP}",
+            interrupt_once_ready(launch.files.folder, 2),
+        )
+    assert time.monotonic() - begin < 30
+    assert gone(int((launch.files.folder / "id").read_text(encoding="utf-8")))
+
+
+def test_an_error_of_memory_is_told_as_one(launch: Launch) -> None:
+    with pytest.raises(OutOfMemoryError) as caught:
+        launch(
+            "(logs / 'failure.0.json').write_text(json.dumps("
+            "{'code': 5, 'message': 'full', 'cure': 'smaller', 'kind': 'out of memory'})); sys.exit(1)"
+        )
+    assert (caught.value.message, caught.value.exit_code) == ("full", 5)
+
+
+def test_a_rank_that_native_code_ends_for_want_of_memory_is_told_as_one(launch: Launch) -> None:
+    """A C++ exception that nobody catches becomes SIGABRT."""
+    text = "terminate called after throwing an instance of 'std::bad_alloc'"
+    script = f"import os, sys, time; print({text!r}, flush=True); time.sleep(1); os.abort()"
+    with pytest.raises(OutOfMemoryError) as caught:
+        launch(f"{RANK}\nend_with(rank({script!r}))")
+    assert caught.value.message.startswith("32 images per device do not fit into the memory of rank 0: terminate")
+    assert "Use --batch-size 16 or less, or --auto-batch" in caught.value.cure
+
+
+def test_a_rank_that_was_killed_is_named_though_another_is_found_first(launch: Launch) -> None:
+    """The launcher names the failed rank with the lowest number."""
+    victim = "import time; time.sleep(1.5); raise SystemExit(1)"
+    with pytest.raises(TrainingError) as caught:
+        launch(
+            f"{RANK}\nfirst = rank({victim!r}, 0)\nsecond = rank('import time; time.sleep(60)', 1)\n"
+            "time.sleep(1); second.kill(); time.sleep(1); first.wait()\n"
+            "print('Container rank 0 status failed cmd x code 1 log y'); sys.exit(1)"
+        )
+    assert caught.value.message == "rank 1 was ended by SIGKILL (signal 9)"
+    assert "dmesg" in caught.value.cure
+
+
+def test_ranks_that_all_stand_still_are_ended_from_outside(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stopped rank's own watchdog is stopped with it."""
+    monkeypatch.setattr(harness.launch, "WATCHDOG_GRACE_SECONDS", 0.5)
+    begin = time.monotonic()
+    with pytest.raises(TrainingError) as caught:
+        launch(
+            f"{RANK}\nprocess = rank('import time; time.sleep(60)')\n(logs / 'pulse.0').touch()\n"
+            f"os.kill(process.pid, signal.SIGSTOP)\n{SLEEP}",
+            stall_seconds=1.5,
+        )
+    assert time.monotonic() - begin < 1.5 + 30
+    assert caught.value.message == (
+        "no step for 1.5 s: rank 0: no answer (stopped or hung in the kernel);"
+        " rank 1: no answer (stopped or hung in the kernel)"
+    )
+    assert caught.value.exit_code == 5
 
 
 CONTAINER = """

@@ -63,6 +63,34 @@ def test_a_run_of_epochs_has_its_evaluations_its_checkpoints_and_what_lies_betwe
     assert ledger.rest_seconds == pytest.approx(0.0, abs=1e-9)
 
 
+def test_the_time_for_which_a_run_was_stopped_is_nobodys() -> None:
+    """Two hours before block 4, of which a step is warm-up again, and 0.07 s before block 2."""
+    frame = steps_frame(
+        *[{"block": 1}] * 5,
+        *[{"block": 2, "phase": EVALUATE, "step_seconds": 0.3}] * 2,
+        *[{"block": 3}] * 5,
+        {"block": 4, "warmup": 1, "step_seconds": 4.0},
+        *[{"block": 4}] * 5,
+        *[{"block": 5, "phase": EVALUATE, "step_seconds": 0.3}] * 2,
+    )
+    frame.loc[frame["block"] >= 2, "time_unix_seconds"] += 0.07
+    frame.loc[frame["block"] >= 4, "time_unix_seconds"] += 7200.0
+    ledger = time_ledger(frame, breaks=[4])
+    assert ledger.wall_seconds == pytest.approx(1.5 + 4 * 0.3 + 0.07)
+    assert ledger.other_seconds == pytest.approx(0.07)
+    assert ledger.rest_seconds == pytest.approx(0.0, abs=1e-6)
+    # Without being told, it would be time between two phases.
+    assert time_ledger(frame).other_seconds == pytest.approx(7200.0 + 4.0 + 0.07)
+
+
+def test_an_attempt_that_is_all_warm_up_is_nobodys_either() -> None:
+    frame = steps_frame(*[{"block": 1}] * 5, *[{"block": 2, "warmup": 1}] * 3, *[{"block": 3}] * 5)
+    frame.loc[frame["block"] >= 2, "time_unix_seconds"] += 100.0
+    frame.loc[frame["block"] >= 3, "time_unix_seconds"] += 1000.0
+    ledger = time_ledger(frame, breaks=[2, 3])
+    assert (ledger.wall_seconds, ledger.other_seconds) == pytest.approx((1.0, 0.0))
+
+
 def test_a_row_that_is_missing_shows_as_a_rest() -> None:
     whole = steps_frame(*[{}] * 10)
     assert time_ledger(whole.drop(index=4)).rest_seconds == pytest.approx(0.1)

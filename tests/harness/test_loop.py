@@ -13,7 +13,7 @@ import pytest
 
 from harness.device import HostClock
 from harness.errors import InvariantError
-from harness.loop import Consumer, GlobalStep, merge_ranks, never, run_steps
+from harness.loop import Consumer, GlobalStep, merge_ranks, never, pause, run_steps
 from harness.ranks import FloatArray, Ranks
 from pipelines.source import Batch
 from tests.harness.simulation import Cluster, FakeTime, SimulatedRanks
@@ -245,22 +245,50 @@ def test_batches_are_held_until_the_device_is_done_with_them() -> None:
     assert waited == pytest.approx([0.5, 1.0, 1.5])
 
 
+class News:
+    """Bad images that a rank meets, by the batch; told has how many batches it had taken whenever it told of them."""
+
+    def __init__(self, *bad_batches: int) -> None:
+        self._bad_batches = bad_batches
+        self._taken = 0
+        self.untold: list[int] = []
+        self.told: list[int] = []
+
+    def met(self, source: Iterator[Batch]) -> Iterator[Batch]:
+        for self._taken, batch in enumerate(source, 1):
+            if self._taken in self._bad_batches:
+                self.untold.append(self._taken)
+            yield batch
+
+    def tell(self) -> None:
+        self.told.append(self._taken)
+        self.untold.clear()
+
+
 def run_cluster(
-    compute: list[float], done: Callable[[int, GlobalStep], bool], waits: list[float] | None = None
+    compute: list[float],
+    done: Callable[[int, GlobalStep], bool],
+    waits: list[float] | None = None,
+    news: list[News] | None = None,
 ) -> list[list[GlobalStep]]:
-    """What each rank of several sees; compute and waits are each rank's seconds, done is given the rank too."""
+    """What each rank of several sees; compute and waits are each rank's seconds, done is given the rank too.
+
+    Every rank looks into its own news, if any, for each of its batches.
+    """
     cluster = Cluster(len(compute))
     seen: list[list[GlobalStep]] = [[] for _ in compute]
 
     def rank(number: int) -> None:
-        time = cluster.times[number]
+        time, own = cluster.times[number], news[number] if news else None
+        source = batches(time, itertools.repeat(waits[number] if waits else 0.25))
         run_steps(
-            batches(time, itertools.repeat(waits[number] if waits else 0.25)),
+            source if own is None else own.met(source),
             training(time, compute[number], loss=float(number)),
             HostClock(time),
             SimulatedRanks(number, len(compute), cluster),
             seen[number].append,
             lambda step: done(number, step),
+            bad=own,
         )
 
     threads = [threading.Thread(target=rank, args=(number,), daemon=True) for number in range(len(compute))]
@@ -272,14 +300,37 @@ def run_cluster(
     return seen
 
 
-def test_rank_0_decides_when_a_loop_is_done_whatever_the_others_think() -> None:
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_the_first_rank_that_is_done_ends_the_loop_of_all(first: int) -> None:
     """Arithmetic may differ in the last bit between machines; a rank that went on alone would wait forever."""
-    # Steps of 1 s are blocks of their own. Rank 1 would have stopped after 2 steps, rank 2 never.
-    wanted = {0: 4, 1: 2, 2: math.inf}
+    # Steps of 1 s are blocks of their own. Another rank would have stopped after 6 steps, the third never.
+    wanted = {first: 4, (first + 1) % 3: 6, (first + 2) % 3: math.inf}
     seen = run_cluster([0.75] * 3, lambda rank, step: step.index + 1 >= wanted[rank])
     assert [len(steps) for steps in seen] == [4, 4, 4]
     assert [step.step_seconds for steps in seen for step in steps] == pytest.approx([1.0] * 12)
     assert [step.images for step in seen[2]] == [24] * 4
+
+
+def test_all_ranks_tell_of_bad_images_when_any_has_met_some_and_only_then() -> None:
+    """Telling is an exchange: a rank that did so alone would wait forever."""
+    # Steps of 1 s are blocks of their own. Two ranks meet one in batch 5; nobody meets any in the other batches.
+    news = [News(5), News(2, 5), News()]
+    seen = run_cluster([0.75] * 3, lambda _, step: step.index == 6, news=news)
+    assert [len(steps) for steps in seen] == [7, 7, 7]
+    assert [own.told for own in news] == [[2, 5]] * 3
+
+
+def test_bad_images_are_told_behind_the_block_in_which_they_were_met() -> None:
+    # Blocks of 1, 2 and 4 steps.
+    news = [News(4), News(5)]
+    run_cluster([0.05] * 2, lambda _, step: step.index == 6, waits=[0.05] * 2, news=news)
+    assert [own.told for own in news] == [[7], [7]]
+
+
+def test_a_loop_without_bad_images_tells_of_none() -> None:
+    news = [News(), News()]
+    run_cluster([0.75] * 2, lambda _, step: step.index == 3, news=news)
+    assert [own.told for own in news] == [[], []]
 
 
 def test_every_rank_sees_the_slowest_of_them() -> None:
@@ -293,13 +344,13 @@ def test_every_rank_sees_the_slowest_of_them() -> None:
 
 def rank_rows(*rows: tuple[float, ...]) -> FloatArray:
     """Rows of images, request, got, end, loss and, if told, recording and the laps' two times."""
-    table = np.full((len(rows), 8), np.nan)
+    table = np.full((len(rows), 9), np.nan)
     for row, values in zip(table, rows, strict=True):
         images, request, got, end, loss, recording, forward, backward = (
             *values,
             *(0.0, np.nan, np.nan)[len(values) - 5 :],
         )
-        row[:] = images, request, got, forward, backward, end, loss, recording
+        row[:] = images, request, got, forward, backward, end, loss, recording, 0.0
     return table
 
 
@@ -363,6 +414,36 @@ def test_no_real_image_no_loss() -> None:
     assert math.isnan(step.loss)
 
 
+@pytest.mark.parametrize(
+    ("losses", "lost_rank"),
+    [
+        ((1.0, 2.0, 3.0, 4.0), None),
+        ((1.0, math.nan, 3.0, 4.0), 1),
+        ((1.0, 2.0, math.inf, math.nan), 2),
+        ((math.nan, -math.inf, 3.0, 4.0), 0),
+    ],
+)
+def test_the_first_rank_without_a_finite_loss_is_named(losses: tuple[float, ...], lost_rank: int | None) -> None:
+    step = merge_ranks(rank_rows(*((8, 0, 0, 1, loss) for loss in losses)), 0, 0.0)
+    assert step.lost_rank == lost_rank
+    assert math.isfinite(step.loss) == (lost_rank is None)
+
+
+def test_a_rank_without_images_has_not_lost_anything() -> None:
+    step = merge_ranks(rank_rows((0, 0, 0, 1, math.nan), (8, 0, 0, 1, 1.5), (8, 0, 0, 1, math.nan)), 0, 0.0)
+    assert step.lost_rank == 2
+    assert merge_ranks(rank_rows((0, 0, 0, 1, math.nan)), 0, 0.0).lost_rank is None
+
+
+def test_a_pause_is_a_step_of_nothing_but_other_time() -> None:
+    step = pause(2.5)
+    assert (step.images, step.end_seconds, step.step_seconds, step.fps) == (0, 2.5, 2.5, 0.0)
+    assert parts(step) == (0.0, 2.5, 0.0, 0.0)
+    unknown = (step.loss, step.forward_seconds, step.backward_seconds, step.optimizer_seconds)
+    assert all(math.isnan(value) for value in unknown)
+    assert step.lost_rank is None
+
+
 def global_step(**values: float) -> GlobalStep:
     """A step of 1 s: 0.2 s of waiting, 0.5 s of computing, 0.1 s of recording and 0.2 s of the rest."""
     usual = {
@@ -370,7 +451,7 @@ def global_step(**values: float) -> GlobalStep:
         "forward_seconds": 0.1, "backward_seconds": 0.3, "optimizer_seconds": 0.1, "recording_seconds": 0.1,
         "other_seconds": 0.2, "rank_skew_seconds": 0.0, "loss": 0.0,
     }  # fmt: skip
-    return GlobalStep(index=3, images=8, slowest_rank=0, **{**usual, **values})
+    return GlobalStep(index=3, images=8, slowest_rank=0, lost_rank=None, **{**usual, **values})
 
 
 def test_parts_that_do_not_make_their_step_are_refused() -> None:

@@ -112,3 +112,15 @@ def test_the_file_of_a_data_set_with_a_long_name_can_be_written(tmp_path: Path) 
     (file,) = tmp_path.glob("table-*.csv")
     assert len(os.fsencode(file.name)) <= 255
     assert file.name.startswith("table-cpux2-xxx")
+
+
+def test_the_same_row_stands_once_where_a_run_is_concluded_again(tmp_path: Path) -> None:
+    """Two runs may well have the same figures; one run, concluded twice, is one row."""
+    plan, row = on_data("x"), {"fps": 1.0, "top1": 0.5}
+    append_mirror_row(tmp_path, plan, row)
+    append_mirror_row(tmp_path, plan, row)
+    first = append_mirror_row(tmp_path, plan, row, once=True)
+    (file,) = tmp_path.glob("table-*.csv")
+    assert file.read_text(encoding="utf-8").count(",".join(first.cells)) == 2
+    append_mirror_row(tmp_path, plan, {"fps": 2.0, "top1": 0.5}, once=True)
+    assert len(file.read_text(encoding="utf-8").splitlines()) == 1 + 3

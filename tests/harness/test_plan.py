@@ -316,7 +316,9 @@ def test_the_data_of_a_run_that_names_none(monkeypatch: pytest.MonkeyPatch, tmp_
 def test_the_facts_of_a_data_set() -> None:
     train, val = ImageList(Path("d"), ("a", "b", "c"), (0, 1, 2)), ImageList(Path("d"), ("e",), (1,))
     dataset = Dataset("mine", Path("d"), 3, train, val, Augmentation(flip_probability=0.0), True)
-    assert facts_of(dataset, "d") == DataFacts("d", "mine", 3, 1, 3, Augmentation(flip_probability=0.0), False, True)
+    assert dataclasses.replace(facts_of(dataset, "d"), fingerprint="") == DataFacts(
+        "d", "mine", 3, 1, 3, Augmentation(flip_probability=0.0), False, True
+    )
     without_val = dataclasses.replace(dataset, val=None, builtin=False)
     assert facts_of(without_val, "d").val_images == 0
     assert not facts_of(without_val, "d").builtin
@@ -326,5 +328,26 @@ def test_imagenet_is_known_by_its_counts() -> None:
     train = ImageList(Path("d"), ("a",) * 1_281_167, (999,) * 1_281_167)
     val = ImageList(Path("d"), ("a",) * 50_000, (0,) * 50_000)
     dataset = Dataset("ILSVRC2012", Path("d"), 1000, train, val, Augmentation(), False)
-    assert facts_of(dataset, "dataset/ILSVRC2012") == IMAGENET
+    assert dataclasses.replace(facts_of(dataset, "dataset/ILSVRC2012"), fingerprint="") == IMAGENET
     assert not facts_of(dataclasses.replace(dataset, num_classes=1001), "d").imagenet
+
+
+def test_counts_are_of_all_nodes_and_threads_of_one() -> None:
+    nodes = plan(RunConfig(nnodes=2, master="10.0.0.1:6170", node_rank=1), FOUR_GPUS)
+    assert (nodes.ranks, nodes.nodes, nodes.ranks_per_node) == (8, 2, 4)
+    assert nodes.global_batch == 4096
+    assert nodes.learning_rate == pytest.approx(1.6)
+    assert nodes.steps_per_epoch == 313  # 1,281,167 images over 8 x 512
+    assert (nodes.compute_threads, nodes.decode_threads) == (16, 8)
+    assert nodes.notes == (harness.plan.OTHER_NODES,)
+
+
+def test_a_fingerprint_tells_lists_apart_and_not_where_they_lie() -> None:
+    def of(paths: tuple[str, ...], labels: tuple[int, ...], root: str = "d") -> str:
+        images = ImageList(Path(root), paths, labels)
+        return facts_of(Dataset("it", Path(root), 3, images, None, Augmentation(), False), root).fingerprint
+
+    mine = of(("a", "b"), (0, 1))
+    assert of(("a", "b"), (0, 1), "elsewhere") == mine
+    others = [of(("b", "a"), (0, 1)), of(("a", "b"), (1, 0)), of(("a",), (0,)), of(("a", "c"), (0, 1))]
+    assert len({mine, *others}) == 5

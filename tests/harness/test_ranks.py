@@ -11,7 +11,7 @@ import numpy as np
 import paddle
 
 from harness.ranks import FloatArray, Ranks
-from harness.recipe import Schedule, training_step
+from harness.recipe import Schedule, TrainingStep
 from pipelines.source import Batch
 
 ROOT = Path(__file__).parents[2]
@@ -34,20 +34,25 @@ gathered = ranks.gather(np.array([[ranks.rank + 0.1, 2.0**60 + 256.0]]))
 ranks.average_batch_norm(net)
 wrapped = ranks.parallel(net)
 
-from harness.recipe import Schedule, training_step
+from harness.recipe import Schedule, TrainingStep
 from pipelines.source import Batch
 paddle.seed(7 + ranks.rank)
 line = ranks.parallel(nn.Linear(4, 3))
 start = line.state_dict()["weight"].tolist()
 optimizer = paddle.optimizer.Momentum(learning_rate=0.0, momentum=0.9, parameters=line.parameters())
-train = training_step(line, optimizer, Schedule(0.5, 0, 100), label_smoothing=0.1)
+train = TrainingStep(line, optimizer, Schedule(0.5, 0, 100), label_smoothing=0.1, seed=(0,))
 images = np.arange(32, dtype="float32").reshape(8, 4) / 10
 labels = np.array([0, 1, 2, 0, 2, 2, 1, 0])
 own = slice(4 * ranks.rank, 4 * ranks.rank + 4)
 for _ in range(3):
     train(Batch(paddle.to_tensor(images[own]), paddle.to_tensor(labels[own]), 4), lambda: None)
 told = {
-    "agreed": [ranks.agree(ranks.rank == 0), ranks.agree(ranks.rank == 1)],
+    "any": [ranks.any(ranks.rank == 0), ranks.any(ranks.rank == 1), ranks.any(True), ranks.any(False)],
+    "broadcast": list(ranks.broadcast(bytes([0, 255, 7, 0]) if ranks.rank == 0 else b"not this")),
+    "nothing": list(ranks.broadcast(b"")),
+    "bytes": [list(part) for part in ranks.gather_bytes(bytes(range(256)) if ranks.rank else b"")],
+    "neither": [list(part) for part in ranks.gather_bytes(b"")],
+    "texts": ranks.exchange(["", "caf\u00e9 \u30c7"][ranks.rank]),
     "ranks": [ranks.rank, ranks.world_size],
     "gathered": gathered.tolist(),
     "means": [net[0]._mean.tolist(), net[2]._mean.tolist()],
@@ -79,8 +84,14 @@ def test_two_ranks_share_figures_statistics_and_weights(tmp_path: Path) -> None:
     for told in (first, second):
         assert told["means"] == [[1.5, 2.5], [150.0, 151.0, 152.0]]
         assert told["variances"] == [[4.0, 4.0], [4.0, 4.0, 4.0]]
-    # Rank 0 wanted the first and not the second; rank 1 the other way round.
-    assert first["agreed"] == second["agreed"] == [True, False]
+    # One rank is enough, whichever it is.
+    assert first["any"] == second["any"] == [True, True, True, False]
+    assert first["broadcast"] == second["broadcast"] == [0, 255, 7, 0]
+    assert first["nothing"] == second["nothing"] == []
+    # of unequal lengths, every value a byte may have
+    assert first["bytes"] == second["bytes"] == [[], list(range(256))]
+    assert first["neither"] == second["neither"] == [[], []]
+    assert first["texts"] == second["texts"] == ["", "café デ"]
     assert first["weight"] == second["weight"]
     assert first["start"] == second["start"]
     assert first["trained"] == second["trained"]
@@ -95,7 +106,7 @@ def trained_alone(start: list[list[float]]) -> FloatArray:
     line = paddle.nn.Linear(4, 3)
     line.weight.set_value(np.array(start, np.float32))
     optimizer = paddle.optimizer.Momentum(learning_rate=0.0, momentum=0.9, parameters=line.parameters())
-    train = training_step(line, optimizer, Schedule(0.5, 0, 100), label_smoothing=0.1)
+    train = TrainingStep(line, optimizer, Schedule(0.5, 0, 100), label_smoothing=0.1, seed=(0,))
     images = np.arange(32, dtype=np.float32).reshape(8, 4) / 10
     labels = np.array([0, 1, 2, 0, 2, 2, 1, 0])
     for _ in range(3):
@@ -111,4 +122,7 @@ def test_one_rank_has_nothing_to_share() -> None:
     ranks.average_batch_norm(net)
     assert ranks.parallel(net) is net
     ranks.barrier()
-    assert (ranks.agree(True), ranks.agree(False)) == (True, False)
+    assert (ranks.any(True), ranks.any(False)) == (True, False)
+    assert ranks.broadcast(b"\x00\xff") == b"\x00\xff"
+    assert (ranks.gather_bytes(b"\x00\xff"), ranks.gather_bytes(b"")) == ([b"\x00\xff"], [b""])
+    assert ranks.exchange("café") == ["café"]

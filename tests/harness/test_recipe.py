@@ -11,7 +11,7 @@ import pytest
 from paddle import nn
 
 import models
-from harness.recipe import Schedule, decay_groups, make_optimizer, training_step
+from harness.recipe import Schedule, TrainingStep, decay_groups, make_optimizer
 from pipelines.source import Batch
 
 
@@ -98,7 +98,7 @@ def test_a_training_step_smooths_the_labels_and_follows_the_schedule() -> None:
     logits = np.array([[2.0, 1.0, 0.0, -1.0]], np.float32)
     model.logits.set_value(logits)
     optimizer = paddle.optimizer.Momentum(learning_rate=0.0, parameters=model.parameters())
-    train = training_step(model, optimizer, Schedule(1.0, 2, 4), label_smoothing=0.1)
+    train = TrainingStep(model, optimizer, Schedule(1.0, 2, 4), label_smoothing=0.1, seed=(0, 1))
     batch = Batch(paddle.zeros([2, 3, 8, 8]), paddle.to_tensor([0, 3], dtype="int64"), 2)
     log_softmax = logits[0] - np.log(np.exp(logits[0]).sum())
     expected = 0.0
@@ -119,5 +119,38 @@ def test_a_training_step_smooths_the_labels_and_follows_the_schedule() -> None:
     train(batch, lap)
     # Behind the forward pass there is no gradient, behind the backward pass there is, and no weight has moved.
     assert laps == [(False, True), (True, True)] * 2
-    assert optimizer.get_lr() == 0.5
+    assert (train.updates, optimizer.get_lr()) == (2, 0.5)
     assert not np.array_equal(model.logits.numpy(), logits)
+
+
+class Drops(nn.Layer):
+    """Logits that are what dropout leaves of ones, kept for the test to see."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = self.create_parameter([1])
+        self.left: list[list[float]] = []
+
+    def forward(self, images: Any) -> Any:
+        logits = nn.functional.dropout(paddle.ones([2, 32]), 0.5)
+        self.left.append(logits.numpy().ravel().tolist())
+        return logits * self.scale
+
+
+def dropped(seed: tuple[int, ...], updates: int = 0, steps: int = 3) -> list[list[float]]:
+    """What dropout leaves in steps from a number of updates on, whatever the generator has done before."""
+    model = Drops()
+    optimizer = paddle.optimizer.Momentum(learning_rate=0.0, parameters=model.parameters())
+    train = TrainingStep(model, optimizer, Schedule(1.0, 2, 9), 0.1, seed, updates)
+    for _ in range(steps):
+        paddle.rand([7])
+        train(Batch(paddle.zeros([2, 1]), paddle.to_tensor([0, 3], dtype="int64"), 2), lambda: None)
+    return model.left
+
+
+def test_a_step_s_random_numbers_come_from_its_seed_and_number_alone() -> None:
+    whole = dropped((3, 1))
+    assert dropped((3, 1)) == whole
+    assert dropped((3, 1), updates=1, steps=2) == whole[1:]
+    others = [*dropped((3, 2)), *dropped((4, 1))]
+    assert len({tuple(left) for left in [*whole, *others]}) == 9

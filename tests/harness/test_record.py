@@ -73,7 +73,7 @@ def round_trip(folder: Path, record: RunRecord) -> RunRecord:
 
 def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
     assert round_trip(tmp_path, RECORD) == RECORD
-    assert RECORD.schema_version == SCHEMA_VERSION == 2
+    assert RECORD.schema_version == SCHEMA_VERSION == 3
 
 
 def test_a_verdict_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -96,6 +96,17 @@ def test_a_record_of_defaults_comes_back_as_it_was(tmp_path: Path) -> None:
     found = (back.read_back, back.phases, back.steady, back.ledger, back.outliers, back.taint, back.verdict)
     assert found == ({}, {}, {}, {}, {}, {}, None)
     assert back.series is None
+    assert (back.attempts, back.bad_images, back.checkpoint) == ((), (), None)
+
+
+def test_attempts_bad_images_and_the_checkpoint_come_back(tmp_path: Path) -> None:
+    bad = {"split": "train", "index": 7, "path": "a.jpg", "label": 0, "reason": "0 bytes", "rank": None, "epoch": None}
+    attempts = tuple(
+        {"first_block": block, "step": step, "started_unix_seconds": 1.75e9 + step, "ranks": 2}
+        for block, step in ((1, 0), (5, 40))
+    )
+    record = dataclasses.replace(RECORD, attempts=attempts, bad_images=(bad,), checkpoint="000003")
+    assert round_trip(tmp_path, record) == record
 
 
 def test_every_option_comes_back(tmp_path: Path) -> None:
@@ -109,6 +120,9 @@ def test_every_option_comes_back(tmp_path: Path) -> None:
         precision=0.5,
         max_seconds=1e-3,
         repeats=5,
+        stall_seconds=5.5,
+        bad_images="fail",
+        max_bad_images=7,
         seed=2147418111,
         data="a folder",
         classes=12,
@@ -124,17 +138,22 @@ def test_every_option_comes_back(tmp_path: Path) -> None:
         compute_threads=2,
         decode_threads=3,
         prefetch=4,
-        reader_prefetch=5,
         hw_decoder_load=1.0,
         width_hint=4000,
         height_hint=3000,
         results="elsewhere",
         run_name="named",
         telemetry_interval=0.1,
+        checkpoint_minutes=2.5,
     )
-    # --scaling, which decides the devices, can't be given with --gpus.
-    assert [name for name, value in dataclasses.asdict(config).items() if value is None] == ["scaling"]
+    # --scaling, which decides the devices, can't be given with --gpus, nor --repeats on several nodes or with --resume.
+    unset = [name for name, value in dataclasses.asdict(config).items() if value is None]
+    assert unset == ["scaling", "resume", "master", "node_rank"]
     scaled = RunConfig(throughput_only=True, scaling="1,2,4")
+    resumed = RunConfig(resume="first")
+    several = RunConfig(nnodes=2, master="10.0.0.1:6170", node_rank=1, join_seconds=9.5)
+    assert round_trip(tmp_path, dataclasses.replace(RECORD, config=several)).config == several
+    assert round_trip(tmp_path, dataclasses.replace(RECORD, config=resumed)).config == resumed
     assert round_trip(tmp_path, dataclasses.replace(RECORD, config=scaled)).config == scaled
     assert round_trip(tmp_path, dataclasses.replace(RECORD, config=config)).config == config
 
@@ -156,9 +175,10 @@ def test_a_record_is_plain_json(tmp_path: Path) -> None:
     assert text.endswith("}\n")
     assert list(values) == [
         *("run", "status", "config", "plan", "environment", "profile", "warnings", "series", "read_back", "phases"),
-        *("steady", "ledger", "outliers", "taint", "verdict", "summary", "schema_version"),
+        *("steady", "ledger", "outliers", "taint", "verdict", "summary", "attempts", "bad_images", "checkpoint"),
+        "schema_version",
     ]
-    assert (values["schema_version"], values["status"]) == (2, "finished")
+    assert (values["schema_version"], values["status"]) == (3, "finished")
     assert values["config"]["batch_size"] is None
     assert values["plan"]["data"]["augmentation"]["crop_area_min"] == 0.5
     assert values["summary"]["top1"] == 0.95333
@@ -172,7 +192,7 @@ def read(folder: Path, text: str) -> RunRecord:
 
 def test_a_record_of_version_1_is_read(tmp_path: Path) -> None:
     record = read(tmp_path, VERSION_1)
-    assert (record.schema_version, record.run, record.status) == (2, "v1", "finished")
+    assert (record.schema_version, record.run, record.status) == (3, "v1", "finished")
     assert (record.config.epochs, record.config.batch_size, record.config.learning_rate) == (1, 16, None)
     assert (record.plan.global_batch, record.plan.total_steps, record.plan.notes) == (32, 46, ("one", "two"))
     assert record.plan.data.augmentation.crop_area_min == 0.35
@@ -199,6 +219,7 @@ def test_the_figures_of_version_1_are_its_summarys_and_no_others(tmp_path: Path)
     # Version 1 found out none of these.
     assert (record.read_back, record.steady, record.ledger, record.outliers, record.taint) == ({}, {}, {}, {}, {})
     assert (record.verdict, record.series) == (None, None)
+    assert (record.attempts, record.bad_images, record.checkpoint) == ((), (), None)
 
 
 def test_a_run_of_version_1_that_was_cut_short_has_no_figures(tmp_path: Path) -> None:
@@ -206,17 +227,35 @@ def test_a_run_of_version_1_that_was_cut_short_has_no_figures(tmp_path: Path) ->
     assert (record.status, record.phases, record.summary) == ("interrupted", {}, {})
 
 
-def test_a_record_of_version_1_that_is_written_again_is_one_of_version_2(tmp_path: Path) -> None:
+def test_a_record_of_version_2_has_lost_an_option_and_nothing_else(tmp_path: Path) -> None:
+    """DALI's reader, which read ahead by itself, is gone; a file that says version 3 may not know it any more."""
+    values = json.loads(VERSION_1)
+    values |= {
+        "schema_version": 2, "series": "s", "read_back": {"ranks": 2}, "phases": {"train": {"fps": 1.5}}, "steady": {},
+        "ledger": {"wall_seconds": 2.0}, "outliers": {"count": 1}, "taint": {}, "verdict": {"bound": "compute"},
+    }  # fmt: skip
+    assert values["config"]["reader_prefetch"] == 2
+    record = read(tmp_path, json.dumps(values))
+    given = {name: value for name, value in values["config"].items() if value is not None and name != "reader_prefetch"}
+    assert record.config == RunConfig(**given)
+    for name in ("series", "read_back", "phases", "ledger", "outliers", "verdict", "summary"):
+        assert getattr(record, name) == values[name], name
+    assert (record.attempts, record.bad_images, record.checkpoint) == ((), (), None)
+    with pytest.raises(UsageError, match=r"run\.json: unknown key 'reader_prefetch'"):
+        read(tmp_path, json.dumps(values | {"schema_version": 3}))
+
+
+def test_a_record_of_version_1_that_is_written_again_is_one_of_version_3(tmp_path: Path) -> None:
     record = read(tmp_path, VERSION_1)
     assert round_trip(tmp_path, record) == record
-    assert json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))["schema_version"] == 2
+    assert json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))["schema_version"] == 3
 
 
-@pytest.mark.parametrize("version", [3, 0, 99, "2", None, 1.5])
+@pytest.mark.parametrize("version", [4, 0, 99, "2", None, 1.5])
 def test_a_record_of_a_version_that_is_not_known(tmp_path: Path, version: object) -> None:
     with pytest.raises(UsageError) as caught:
         read(tmp_path, json.dumps({**json.loads(VERSION_1), "schema_version": version}))
-    assert caught.value.message == f"run.json has schema version {version}, known are 1 to 2"
+    assert caught.value.message == f"run.json has schema version {version}, known are 1 to 3"
     assert "version of this project that wrote it" in caught.value.cure
 
 
@@ -230,6 +269,7 @@ def test_a_record_of_a_version_that_is_not_known(tmp_path: Path, version: object
         "null",
         "3",
         "{}",
+        '{"schema_version": 3}',
         '{"schema_version": 2}',
         '{"schema_version": 1}',
         VERSION_1.replace('"window_steps": 43', '"steps": 43'),
@@ -281,5 +321,18 @@ def test_a_run_s_files() -> None:
     files = RunFiles(Path("results"), "20261124-153012-x1_0-cpu2")
     assert files.record == Path("results/20261124-153012-x1_0-cpu2.json")
     assert files.table("steps") == Path("results/20261124-153012-x1_0-cpu2.steps.csv")
+    assert files.checkpoints == Path("results/20261124-153012-x1_0-cpu2.checkpoints")
     # A name with dots keeps all of them.
     assert RunFiles(Path("r"), "v1.2").record == Path("r/v1.2.json")
+
+
+def test_any_file_of_a_run_takes_its_name(tmp_path: Path) -> None:
+    files = RunFiles(tmp_path, "first")
+    assert files.existing() == []
+    tables = [files.table(name) for name in ("steps", "devices", "epochs", "bad_images", "scaling")]
+    for path in (files.record, *tables):
+        path.touch()
+        assert files.existing() == [path]
+        path.unlink()
+    files.checkpoints.mkdir()
+    assert files.existing() == [files.checkpoints]

@@ -41,12 +41,24 @@ with open_recorder(RunFiles(Path(sys.argv[1]), "it"), True, 0.05, os.environ) as
 """
 
 
-def record_four_gpus(folder: Path, standin: dict[str, str], **environment: str) -> tuple[RunFiles, RunRecord]:
+# The GPUs of two ranks, NVML's devices 1 and 2, are lost while the run goes on.
+LOSES_GPUS = SCRIPT.replace(
+    "    recorder.epoch(",
+    """    os.environ["FAKE_NVML_FAIL"] = "1:all:15,2:all:15"
+    time.sleep(0.5)
+    recorder.step(step, time.perf_counter() - 0.5, phase="train", block=2, step=2)
+    recorder.epoch(""",
+)
+
+
+def record_four_gpus(
+    folder: Path, standin: dict[str, str], script: str = SCRIPT, **environment: str
+) -> tuple[RunFiles, RunRecord]:
     files = RunFiles(folder, "it")
     plan = a_plan(device="gpu", device_name="GPU", ranks=4)
     write_record(files.record, RunRecord("it", "running", a_config(device="gpu", gpus=4), plan, {}))
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(folder)],
+        [sys.executable, "-c", script, str(folder)],
         env={**os.environ, "PYTHONPATH": os.getcwd(), **standin, **environment},  # noqa: PTH109
         capture_output=True,
         text=True,
@@ -122,6 +134,27 @@ def test_without_a_driver_the_run_goes_on_without_gpu_figures(tmp_path: Path, nv
     assert set(read_table(files.table("devices"), DEVICES)["device"]) == {"cpu"}
     assert [warning for warning in record.warnings if warning.startswith("no GPU telemetry: ")]
     assert json.loads(files.record.read_text())["status"] == "running"
+
+
+def test_gpus_that_are_lost_in_the_middle_of_a_run_are_unknown_from_there_on(
+    tmp_path: Path, nvml_standin: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    files, record = record_four_gpus(tmp_path, nvml_standin, LOSES_GPUS)
+    before, behind = (row for _, row in read_table(files.table("steps"), STEPS).iterrows())
+    assert before["gpu_util_percent"] == 25.0
+    gpu_figures = ["gpu_util_percent", "gpu_util_min_percent", "gpu_util_max_percent", "jpeg_util_percent"]
+    assert behind[gpu_figures].isna().all()
+    assert 0 <= behind["cpu_util_percent"] <= 100
+    devices = read_table(files.table("devices"), DEVICES)
+    for device in ("gpu0", "gpu1"):
+        last = devices[devices["device"] == device].iloc[-1]
+        assert last.drop(["time_unix_seconds", "device", "name", "uuid", "throttle_reasons"]).isna().all()
+        assert last["throttle_reasons"] == ""
+    lost = [warning for warning in record.warnings if "GPU is lost" in warning and "GPU 3" not in warning]
+    # One each; two for the GPU that was being asked at the moment it was lost.
+    assert {warning.partition(":")[0] for warning in lost} == {"GPU 1 (Stand-in 80GB)", "GPU 2 (Stand-in 80GB)"}
+    assert 2 <= len(lost) <= 3
 
 
 def global_step(index: int, end_seconds: float, step_seconds: float) -> GlobalStep:

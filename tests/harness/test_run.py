@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from harness.tables.files import read_table
-from harness.tables.schema import DEVICES, EPOCHS, SCALING, STEPS, SUMMARY
+from harness.tables.schema import BAD_IMAGES, DEVICES, EPOCHS, SCALING, STEPS, SUMMARY
 
 ROOT = Path(__file__).parents[2]
 TRAIN_IMAGES, VAL_IMAGES = 41, 13
@@ -37,7 +37,7 @@ class Run:
     name: str
 
     def table(self, name: str) -> pd.DataFrame:
-        table = {"steps": STEPS, "devices": DEVICES, "epochs": EPOCHS}[name]
+        table = {"steps": STEPS, "devices": DEVICES, "epochs": EPOCHS, "bad_images": BAD_IMAGES}[name]
         return read_table(self.folder / f"{self.name}.{name}.csv", table)
 
 
@@ -96,18 +96,24 @@ def test_its_steps_cover_every_epoch_and_rank(trained: Run) -> None:
     assert train["gpu_util_percent"].isna().all()
     assert train["cpu_util_percent"].notna().any()
     assert (steps["data_wait_seconds"] <= steps["step_seconds"]).all()
-    # training and evaluation in turn
-    assert list(train["block"]) == [block for block in range(1, 17, 2) for _ in range(6)]
+    # training, evaluation and a checkpoint in turn
+    assert list(train["block"]) == [block for block in range(1, 25, 3) for _ in range(6)]
     assert set(train["slowest_rank"]) <= {0, 1}
     parts_make_steps(steps)
     evaluation = steps[steps["phase"] == "evaluate"]
     assert list(evaluation["images"]) == [8, 5] * 8  # 13 images, padded on each rank and not counted
     assert evaluation["learning_rate"].isna().all()
-    assert list(evaluation["block"]) == [block for block in range(2, 18, 2) for _ in range(2)]
+    assert list(evaluation["block"]) == [block for block in range(2, 26, 3) for _ in range(2)]
     assert set(evaluation["warmup"]) == {0}
     # An evaluation has no backward pass that could be told apart.
     assert evaluation["backward_seconds"].isna().all()
     assert train["backward_seconds"].notna().all()
+    checkpoints = steps[steps["phase"] == "checkpoint"]
+    assert list(checkpoints["block"]) == list(range(3, 27, 3))
+    assert list(checkpoints["epoch"].notna()) == [True] * 8
+    assert (set(checkpoints["images"]), set(checkpoints["warmup"])) == ({0}, {0})
+    assert checkpoints[["step", "loss", "learning_rate"]].isna().all().all()
+    assert (checkpoints["step_seconds"] > 0).all()
 
 
 def test_its_accuracy_is_a_count_of_the_validation_images(trained: Run) -> None:
@@ -117,6 +123,7 @@ def test_its_accuracy_is_a_count_of_the_validation_images(trained: Run) -> None:
         assert abs(top1 * VAL_IMAGES - round(top1 * VAL_IMAGES)) < 0.001
     assert set(epochs["top5"]) == {1.0}  # three classes
     assert set(epochs["images"]) == {48}
+    assert set(epochs["val_images"]) == {VAL_IMAGES}
 
 
 def test_its_summary_follows_from_its_tables(trained: Run) -> None:
@@ -133,6 +140,7 @@ def test_its_summary_follows_from_its_tables(trained: Run) -> None:
     assert row["fps_per_device"] == pytest.approx(row["fps"] / 2, abs=0.001)
     assert row["top1"] == trained.table("epochs")["top1"].iloc[-1]
     assert (row["run"], row["model"], row["epochs"], row["devices"]) == ("it", "x0_25", 8, 2)
+    assert row["bad_images"] == len(trained.table("bad_images")) == 0
     assert row["dataset"].startswith("colours")
 
 
@@ -151,9 +159,12 @@ def test_its_mirrored_table_has_the_references_header(trained: Run) -> None:
 
 def test_its_record_says_what_it_was(trained: Run) -> None:
     record = json.loads((trained.folder / "it.json").read_text())
-    assert record["schema_version"] == 2
+    assert record["schema_version"] == 3
     assert record["status"] == "finished"
     assert record["config"]["learning_rate"] == 0.05
+    (attempt,) = record["attempts"]
+    assert (attempt["first_block"], attempt["step"], attempt["ranks"]) == (1, 0, 2)
+    assert (record["checkpoint"], record["bad_images"]) == (None, [])
     assert record["plan"]["steps_per_epoch"] == 6
     assert record["plan"]["data"]["augmentation"]["flip_probability"] == 0.5
     assert record["profile"]["images"] == TRAIN_IMAGES
@@ -198,7 +209,9 @@ def test_its_time_is_accounted_for(trained: Run) -> None:
     steps = trained.table("steps")
     window = steps[steps["warmup"] == 0]
     assert ledger["evaluation_seconds"] == pytest.approx(window[window["phase"] == "evaluate"]["step_seconds"].sum())
-    # From the first measured step to the end of the last evaluation, what lies between them included.
+    saving = window[window["phase"] == "checkpoint"]["step_seconds"].sum()
+    assert ledger["checkpoint_seconds"] == pytest.approx(saving)
+    # From the first measured step to the end of the last checkpoint, what lies between them included.
     begin = window["time_unix_seconds"].iloc[0] - window["step_seconds"].iloc[0]
     assert ledger["wall_seconds"] == pytest.approx(window["time_unix_seconds"].iloc[-1] - begin, rel=1e-4)
     assert ledger["wall_seconds"] > window["step_seconds"].sum()
@@ -226,7 +239,8 @@ def test_it_leaves_nothing_but_its_tables(trained: Run) -> None:
     names = {path.name for path in trained.folder.iterdir()}
     mirrored = next(trained.folder.glob("table-*")).name
     assert names == {
-        "it.steps.csv", "it.devices.csv", "it.epochs.csv", "it.json", "summary.csv", mirrored, ".lock"
+        "it.steps.csv", "it.devices.csv", "it.epochs.csv", "it.bad_images.csv", "it.json", "it.checkpoints",
+        "summary.csv", mirrored, ".lock",
     }  # fmt: skip
 
 
@@ -347,7 +361,9 @@ def test_the_same_seed_gives_the_same_losses(data: Path, tmp_path: Path) -> None
             "--compute-threads", "1",
         )  # fmt: skip
         assert run.code == 0, run.err
-        losses.append(list(run.table("steps")["loss"]))
+        steps = run.table("steps")
+        losses.append(list(steps[steps["phase"] != "checkpoint"]["loss"]))
+        assert not np.isnan(losses[-1]).any()
     assert losses[0] == losses[1]
     assert losses[0] != losses[2]
 
@@ -368,10 +384,15 @@ def test_a_broken_image_ends_the_run_and_is_named(data: Path, tmp_path: Path) ->
     whole = next((data / "train").rglob("*.jpg")).read_bytes()
     (tmp_path / "broken.jpg").write_bytes(whole[: len(whole) * 3 // 4])
     (tmp_path / "train_list.txt").write_text("broken.jpg 0\n" * 16)
-    run = bench(tmp_path / "results", *SMALL, "--gpus", "2", "--data", str(tmp_path), "--throughput-only")
+    run = bench(
+        tmp_path / "results", *SMALL, "--gpus", "2", "--data", str(tmp_path), "--throughput-only",
+        "--bad-images", "fail",
+    )  # fmt: skip
     assert run.code == 4
-    assert run.err.startswith("error: DALI could not decode a batch: ")
-    assert "broken.jpg" in run.err
+    assert re.match(
+        r"error: \d of the images can't be used, and --bad-images is fail:\n  'broken\.jpg': ", run.err
+    ), run.err  # fmt: skip
+    assert "--bad-images skip" in run.err
     assert "Traceback" not in run.err
 
 
@@ -395,8 +416,9 @@ def test_a_rank_that_is_killed_ends_the_run(data: Path, tmp_path: Path) -> None:
     victim.kill()
     _, err = process.communicate(timeout=60)
     assert process.returncode == 5
-    # Rank 0, which waits for it, may be found first.
-    assert re.match(r"error: rank (1 was ended by signal 9|0 (was ended by signal|ended with exit code) \d+)\n", err)
+    # Rank 0, which waits for it, ends of that within moments; the launcher names that one.
+    assert err.startswith("error: rank 1 was ended by SIGKILL (signal 9)\n")
+    assert "dmesg" in err
     assert "Traceback" not in err.partition("The end of")[0]
     assert (tmp_path / "it.logs" / "workerlog.1").exists()
 
@@ -414,10 +436,16 @@ def test_a_stopped_run_leaves_whole_rows_and_no_process(
         process.kill()
         process.communicate()
     assert process.returncode == 75
-    assert err == "error: interrupted\n"
     table = read_table(steps, STEPS)
     steps_made = [int(step) for step in table[table["phase"] == "train"]["step"]]
     assert steps_made == list(range(1, len(steps_made) + 1))
+    # 6 steps in each of 5,000 epochs; every step in the table is in the state, too.
+    assert err.splitlines() == [
+        f"error: interrupted behind step {len(steps_made)} of 30,000",
+        f"  The state behind step {len(steps_made)} is kept. To go on from it:",
+        f"    python run_bench.py --resume it --results {tmp_path}",
+    ]
+    assert table["phase"].iloc[-1] == "checkpoint"
     assert steps.read_bytes().endswith(b"\n")
     # Only a run's conclusion knows where the warm-up ended.
     assert table["warmup"].isna().all()
@@ -436,9 +464,64 @@ def test_a_killed_run_leaves_no_process_and_whole_rows(data: Path, tmp_path: Pat
     assert table["step_seconds"].notna().all()
 
 
-def start_endless(data: Path, folder: Path) -> subprocess.Popen[str]:
+def test_a_rank_that_stands_still_ends_the_run(data: Path, tmp_path: Path) -> None:
+    """A stopped process stands for one that hangs in the kernel: it can't tell where it is, and no SIGTERM ends it."""
+    process = start_endless(data, tmp_path, "--stall-seconds", "8")
+    workers = [p for p in processes_of(tmp_path) if "worker" in p.info["cmdline"] and "-m" not in p.info["cmdline"]]
+    victim = next(p for p in workers if p.environ()["PADDLE_TRAINER_ID"] == "1")
+    victim.suspend()
+    begin = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 5
+    assert time.monotonic() - begin < 8 + 30
+    assert re.match(
+        r"error: no step for 8 s: rank 0: harness/\w+\.py:\d+ in \w+;"
+        r" rank 1: no answer \(stopped or hung in the kernel\)\n", err
+    ), err  # fmt: skip
+    assert "--stall-seconds" in err
+    assert "Timeout (0:00:08)!" in (tmp_path / "it.logs" / "workerlog.0").read_text()
+    assert processes_of(tmp_path) == []
+
+
+# Address space stands for a device's memory; about 2.9 GiB of it go to libraries and threads, 2.2 to 20 images.
+TIGHT_BYTES = 25 * 2**28
+# A training step of 41 such images takes more than is left.
+TOO_LARGE = ("--device", "cpu", "--model", "x0_25", "--image-size", "768", "--batch-size", "41", "--gpus", "1",
+             "--compute-threads", "1", "--decode-threads", "1", "--epochs", "1")  # fmt: skip
+
+
+def test_a_batch_that_does_not_fit_is_told(data: Path, tmp_path: Path) -> None:
+    run = bench_within(TIGHT_BYTES, tmp_path, *TOO_LARGE, "--data", str(data))
+    assert run.code == 5
+    assert run.err.startswith("error: 41 images per device do not fit into the memory of rank 0: ")
+    assert "Use --batch-size 20 or less, or --auto-batch" in run.err
+    assert not (tmp_path / "summary.csv").exists()
+
+
+def test_auto_batch_halves_until_it_fits(data: Path, tmp_path: Path) -> None:
+    run = bench_within(TIGHT_BYTES, tmp_path, *TOO_LARGE, "--data", str(data), "--auto-batch")
+    assert run.code == 0, run.err
+    record = json.loads((tmp_path / "it.json").read_text())
+    batch = record["plan"]["batch_size"]
+    assert batch in (20, 10, 5, 2)
+    assert record["config"]["batch_size"] == 41  # what was asked for
+    assert record["plan"]["learning_rate"] == pytest.approx(0.1 / 256 * batch)
+    assert set(run.table("steps").query("phase == 'train'")["images"]) == {batch}
+    warnings = [text for text in record["warnings"] if text.startswith("--auto-batch: ")]
+    assert warnings[0].startswith("--auto-batch: 41 images per device did not fit into memory, going on with 20")
+    assert "--auto-batch: 41 images per device" in run.out
+
+
+def bench_within(address_bytes: int, folder: Path, *options: str) -> Run:
+    """A run whose processes may each have so much address space."""
+    limited = ["prlimit", f"--as={address_bytes}", *command(folder, *options)]
+    done = subprocess.run(limited, capture_output=True, text=True, timeout=240, check=False)
+    return Run(done.returncode, done.stdout, done.stderr, folder, "it")
+
+
+def start_endless(data: Path, folder: Path, *more: str) -> subprocess.Popen[str]:
     """A run of two ranks that has recorded some steps and has many to go."""
-    options = [*SMALL, "--gpus", "2", "--data", str(data), "--epochs", "5000"]
+    options = [*SMALL, "--gpus", "2", "--data", str(data), "--epochs", "5000", *more]
     process = subprocess.Popen(command(folder, *options), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     steps = folder / "it.steps.csv"
     deadline = time.monotonic() + 120

@@ -2,10 +2,20 @@ from __future__ import annotations
 
 import pytest
 
-from harness.tables.schema import DEVICES, EPOCHS, SCALING, STEPS, SUMMARY, Table, mirror_table
+from harness.tables.schema import (
+    BAD_FILES,
+    BAD_IMAGES,
+    DEVICES,
+    EPOCHS,
+    SCALING,
+    STEPS,
+    SUMMARY,
+    Table,
+    mirror_table,
+)
 from tests.harness.plans import a_record, a_throughput_record
 
-TABLES = (STEPS, DEVICES, EPOCHS, SCALING, SUMMARY, mirror_table("BI", 4))
+TABLES = (STEPS, DEVICES, EPOCHS, BAD_IMAGES, SCALING, SUMMARY, mirror_table("BI", 4), BAD_FILES)
 SCOPES = {"global", "per device", "rank 0's host", "run", "rank that got its batch last"}
 
 
@@ -15,7 +25,7 @@ def test_columns_of_the_steps_table() -> None:
         *("data_wait_seconds", "compute_seconds", "forward_seconds", "backward_seconds", "optimizer_seconds"),
         *("recording_seconds", "other_seconds", "slowest_rank", "rank_skew_seconds", "loss", "learning_rate"),
         *("gpu_util_percent", "gpu_util_min_percent", "gpu_util_max_percent", "cpu_util_percent"),
-        *("jpeg_util_percent", "sm_util_percent", "foreign_cpu_percent", "warmup", "taint"),
+        *("jpeg_util_percent", "sm_util_percent", "foreign_cpu_percent", "settling", "warmup", "taint"),
     ]
 
 
@@ -31,8 +41,12 @@ def test_columns_of_the_devices_table() -> None:
 def test_columns_of_the_epochs_table() -> None:
     assert EPOCHS.header == [
         *("epoch", "images", "seconds", "fps", "train_loss", "val_loss", "top1", "top5", "learning_rate"),
-        "evaluation_seconds",
+        *("val_images", "evaluation_seconds"),
     ]
+
+
+def test_columns_of_the_bad_images_table() -> None:
+    assert BAD_IMAGES.header == ["split", "path", "label", "reason", "rank", "epoch"]
 
 
 def test_columns_of_the_summary() -> None:
@@ -41,8 +55,8 @@ def test_columns_of_the_summary() -> None:
         *("fps_low", "fps_high", "fps_per_device", "steady", "window_end", "tainted", "bound", "pipeline_fps"),
         *("compute_fps", "accelerator_util", "exposed_communication_share", "images", "window_seconds"),
         *("window_steps", "warmup_steps", "step_seconds_p50", "step_seconds_p95", "step_seconds_p99"),
-        *("outlier_steps", "tainted_steps", "data_wait_share", "top1", "top5", "epochs", "gpu_util_percent"),
-        *("cpu_util_percent", "model_flops_util", "images_per_joule"),
+        *("outlier_steps", "tainted_steps", "data_wait_share", "top1", "top5", "epochs", "bad_images"),
+        *("gpu_util_percent", "cpu_util_percent", "model_flops_util", "images_per_joule"),
     ]
 
 

@@ -256,6 +256,19 @@ def test_figures_that_contradict_one_another_leave_the_table_as_it_was(tmp_path:
     assert path.read_bytes() == before
 
 
+def test_a_throughput_run_that_is_concluded_again_says_the_same(tmp_path: Path) -> None:
+    """The phases' settling marks are what the warm-up is told apart from, in a table that has it filled in too."""
+    concluded, files = Simulation(ranks=2, options={"warmup": 7}).run(tmp_path)
+    path = files.table(STEPS.name)
+    filled = path.read_bytes()
+    steps = read_table(path, STEPS)
+    assert 0 < (steps["settling"] == 1).sum() < (steps["warmup"] == 1).sum()
+    again = conclude(files, read_record(files.record))
+    assert again.as_record() == concluded.as_record()
+    assert again.steady.warmup_steps == 7
+    assert path.read_bytes() == filled
+
+
 def test_a_setting_that_is_not_in_force_ends_the_run_with_its_first_block(tmp_path: Path) -> None:
     with pytest.raises(InvariantError, match="image_size 225 was asked for, 224 was in force"):
         Simulation(options={"image_size": 225}).run(tmp_path)

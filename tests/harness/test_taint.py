@@ -40,6 +40,16 @@ def test_only_the_steps_under_a_disturbance_are_tainted() -> None:
     assert set(found) == {"none", "foreign_cpu"}
 
 
+def test_steps_in_a_gap_of_the_samples_are_unknown() -> None:
+    """From 1002 s to 1008 s nothing was sampled; the first sample behind it speaks for no more than itself."""
+    quiet = samples(HOST, foreign_util_percent=[60.0 if i == 16 else 1.0 for i in range(21)])
+    found = taints(quiet[(quiet["time_unix_seconds"] <= 1002.0) | (quiet["time_unix_seconds"] >= 1008.0)])
+    # Half a second to both sides of the gap counts as covered, as before the first sample and behind the last.
+    assert found[:25] == ["none"] * 25
+    assert found[25:75] == [None] * 50
+    assert found[75:] == ["none"] * 25
+
+
 def test_a_long_step_is_tainted_by_half_of_its_time() -> None:
     foreign = [60.0 if i in (1, 2) else 2.0 for i in range(21)]  # 1 s
     assert taints(samples(HOST, foreign_util_percent=foreign), steps=5, seconds=2.0)[0] == "foreign_cpu"

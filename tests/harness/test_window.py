@@ -14,7 +14,7 @@ from harness.errors import TrainingError
 from harness.tables.files import TableWriter, read_table
 from harness.tables.schema import COMPUTE, EPOCHS, EVALUATE, PIPELINE, STEPS, TRAIN
 
-USUAL = {"phase": TRAIN, "data_wait_seconds": 0.0, "slowest_rank": 0, "rank_skew_seconds": 0.0, "warmup": None}
+USUAL = {"phase": TRAIN, "data_wait_seconds": 0.0, "slowest_rank": 0, "rank_skew_seconds": 0.0, "settling": None}
 
 
 def steps_table(path: Path, rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -114,7 +114,7 @@ def test_the_slowest_rank_is_the_one_that_was_slowest_most_often(tmp_path: Path)
 def block(number: int, phase: str, seconds: float, count: int, settling: int = 0) -> list[dict[str, Any]]:
     """A block of count steps behind some that settle and take 5 s each."""
     usual = {"block": number, "phase": phase, "images": 32}
-    return [{**usual, "step_seconds": 5.0, "warmup": True}] * settling + [{**usual, "step_seconds": seconds}] * count
+    return [{**usual, "step_seconds": 5.0, "settling": True}] * settling + [{**usual, "step_seconds": seconds}] * count
 
 
 def phases_in_turn(warm_steps: int, rounds: int) -> list[dict[str, Any]]:
@@ -141,13 +141,85 @@ def test_every_phase_is_measured_for_itself_without_its_settling_steps(tmp_path:
 
 def test_every_row_is_marked(tmp_path: Path) -> None:
     table = steps_table(tmp_path, phases_in_turn(4, 2))
-    assert table["warmup"].isna().sum() == 4 + 2 * 19
+    assert table["settling"].isna().sum() == 4 + 2 * 19
     marked, _ = mark_window(table, given_warmup=4)
     assert set(marked["warmup"]) == {0, 1}
     assert marked["warmup"].sum() == 4 + 2 * 5
     assert list(marked.columns) == STEPS.header
     # The table that was given is as it was.
-    assert table["warmup"].isna().sum() == 42
+    assert table["warmup"].isna().all()
+
+
+@pytest.mark.parametrize("breaks", [(), (5,), (3, 3), (2, 6)])
+def test_marking_a_marked_table_changes_nothing(tmp_path: Path, breaks: tuple[int, ...]) -> None:
+    """Settling marks stay apart from what is found, so neither can be taken for the other."""
+    once, state = mark_window(steps_table(tmp_path, phases_in_turn(14, 3)), least_warmup=2, breaks=breaks)
+    assert 0 < once["warmup"].sum() < len(once)
+    twice, again = mark_window(once, least_warmup=2, breaks=breaks)
+    pd.testing.assert_frame_equal(twice, once)
+    assert again == state
+
+
+def resumed_run() -> list[dict[str, Any]]:
+    """Attempts of 40, 8 and 60 training steps at 80 images/s, the first 4 of each slow, with evaluations."""
+    evaluation: dict[str, Any] = {"images": 32, "step_seconds": 0.2, "phase": EVALUATE}
+    rows: list[dict[str, Any]] = []
+    # The second attempt's evaluation lies between its third step and its fourth.
+    for first_block, epochs in ((1, (20, 20)), (5, (3, 5)), (9, (30, 30))):
+        made = 0
+        for block, count in enumerate(epochs):
+            for _ in range(count):
+                seconds = 2.0 if made < 4 else 0.4 + (made % 2 - 0.5) / 1000
+                rows.append({"images": 32, "step_seconds": seconds, "block": first_block + 2 * block})
+                made += 1
+            rows += [{**evaluation, "block": first_block + 2 * block + 1}] * 2
+    return rows
+
+
+@pytest.mark.parametrize("given", [None, 4])
+def test_every_attempt_of_a_resumed_run_has_the_warm_up_of_the_first(tmp_path: Path, given: int | None) -> None:
+    marked, state = mark_window(steps_table(tmp_path, resumed_run()), given_warmup=given, breaks=[5, 9])
+    assert (state.warmup_steps, state.steady) == (4, True)
+    train = marked[marked["phase"] == TRAIN]
+    assert list(train["warmup"]) == [1] * 4 + [0] * 36 + [1] * 4 + [0] * 4 + [1] * 4 + [0] * 56
+    figures = measure_phase(marked)
+    assert figures.fps == pytest.approx(80.0, rel=1e-3)
+    assert (figures.window_steps, figures.warmup_steps) == (96, 12)
+    # The evaluation inside the second attempt's warm-up is no part of the window either.
+    evaluations = marked[marked["phase"] == EVALUATE]
+    assert list(evaluations["warmup"]) == [0] * 4 + [1] * 2 + [0] * 6
+
+
+def test_an_attempt_that_never_left_its_warm_up_is_none_of_the_window(tmp_path: Path) -> None:
+    marked, state = mark_window(steps_table(tmp_path, resumed_run()), given_warmup=10, breaks=[5, 9])
+    assert state.warmup_steps == 10
+    assert set(marked[marked["block"].between(5, 8)]["warmup"]) == {1}
+    assert measure_phase(marked).window_steps == 30 + 50
+
+
+@pytest.mark.parametrize("breaks", [(1,), (1, 1), (99,)])
+def test_attempts_without_a_row_change_nothing(tmp_path: Path, breaks: tuple[int, ...]) -> None:
+    """A run that was stopped before its first checkpoint begins again with block 1."""
+    table = steps_table(tmp_path, resumed_run()[:50])
+    one, state = mark_window(table)
+    more, of_more = mark_window(table, breaks=breaks)
+    assert list(more["warmup"]) == list(one["warmup"])
+    assert of_more == state
+    assert state.warmup_steps == 4
+
+
+def test_a_drift_from_attempt_to_attempt_is_no_steady_state(tmp_path: Path) -> None:
+    rows = [{"images": 32, "step_seconds": 0.4 + 0.1 * (k // 100), "block": 1 + k // 100} for k in range(300)]
+    state = mark_window(steps_table(tmp_path, rows), given_warmup=5, breaks=[2, 3])[1]
+    assert (state.warmup_steps, state.steady) == (5, False)
+    # The straight line through three equal stairs rises by 8 / 3 of a stair, which is a fifth of the mean.
+    assert state.drift == pytest.approx(8 / 3 / 5, rel=0.01)
+    assert state.reason.count("changes by") == 1
+    # An attempt that drifts in itself is told as that of all, once.
+    rows = [{"images": 32, "step_seconds": 0.4 + k % 100 / 1000, "block": 1 + k // 100} for k in range(300)]
+    state = mark_window(steps_table(tmp_path, rows), given_warmup=5, breaks=[2, 3])[1]
+    assert state.reason.startswith("warm-up given by --warmup")
+    assert state.reason.count("changes by") <= 1
 
 
 def test_the_other_phases_windows_begin_with_trainings(tmp_path: Path) -> None:
@@ -188,7 +260,7 @@ def test_a_run_that_never_left_its_warm_up_has_no_figure(tmp_path: Path) -> None
 
 
 def test_a_phase_that_only_settled_has_no_figure(tmp_path: Path) -> None:
-    rows = [{"images": 64, "step_seconds": 1.0, "phase": COMPUTE, "warmup": True}] * 2
+    rows = [{"images": 64, "step_seconds": 1.0, "phase": COMPUTE, "settling": True}] * 2
     with pytest.raises(TrainingError, match="after 2 steps of phase compute"):
         measured(tmp_path, rows, phase=COMPUTE)
 

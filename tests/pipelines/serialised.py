@@ -7,6 +7,7 @@ those that DALI 2.4 writes; none of its message definitions comes with the wheel
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -39,9 +40,10 @@ Fields = dict[int, list[int | bytes]]
 class Operator:
     """One node of the graph.
 
-    name is the operator's schema, e.g. "Resize"; device is "cpu", "mixed" or "gpu". inputs are the outputs it reads, as
-    "schema[index of the output]", and tensor_arguments those that it takes an argument from. arguments holds the
-    others, with each float as the shortest decimal that has its single-precision value.
+    name is the operator's schema, e.g. "Resize", and "Resize#2" where it comes a second time; device is "cpu", "mixed"
+    or "gpu". inputs are the outputs it reads, as "name[index of the output]", and tensor_arguments those that it takes
+    an argument from. arguments holds the others, with each float as the shortest decimal that has its single-precision
+    value.
     """
 
     name: str
@@ -53,11 +55,11 @@ class Operator:
 
 @dataclass(frozen=True)
 class Graph:
-    """A whole pipeline; outputs are pairs of an operator's output and the device it ends on."""
+    """A whole pipeline; outputs are pairs of an operator's output and the device it ends on; seed None is by chance."""
 
     threads: int
     batch_size: int
-    seed: int
+    seed: int | None
     checkpointing: bool
     cpu_prefetch: int
     gpu_prefetch: int
@@ -66,12 +68,10 @@ class Graph:
 
 
 def read_graph(serialised: bytes) -> Graph:
-    """The pipeline in its serialised form. Raises ValueError for two operators of one schema, which names confuse."""
+    """The pipeline in its serialised form."""
     pipeline = _message(serialised)
     operators = [_message(data) for data in _bytes(pipeline, PIPELINE["operators"])]
-    names = [_text(operator, OPERATOR["name"]) for operator in operators]
-    if len(set(names)) < len(names):
-        raise ValueError(f"an operator occurs twice: {', '.join(names)}")
+    names = _numbered([_text(operator, OPERATOR["name"]) for operator in operators])
     producers = {
         _text(_message(output), EDGE["name"]): f"{name}[{index}]"
         for name, operator in zip(names, operators, strict=True)
@@ -81,16 +81,26 @@ def read_graph(serialised: bytes) -> Graph:
     return Graph(
         threads=_integer(pipeline, PIPELINE["threads"]),
         batch_size=_integer(pipeline, PIPELINE["batch_size"]),
-        seed=_integer(pipeline, PIPELINE["seed"]),
+        seed=_integer(pipeline, PIPELINE["seed"]) if PIPELINE["seed"] in pipeline else None,
         checkpointing=bool(_integer(pipeline, PIPELINE["checkpointing"])),
         cpu_prefetch=_integer(pipeline, PIPELINE["cpu_prefetch"]),
         gpu_prefetch=_integer(pipeline, PIPELINE["gpu_prefetch"]),
-        operators=tuple(_operator(operator, producers) for operator in operators),
+        operators=tuple(_operator(*named, producers) for named in zip(names, operators, strict=True)),
         outputs=tuple((producers[_text(output, EDGE["name"])], _text(output, EDGE["device"])) for output in outputs),
     )
 
 
-def _operator(operator: Fields, producers: dict[str, str]) -> Operator:
+def _numbered(schemas: list[str]) -> list[str]:
+    """Each schema, from its second time on with that number."""
+    counts: Counter[str] = Counter()
+    names = []
+    for schema in schemas:
+        counts[schema] += 1
+        names.append(schema if counts[schema] == 1 else f"{schema}#{counts[schema]}")
+    return names
+
+
+def _operator(name: str, operator: Fields, producers: dict[str, str]) -> Operator:
     inputs = []
     tensor_arguments = {}
     for edge in map(_message, _bytes(operator, OPERATOR["inputs"])):
@@ -104,7 +114,7 @@ def _operator(operator: Fields, producers: dict[str, str]) -> Operator:
         for argument in map(_message, _bytes(operator, OPERATOR["arguments"]))
     }
     return Operator(
-        name=_text(operator, OPERATOR["name"]),
+        name=name,
         device=str(arguments["device"]),
         inputs=tuple(inputs),
         tensor_arguments=tensor_arguments,

@@ -158,14 +158,14 @@ def test_photos_is_as_heavy_as_imagenet(builtin_cache: Path) -> None:
     assert dataset.val is not None
     assert (len(dataset.train), len(dataset.val)) == (1024, 128)
 
-    described = profile(dataset.train, check_files(dataset.train), samples=1024)
+    described = profile(dataset.train, check_files(dataset.train).sizes, samples=1024)
     assert described.sampled_images == 1024
     assert 108_000 <= described.mean_bytes <= 116_000  # ImageNet: 114,700
     assert described.bits_per_pixel is not None
     assert 4.5 <= described.bits_per_pixel <= 5.5
     assert described.mean_width_pixels == pytest.approx(469, abs=10)
     assert described.mean_height_pixels == pytest.approx(387, abs=10)
-    assert len(check_files(dataset.val)) == 128
+    assert len(check_files(dataset.val).sizes) == 128
 
 
 @pytest.mark.usefixtures("builtin_cache")

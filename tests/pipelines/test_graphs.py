@@ -3,6 +3,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import subprocess
+import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +15,11 @@ import pytest
 from numpy.typing import NDArray
 from nvidia.dali import types
 from nvidia.dali.pipeline import Pipeline
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pipelines.augmentation import Augmentation
-from pipelines.graphs import PipelineSettings, evaluation_graph, read_back, training_graph
+from pipelines.faults import file_name
+from pipelines.graphs import Feed, PipelineSettings, decoding_graph, evaluation_graph, read_back, training_graph
 from pipelines.lists import ImageList
 from tests.pipelines.serialised import Graph, Operator, read_graph
 
@@ -26,7 +30,6 @@ STD = (58.395, 57.12, 57.375)
 WHOLE = Augmentation(crop_area_min=1.0, crop_area_max=1.0, aspect_min=1.0, aspect_max=1.0, flip_probability=0.0)
 FLIPPED = dataclasses.replace(WHOLE, flip_probability=1.0)
 
-FOUR = ImageList(Path("/data"), ("train/a.jpg", "train/b.jpg", "c.jpg", "d e.jpg"), (30, 10, 40, 11))
 # No default among them, so that a setting that gets lost is seen.
 CUSTOM = Augmentation(crop_area_min=0.1, crop_area_max=0.9, aspect_min=0.5, aspect_max=2.0, flip_probability=0.25)
 GPU = PipelineSettings(
@@ -37,7 +40,6 @@ GPU = PipelineSettings(
     threads=3,
     seed=17,
     prefetch=4,
-    reader_prefetch=3,
     hw_decoder_load=0.9,
     width_hint=640,
     height_hint=480,
@@ -45,40 +47,46 @@ GPU = PipelineSettings(
     layout="nhwc",
 )
 CPU = dataclasses.replace(GPU, device="cpu")
+# DALI says so when it builds the training graph, whose feed goes on by itself (see DaliSource).
+EXTERNAL_SOURCE_CHECKPOINT = "Checkpointing enabled in a pipeline with external source"
 GPU_DECODER = {"hw_decoder_load": 0.9, "preallocate_width_hint": 640, "preallocate_height_hint": 480}
+
+
+# What reads the files and their headers, of either graph; slicing takes a constant for each bound.
+FILES = (
+    Operator("ExternalSource", "cpu", arguments={"dtype": int(types.UINT8), "ndim": 1, "repeat_last": False}),
+    Operator("io__file__Read", "cpu", inputs=("ExternalSource[0]",), arguments={"dont_use_mmap": True}),
+    # image_slice takes its shape as int32 only.
+    Operator("PeekImageShape", "cpu", inputs=("io__file__Read[0]",), arguments={"dtype": int(types.INT32)}),
+    Operator("Constant", "cpu", arguments={"idata": [0], "shape": [], "dtype": int(types.INT32)}),
+    Operator("Constant#2", "cpu", arguments={"idata": [2], "shape": [], "dtype": int(types.INT32)}),
+    Operator("Slice", "cpu", inputs=("PeekImageShape[0]", "Constant[0]", "Constant#2[0]"), arguments={"axes": [0]}),
+)
+LABELS = (
+    Operator("ExternalSource#2", "cpu", arguments={"dtype": int(types.INT64), "ndim": 1, "repeat_last": False}),
+    Operator("Squeeze", "cpu", inputs=("ExternalSource#2[0]",), arguments={"axes": [0]}),
+)
 
 
 def expected_training_operators(decoder: str, device: str, decoder_options: dict[str, Any]) -> tuple[Operator, ...]:
     return (
+        *FILES,
         Operator(
-            "readers__File",
+            "RandomCropGenerator",
             "cpu",
-            arguments={
-                "file_root": "/data",
-                "files": ["train/a.jpg", "train/b.jpg", "c.jpg", "d e.jpg"],
-                "labels": [30, 10, 40, 11],
-                "shard_id": 1,
-                "num_shards": 2,
-                "shuffle_after_epoch": True,
-                "shuffle_after_epoch_seed": 17,
-                "prefetch_queue_depth": 3,
-            },
+            inputs=("Slice[0]",),
+            arguments={"random_area": [0.1, 0.9], "random_aspect_ratio": [0.5, 2.0]},
         ),
         Operator(
-            "decoders__ImageRandomCrop",
+            "decoders__ImageSlice",
             decoder,
-            inputs=("readers__File[0]",),
-            arguments={
-                "output_type": int(types.RGB),
-                "random_area": [0.1, 0.9],
-                "random_aspect_ratio": [0.5, 2.0],
-                **decoder_options,
-            },
+            inputs=("io__file__Read[0]", "RandomCropGenerator[0]", "RandomCropGenerator[1]"),
+            arguments={"axis_names": "HW", "output_type": int(types.RGB), **decoder_options},
         ),
         Operator(
             "Resize",
             device,
-            inputs=("decoders__ImageRandomCrop[0]",),
+            inputs=("decoders__ImageSlice[0]",),
             arguments={"size": [64.0, 64.0], "interp_type": int(types.INTERP_LINEAR), "antialias": False},
         ),
         # A per-image argument stays on the CPU, whatever device its reader runs on.
@@ -96,33 +104,24 @@ def expected_training_operators(decoder: str, device: str, decoder_options: dict
                 "output_layout": "HWC",
             },
         ),
-        Operator("Cast", "cpu", inputs=("readers__File[1]",), arguments={"dtype": int(types.INT64)}),
-        Operator("Squeeze", "cpu", inputs=("Cast[0]",), arguments={"axes": [0]}),
+        *LABELS,
     )
 
 
 def expected_evaluation_operators(decoder: str, device: str, decoder_options: dict[str, Any]) -> tuple[Operator, ...]:
     return (
+        *FILES,
         Operator(
-            "readers__File",
-            "cpu",
-            arguments={
-                "file_root": "/data",
-                "files": ["d e.jpg", "train/b.jpg", "d e.jpg", "c.jpg"],
-                "labels": [11, 10, 11, 40],
-                "prefetch_queue_depth": 3,
-            },
-        ),
-        Operator(
-            "decoders__Image",
+            "decoders__ImageSlice",
             decoder,
-            inputs=("readers__File[0]",),
-            arguments={"output_type": int(types.RGB), **decoder_options},
+            inputs=("io__file__Read[0]",),
+            tensor_arguments={"shape": "Slice[0]"},
+            arguments={"start": [0, 0], "axis_names": "HW", "output_type": int(types.RGB), **decoder_options},
         ),
         Operator(
             "Resize",
             device,
-            inputs=("decoders__Image[0]",),
+            inputs=("decoders__ImageSlice[0]",),
             # 64 * 256 / 224 = 73.1
             arguments={"resize_shorter": 73.0, "interp_type": int(types.INTERP_LINEAR), "antialias": False},
         ),
@@ -139,8 +138,7 @@ def expected_evaluation_operators(decoder: str, device: str, decoder_options: di
                 "output_layout": "HWC",
             },
         ),
-        Operator("Cast", "cpu", inputs=("readers__File[1]",), arguments={"dtype": int(types.INT64)}),
-        Operator("Squeeze", "cpu", inputs=("Cast[0]",), arguments={"axes": [0]}),
+        *LABELS,
     )
 
 
@@ -157,18 +155,24 @@ def expected_graph(operators: tuple[Operator, ...], device: str, seed: int, chec
     )
 
 
+def no_feed() -> tuple[list[NDArray[np.uint8]], NDArray[np.int64]]:
+    raise AssertionError("a graph that is only looked at asks for files")
+
+
 def training(settings: PipelineSettings) -> Graph:
-    """Of rank 1 of 2."""
-    return read_graph(training_graph(FOUR, 1, 2, CUSTOM, settings).serialize())
+    pipeline = training_graph(no_feed, CUSTOM, settings, seed=18)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=EXTERNAL_SOURCE_CHECKPOINT)
+        return read_graph(pipeline.serialize())
 
 
 def evaluation(settings: PipelineSettings) -> Graph:
-    return read_graph(evaluation_graph(FOUR, (3, 1, 3, 2), settings).serialize())
+    return read_graph(evaluation_graph(no_feed, settings).serialize())
 
 
 def test_the_gpu_training_graph_is_this_one() -> None:
     operators = expected_training_operators("mixed", "gpu", GPU_DECODER)
-    assert training(GPU) == expected_graph(operators, "gpu", seed=18, checkpointing=True)  # of rank 1
+    assert training(GPU) == expected_graph(operators, "gpu", seed=18, checkpointing=True)
 
 
 def test_the_cpu_training_graph_is_this_one() -> None:
@@ -222,19 +226,29 @@ def test_dtype_and_layout_reach_the_gpu_graph(dtype: str, layout: str, dali_dtyp
         assert (last.arguments["dtype"], last.arguments["output_layout"]) == (int(dali_dtype), dali_layout)
 
 
+@pytest.mark.parametrize(("settings", "device", "options"), [(GPU, "mixed", GPU_DECODER), (CPU, "cpu", {})])
+def test_the_graph_that_only_decodes_does_nothing_ahead(
+    settings: PipelineSettings, device: str, options: dict[str, Any]
+) -> None:
+    graph = read_graph(decoding_graph(lambda: [], settings).serialize())
+    assert graph.operators == (
+        *FILES[:2],
+        Operator(
+            "decoders__Image",
+            device,
+            inputs=("io__file__Read[0]",),
+            arguments={"output_type": int(types.RGB), **options},
+        ),
+    )
+    assert graph.outputs == (("decoders__Image[0]", "gpu" if device == "mixed" else "cpu"),)
+    assert (graph.threads, graph.batch_size, graph.cpu_prefetch) == (3, 2, 1)
+
+
 def test_the_gpu_is_the_one_asked_for() -> None:
     settings = dataclasses.replace(GPU, device_id=3)
-    assert training_graph(FOUR, 0, 1, CUSTOM, settings).device_id == 3
-    assert evaluation_graph(FOUR, range(4), settings).device_id == 3
-
-
-@pytest.mark.parametrize("rank", [0, 1, 5])
-def test_ranks_share_the_shuffling_seed_and_differ_in_the_other(rank: int) -> None:
-    graph = read_graph(training_graph(FOUR, rank, 6, CUSTOM, CPU).serialize())
-    assert graph.seed == 17 + rank
-    assert graph.operators[0].arguments["shuffle_after_epoch_seed"] == 17
-    assert graph.operators[0].arguments["shard_id"] == rank
-    assert graph.operators[0].arguments["num_shards"] == 6
+    assert training_graph(no_feed, CUSTOM, settings, seed=0).device_id == 3
+    assert evaluation_graph(no_feed, settings).device_id == 3
+    assert decoding_graph(lambda: [], settings).device_id == 3
 
 
 Pixels = NDArray[np.uint8]
@@ -275,15 +289,25 @@ def denormalised(images: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(images.transpose(0, 2, 3, 1) * np.array(STD) + MEAN, np.float64)
 
 
+def feed(images: ImageList, *batches: Sequence[int]) -> Feed:
+    """Batches of the list's indices, over and over."""
+    over_and_over = itertools.cycle(batches)
+
+    def next_batch() -> tuple[list[NDArray[np.uint8]], NDArray[np.int64]]:
+        indices = next(over_and_over)
+        names = [file_name(str(images.root), images.paths[index]) for index in indices]
+        return names, np.array([[images.labels[index]] for index in indices], np.int64)
+
+    return next_batch
+
+
 def run(pipeline: Pipeline, batches: int = 1) -> list[tuple[NDArray[Any], NDArray[Any]]]:
     """Copies of the images and labels of the next batches."""
-    pipeline.build()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=EXTERNAL_SOURCE_CHECKPOINT)
+        pipeline.build()
     outputs = [pipeline.run() for _ in range(batches)]
     return [(np.array(images.as_tensor()), np.array(labels.as_tensor())) for images, labels in outputs]
-
-
-def labels_of(pipeline: Pipeline, batches: int) -> list[int]:
-    return [int(label) for _, labels in run(pipeline, batches) for label in labels]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -297,16 +321,15 @@ def test_shapes_and_types_of_a_batch(
 
     def batch(settings: PipelineSettings) -> tuple[NDArray[Any], NDArray[Any]]:
         if mode == "training":
-            return run(training_graph(pictures, 0, 1, Augmentation(), settings))[0]
-        return run(evaluation_graph(pictures, (2, 0, 1), settings))[0]
+            return run(training_graph(feed(pictures, (2, 0, 1)), Augmentation(), settings, seed=1))[0]
+        return run(evaluation_graph(feed(pictures, (2, 0, 1)), settings))[0]
 
     images, labels = batch(PipelineSettings(batch_size=3, image_size=32, dtype=dtype, layout=layout))
     assert images.shape == shape
     assert images.dtype == dtype
     assert labels.shape == (3,)
     assert labels.dtype == np.int64
-    if mode == "evaluation":
-        assert labels.tolist() == [21_840, 7, 900]
+    assert labels.tolist() == [21_840, 7, 900]
 
     plain_images, plain_labels = batch(PipelineSettings(batch_size=3, image_size=32))
     if layout == "nhwc":
@@ -323,9 +346,9 @@ def test_a_plain_image_has_the_recipe_s_values(tmp_path: Path, suffix: str, leve
     pictures = write_images(tmp_path, [plain((255, 128, 0))], suffix)
     settings = PipelineSettings(batch_size=1, image_size=32)
     graph = (
-        training_graph(pictures, 0, 1, Augmentation(), settings)
+        training_graph(feed(pictures, [0]), Augmentation(), settings, seed=1)
         if mode == "training"
-        else evaluation_graph(pictures, (0,), settings)
+        else evaluation_graph(feed(pictures, [0]), settings)
     )
     ((images, _),) = run(graph)
     # (255 - 123.675) / 58.395, (128 - 116.28) / 57.12, (0 - 103.53) / 57.375
@@ -349,32 +372,74 @@ def test_evaluation_takes_the_centre_of_an_image_256_224ths_its_size(tmp_path: P
     if portrait:
         picture = np.ascontiguousarray(picture.transpose(1, 0, 2))
     pictures = write_images(tmp_path, [picture])
-    ((images, _),) = run(evaluation_graph(pictures, (0,), PipelineSettings(batch_size=1, image_size=56)))
+    ((images, _),) = run(evaluation_graph(feed(pictures, [0]), PipelineSettings(batch_size=1, image_size=56)))
     np.testing.assert_allclose(denormalised(images)[0], expected, rtol=0, atol=0.001)
 
 
-def test_evaluation_reads_the_indices_in_their_order_over_and_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["training", "evaluation"])
+def test_the_files_come_as_they_are_fed(tmp_path: Path, mode: str) -> None:
     colours: list[tuple[int, int, int]] = [(40 * index, 10, 200) for index in range(6)]
     pictures = write_images(tmp_path, [plain(colour) for colour in colours])
     settings = PipelineSettings(batch_size=2, image_size=8, threads=2)
-    batches = run(evaluation_graph(pictures, (4, 0, 0, 5, 2, 2), settings), 7)
-    for step, expected in enumerate([(4, 0), (0, 5), (2, 2), (4, 0), (0, 5), (2, 2), (4, 0)]):
-        images, labels = batches[step]
+    files = feed(pictures, (4, 0), (0, 5), (2, 2))
+    graph = (
+        training_graph(files, Augmentation(), settings, seed=1)
+        if mode == "training"
+        else evaluation_graph(files, settings)
+    )
+    for (images, labels), expected in zip(run(graph, 7), itertools.cycle([(4, 0), (0, 5), (2, 2)]), strict=False):
         assert tuple(labels) == expected
         np.testing.assert_allclose(denormalised(images)[:, 4, 4], [colours[index] for index in expected], atol=0.001)
 
 
-@pytest.mark.parametrize("count", [1, 3, 5])
-def test_evaluation_refuses_indices_that_do_not_fill_the_last_batch(count: int) -> None:
-    with pytest.raises(ValueError, match=f"{count} indices are no multiple of the batch size 2"):
-        evaluation_graph(FOUR, [0] * count, PipelineSettings(batch_size=2, image_size=8))
+def test_whole_images_come_from_the_graph_that_only_decodes(tmp_path: Path) -> None:
+    pictures = [*noise(1, 24, 32), *noise(1, 40, 16)]
+    files = write_images(tmp_path, pictures)
+    names = [file_name(str(tmp_path), path) for path in files.paths]
+    pipeline = decoding_graph(lambda: names, PipelineSettings(batch_size=2, image_size=1, threads=2))
+    pipeline.build()
+    for _ in range(3):
+        (decoded,) = pipeline.run()
+        for index, picture in enumerate(pictures):
+            np.testing.assert_array_equal(np.array(decoded.at(index)), picture)
+
+
+def turned_by_exif(folder: Path, orientation: int) -> tuple[ImageList, Image.Image]:
+    """A JPEG of 48 x 24 pixels as a camera writes it, and the picture as it is to be seen."""
+    colours = np.array([[[250, 0, 0], [0, 250, 0]], [[0, 0, 250], [250, 250, 250]]], dtype=np.uint8)
+    picture = Image.fromarray(colours.repeat(12, axis=0).repeat(24, axis=1))
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    picture.save(folder / "turned.jpg", quality=95, subsampling=0, exif=exif)
+    with Image.open(folder / "turned.jpg") as image:
+        seen = ImageOps.exif_transpose(image).convert("RGB")
+    return ImageList(folder, ("turned.jpg",), (0,)), seen
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["training", "evaluation"])
+def test_an_image_that_its_camera_turned_is_turned_back(tmp_path: Path, mode: str, orientation: int) -> None:
+    files, seen = turned_by_exif(tmp_path, orientation)
+    assert seen.size == ((48, 24) if orientation < 5 else (24, 48))
+    settings = PipelineSettings(batch_size=1, image_size=24)
+    graph = (
+        training_graph(feed(files, [0]), WHOLE, settings, seed=1)
+        if mode == "training"
+        else evaluation_graph(feed(files, [0]), settings)
+    )
+    ((images, _),) = run(graph)
+    whole = seen.resize((24, 24)) if mode == "training" else ImageOps.fit(seen, (24, 24))
+    corners = np.array(whole, np.float64)[[3, 3, 20, 20], [3, 20, 3, 20]]
+    np.testing.assert_allclose(denormalised(images)[0][[3, 3, 20, 20], [3, 20, 3, 20]], corners, atol=12)
 
 
 def test_training_resizes_the_crop_by_bilinear_interpolation_without_smoothing(tmp_path: Path) -> None:
     """A quarter of the pixels in each direction: every result is the mean of the middle 2 x 2 of its 4 x 4."""
     (picture,) = noise(1)
     pictures = write_images(tmp_path, [picture])
-    ((images, _),) = run(training_graph(pictures, 0, 1, WHOLE, PipelineSettings(batch_size=1, image_size=16)))
+    ((images, _),) = run(
+        training_graph(feed(pictures, [0]), WHOLE, PipelineSettings(batch_size=1, image_size=16), seed=1)
+    )
     middles = picture.reshape(16, 4, 16, 4, 3)[:, 1:3, :, 1:3].mean(axis=(1, 3))
     np.testing.assert_allclose(denormalised(images)[0], middles, rtol=0, atol=0.51)
 
@@ -382,8 +447,9 @@ def test_training_resizes_the_crop_by_bilinear_interpolation_without_smoothing(t
 def test_flipping_always_mirrors_flipping_never(tmp_path: Path) -> None:
     pictures = write_images(tmp_path, noise(4), "jpg")
     settings = PipelineSettings(batch_size=4, image_size=32)
-    never = run(training_graph(pictures, 0, 1, WHOLE, settings), 3)
-    always = run(training_graph(pictures, 0, 1, FLIPPED, settings), 3)
+    files = ((3, 1, 0, 2), (0, 0, 1, 3))
+    never = run(training_graph(feed(pictures, *files), WHOLE, settings, seed=1), 3)
+    always = run(training_graph(feed(pictures, *files), FLIPPED, settings, seed=1), 3)
     for (images, labels), (mirrored, mirrored_labels) in zip(never, always, strict=True):
         np.testing.assert_array_equal(labels, mirrored_labels)
         np.testing.assert_array_equal(images, mirrored[:, :, :, ::-1])
@@ -396,7 +462,7 @@ def test_each_image_is_flipped_by_a_toss_of_its_own(tmp_path: Path) -> None:
     settings = PipelineSettings(batch_size=50, image_size=16)
     flipped = [
         bool(image[8, 0, 0] > image[8, 15, 0])
-        for images, _ in run(training_graph(pictures, 0, 1, augmentation, settings), 8)
+        for images, _ in run(training_graph(feed(pictures, [0] * 50), augmentation, settings, seed=3), 8)
         for image in denormalised(images)
     ]
     # Of 400 tosses 100 are expected, with a standard deviation of 8.7.
@@ -414,7 +480,7 @@ def test_crops_have_the_area_and_the_width_over_height_asked_for(
     pictures = write_images(tmp_path, [coordinates(64, 64, 4)])
     augmentation = Augmentation(area, area, aspect, aspect, flip_probability=0.0)
     settings = PipelineSettings(batch_size=16, image_size=32)
-    ((images, _),) = run(training_graph(pictures, 0, 1, augmentation, settings))
+    ((images, _),) = run(training_graph(feed(pictures, [0] * 16), augmentation, settings, seed=1))
     pixels = denormalised(images)
     # Between pixels 1 and 30 of the result lie 29 / 32 of the crop, and each pixel of the source is 4 levels.
     widths = (pixels[:, 16, 30, 0] - pixels[:, 16, 1, 0]) / 4 / 29 * 32
@@ -429,7 +495,7 @@ def test_crops_vary_between_the_limits(tmp_path: Path) -> None:
     pictures = write_images(tmp_path, [coordinates(64, 64, 4)])
     settings = PipelineSettings(batch_size=200, image_size=32)
     augmentation = Augmentation(flip_probability=0.0)
-    ((images, _),) = run(training_graph(pictures, 0, 1, augmentation, settings))
+    ((images, _),) = run(training_graph(feed(pictures, [0] * 200), augmentation, settings, seed=1))
     pixels = denormalised(images)
     widths = (pixels[:, 16, 30, 0] - pixels[:, 16, 1, 0]) / 4 / 29 * 32
     heights = (pixels[:, 30, 16, 1] - pixels[:, 1, 16, 1]) / 4 / 29 * 32
@@ -441,56 +507,17 @@ def test_crops_vary_between_the_limits(tmp_path: Path) -> None:
     assert 1.25 < aspects.max() <= 1.42
 
 
-@pytest.mark.parametrize(("images", "world_size"), [(12, 2), (11, 2), (10, 3)])
-def test_in_every_pass_the_ranks_share_out_all_images_anew(tmp_path: Path, images: int, world_size: int) -> None:
-    pictures = write_images(tmp_path, [plain((20 * index, 0, 0), 8, 8) for index in range(images)])
-    passes: list[list[list[int]]] = []  # per rank and pass, the images
-    for rank in range(world_size):
-        shard = images * (rank + 1) // world_size - images * rank // world_size
-        # A batch of 4 spans two passes, as no shard but that of 12 images is a multiple of it.
-        settings = PipelineSettings(batch_size=4, image_size=8, seed=6)
-        pipeline = training_graph(pictures, rank, world_size, Augmentation(), settings)
-        batches = run(pipeline, math.ceil(5 * shard / 4))
-        read = [int(label) for _, labels in batches for label in labels]
-        shown = [round(float(pixels[4, 4, 0]) / 20) for batch, _ in batches for pixels in denormalised(batch)]
-        assert shown == read
-        passes.append([read[start : start + shard] for start in range(0, 5 * shard, shard)])
-
-    for number in range(5):
-        assert sorted(itertools.chain(*(orders[number] for orders in passes))) == list(range(images))
-    assert passes[0][0] != list(range(len(passes[0][0])))
-    for orders in passes:
-        assert len({tuple(order) for order in orders}) == 5
-        assert len({frozenset(order) for order in orders}) > 1
-
-
-def test_a_seed_decides_order_and_pixels(tmp_path: Path) -> None:
+def test_a_seed_decides_the_pixels(tmp_path: Path) -> None:
     pictures = write_images(tmp_path, noise(8), "jpg")
 
-    def training_bytes(seed: int, threads: int) -> list[bytes]:
-        settings = PipelineSettings(batch_size=3, image_size=16, seed=seed, threads=threads)
-        batches = run(training_graph(pictures, 0, 1, Augmentation(), settings), 8)
-        return [images.tobytes() + labels.tobytes() for images, labels in batches]
-
-    def order(seed: int) -> list[int]:
-        return labels_of(training_graph(pictures, 0, 1, WHOLE, PipelineSettings(8, 16, seed=seed)), 3)
+    def training_bytes(seed: int, threads: int, prefetch: int = 2) -> list[bytes]:
+        settings = PipelineSettings(batch_size=3, image_size=16, threads=threads, prefetch=prefetch)
+        files = feed(pictures, (0, 1, 2), (5, 6, 7), (2, 3, 4))
+        return [images.tobytes() for images, _ in run(training_graph(files, Augmentation(), settings, seed), 8)]
 
     assert training_bytes(1, threads=2) == training_bytes(1, threads=2)
-    assert training_bytes(1, threads=1) == training_bytes(1, threads=3)
+    assert training_bytes(1, threads=1) == training_bytes(1, threads=3) == training_bytes(1, threads=2, prefetch=5)
     assert not set(training_bytes(1, threads=2)) & set(training_bytes(2, threads=2))
-    orders = [order(seed) for seed in range(4)]
-    assert len({tuple(labels) for labels in orders}) == 4
-    for labels in orders:
-        assert [sorted(labels[start : start + 8]) for start in (0, 8, 16)] == [list(range(8))] * 3
-
-
-def test_ranks_crop_and_flip_differently(tmp_path: Path) -> None:
-    pictures = write_images(tmp_path, [coordinates(64, 64, 4)] * 2)
-    settings = PipelineSettings(batch_size=8, image_size=16)
-    ((first, _),), ((second, _),) = (
-        run(training_graph(pictures, rank, 2, Augmentation(), settings)) for rank in range(2)
-    )
-    assert all(np.abs(left - right).max() > 0.1 for left, right in zip(first, second, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -500,7 +527,6 @@ def test_ranks_crop_and_flip_differently(tmp_path: Path) -> None:
         ({"image_size": 0}, "image_size is 0; it must be at least 1"),
         ({"threads": 0}, "threads is 0; it must be at least 1"),
         ({"prefetch": -1}, "prefetch is -1; it must be at least 1"),
-        ({"reader_prefetch": 0}, "reader_prefetch is 0; it must be at least 1"),
         ({"device": "mixed"}, "device is 'mixed'; it must be 'cpu' or 'gpu'"),
         ({"hw_decoder_load": -0.01}, "hw_decoder_load is -0.01; it must lie within 0 and 1"),
         ({"hw_decoder_load": 1.01}, "hw_decoder_load is 1.01; it must lie within 0 and 1"),
@@ -530,10 +556,55 @@ def test_the_cpu_decoder_gets_no_gpu_options() -> None:
     assert PipelineSettings(1, 1, hw_decoder_load=0.9, width_hint=640).decoder() == {"device": "cpu"}
 
 
+@pytest.mark.filterwarnings(f"ignore:{EXTERNAL_SOURCE_CHECKPOINT}")
 def test_settings_are_read_back_from_the_graph_and_not_from_the_request() -> None:
-    graph = training_graph(FOUR, 1, 3, CUSTOM, GPU)
+    graph = training_graph(no_feed, CUSTOM, GPU, seed=1)
     graph.serialize()  # what defines the operators; it can't be built here
     assert read_back(graph) == {"threads": 3, "prefetch": 4, "hw_decoder_load": pytest.approx(0.9)}
-    graph = training_graph(FOUR, 1, 3, CUSTOM, dataclasses.replace(CPU, threads=5, prefetch=1))
+    graph = training_graph(no_feed, CUSTOM, dataclasses.replace(CPU, threads=5, prefetch=1), seed=1)
     graph.serialize()
     assert read_back(graph) == {"threads": 5, "prefetch": 1, "hw_decoder_load": None}
+
+
+SURVIVES = """
+import sys
+import numpy as np
+from pipelines.augmentation import Augmentation
+from pipelines.dataset import open_dataset
+from pipelines.faults import file_name
+from pipelines.graphs import PipelineSettings, training_graph
+
+images = open_dataset("digits").train
+paths = [str(images.root / path) for path in images.paths]
+for place in (17, 55, 200):
+    paths[place] = sys.argv[1]
+failed = 0
+for _ in range(6):
+    batches = iter(range(10**6))
+
+    def feed():
+        start = 32 * next(batches)
+        names = [file_name("", paths[(start + entry) % len(paths)][1:]) for entry in range(32)]
+        return names, np.zeros((32, 1), dtype=np.int64)
+
+    pipeline = training_graph(feed, Augmentation(), PipelineSettings(32, 32, threads=2), 0)
+    pipeline.build()
+    for _ in range(12):
+        try:
+            pipeline.run()
+        except RuntimeError:
+            failed += 1
+print(failed)
+"""
+
+
+def test_batches_that_fail_one_after_another_do_not_end_the_process(tmp_path: Path) -> None:
+    """Decoders that see such files end DALI 2.4 in a segmentation fault here, most times within six pipelines."""
+    text = tmp_path / "text.jpg"
+    text.write_text("hello" * 50)
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", SURVIVES, str(text)],
+            cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (0, "18\n"), done.stderr[-500:]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import DataError
-from pipelines.lists import ImageList, check_files, read_list, scan_class_folders
+from pipelines.lists import FileCheck, ImageList, check_files, read_list, scan_class_folders
 
 HOSTILE_NAMES = [
     "a b.jpg",
@@ -47,12 +47,11 @@ def test_odd_paths_survive(tmp_path: Path, path: str) -> None:
     assert read_list(write(tmp_path, f"{path} 5\n"), tmp_path, 1000).paths == (path,)
 
 
-def test_names_that_are_not_utf8_are_read_but_not_usable(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_are_read_and_found(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"\xff\xfe.jpg")).write_bytes(b"1234")
     images = read_list(write(tmp_path, b"\xff\xfe.jpg 5\n"), tmp_path, 1000)
     assert os.fsencode(images.paths[0]) == b"\xff\xfe.jpg"
-    message = check_refusal(images).message
-    assert message.splitlines()[1] == r"  '\udcff\udcfe.jpg': its name is not UTF-8, which DALI can't open"
+    assert check_files(images) == FileCheck(images, (4,), {})
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_path(tmp_path: Path) -> None:
@@ -172,7 +171,7 @@ def test_hostile_file_names_are_listed_and_found(tmp_path: Path) -> None:
     make_files(tmp_path / "train" / "=a b", *HOSTILE_NAMES)
     images, _ = scan_class_folders(tmp_path / "train", tmp_path)
     assert set(images.paths) == {f"train/=a b/{name}" for name in HOSTILE_NAMES}
-    assert check_files(images) == (1,) * len(HOSTILE_NAMES)
+    assert check_files(images) == FileCheck(images, (1,) * len(HOSTILE_NAMES), {})
 
 
 def test_linked_class_folders_count(tmp_path: Path) -> None:
@@ -236,9 +235,7 @@ def test_a_folder_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 
 
 def check_refusal(images: ImageList) -> DataError:
-    with pytest.raises(DataError) as caught:
-        check_files(images)
-    return caught.value
+    return check_files(images).refuse()
 
 
 @pytest.mark.parametrize("threads", [1, 16])
@@ -247,7 +244,18 @@ def test_sizes_come_in_the_lists_order(tmp_path: Path, threads: int) -> None:
         (tmp_path / f"{size}.jpg").write_bytes(bytes(size))
     sizes = tuple(1 + index % 7 for index in range(2000))  # more than one chunk
     images = ImageList(tmp_path, tuple(f"{size}.jpg" for size in sizes), (0,) * 2000)
-    assert check_files(images, threads) == sizes
+    assert check_files(images, threads) == FileCheck(images, sizes, {})
+
+
+def test_faults_are_told_by_index_beside_the_sizes_of_the_others(tmp_path: Path) -> None:
+    (tmp_path / "3.jpg").write_bytes(b"123")
+    (tmp_path / "0.jpg").touch()
+    names = [("3.jpg", "0.jpg", "missing.jpg")[index % 3] for index in range(1200)]  # more than one chunk
+    check = check_files(ImageList(tmp_path, tuple(names), (0,) * 1200))
+    assert check.sizes == (3, 0, 0) * 400
+    assert check.faults == {
+        index: "0 bytes" if index % 3 == 1 else "no such file or directory" for index in range(1200) if index % 3
+    }
 
 
 def test_every_unusable_file_is_named_with_its_reason(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -61,6 +62,13 @@ def test_unreadable_headers_are_left_out_of_pixels_but_not_of_bytes(tmp_path: Pa
     assert described.mean_bytes == 5_000.0
 
 
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    images = write_list(tmp_path, [(100, 50)])
+    os.mkfifo(tmp_path / "pipe.jpg")
+    images = ImageList(tmp_path, (*images.paths, "pipe.jpg"), (0, 0))
+    assert profile(images, (5_000, 0)).sampled_images == 1
+
+
 def test_pixels_are_unknown_rather_than_zero_where_no_header_can_be_read(tmp_path: Path) -> None:
     images = ImageList(tmp_path, ("missing.jpg", "nul\0.jpg"), (0, 0))
     assert profile(images, (3, 5)) == DataProfile(2, 4.0, 8, 0, None, None, None)
@@ -91,7 +99,7 @@ def test_metadata_that_pillow_warns_of_does_not_matter(tmp_path: Path) -> None:
 
 def test_sizes_come_from_check_files(tmp_path: Path) -> None:
     images = write_list(tmp_path, [(10, 10), (20, 10)])
-    sizes = check_files(images)
+    sizes = check_files(images).sizes
     assert sizes == (54 + 32 * 10, 54 + 60 * 10)  # a BMP is a header of 54 bytes and rows padded to 4
     assert profile(images, sizes).total_bytes == 1028
 

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from pipelines.sharding import EvalShard, shard_bounds, steps_per_epoch
+from pipelines.sharding import shard_bounds, steps_per_epoch
 
 SETUPS = [
     *itertools.product([1, 2, 3, 7, 8, 10, 63, 64, 65, 355], [1, 2, 3, 4, 8, 16], [1, 3, 8, 64]),
@@ -46,63 +46,14 @@ def test_shards_are_contiguous_and_differ_by_at_most_one(images: int, world_size
     assert max(sizes) - min(sizes) <= 1
 
 
-@pytest.mark.parametrize(("images", "world_size", "batch_size"), SETUPS)
-def test_evaluation_counts_every_image_once(images: int, world_size: int, batch_size: int) -> None:
-    counted: list[int] = []
-    steps = set()
-    for rank in range(world_size):
-        shard = EvalShard(images, rank, world_size, batch_size)
-        indices = shard.indices()
-        steps.add(shard.steps)
-        assert len(indices) == shard.steps * batch_size
-        assert all(0 <= index < images for index in indices)
-        for step in range(shard.steps):
-            batch = indices[step * batch_size : (step + 1) * batch_size]
-            counted += batch[: shard.real(step)]
-    assert sorted(counted) == list(range(images))
-    assert steps == {steps_per_epoch(images, world_size, batch_size)}
-
-
-def test_a_shard_is_padded_with_its_last_image() -> None:
-    shard = EvalShard(images=10, rank=2, world_size=4, batch_size=2)
-    assert shard.steps == 2
-    assert shard.real_images == 2
-    assert shard.indices() == (5, 6, 6, 6)
-    assert [shard.real(step) for step in range(2)] == [2, 0]
-
-
-def test_a_rank_without_images_repeats_the_first_and_counts_none() -> None:
-    shard = EvalShard(images=2, rank=2, world_size=4, batch_size=3)
-    assert shard.indices() == (0, 0, 0)
-    assert shard.real_images == 0
-    assert shard.real(0) == 0
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ((0, 0, 1, 1), "images is 0; it must be at least 1"),
-        ((1, 0, 0, 1), "world_size is 0; it must be at least 1"),
-        ((1, 0, 1, 0), "batch_size is 0; it must be at least 1"),
-        ((1, 4, 4, 1), r"rank is 4; it must lie between 0 and 3 \(world size 4\)"),
-        ((1, -1, 4, 1), "rank is -1; it must lie between 0 and 3"),
-    ],
-)
-def test_impossible_shards_are_refused(values: tuple[int, int, int, int], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        EvalShard(*values)
-
-
 def test_impossible_counts_are_refused() -> None:
     with pytest.raises(ValueError, match="batch_size is 0"):
         steps_per_epoch(1, 1, 0)
     with pytest.raises(ValueError, match="images is -1"):
         shard_bounds(-1, 0, 1)
-    with pytest.raises(ValueError, match="rank is 1"):
+    with pytest.raises(ValueError, match=r"rank is 1; it must lie between 0 and 0 \(world size 1\)"):
         shard_bounds(5, 1, 1)
-
-
-@pytest.mark.parametrize("step", [-1, 2])
-def test_a_step_outside_the_evaluation_is_refused(step: int) -> None:
-    with pytest.raises(ValueError, match=f"step is {step}; it must lie between 0 and 1"):
-        EvalShard(10, 0, 4, 2).real(step)
+    with pytest.raises(ValueError, match="rank is -1; it must lie between 0 and 3"):
+        shard_bounds(1, -1, 4)
+    with pytest.raises(ValueError, match="world_size is 0; it must be at least 1"):
+        shard_bounds(1, 0, 0)

@@ -2,6 +2,10 @@ from __future__ import annotations
 
 import gc
 import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +17,12 @@ from PIL import Image
 
 from pipelines.augmentation import Augmentation
 from pipelines.errors import DataError
-from pipelines.graphs import PipelineSettings, evaluation_graph, training_graph
+from pipelines.faults import Fault
+from pipelines.graphs import Feed, PipelineSettings, evaluation_graph, training_graph
 from pipelines.lists import ImageList
-from pipelines.sharding import EvalShard
-from pipelines.source import Batch, CachedSource, DaliSource, Source
+from pipelines.order import EvaluationOrder, Position, TrainingOrder
+from pipelines.source import Batch, CachedSource, DaliSource, Source, SourceState
+from tests.pipelines.bad_files import encoded, picture
 
 
 def write_noise(folder: Path, count: int) -> ImageList:
@@ -28,12 +34,46 @@ def write_noise(folder: Path, count: int) -> ImageList:
 
 
 def settings(batch_size: int, **others: Any) -> PipelineSettings:
-    return PipelineSettings(batch_size=batch_size, image_size=16, seed=3, **others)
+    return PipelineSettings(batch_size=batch_size, image_size=16, **others)
 
 
-def training_source(images: ImageList, batch_size: int, state: bytes | None = None, **others: Any) -> DaliSource:
-    graph = training_graph(images, 0, 1, Augmentation(), settings(batch_size, **others), state)
-    return DaliSource(graph, [batch_size])
+def refuse(faults: Sequence[Fault], position: Position) -> None:
+    raise AssertionError(f"{faults} at {position}, though the files are good")
+
+
+def training_source(
+    images: ImageList,
+    batch_size: int,
+    start: SourceState | None = None,
+    on_faults: Callable[[Sequence[Fault], Position], None] = refuse,
+    rank: int = 0,
+    world_size: int = 1,
+    seed: int = 3,
+    **others: Any,
+) -> DaliSource:
+    chosen = settings(batch_size, **others)
+    return DaliSource(
+        images,
+        TrainingOrder(len(images), rank, world_size, batch_size, seed),
+        lambda feed, seed, state: training_graph(feed, Augmentation(), chosen, seed, state),
+        chosen,
+        on_faults,
+        seed=(seed, rank),
+        start=start,
+    )
+
+
+def evaluation_source(
+    images: ImageList,
+    batch_size: int,
+    on_faults: Callable[[Sequence[Fault], Position], None] = refuse,
+    rank: int = 0,
+    world_size: int = 1,
+    **others: Any,
+) -> DaliSource:
+    chosen = settings(batch_size, **others)
+    order = EvaluationOrder(len(images), rank, world_size, batch_size)
+    return DaliSource(images, order, lambda feed, seed, state: evaluation_graph(feed, chosen), chosen, on_faults)
 
 
 class Watched:
@@ -70,13 +110,20 @@ class Counting:
 @pytest.mark.parametrize("mode", ["training", "evaluation"])
 def test_paddle_reads_dali_s_own_memory(tmp_path: Path, mode: str, dtype: str) -> None:
     images = write_noise(tmp_path, 4)
-    graph = (
-        training_graph(images, 0, 1, Augmentation(), settings(4, dtype=dtype))
-        if mode == "training"
-        else evaluation_graph(images, range(4), settings(4, dtype=dtype))
-    )
-    watched = Watched(graph)
-    source = DaliSource(watched, [4])
+    chosen = settings(4, dtype=dtype)
+    made: list[Watched] = []
+
+    def graph(feed: Feed, seed: int, state: bytes | None) -> Any:
+        pipeline = (
+            training_graph(feed, Augmentation(), chosen, seed, state)
+            if mode == "training"
+            else evaluation_graph(feed, chosen)
+        )
+        made.append(Watched(pipeline))
+        return made[-1]
+
+    source = DaliSource(images, EvaluationOrder(4, 0, 1, 4), graph, chosen, refuse)
+    (watched,) = made
     for _ in range(3):
         batch = next(source)
         dali_images, dali_labels = (output.as_tensor() for output in watched.outputs)
@@ -125,22 +172,34 @@ def steps(source: DaliSource, count: int) -> list[tuple[bytes, list[int]]]:
     return [(batch.images.numpy().tobytes(), batch.labels.tolist()) for batch in itertools.islice(source, count)]
 
 
-# Batches of 2 from 5 images: passes end inside the batches of steps 2 and 7 and after those of steps 4 and 9.
-@pytest.mark.parametrize(("prefetch", "reader_prefetch"), [(1, 1), (2, 2), (3, 4)])
+# Batches of 2 from 5 images make epochs of 3 steps, whose last image is the first one again.
+@pytest.mark.parametrize("prefetch", [1, 2, 4])
 @pytest.mark.parametrize("done", range(8))
-def test_training_goes_on_from_any_step(tmp_path: Path, done: int, prefetch: int, reader_prefetch: int) -> None:
+def test_training_goes_on_from_any_step(tmp_path: Path, done: int, prefetch: int) -> None:
     images = write_noise(tmp_path, 5)
-    depths: dict[str, Any] = {"prefetch": prefetch, "reader_prefetch": reader_prefetch}
-    uninterrupted = steps(training_source(images, 2, **depths), 13)
+    uninterrupted = steps(training_source(images, 2, prefetch=prefetch), 13)
     assert len({pixels for pixels, _ in uninterrupted}) == 13
 
-    first = training_source(images, 2, **depths)
+    first = training_source(images, 2, prefetch=prefetch)
     assert steps(first, done) == uninterrupted[:done]
     state = first.state()
-    assert isinstance(state, bytes)
-    assert steps(training_source(images, 2, state, **depths), 13 - done) == uninterrupted[done:]
+    assert (state.position.epoch, state.position.step) == divmod(done, 3)
+    assert steps(training_source(images, 2, state, prefetch=prefetch), 13 - done) == uninterrupted[done:]
     # Asking for the state changes nothing.
     assert steps(first, 13 - done) == uninterrupted[done:]
+
+
+@pytest.mark.parametrize("done", [0, 1, 4])
+@pytest.mark.parametrize(("threads", "prefetch"), [(1, 5), (3, 1), (2, 3)])
+def test_training_goes_on_with_other_threads_and_another_prefetch(
+    tmp_path: Path, done: int, threads: int, prefetch: int
+) -> None:
+    images = write_noise(tmp_path, 5)
+    first = training_source(images, 2, threads=2, prefetch=2)
+    uninterrupted = steps(training_source(images, 2, threads=2, prefetch=2), 9)
+    steps(first, done)
+    again = training_source(images, 2, first.state(), threads=threads, prefetch=prefetch)
+    assert steps(again, 9 - done) == uninterrupted[done:]
 
 
 def test_training_goes_on_more_than_once(tmp_path: Path) -> None:
@@ -158,120 +217,277 @@ def test_training_goes_on_more_than_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rank", [0, 1])
 def test_each_rank_goes_on_in_its_own_shard(tmp_path: Path, rank: int) -> None:
     images = write_noise(tmp_path, 7)
-
-    def source(state: bytes | None = None) -> DaliSource:
-        return DaliSource(training_graph(images, rank, 2, Augmentation(), settings(2), state), [2])
-
-    uninterrupted = steps(source(), 12)
-    first = source()
+    uninterrupted = steps(training_source(images, 2, rank=rank, world_size=2), 12)
+    first = training_source(images, 2, rank=rank, world_size=2)
     steps(first, 5)
-    assert steps(source(first.state()), 7) == uninterrupted[5:]
+    assert steps(training_source(images, 2, first.state(), rank=rank, world_size=2), 7) == uninterrupted[5:]
 
 
-@pytest.mark.parametrize(
-    ("real_counts", "expected"), [([2], [2] * 7), ([2, 2, 1], [2, 2, 1, 2, 2, 1, 2]), ((2, 0), [2, 0, 2, 0, 2, 0, 2])]
-)
-def test_real_counts_come_over_and_over(tmp_path: Path, real_counts: list[int], expected: list[int]) -> None:
-    source = DaliSource(evaluation_graph(write_noise(tmp_path, 2), range(2), settings(2)), real_counts)
-    assert [next(source).real for _ in range(7)] == expected
+def test_a_seed_decides_the_batches(tmp_path: Path) -> None:
+    images = write_noise(tmp_path, 6)
+    assert steps(training_source(images, 2, seed=1), 6) == steps(training_source(images, 2, seed=1), 6)
+    first, second = (steps(training_source(images, 2, seed=seed), 6) for seed in (1, 2))
+    assert not {pixels for pixels, _ in first} & {pixels for pixels, _ in second}
+    assert [labels for _, labels in first] != [labels for _, labels in second]
+
+
+def test_ranks_crop_the_same_image_differently(tmp_path: Path) -> None:
+    """Both ranks read the one image of their shard, which is the same picture."""
+    images = write_noise(tmp_path, 1)
+    images = ImageList(tmp_path, images.paths * 2, (0, 0))
+    first, second = (steps(training_source(images, 1, rank=rank, world_size=2), 4) for rank in range(2))
+    assert len({pixels for pixels, _ in first + second}) == 8
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_evaluation_counts_each_of_11_images_once_in_every_pass(tmp_path: Path, world_size: int) -> None:
+def test_evaluation_counts_each_of_11_images_once_in_every_epoch(tmp_path: Path, world_size: int) -> None:
     images = write_noise(tmp_path, 11)
-    shards = [EvalShard(11, rank, world_size, 4) for rank in range(world_size)]
-    sources = [
-        DaliSource(evaluation_graph(images, shard.indices(), settings(4)), [shard.real(i) for i in range(shard.steps)])
-        for shard in shards
-    ]
-    assert {shard.steps for shard in shards} == {{1: 3, 2: 2, 3: 1}[world_size]}
+    sources = [evaluation_source(images, 4, rank=rank, world_size=world_size) for rank in range(world_size)]
     for _ in range(2):
         counted: list[int] = []
-        for source, shard in zip(sources, shards, strict=True):
-            for batch in itertools.islice(source, shard.steps):
+        for source in sources:
+            for batch in itertools.islice(source, {1: 3, 2: 2, 3: 1}[world_size]):
                 assert batch.labels.shape == [4]
                 counted += batch.labels.tolist()[: batch.real]
         assert counted == list(range(11))
 
 
-def spoil(file: Path, content: bytes) -> None:
-    # Not in place: DALI maps files into memory, and a mapped file that shrinks ends the process.
-    file.unlink()
-    file.write_bytes(content)
+def spoil(images: ImageList, *indices: int) -> None:
+    """Make no images of them."""
+    for index in indices:
+        (images.root / images.paths[index]).write_bytes(b"not an image at all")
 
 
-def cut_in_the_pixels(jpeg: bytes) -> bytes:
-    start_of_scan = jpeg.index(b"\xff\xda")
-    return jpeg[: (start_of_scan + len(jpeg)) // 2]
+class Remembered:
+    """What a source told of faults."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[list[int], Position]] = []
+
+    def __call__(self, faults: Sequence[Fault], position: Position) -> None:
+        self.told.append(([fault.index for fault in faults], position))
 
 
-def refusal(images: ImageList, mode: str) -> DataError:
-    """What one pass over the 6 images ends with."""
-    source = (
-        training_source(images, 2)
-        if mode == "training"
-        else DaliSource(evaluation_graph(images, range(6), settings(2)), [2])
-    )
+def test_a_bad_image_is_told_once_and_no_batch_before_it_changes(tmp_path: Path) -> None:
+    images = write_noise(tmp_path, 8)
+    clean = steps(training_source(images, 2), 12)
+    spoil(images, clean[2][1][0], clean[2][1][1])
+    faults = Remembered()
+    source = training_source(images, 2, on_faults=faults)
+    read = steps(source, 12)
+    assert read[:2] == clean[:2]
+    assert faults.told == [(sorted(clean[2][1]), Position(0, 2, 4))]
+    assert source.state().bad == set(clean[2][1])
+    # The others of the shard move up, and its first two come again; every later epoch is of the good six.
+    assert [labels for _, labels in read[:4]] == [clean[0][1], clean[1][1], clean[3][1], clean[0][1]]
+    assert all(set(labels).isdisjoint(clean[2][1]) for _, labels in read)
+    assert len({pixels for pixels, _ in read}) == 12
+
+
+@pytest.mark.parametrize("prefetch", [1, 3])
+@pytest.mark.parametrize("done", range(9))
+def test_training_goes_on_before_and_after_a_fault(tmp_path: Path, done: int, prefetch: int) -> None:
+    """The same batches, whether the run was interrupted or not; the fault is in the third and the fifth batch."""
+    images = write_noise(tmp_path, 8)
+    clean = steps(training_source(images, 2), 6)
+    spoil(images, clean[2][1][1], clean[3][1][1])
+    uninterrupted = steps(training_source(images, 2, on_faults=Remembered()), 13)
+    first = training_source(images, 2, on_faults=Remembered(), prefetch=prefetch)
+    assert steps(first, done) == uninterrupted[:done]
+    again = training_source(images, 2, first.state(), on_faults=Remembered(), prefetch=3)
+    assert steps(again, 13 - done) == uninterrupted[done:]
+
+
+def test_a_source_that_goes_on_knows_the_bad_images(tmp_path: Path) -> None:
+    images = write_noise(tmp_path, 8)
+    spoil(images, 1, 5)
+    first = training_source(images, 2, on_faults=Remembered())
+    steps(first, 4)
+    state = first.state()
+    assert state.bad == {1, 5}
+    # refuse would end it: nothing is looked for again.
+    assert all(label not in (1, 5) for _, labels in steps(training_source(images, 2, state), 12) for label in labels)
+
+
+def test_images_are_left_out_from_the_next_batch_on(tmp_path: Path) -> None:
+    images = write_noise(tmp_path, 8)
+    clean = steps(training_source(images, 2), 4)
+    source = training_source(images, 2, prefetch=3)
+    assert steps(source, 1) == clean[:1]
+    gone = clean[1][1][0]
+    source.leave_out([gone])
+    assert source.state().bad == {gone}
+    later = steps(source, 12)
+    assert all(gone not in labels for _, labels in later)
+    assert later[0][1] == [clean[1][1][1], clean[2][1][0]]
+    state = source.state()
+    following = steps(source, 3)
+    source.leave_out([gone])  # which it does already: nothing is made anew
+    assert steps(training_source(images, 2, state), 3) == following
+
+
+def test_evaluation_counts_the_good_images_alone(tmp_path: Path) -> None:
+    images = write_noise(tmp_path, 11)
+    spoil(images, 0, 5, 6, 7, 10)
+    faults = Remembered()
+    source = evaluation_source(images, 2, faults)
+    for _ in range(2):
+        counted: list[int] = []
+        for batch in itertools.islice(source, 6):
+            assert batch.labels.shape == [2]
+            counted += batch.labels.tolist()[: batch.real]
+        assert counted == [1, 2, 3, 4, 8, 9]
+    assert sorted(index for found, _ in faults.told for index in found) == [0, 5, 6, 7, 10]
+
+
+def test_what_is_raised_on_faults_ends_the_source(tmp_path: Path) -> None:
+    images = write_noise(tmp_path, 6)
+    spoil(images, 3)
+
+    def too_many(faults: Sequence[Fault], position: Position) -> None:
+        raise DataError(f"{len(faults)} bad at step {position.step}: {faults[0].reason}")
+
+    source = evaluation_source(images, 2, too_many)
+    assert next(source).labels.tolist() == [0, 1]
     with pytest.raises(DataError) as caught:
-        list(itertools.islice(source, 3))
-    assert isinstance(caught.value.__cause__, RuntimeError)
-    assert caught.value.cure.startswith("Repair the file, or take it out of the list.")
-    return caught.value
-
-
-@pytest.mark.parametrize("mode", ["training", "evaluation"])
-def test_a_truncated_jpeg_is_named(tmp_path: Path, mode: str) -> None:
-    images = write_noise(tmp_path, 6)
-    spoil(tmp_path / "5.jpg", cut_in_the_pixels((tmp_path / "5.jpg").read_bytes()))
-    message = refusal(images, mode).message
-    # Where in its batch of 2 the file is depends on the order.
-    assert message.replace("#0", "#1") == "DALI could not decode a batch: Failed to decode sample #1 : 5.jpg"
-
-
-@pytest.mark.parametrize("mode", ["training", "evaluation"])
-@pytest.mark.parametrize("fault", ["empty", "missing"])
-def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path, mode: str, fault: str) -> None:
-    images = write_noise(tmp_path, 6)
-    spoil(tmp_path / "5.jpg", b"")
-    if fault == "missing":
-        (tmp_path / "5.jpg").unlink()
-    message = refusal(images, mode).message
-    assert f"{tmp_path}/5.jpg" in message
-    assert "\n" not in message
-
-
-@pytest.mark.parametrize("mode", ["training", "evaluation"])
-def test_a_file_that_is_no_image_is_refused_though_dali_does_not_name_it(tmp_path: Path, mode: str) -> None:
-    images = write_noise(tmp_path, 6)
-    spoil(tmp_path / "5.jpg", b"not an image at all")
-    error = refusal(images, mode)
-    assert error.message.startswith("DALI could not decode a batch: nvImageCodec failure")
-    assert "\n" not in error.message
-    assert "DALI doesn't name a file" in error.cure
-
-
-def test_an_error_of_dali_that_is_not_the_datas_is_not_called_so(tmp_path: Path) -> None:
-    """As of a GPU without memory for the decoder's buffers."""
-
-    class Broken:
-        def build(self) -> None: ...
-
-        def run(self) -> None:
-            raise RuntimeError(
-                "Error in MIXED operator `nvidia.dali.fn.decoders.image`\nencountered:\nCUDA allocation failed"
-            )
-
-    with pytest.raises(RuntimeError, match="CUDA allocation failed"):
-        next(DaliSource(Broken(), [1]))
-
-
-def test_batches_before_a_broken_file_arrive(tmp_path: Path) -> None:
-    images = write_noise(tmp_path, 6)
-    spoil(tmp_path / "5.jpg", cut_in_the_pixels((tmp_path / "5.jpg").read_bytes()))
-    source = DaliSource(evaluation_graph(images, range(6), settings(2)), [2])
-    assert [next(source).labels.tolist() for _ in range(2)] == [[0, 1], [2, 3]]
-    with pytest.raises(DataError):
         next(source)
+    assert caught.value.message == "1 bad at step 1: no image format that DALI decodes"
+
+
+def test_without_a_good_image_a_source_ends(tmp_path: Path) -> None:
+    images = write_noise(tmp_path, 4)
+    spoil(images, 0, 1, 2, 3)
+    with pytest.raises(DataError, match="none of the 4 training images of a rank's shard can be used"):
+        next(training_source(images, 2, on_faults=Remembered()))
+    with pytest.raises(DataError, match="none of the 4 validation images can be used"):
+        next(evaluation_source(images, 2, Remembered()))
+
+
+READ_FAILURE = "Error in CPU operator `nvidia.dali.fn.io.file.read`\nencountered:\nStale file handle"
+
+
+class Failing:
+    """A pipeline that fails in place of its run number `at` (from 0), before it runs."""
+
+    def __init__(self, pipeline: Pipeline, at: int, text: str) -> None:
+        self._pipeline, self._at, self._text = pipeline, at, text
+        self._runs = 0
+
+    def build(self) -> None:
+        self._pipeline.build()
+
+    def run(self) -> tuple[Any, ...]:
+        self._runs += 1
+        if self._runs > self._at:
+            self._pipeline.run()  # what asks for files
+            raise RuntimeError(self._text)
+        outputs: tuple[Any, ...] = self._pipeline.run()
+        return outputs
+
+
+def failing_source(images: ImageList, failures: int, text: str) -> tuple[DaliSource, list[Any]]:
+    """An evaluation in batches of 2, and its pipelines; the first `failures` ones fail at once or, the first, later."""
+    chosen = settings(2)
+    made: list[Any] = []
+
+    def graph(feed: Feed, seed: int, state: bytes | None) -> Any:
+        pipeline = evaluation_graph(feed, chosen)
+        number = len(made)
+        made.append(Failing(pipeline, 1 if number == 0 else 0, text) if number < failures else pipeline)
+        return made[-1]
+
+    return DaliSource(images, EvaluationOrder(len(images), 0, 1, 2), graph, chosen, refuse), made
+
+
+def test_a_batch_that_fails_once_is_tried_again(tmp_path: Path) -> None:
+    source, made = failing_source(write_noise(tmp_path, 6), 1, READ_FAILURE)
+    assert [labels for _, labels in steps(source, 5)] == [[0, 1], [2, 3], [4, 5], [0, 1], [2, 3]]
+    assert len(made) == 2
+
+
+def test_a_batch_that_fails_twice_though_its_images_are_fine_ends_the_source(tmp_path: Path) -> None:
+    source, made = failing_source(write_noise(tmp_path, 6), 2, READ_FAILURE)
+    assert next(source).labels.tolist() == [0, 1]
+    with pytest.raises(DataError) as caught:
+        next(source)
+    assert caught.value.message == "DALI could not decode a batch, though each of its images: Stale file handle"
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # As of a GPU without memory for the decoder's buffers.
+        "Error in MIXED operator `nvidia.dali.fn.decoders.image_slice`\nencountered:\nCUDA allocation failed",
+        "Error in MIXED operator `nvidia.dali.fn.decoders.image_slice`\nencountered:\nCUDA runtime API error 999",
+        "Error in GPU operator `nvidia.dali.fn.resize`\nencountered:\nsomething",
+    ],
+)
+def test_an_error_of_dali_that_is_not_the_datas_is_not_called_so(tmp_path: Path, text: str) -> None:
+    source, made = failing_source(write_noise(tmp_path, 6), 1, text)
+    next(source)
+    with pytest.raises(RuntimeError, match="encountered"):
+        next(source)
+    assert len(made) == 1
+
+
+# With DALI 2.4's dynamic executor decoders that are given files without a readable header end the process at the second
+# batch that fails, hence a process of its own.
+ADJACENT = """
+import sys
+from pathlib import Path
+from pipelines.augmentation import Augmentation
+from pipelines.graphs import PipelineSettings, evaluation_graph, training_graph
+from pipelines.lists import ImageList
+from pipelines.order import EvaluationOrder, TrainingOrder
+from pipelines.source import DaliSource
+
+folder, count = Path(sys.argv[1]), int(sys.argv[2])
+images = ImageList(folder, tuple(f"{index}.jpg" for index in range(count)), tuple(range(count)))
+settings = PipelineSettings(batch_size=4, image_size=16, threads=2, prefetch=3)
+for repeat in range(5):
+    found = []
+    evaluation = DaliSource(
+        images, EvaluationOrder(count, 0, 1, 4), lambda feed, seed, state: evaluation_graph(feed, settings),
+        settings, lambda faults, position: found.extend(faults),
+    )
+    real = sum(next(evaluation).real for _ in range(2 * -(-count // 4)))
+    print("evaluation", real, len(found))
+    found = []
+    training = DaliSource(
+        images, TrainingOrder(count, 0, 1, 4, repeat),
+        lambda feed, seed, state: training_graph(feed, Augmentation(), settings, seed, state),
+        settings, lambda faults, position: found.extend(faults),
+    )
+    print("training", sum(next(training).real for _ in range(2 * -(-count // 4))), len(found))
+"""
+
+
+def test_batches_that_fail_one_after_another_do_not_end_the_process(tmp_path: Path) -> None:
+    """Of 40 images the 24 in the middle are text, empty and GIF in turn: six batches of 4 without a good image."""
+    write_noise(tmp_path, 40)
+    for index in range(8, 32):
+        content = (b"hello world\n" * 40, b"", encoded(picture(), "GIF"))[index % 3]
+        (tmp_path / f"{index}.jpg").write_bytes(content)
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", ADJACENT, str(tmp_path), "40"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines() == ["evaluation 32 24", "training 80 24"] * 5
+
+
+@pytest.mark.parametrize("name", [b"not utf8 \xff\xfe.jpg", "two\nlines é中.jpg".encode()])
+def test_a_file_is_read_by_the_bytes_of_its_name(tmp_path: Path, name: bytes) -> None:
+    write_noise(tmp_path, 1)
+    (tmp_path / "0.jpg").rename(tmp_path / os.fsdecode(name))
+    images = ImageList(tmp_path, (os.fsdecode(name),), (7,))
+    assert steps(training_source(images, 1), 1)[0][1] == [7]
+    assert steps(evaluation_source(images, 1), 1)[0][1] == [7]
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -14,7 +14,8 @@
    FAKE_NVML_INIT_ERROR=code  what initialising returns
    FAKE_NVML_FAIL=d:q:code,.. what query q of device d returns; q is one of handle name uuid pci util memory power temperature
                               sm_clock memory_clock reasons jpeg energy processes gpm_support gpm_sample gpm_metrics
-                              gpm_sm gpm_dram gpm_jpeg; and with -1 for d, as it is asked of no device, gpm_alloc
+                              gpm_sm gpm_dram gpm_jpeg, or all of them; and with -1 for d, as it is asked of no
+                              device, gpm_alloc. It is looked at with every query, so that a process can change it.
    Compiled with -DOLD_DRIVER it lacks what drivers before 535 lack, and of older ones GPM and the newest list of processes.
    Layouts and codes: the public ABI of nvml.h. */
 #include <stdio.h>
@@ -67,6 +68,8 @@ static int answer(const Device *device, const char *query) {
     const char *all = getenv("FAKE_NVML_FAIL"), *found;
     if (users == 0) return UNINITIALIZED;
     snprintf(key, sizeof key, "%d:%s:", device->index, query);
+    if (all && (found = strstr(all, key))) return atoi(found + strlen(key));
+    snprintf(key, sizeof key, "%d:all:", device->index);
     if (all && (found = strstr(all, key))) return atoi(found + strlen(key));
     if (device->index == 3 && !strcmp(query, "power")) return NOT_SUPPORTED;
     if (device->index == 3 && !strcmp(query, "temperature")) return GPU_IS_LOST;

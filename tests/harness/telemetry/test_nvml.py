@@ -243,6 +243,29 @@ with Nvml(warnings.append) as nvml:
     ]
 
 
+def test_a_device_that_is_lost_between_two_samples_is_one_warning(nvml_standin: dict[str, str]) -> None:
+    healthy, lost, found, warnings = ask(
+        nvml_standin,
+        """
+with Nvml(warnings.append, clock) as nvml:
+    gpu = nvml.gpus()[1]
+    samples = [nvml.sample(gpu)]
+    for failing in ("1:all:15", "1:all:15", ""):
+        os.environ["FAKE_NVML_FAIL"] = failing
+        now[0] += 0.5
+        samples.append(nvml.sample(gpu))
+    assert samples[1] == samples[2]
+    show([asdict(samples[0]), asdict(samples[1]), asdict(samples[3]), warnings])
+""",
+    )
+    assert set(lost.values()) == {None}
+    # A driver that recovers is believed.
+    assert found["util_percent"] == healthy["util_percent"] == 20.0
+    assert len(warnings) == 1
+    assert warnings[0].startswith("GPU 1 (Stand-in 80GB): utilisation, memory, power, temperature, SM clock, ")
+    assert warnings[0].endswith(" unknown, NVML can't say (nvmlDeviceGetUtilizationRates: GPU is lost).")
+
+
 def test_a_device_that_cannot_be_reached_is_left_out_of_the_list(nvml_standin: dict[str, str]) -> None:
     indices, warnings = ask(
         {**nvml_standin, "FAKE_NVML_FAIL": "1:handle:4,2:name:999"},

@@ -382,6 +382,53 @@ def test_a_failing_receiver_is_one_warning_and_sampling_goes_on() -> None:
     assert sampler.window(START + 8.0, START + 9.0).gpu_util_percent == 34.0
 
 
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt("odd"), GeneratorExit()])
+def test_what_no_guard_catches_ends_the_sampling_and_nothing_else(error: BaseException) -> None:
+    """From then on all is unknown: the last sample is not held on to."""
+    values = iter([10.0, 20.0, 30.0])
+
+    def host() -> float:
+        value = next(values)
+        if value == 30.0:
+            raise error
+        return value
+
+    time, rows, warnings = FakeTime(START + 10.0), list[DeviceSample](), list[str]()
+    sampler = Sampler((), None, ScriptedHost(host), rows.append, warn=warnings.append, clock=time.clock, wait=time.wait)
+    sampler.start()
+    sampler._thread.join(60)
+    assert not sampler._thread.is_alive()
+    assert len(rows) == 2
+    assert warnings == [f"telemetry ended: {type(error).__name__}: {error}. What it would have said is missing."]
+    assert sampler.window(START, START + 1.0).cpu_util_percent == 20.0
+    assert sampler.window(START + 3.5, START + 4.0) == WindowTelemetry()
+    sampler.stop()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), SystemExit(3)])
+def test_a_receiver_or_a_warning_that_fails_in_any_way_reaches_nobody(error: BaseException) -> None:
+    """pytest makes an error of what leaves a thread."""
+
+    def fail(_: object) -> None:
+        raise error
+
+    time = FakeTime(START + 3.0)
+    sampler = Sampler((), None, ScriptedHost(lambda: 50.0), fail, warn=fail, clock=time.clock, wait=time.wait)
+    sampler.start()
+    sampler._thread.join(60)
+    assert not sampler._thread.is_alive()
+    assert sampler.window(START - 1.0, START).cpu_util_percent == 50.0
+
+
+def test_a_memory_error_is_one_warning_and_sampling_goes_on() -> None:
+    def exhausted() -> float:
+        raise MemoryError
+
+    _, rows, warnings = run(9.0, ONE, ramp, exhausted)
+    assert warnings == ["telemetry: sampling the host failed: MemoryError: "]
+    assert len(rows) == 20
+
+
 def test_different_failures_are_different_warnings() -> None:
     def script(gpu: Gpu, at: float) -> float:
         raise ValueError("even" if at % 2 == 0 else "odd")

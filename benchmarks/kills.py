@@ -1,0 +1,227 @@
+"""Kills runs at random moments, goes on with them, and holds the result against a run that nobody touched.
+
+Every kill is a SIGKILL of one process (the launching one, Paddle's launcher or a rank) during training, an evaluation
+or a checkpoint. A campaign prints a line for each and ends with 1 unless all results are equal, bit for bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+from PIL import Image
+
+from harness.checkpoint import newest_checkpoint, read_checkpoint
+from harness.record import RunFiles
+from harness.tables.files import read_table
+from harness.tables.schema import CHECKPOINT, EPOCHS, EVALUATE, STEPS, TRAIN
+
+ROOT = Path(__file__).parents[1]
+# Of a step or an epoch, what the training decides; the rest are times, and what was seen meanwhile.
+STEP_COLUMNS = ["phase", "epoch", "step", "images", "loss", "learning_rate"]
+EPOCH_COLUMNS = ["epoch", "images", "train_loss", "val_loss", "top1", "top5", "learning_rate", "val_images"]
+EPOCHS_RUN = 4
+OPTIONS = [
+    "--device", "cpu", "--model", "x0_25", "--image-size", "32", "--batch-size", "8", "--compute-threads", "1",
+    "--epochs", str(EPOCHS_RUN), "--checkpoint-minutes", "0.01", "--telemetry-interval", "0.1",
+]  # fmt: skip
+MOMENTS = (TRAIN, EVALUATE, CHECKPOINT)
+VICTIMS = ("run", "launcher", "rank 0", "rank 1")
+LONGEST_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a finished run leaves of its training: rows of steps and epochs, and its last checkpoint's arrays."""
+
+    steps: pd.DataFrame
+    epochs: pd.DataFrame
+    arrays: dict[str, bytes]
+
+    def differs(self, other: Result) -> list[str]:
+        """What isn't equal, bit for bit."""
+        found = [name for name in ("steps", "epochs") if not getattr(self, name).equals(getattr(other, name))]
+        return found + (["weights"] if self.arrays != other.arrays else [])
+
+
+def write_data(folder: Path, train: int, val: int) -> None:
+    """A data set of JPEGs in four classes, of noise on a class's own colour, 40 x 48 pixels."""
+    generator = np.random.default_rng(7)
+    for split, count in (("train", train), ("val", val)):
+        for index in range(count):
+            label = index % 4
+            place = folder / split / str(label)
+            place.mkdir(parents=True, exist_ok=True)
+            pixels = generator.integers(0, 128, (40, 48, 3)) + np.array([30 * label, 90, 120 - 30 * label])
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(place / f"{index}.jpg")
+
+
+def command(data: Path, results: Path, run: str, ranks: int) -> list[str]:
+    """The command line that begins a run, and goes on with it if it has begun."""
+    begin = [sys.executable, str(ROOT / "run_bench.py"), *OPTIONS, "--gpus", str(ranks), "--data", str(data)]
+    return [*begin, "--results", str(results), "--run-name", run, "--resume"]
+
+
+def finish(data: Path, results: Path, run: str, ranks: int) -> Result:
+    """Begin or go on with a run to its end. Raises RuntimeError with what it printed when it fails."""
+    done = subprocess.run(
+        command(data, results, run, ranks), capture_output=True, text=True, timeout=LONGEST_SECONDS, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"exit {done.returncode}: {done.stderr}")
+    return result_of(RunFiles(results, run))
+
+
+def result_of(files: RunFiles) -> Result:
+    """What a finished run left."""
+    steps = read_table(files.table(STEPS.name), STEPS)
+    steps = steps[steps["phase"] != CHECKPOINT][STEP_COLUMNS].reset_index(drop=True)
+    newest = newest_checkpoint(files.checkpoints)
+    assert newest is not None
+    arrays = read_checkpoint(files.checkpoints, newest[0]).arrays
+    return Result(
+        steps,
+        read_table(files.table(EPOCHS.name), EPOCHS)[EPOCH_COLUMNS],
+        {name: values.tobytes() for name, values in arrays.items()},
+    )
+
+
+def kill(
+    data: Path, results: Path, run: str, ranks: int, moment: str, victim: str, epoch: int, delay_seconds: float
+) -> str:
+    """Begin or go on with a run, and kill one of its processes: so long after the moment has come in that epoch.
+
+    Returns what the run's files say of the moment, or "finished" for a run that was quicker.
+    """
+    process = subprocess.Popen(command(data, results, run, ranks), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    files = RunFiles(results, run)
+    begun_at, saved_rows = time.time(), _saved(files).get("rows", {}).get(STEPS.name, 0)
+    deadline = time.monotonic() + LONGEST_SECONDS
+    try:
+        while process.poll() is None and not _has_come(files, moment, epoch, saved_rows, begun_at):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"no {moment} of epoch {epoch} in {LONGEST_SECONDS:.0f} s")
+            time.sleep(0.002)
+        time.sleep(delay_seconds)
+        if process.poll() is not None:
+            return "finished"
+        found = processes_of_run(process.pid).get(victim)
+        if found is None:
+            return "too early"
+        found.send_signal(signal.SIGKILL)
+        seen = _last(files, begun_at)
+        process.wait(LONGEST_SECONDS)
+        return seen
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _saved(files: RunFiles) -> Mapping[str, Any]:
+    """The values of the newest checkpoint."""
+    return (newest_checkpoint(files.checkpoints) or ("", {}))[1]
+
+
+def _writing(files: RunFiles, since: float) -> bool:
+    """Whether a checkpoint is being written, not one that an earlier kill left half done."""
+    for path in files.checkpoints.glob(".*.safetensors"):
+        with suppress(FileNotFoundError):
+            if path.stat().st_mtime >= since:
+                return True
+    return False
+
+
+def _has_come(files: RunFiles, moment: str, epoch: int, saved_rows: int, begun_at: float) -> bool:
+    steps = files.table(STEPS.name)
+    lines = steps.read_text(errors="replace").splitlines()[1 + saved_rows :] if steps.exists() else []
+    made = [line for line in lines if line.count(",") > 3 and line.split(",")[2] == str(epoch)]
+    if moment == CHECKPOINT:
+        return bool(made) and _writing(files, begun_at)
+    return any(line.startswith(f"{moment},") for line in made)
+
+
+def _last(files: RunFiles, begun_at: float) -> str:
+    lines = files.table(STEPS.name).read_text(errors="replace").splitlines()
+    writing = "while writing a checkpoint, " if _writing(files, begun_at) else ""
+    return f"{writing}after {len(lines) - 1} rows, the last of {lines[-1].split(',')[0]}"
+
+
+def processes_of_run(pid: int) -> dict[str, psutil.Process]:
+    """The launching process of that id, Paddle's launcher and the ranks, as far as they are there."""
+    run = psutil.Process(pid)
+    launcher = next((child for child in run.children() if "paddle.distributed.launch" in child.cmdline()), None)
+    ranks = launcher.children() if launcher is not None else []
+    found = {"run": run}
+    if launcher is not None:
+        found["launcher"] = launcher
+    for rank in ranks:
+        number = rank.environ().get("PADDLE_TRAINER_ID")
+        if number is not None:
+            found[f"rank {number}"] = rank
+    return found
+
+
+def campaign(kills: int, seed: int, say: Callable[[str], None], folder: Path, ranks: Sequence[int] = (1, 2)) -> int:
+    """Kill runs so many times; the number of runs whose result isn't that of an undisturbed one."""
+    data = folder / "data"
+    write_data(data, 160, 96)
+    truth = {count: finish(data, folder, f"undisturbed{count}", count) for count in ranks}
+    say(f"undisturbed: {len(truth[ranks[0]].steps)} rows on {ranks[0]} ranks")
+    wrong, done = 0, 0
+    choose = random.Random(seed)  # noqa: S311
+    for number in itertools.count():
+        if done >= kills:
+            break
+        count = choose.choice(ranks)
+        run = f"run{number}"
+        for _ in range(choose.randint(1, 3)):
+            moment, victim = choose.choice(MOMENTS), choose.choice(VICTIMS[: 2 + count])
+            reached = _saved(RunFiles(folder, run)).get("progress", {}).get("epoch", 1)
+            if reached > EPOCHS_RUN:
+                break
+            epoch = choose.randint(reached, EPOCHS_RUN)
+            delay = 0.0 if moment == CHECKPOINT else choose.uniform(0.0, 0.15)
+            seen = kill(data, folder, run, count, moment, victim, epoch, delay)
+            say(f"{run}: {victim} of {count} ranks killed during {moment} of epoch {epoch}: {seen}")
+            if seen == "finished":
+                break
+            done += seen != "too early"
+        differing = finish(data, folder, run, count).differs(truth[count])
+        wrong += bool(differing)
+        say(f"{run}: {'not equal: ' + ', '.join(differing) if differing else 'equal'}")
+    say(f"{done} processes killed")
+    return wrong
+
+
+def main() -> int:
+    """Run a campaign and tell each kill."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=25)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="pplcnet-kills-"))
+    try:
+        wrong = campaign(given.kills, given.seed, lambda line: print(line, flush=True), folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    print(f"{wrong} results differ")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""How fast `run_bench.py verify` is against DALI that decodes the same files and does nothing else, in turns.
+
+usage: verify.py [DATA] [--pairs 5] [--threads N] [--passes 3]
+
+Each turn goes through the data set's training images `passes` times: once as verify checks them (a look at each file,
+its header, its pixels, and the table), once in a bare loop of read and decode, in batches of the same size. The medians
+of verify's rate over the bare one are printed, with their range: per second of time, and per second of processor time,
+which other processes disturb less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from nvidia.dali import fn, pipeline_def, types
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from harness.tables.files import TableWriter
+from harness.tables.schema import BAD_FILES
+from harness.telemetry.host import available_cores
+from pipelines.dataset import open_dataset
+from pipelines.faults import file_name
+from pipelines.lists import ImageList
+from pipelines.residency import read_into_memory
+from pipelines.verification import BATCH_SIZE, Verification
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="?", default="photos")
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=available_cores())
+    parser.add_argument("--passes", type=int, default=3)
+    arguments = parser.parse_args()
+    images = open_dataset(arguments.data).train
+    # Neither turn should wait for the disk in place of the other.
+    read_into_memory([f"{images.root}/{path}" for path in images.paths])
+    images = ImageList(images.root, images.paths * arguments.passes, images.labels * arguments.passes)
+    ratios: dict[str, list[float]] = {"time": [], "processor time": []}
+    for pair in range(arguments.pairs):
+        # Whichever comes first may find a cooler processor.
+        if pair % 2:
+            bare = seconds_of(decode, images, arguments.threads)
+            verified = seconds_of(verify, images, arguments.threads)
+        else:
+            verified = seconds_of(verify, images, arguments.threads)
+            bare = seconds_of(decode, images, arguments.threads)
+        for found, bare_seconds, verified_seconds in zip(ratios.values(), bare, verified, strict=True):
+            found.append(bare_seconds / verified_seconds)
+        rates = [len(images) / seconds[0] for seconds in (verified, bare)]
+        print(f"pair {pair + 1}: verify {rates[0]:,.0f} images/s, bare {rates[1]:,.0f} images/s")
+    for name, found in ratios.items():
+        print(
+            f"verify / bare, per second of {name}: median {statistics.median(found):.3f}, range {min(found):.3f} to"
+            f" {max(found):.3f} over {len(found)} pairs of {len(images):,} images ({arguments.threads} threads)"
+        )
+
+
+def seconds_of(work: Callable[[ImageList, int], None], images: ImageList, threads: int) -> tuple[float, float]:
+    """What the work takes: seconds, and seconds of all the process' threads on processors."""
+    began, busy = time.perf_counter(), time.process_time()
+    work(images, threads)
+    return time.perf_counter() - began, time.process_time() - busy
+
+
+def verify(images: ImageList, threads: int) -> None:
+    """A whole verification, table included."""
+    with tempfile.TemporaryDirectory() as folder, TableWriter(Path(folder) / "bad.csv", BAD_FILES) as writer:
+        for checked in Verification(images, threads):
+            for finding in checked.findings:
+                writer.write({"path": images.paths[finding.index], "kind": finding.kind, "reason": finding.reason})
+
+
+def decode(images: ImageList, threads: int) -> None:
+    """Reading and decoding alone."""
+    batches = _batches(images)
+
+    @pipeline_def(  # type: ignore[untyped-decorator]
+        batch_size=BATCH_SIZE, num_threads=threads, device_id=None, prefetch_queue_depth=2
+    )
+    def graph() -> Any:
+        files = fn.external_source(source=lambda: next(batches), batch=True, dtype=types.UINT8, ndim=1)
+        return fn.decoders.image(fn.io.file.read(files, dont_use_mmap=True), output_type=types.RGB, device="cpu")
+
+    pipeline = graph()
+    pipeline.build()
+    decoded = 0
+    with contextlib.suppress(StopIteration):
+        while True:
+            decoded += len(pipeline.run()[0])
+    if decoded != len(images):
+        raise RuntimeError(f"{decoded} of {len(images)} images decoded")
+
+
+def _batches(images: ImageList) -> Iterator[list[npt.NDArray[np.uint8]]]:
+    root = str(images.root)
+    for start in range(0, len(images), BATCH_SIZE):
+        yield [file_name(root, path) for path in images.paths[start : start + BATCH_SIZE]]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Which images a rank reads and in which order: arithmetic, so that any place in it can be gone back to."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.errors import DataError
+from pipelines.sharding import shard_bounds, steps_per_epoch
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in a rank's sequence of batches, all from 0.
+
+    step is the batch's number in the epoch, cursor the entry of the epoch's shard that it begins with; those that were
+    left out count. A cursor past the shard's end goes on at its start.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    cursor: int = 0
+
+
+BEGINNING = Position()
+VERIFY = "See run_bench.py verify, which names each and what is wrong with it."
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One batch: image indices [batch size], of which the first `real` count, and where the next one begins."""
+
+    indices: IntArray
+    real: int
+    next: Position
+
+
+class Order(Protocol):
+    """A rank's sequence of batches, without end."""
+
+    def draw(self, position: Position, bad: AbstractSet[int]) -> Draw:
+        """The batch at a position, without the images in bad. Raises DataError when nothing else is left."""
+
+
+class TrainingOrder:
+    """Every epoch a new shuffle of all images, of which each rank has a part of its own.
+
+    The shuffle comes from the seed and the epoch's number, which all ranks share. An epoch has `steps_per_epoch` full
+    batches; where the shard is shorter, and in place of images left out, its first images come again.
+    """
+
+    def __init__(self, images: int, rank: int, world_size: int, batch_size: int, seed: int) -> None:
+        self._images, self._batch_size, self._seed = images, batch_size, seed
+        self._start, self._end = shard_bounds(images, rank, world_size)
+        self._steps = steps_per_epoch(images, world_size, batch_size)
+        # DALI decodes ahead, from the next epoch while a failed batch of this one may have to be drawn again.
+        self._shard = lru_cache(maxsize=2)(self._make_shard)
+
+    def _make_shard(self, epoch: int) -> IntArray:
+        shuffled = np.random.default_rng([self._seed, epoch]).permutation(self._images)
+        shard: IntArray = shuffled[self._start : self._end].copy()
+        return shard
+
+    def draw(self, position: Position, bad: AbstractSet[int]) -> Draw:
+        """The batch at a position; all of it is real."""
+        shard = self._shard(position.epoch)
+        indices = np.empty(self._batch_size, dtype=np.int64)
+        filled, cursor, passed = 0, position.cursor, 0
+        while filled < self._batch_size:
+            index = int(shard[cursor % len(shard)])
+            cursor += 1
+            if index in bad:
+                passed += 1
+                if passed == len(shard):
+                    raise DataError(f"none of the {len(shard):,} training images of a rank's shard can be used", VERIFY)
+                continue
+            indices[filled] = index
+            filled, passed = filled + 1, 0
+        last = position.step + 1 == self._steps
+        following = Position(position.epoch + 1) if last else Position(position.epoch, position.step + 1, cursor)
+        return Draw(indices, self._batch_size, following)
+
+
+class EvaluationOrder:
+    """Every epoch the rank's shard once, in the list's order.
+
+    Ranks need equal numbers of full batches (unequal ones hang in a collective), while shards have neither, so the rest
+    of a batch is filled with an image that is not to be counted.
+    """
+
+    def __init__(self, images: int, rank: int, world_size: int, batch_size: int) -> None:
+        self._images, self._batch_size = images, batch_size
+        self._start, self._end = shard_bounds(images, rank, world_size)
+        self.steps = steps_per_epoch(images, world_size, batch_size)
+
+    def draw(self, position: Position, bad: AbstractSet[int]) -> Draw:
+        """The batch at a position; its first `real` images are the shard's next ones."""
+        chosen: list[int] = []
+        cursor = position.cursor
+        while len(chosen) < self._batch_size and self._start + cursor < self._end:
+            index = self._start + cursor
+            cursor += 1
+            if index not in bad:
+                chosen.append(index)
+        real = len(chosen)
+        if real < self._batch_size:
+            chosen += [chosen[-1] if chosen else self._any_image(bad)] * (self._batch_size - real)
+        last = position.step + 1 == self.steps
+        following = Position(position.epoch + 1) if last else Position(position.epoch, position.step + 1, cursor)
+        return Draw(np.array(chosen, dtype=np.int64), real, following)
+
+    def _any_image(self, bad: AbstractSet[int]) -> int:
+        for index in range(self._images):
+            if index not in bad:
+                return index
+        raise DataError(f"none of the {self._images:,} validation images can be used", VERIFY)

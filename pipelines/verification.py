@@ -1,0 +1,241 @@
+"""Whether each image of a list can be used: a look at its file, its header, and all of its pixels decoded."""
+
+from __future__ import annotations
+
+import posixpath
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.faults import DATA_FAULT, file_name, reason_of
+from pipelines.graphs import PipelineSettings, checking_graph
+from pipelines.lists import ImageList, check_files, file_fault
+
+# From here on Pillow takes an image for an attack (Image.MAX_IMAGE_PIXELS, twice); decoded it has 0.5 GB.
+LARGEST_PIXELS = 178_956_970
+# Those of more are decoded one at a time: a batch of them would need gigabytes.
+LARGEST_IN_A_BATCH_PIXELS = 25_000_000
+BATCH_SIZE = 32
+# Files looked at in one go, ahead of decoding: the answers of a network disk come many at once.
+LOOKED_AT = 1024
+
+EMPTY, MISSING, UNREADABLE, UNDECODABLE, HUGE = "empty", "missing", "unreadable", "undecodable", "huge"
+LEAK, TWICE, FORMAT = "leak", "twice", "format"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What is wrong with an image: in words behind a count, whether that makes the data bad, and what to do."""
+
+    meaning: str
+    bad: bool
+    cure: str
+
+
+KINDS = {
+    EMPTY: Kind("empty (0 bytes)", True, "restore"),
+    MISSING: Kind("missing", True, "restore"),
+    UNREADABLE: Kind("unreadable", True, "restore, or allow reading"),
+    UNDECODABLE: Kind("undecodable", True, "restore"),
+    HUGE: Kind(f"of more than {LARGEST_PIXELS:,} pixels", True, "scale down"),
+    LEAK: Kind("of validation in training too", True, "take out of one of the lists"),
+    TWICE: Kind("named before in the same list", False, "counted as often as named"),
+    FORMAT: Kind("of another format than the name says", False, "used all the same"),
+}
+
+# What a file begins with, by format.
+SIGNATURES = (
+    ("JPEG", b"\xff\xd8\xff"),
+    ("PNG", b"\x89PNG"),
+    ("BMP", b"BM"),
+    ("GIF", b"GIF8"),
+    ("TIFF", b"II*\0"),
+    ("TIFF", b"MM\0*"),
+    ("JPEG 2000", b"\0\0\0\x0cjP"),
+    ("JPEG 2000", b"\xff\x4f\xff\x51"),
+)
+FORMAT_OF_EXTENSION = {
+    "jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "bmp": "BMP", "webp": "WebP", "jp2": "JPEG 2000", "tif": "TIFF",
+    "tiff": "TIFF",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something wrong with the image at an index of its list; kind is a key of KINDS."""
+
+    index: int
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """The list's images before `end` and from the end of the one before on: what was found, by index."""
+
+    end: int
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """Images of the list up to end: those to decode, and what a look at the others' files found."""
+
+    end: int
+    indices: tuple[int, ...]
+    findings: tuple[Finding, ...]
+
+
+def find_repeats(images: ImageList, others: ImageList | None = None) -> dict[int, list[Finding]]:
+    """Images that the list has named before, and those that others names too, by index; compared by path alone."""
+    elsewhere = {_plain(path): index for index, path in enumerate(others.paths)} if others is not None else {}
+    first: dict[str, int] = {}
+    found: dict[int, list[Finding]] = {}
+    for index, path in enumerate(images.paths):
+        plain = _plain(path)
+        before = first.setdefault(plain, index)
+        if before != index:
+            label = images.labels[before]
+            under = "" if label == images.labels[index] else f", there with label {label}"
+            found.setdefault(index, []).append(Finding(index, TWICE, f"also image {before + 1:,} of its list{under}"))
+        if plain in elsewhere:
+            reason = f"also image {elsewhere[plain] + 1:,} of the training list"
+            found.setdefault(index, []).append(Finding(index, LEAK, reason))
+    return found
+
+
+def _plain(path: str) -> str:
+    return posixpath.normpath(path) if "./" in path or "//" in path else path
+
+
+def format_of(signature: bytes) -> str:
+    """The format that a file's first bytes tell; "" for none that is known."""
+    if signature[:4] == b"RIFF" and signature[8:12] == b"WEBP":
+        return "WebP"
+    return next((name for name, start in SIGNATURES if signature.startswith(start)), "")
+
+
+class Verification:
+    """Goes once through a list from image `start` on, in batches, on that many threads; yields what it found in each.
+
+    Every file is looked at before it is opened, and every header is read before pixels are decoded. A batch that fails
+    is done again image by image. Raises ValueError for threads below 1.
+    """
+
+    def __init__(self, images: ImageList, threads: int, start: int = 0) -> None:
+        self._images, self._root = images, str(images.root)
+        self._settings = PipelineSettings(BATCH_SIZE, image_size=1, threads=threads)
+        # What checks single images, of those too large for a batch and those of a batch that failed.
+        self._alone = PipelineSettings(1, image_size=1, threads=1, prefetch=1)
+        self._to_draw = self._draw(start)
+        # DALI reads ahead: begun with by the pipeline, and dropped with a pipeline that failed.
+        self._begun: deque[_Drawn] = deque()
+        self._dropped: deque[_Drawn] = deque()
+        # Of the files behind the last one that can be opened.
+        self._behind_all: tuple[Finding, ...] = ()
+        self._pipeline: Any = None
+        self._name: list[npt.NDArray[np.uint8]] = []
+
+    def __iter__(self) -> Iterator[Checked]:
+        pipeline: Any = None
+        while True:
+            if pipeline is None:
+                pipeline = checking_graph(self._feed, self._settings, LARGEST_IN_A_BATCH_PIXELS)
+                pipeline.build()
+            try:
+                _, sizes, signatures = pipeline.run()
+            except StopIteration:
+                break
+            except RuntimeError as error:
+                _raise_unless_data(error)
+                pipeline = None
+                drawn = self._begun.popleft()
+                self._dropped = self._begun
+                self._begun = deque()
+                decoded = [finding for index in drawn.indices for finding in self._check_alone(index)]
+            else:
+                drawn = self._begun.popleft()
+                decoded = self._judge(drawn.indices, np.array(sizes.as_tensor()), np.array(signatures.as_tensor()))
+            found = sorted([*drawn.findings, *decoded], key=lambda finding: finding.index)
+            yield Checked(drawn.end, tuple(found))
+        yield Checked(len(self._images), self._behind_all)
+
+    def _feed(self) -> list[npt.NDArray[np.uint8]]:
+        drawn = self._dropped.popleft() if self._dropped else next(self._to_draw)
+        self._begun.append(drawn)
+        return [file_name(self._root, self._images.paths[index]) for index in drawn.indices]
+
+    def _draw(self, start: int) -> Iterator[_Drawn]:
+        """Batches of images whose files can be opened; between them they end at every image of the list."""
+        chosen: list[int] = []
+        findings: list[Finding] = []
+        paths, labels = self._images.paths, self._images.labels
+        for begin in range(start, len(paths), LOOKED_AT):
+            looked_at = slice(begin, begin + LOOKED_AT)
+            faults = check_files(ImageList(self._images.root, paths[looked_at], labels[looked_at])).faults
+            for index in range(begin, min(begin + LOOKED_AT, len(paths))):
+                reason = faults.get(index - begin)
+                if reason is not None:
+                    findings.append(_file_finding(index, reason))
+                    continue
+                chosen.append(index)
+                if len(chosen) == BATCH_SIZE:
+                    yield _Drawn(index + 1, tuple(chosen), tuple(findings))
+                    chosen, findings = [], []
+        if chosen:
+            yield _Drawn(len(paths), tuple(chosen), tuple(findings))
+        else:
+            self._behind_all = tuple(findings)
+
+    def _check_alone(self, index: int) -> list[Finding]:
+        """The image by itself, however large up to the limit."""
+        path = f"{self._root}/{self._images.paths[index]}"
+        _, reason = file_fault(path)
+        if reason:  # since the look before
+            return [_file_finding(index, reason)]
+        self._name = [file_name(self._root, self._images.paths[index])]
+        if self._pipeline is None:
+            self._pipeline = checking_graph(lambda: self._name, self._alone, LARGEST_PIXELS)
+            self._pipeline.build()
+        try:
+            _, sizes, signatures = self._pipeline.run()
+        except RuntimeError as error:
+            self._pipeline = None
+            _raise_unless_data(error)
+            return [Finding(index, UNDECODABLE, reason_of(str(error)))]
+        (height, width), signature = np.array(sizes.at(0)), np.array(signatures.at(0))
+        if int(height) * int(width) > LARGEST_PIXELS:
+            return [Finding(index, HUGE, f"{width:,} x {height:,} pixels")]
+        return self._judge_format(index, signature.tobytes())
+
+    def _judge(self, indices: Sequence[int], sizes: npt.NDArray[Any], signatures: npt.NDArray[Any]) -> list[Finding]:
+        """What headers tell of a batch that was decoded; the larger images of it were not, and are here."""
+        found: list[Finding] = []
+        pixels = sizes.astype(np.int64).prod(axis=1)
+        for index, count, signature in zip(indices, pixels.tolist(), signatures, strict=True):
+            if count > LARGEST_IN_A_BATCH_PIXELS:
+                found += self._check_alone(index)
+            else:
+                found += self._judge_format(index, signature.tobytes())
+        return found
+
+    def _judge_format(self, index: int, signature: bytes) -> list[Finding]:
+        path = self._images.paths[index]
+        expected = FORMAT_OF_EXTENSION.get(path[path.rfind(".") + 1 :].lower())
+        if expected is None or (actual := format_of(signature)) == expected:
+            return []
+        return [Finding(index, FORMAT, f"a {actual} file" if actual else f"no {expected} file")]
+
+
+def _raise_unless_data(error: RuntimeError) -> None:
+    if not DATA_FAULT.search(str(error)):
+        raise error
+
+
+def _file_finding(index: int, reason: str) -> Finding:
+    kind = {"0 bytes": EMPTY, "no such file or directory": MISSING}.get(reason, UNREADABLE)
+    return Finding(index, kind, reason)
