@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Mapping
@@ -143,8 +144,7 @@ def _begin(
     except BaseException:
         with suppress(OSError):
             files.record.unlink(missing_ok=True)
-            if files.checkpoints.exists():
-                files.checkpoints.rmdir()
+            shutil.rmtree(files.checkpoints, ignore_errors=True)
         raise
     record = RunRecord(
         run=files.run,

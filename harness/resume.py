@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import shlex
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -109,8 +110,9 @@ def _chosen(config: RunConfig, folder: Path) -> str | None:
         if files.record.stat().st_size:
             return config.run_name
         with held(files):
-            # Killed before it had a record; nothing of it is worth anything.
+            # Killed before it had a record; nothing of it is worth anything, and its name is free.
             files.record.unlink()
+            shutil.rmtree(files.checkpoints, ignore_errors=True)
         return None
     begun = sorted(folder.glob("*.checkpoints"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in begun:
