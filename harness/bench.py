@@ -141,24 +141,24 @@ def _begin(
     """The record of a run that has no step yet, written; its name is free again if that fails."""
     try:
         surroundings, profiled, bad = _look(files, config, prepared, environment)
+        record = RunRecord(
+            run=files.run,
+            status="running",
+            config=config,
+            plan=prepared.plan,
+            environment=surroundings,
+            profile=profiled,
+            series=series,
+            warnings=(*prepared.notices, *prepared.plan.notes),
+            attempts=(_attempt(1, 0, prepared.plan),),
+            bad_images=tuple(asdict(image) for image in bad),
+        )
+        write_record(files.record, record)
     except BaseException:
         with suppress(OSError):
             files.record.unlink(missing_ok=True)
             shutil.rmtree(files.checkpoints, ignore_errors=True)
         raise
-    record = RunRecord(
-        run=files.run,
-        status="running",
-        config=config,
-        plan=prepared.plan,
-        environment=surroundings,
-        profile=profiled,
-        series=series,
-        warnings=(*prepared.notices, *prepared.plan.notes),
-        attempts=(_attempt(1, 0, prepared.plan),),
-        bad_images=tuple(asdict(image) for image in bad),
-    )
-    write_record(files.record, record)
     return record
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from harness.bad_images import BadImage
+from harness.bad_images import TRAIN_SPLIT, BadImage
 from harness.checkpoint import Arrays, Checkpoint
 from harness.errors import TrainingError
 from harness.loop import GlobalStep
@@ -91,7 +91,6 @@ def gather_state(trainer: Trainer, progress: Progress, rows: Mapping[str, int]) 
         "steps": trainer.steps,
         "rows": dict(rows),
         "ranks": ranks.world_size,
-        "steps_per_epoch": trainer.plan.steps_per_epoch,
         "sources": [one.values for one in told],
         "bad_images": [asdict(image) for image in trainer.bad.known.values()],
         "config": asdict(trainer.config),
@@ -134,7 +133,7 @@ def restore_state(trainer: Trainer, checkpoint: Checkpoint | None) -> Progress:
         )
     else:
         trainer.train.updates = (progress.epoch - 1) * trainer.plan.steps_per_epoch
-        start = SourceState(Position(progress.epoch - 1), trainer.bad.of("train"))
+        start = SourceState(Position(progress.epoch - 1), trainer.bad.of(TRAIN_SPLIT))
     trainer.source = training_source(trainer.dataset, trainer.plan, trainer.settings, ranks, trainer.bad, start)
     return progress
 
