@@ -85,25 +85,30 @@ def training_graph(
     @_pipeline(settings, seed, enable_checkpointing=True, checkpoint=state)  # type: ignore[untyped-decorator]
     def graph() -> tuple[Any, Any]:
         encoded, labels = _files(feed)
-        anchor, shape = fn.random_crop_generator(
-            _height_and_width(encoded),
-            random_area=[augmentation.crop_area_min, augmentation.crop_area_max],
-            random_aspect_ratio=[augmentation.aspect_min, augmentation.aspect_max],
-        )
-        crops = fn.decoders.image_slice(
-            encoded, anchor, shape, axis_names="HW", output_type=types.RGB, **settings.decoder()
-        )
-        # PaddleClas resizes with plain bilinear interpolation; DALI would smooth first by default.
-        crops = fn.resize(
-            crops,
-            size=[settings.image_size, settings.image_size],
-            interp_type=types.INTERP_LINEAR,
-            antialias=False,
-        )
-        flip = fn.random.coin_flip(probability=augmentation.flip_probability)
-        return _normalised(crops, settings, mirror=flip), _class_indices(labels, settings)
+        return prepared_for_training(encoded, augmentation, settings), _class_indices(labels, settings)
 
     return graph()
+
+
+def prepared_for_training(encoded: Any, augmentation: Augmentation, settings: PipelineSettings) -> Any:
+    """Within a graph: encoded files to a region of each, chosen at random, resized, flipped and normalised."""
+    anchor, shape = fn.random_crop_generator(
+        _height_and_width(encoded),
+        random_area=[augmentation.crop_area_min, augmentation.crop_area_max],
+        random_aspect_ratio=[augmentation.aspect_min, augmentation.aspect_max],
+    )
+    crops = fn.decoders.image_slice(
+        encoded, anchor, shape, axis_names="HW", output_type=types.RGB, **settings.decoder()
+    )
+    # PaddleClas resizes with plain bilinear interpolation; DALI would smooth first by default.
+    crops = fn.resize(
+        crops,
+        size=[settings.image_size, settings.image_size],
+        interp_type=types.INTERP_LINEAR,
+        antialias=False,
+    )
+    flip = fn.random.coin_flip(probability=augmentation.flip_probability)
+    return _normalised(crops, settings, mirror=flip)
 
 
 def evaluation_graph(feed: Feed, settings: PipelineSettings) -> Pipeline:

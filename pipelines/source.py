@@ -19,6 +19,7 @@ from pipelines.faults import DATA_FAULT, Fault, file_name, find_faults, what_hap
 from pipelines.graphs import Feed, PipelineSettings, read_back
 from pipelines.lists import ImageList
 from pipelines.order import BEGINNING, Draw, Order, Position
+from pipelines.read_ahead import read_ahead
 
 LARGEST_SEED = 2**31 - 1
 
@@ -86,8 +87,9 @@ class DaliSource:
         self._build(start.position, start.dali)
 
     def _build(self, position: Position, state: bytes | None) -> None:
-        self._position = self._ahead = position
+        self._position = position
         self._drawn: deque[Draw] = deque()
+        self._to_draw = read_ahead(self._draws(position), self._paths, self._settings.batch_size)
         seed = np.random.SeedSequence([*self._seed, position.epoch, position.step]).generate_state(1)[0]
         self._pipeline = self._graph(self._feed, int(seed) % LARGEST_SEED, state)
         with warnings.catch_warnings():
@@ -97,11 +99,19 @@ class DaliSource:
 
     def _feed(self) -> tuple[list[npt.NDArray[np.uint8]], npt.NDArray[np.int64]]:
         """Files and labels of the next batch that DALI begins with, some batches ahead of the one it hands out."""
-        draw = self._order.draw(self._ahead, self._bad)
+        draw = next(self._to_draw)
         self._drawn.append(draw)
-        self._ahead = draw.next
         names = [file_name(self._root, self._images.paths[index]) for index in draw.indices]
         return names, self._labels[draw.indices, np.newaxis]
+
+    def _draws(self, position: Position) -> Iterator[Draw]:
+        while True:
+            draw = self._order.draw(position, self._bad)
+            yield draw
+            position = draw.next
+
+    def _paths(self, draw: Draw) -> Iterator[str]:
+        return (f"{self._root}/{self._images.paths[index]}" for index in draw.indices)
 
     def __iter__(self) -> DaliSource:
         return self

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from pipelines.faults import DATA_FAULT, file_name, reason_of
 from pipelines.graphs import PipelineSettings, checking_graph
 from pipelines.lists import ImageList, check_files, file_fault
+from pipelines.read_ahead import read_ahead
 
 # From here on Pillow takes an image for an attack (Image.MAX_IMAGE_PIXELS, twice); decoded it has 0.5 GB.
 LARGEST_PIXELS = 178_956_970
@@ -131,7 +132,7 @@ class Verification:
         self._settings = PipelineSettings(BATCH_SIZE, image_size=1, threads=threads)
         # What checks single images, of those too large for a batch and those of a batch that failed.
         self._alone = PipelineSettings(1, image_size=1, threads=1, prefetch=1)
-        self._to_draw = self._draw(start)
+        self._to_draw = read_ahead(self._draw(start), self._paths, BATCH_SIZE)
         # DALI reads ahead: begun with by the pipeline, and dropped with a pipeline that failed.
         self._begun: deque[_Drawn] = deque()
         self._dropped: deque[_Drawn] = deque()
@@ -190,6 +191,9 @@ class Verification:
             yield _Drawn(len(paths), tuple(chosen), tuple(findings))
         else:
             self._behind_all = tuple(findings)
+
+    def _paths(self, drawn: _Drawn) -> Iterator[str]:
+        return (f"{self._root}/{self._images.paths[index]}" for index in drawn.indices)
 
     def _check_alone(self, index: int) -> list[Finding]:
         """The image by itself, however large up to the limit."""

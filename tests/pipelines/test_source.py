@@ -5,7 +5,7 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ import pytest
 from nvidia.dali.pipeline import Pipeline
 from PIL import Image
 
+from pipelines import source as source_module
 from pipelines.augmentation import Augmentation
 from pipelines.errors import DataError
 from pipelines.faults import Fault
 from pipelines.graphs import Feed, PipelineSettings, evaluation_graph, training_graph
 from pipelines.lists import ImageList
-from pipelines.order import EvaluationOrder, Position, TrainingOrder
+from pipelines.order import Draw, EvaluationOrder, Position, TrainingOrder
 from pipelines.source import Batch, CachedSource, DaliSource, Source, SourceState
 from tests.pipelines.bad_files import encoded, picture
 
@@ -307,6 +308,23 @@ def test_a_source_that_goes_on_knows_the_bad_images(tmp_path: Path) -> None:
     assert state.bad == {1, 5}
     # refuse would end it: nothing is looked for again.
     assert all(label not in (1, 5) for _, labels in steps(training_source(images, 2, state), 12) for label in labels)
+
+
+def test_the_files_of_the_batches_to_come_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def recorded(draws: Iterator[Draw], paths: Callable[[Draw], Iterable[str]], batch_size: int) -> Iterator[Draw]:
+        assert batch_size == 4
+        for draw in draws:
+            asked.append(list(paths(draw)))
+            yield draw
+
+    monkeypatch.setattr(source_module, "read_ahead", recorded)
+    images = write_noise(tmp_path, 10)
+    source = training_source(images, 4)
+    read = [next(source).labels.numpy().ravel().tolist() for _ in range(5)]
+    assert [[int(Path(path).stem) for path in batch] for batch in asked[:5]] == read
+    assert {str(Path(path).parent) for batch in asked for path in batch} == {str(tmp_path)}
 
 
 def test_images_are_left_out_from_the_next_batch_on(tmp_path: Path) -> None:
