@@ -12,16 +12,19 @@ if TYPE_CHECKING:
 __all__ = ["SIZES", "Size", "build"]
 
 
-def build(model: str, num_classes: int = 1000) -> PPLCNet:
+def build(model: str, num_classes: int = 1000, data_format: str = "NCHW") -> PPLCNet:
     """PP-LCNet of a published size, with fresh weights drawn from Paddle's global generator.
 
-    model is a key of SIZES, e.g. "x1_0"; num_classes is the width of the logits. Raises ValueError for any other.
+    model is a key of SIZES, e.g. "x1_0"; num_classes is the width of the logits; data_format is that of the images,
+    "NCHW" or "NHWC". Raises ValueError for any other.
     """
     if model not in SIZES:
         raise ValueError(f"unknown model {model!r}; known: {', '.join(SIZES)}")
     if num_classes < 1:
         raise ValueError(f"num_classes is {num_classes}; it must be at least 1")
+    if data_format not in ("NCHW", "NHWC"):
+        raise ValueError(f"unknown data_format {data_format!r}; known: NCHW, NHWC")
     # Naming the sizes must not cost the seconds that loading Paddle takes.
     from models.pplcnet import PPLCNet
 
-    return PPLCNet(SIZES[model].scale, num_classes)
+    return PPLCNet(SIZES[model].scale, num_classes, data_format=data_format)

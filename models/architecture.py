@@ -4,6 +4,9 @@ from __future__ import annotations
 
 STEM_CHANNELS = 16
 HEAD_CHANNELS = 1280
+IMAGE_CHANNELS = 3
+# Channels over those inside a squeeze-and-excitation.
+SQUEEZE_FACTOR = 4
 
 # (kernel, output channels, stride, squeeze-and-excitation) of each depthwise separable block, at scale 1.
 # Source: "PP-LCNet: A Lightweight CPU Convolutional Neural Network", table 2, and PaddleClas's pp_lcnet.py.
@@ -21,3 +24,34 @@ def scaled_channels(channels: int, scale: float) -> int:
     wanted = channels * scale
     rounded = max(8, int(wanted + 4) // 8 * 8)
     return rounded if rounded >= 0.9 * wanted else rounded + 8
+
+
+def parameter_shapes(scale: float, num_classes: int) -> dict[str, tuple[int, ...]]:
+    """The model's state_dict without the model: the shape of each of its 146 entries, by name, in its order.
+
+    Convolutions are [out, in / groups, kernel, kernel], the fully connected layer [in, out].
+    """
+    channels = scaled_channels(STEM_CHANNELS, scale)
+    shapes = _conv_bn("conv1", (channels, IMAGE_CHANNELS, 3, 3))
+    for stage, blocks in STAGES.items():
+        for index, (kernel, out, _, use_se) in enumerate(blocks):
+            block, out_channels = f"{stage}.{index}", scaled_channels(out, scale)
+            shapes |= _conv_bn(f"{block}.dw_conv", (channels, 1, kernel, kernel))
+            if use_se:
+                squeezed = channels // SQUEEZE_FACTOR
+                shapes |= _conv(f"{block}.se.conv1", squeezed, channels) | _conv(
+                    f"{block}.se.conv2", channels, squeezed
+                )
+            shapes |= _conv_bn(f"{block}.pw_conv", (out_channels, channels, 1, 1))
+            channels = out_channels
+    shapes["last_conv.weight"] = (HEAD_CHANNELS, channels, 1, 1)
+    return shapes | {"fc.weight": (HEAD_CHANNELS, num_classes), "fc.bias": (num_classes,)}
+
+
+def _conv_bn(name: str, weight: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    statistics = dict.fromkeys((f"{name}.bn.{part}" for part in ("weight", "bias", "_mean", "_variance")), weight[:1])
+    return {f"{name}.conv.weight": weight, **statistics}
+
+
+def _conv(name: str, out_channels: int, in_channels: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (out_channels, in_channels, 1, 1), f"{name}.bias": (out_channels,)}

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from itertools import chain
 
-from models.architecture import HEAD_CHANNELS, STAGES, STEM_CHANNELS, scaled_channels
+from models.architecture import (
+    HEAD_CHANNELS,
+    IMAGE_CHANNELS,
+    SQUEEZE_FACTOR,
+    STAGES,
+    STEM_CHANNELS,
+    scaled_channels,
+)
 from models.sizes import SIZES
-
-SQUEEZE_FACTOR = 4
-IMAGE_CHANNELS = 3
 
 
 def macs(size: str, image_size: int = 224, num_classes: int = 1000) -> int:

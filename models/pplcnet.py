@@ -6,13 +6,21 @@ import paddle
 from paddle import nn
 from paddle.nn.initializer import KaimingNormal
 
-from models.architecture import HEAD_CHANNELS, STAGES, STEM_CHANNELS, scaled_channels
+from models.architecture import HEAD_CHANNELS, IMAGE_CHANNELS, SQUEEZE_FACTOR, STAGES, STEM_CHANNELS, scaled_channels
 
 
 class ConvBN(nn.Layer):
     """Convolution, batch normalisation, hard-swish; [N, in, H, W] -> [N, out, H / stride, W / stride]."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        stride: int = 1,
+        groups: int = 1,
+        data_format: str = "NCHW",
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv2D(
             in_channels,
@@ -23,8 +31,9 @@ class ConvBN(nn.Layer):
             groups=groups,
             weight_attr=paddle.ParamAttr(initializer=KaimingNormal()),
             bias_attr=False,
+            data_format=data_format,
         )
-        self.bn = nn.BatchNorm2D(out_channels)
+        self.bn = nn.BatchNorm2D(out_channels, data_format=data_format)
         self.act = nn.Hardswish()
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
@@ -35,12 +44,12 @@ class ConvBN(nn.Layer):
 class SqueezeExcitation(nn.Layer):
     """Channel attention at a quarter of the channels; the shape stays."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, data_format: str = "NCHW") -> None:
         super().__init__()
-        self.pool = nn.AdaptiveAvgPool2D(1)
-        self.conv1 = nn.Conv2D(channels, channels // 4, 1)
+        self.pool = nn.AdaptiveAvgPool2D(1, data_format=data_format)
+        self.conv1 = nn.Conv2D(channels, channels // SQUEEZE_FACTOR, 1, data_format=data_format)
         self.relu = nn.ReLU()
-        self.conv2 = nn.Conv2D(channels // 4, channels, 1)
+        self.conv2 = nn.Conv2D(channels // SQUEEZE_FACTOR, channels, 1, data_format=data_format)
         self.hardsigmoid = nn.Hardsigmoid()
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
@@ -51,11 +60,19 @@ class SqueezeExcitation(nn.Layer):
 class DepthwiseSeparable(nn.Layer):
     """Depthwise convolution, optional squeeze-and-excitation, pointwise convolution."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, use_se: bool) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        stride: int,
+        use_se: bool,
+        data_format: str = "NCHW",
+    ) -> None:
         super().__init__()
-        self.dw_conv = ConvBN(in_channels, in_channels, kernel, stride, groups=in_channels)
-        self.se = SqueezeExcitation(in_channels) if use_se else None
-        self.pw_conv = ConvBN(in_channels, out_channels, 1)
+        self.dw_conv = ConvBN(in_channels, in_channels, kernel, stride, in_channels, data_format)
+        self.se = SqueezeExcitation(in_channels, data_format) if use_se else None
+        self.pw_conv = ConvBN(in_channels, out_channels, 1, data_format=data_format)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Run the block."""
@@ -68,22 +85,27 @@ class DepthwiseSeparable(nn.Layer):
 class PPLCNet(nn.Layer):
     """PP-LCNet: images [N, 3, H, W], normalised RGB, to logits [N, num_classes].
 
-    The state_dict has 146 entries at every scale, under PaddleClas's names.
+    The state_dict has 146 entries at every scale, under PaddleClas's names. data_format is "NCHW", or "NHWC" for images
+    [N, H, W, 3]; the weights are the same in both.
     """
 
-    def __init__(self, scale: float = 1.0, num_classes: int = 1000, dropout: float = 0.2) -> None:
+    def __init__(
+        self, scale: float = 1.0, num_classes: int = 1000, dropout: float = 0.2, data_format: str = "NCHW"
+    ) -> None:
         super().__init__()
+        self.data_format = data_format
         channels = scaled_channels(STEM_CHANNELS, scale)
-        self.conv1 = ConvBN(3, channels, 3, stride=2)
+        self.conv1 = ConvBN(IMAGE_CHANNELS, channels, 3, stride=2, data_format=data_format)
         for name, blocks in STAGES.items():
             stage = nn.Sequential()
             for index, (kernel, out, stride, use_se) in enumerate(blocks):
                 out_channels = scaled_channels(out, scale)
-                stage.add_sublayer(str(index), DepthwiseSeparable(channels, out_channels, kernel, stride, use_se))
+                block = DepthwiseSeparable(channels, out_channels, kernel, stride, use_se, data_format)
+                stage.add_sublayer(str(index), block)
                 channels = out_channels
             self.add_sublayer(name, stage)
-        self.avg_pool = nn.AdaptiveAvgPool2D(1)
-        self.last_conv = nn.Conv2D(channels, HEAD_CHANNELS, 1, bias_attr=False)
+        self.avg_pool = nn.AdaptiveAvgPool2D(1, data_format=data_format)
+        self.last_conv = nn.Conv2D(channels, HEAD_CHANNELS, 1, bias_attr=False, data_format=data_format)
         self.act = nn.Hardswish()
         # The published weights were trained with this mode: evaluation multiplies by 1 - dropout.
         self.dropout = nn.Dropout(p=dropout, mode="downscale_in_infer")

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 class Size:
     """One published size.
 
-    weight_decay is the L2 coefficient of the size's training recipe, top1 and top5 its published ImageNet accuracy as
-    fractions. Source: PaddleClas, configs/ImageNet/PPLCNet/PPLCNet_x*.yaml and the PP-LCNet model page.
+    weight_decay is the L2 coefficient of the size's training recipe, auto_augment whether that has AutoAugment; top1
+    and top5 are its published ImageNet accuracy as fractions. Source: PaddleClas,
+    configs/ImageNet/PPLCNet/PPLCNet_x*.yaml and the PP-LCNet model page.
     """
 
     scale: float
     weight_decay: float
     top1: float
     top5: float
+    auto_augment: bool = False
 
 
 SIZES = {
@@ -27,5 +29,5 @@ SIZES = {
     "x1_0": Size(1.0, 3e-5, 0.7132, 0.9003),
     "x1_5": Size(1.5, 4e-5, 0.7371, 0.9153),
     "x2_0": Size(2.0, 4e-5, 0.7518, 0.9227),
-    "x2_5": Size(2.5, 4e-5, 0.7660, 0.9300),
+    "x2_5": Size(2.5, 4e-5, 0.7660, 0.9300, auto_augment=True),
 }

@@ -4,7 +4,6 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +13,9 @@ import pytest
 from paddle import nn
 
 import models
-from models.architecture import scaled_channels
+from models.architecture import parameter_shapes, scaled_channels
 from models.pplcnet import PPLCNet
+from tests.models import published
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,149 +43,8 @@ PUBLISHED = {
 }
 
 
-class Block(NamedTuple):
-    """One depthwise separable block of the published definition, at the channels of one scale."""
-
-    path: str
-    kernel: int
-    inputs: int
-    outputs: int
-    stride: int
-    squeezes: bool
-
-
-# Spelled out per scale, so that no rounding rule is needed to read them.
-STEM = {"x0_25": 8, "x1_0": 16}
-BLOCKS = {
-    "x0_25": (
-        Block("blocks2.0", 3, 8, 8, 1, False),
-        Block("blocks3.0", 3, 8, 16, 2, False),
-        Block("blocks3.1", 3, 16, 16, 1, False),
-        Block("blocks4.0", 3, 16, 32, 2, False),
-        Block("blocks4.1", 3, 32, 32, 1, False),
-        Block("blocks5.0", 3, 32, 64, 2, False),
-        Block("blocks5.1", 5, 64, 64, 1, False),
-        Block("blocks5.2", 5, 64, 64, 1, False),
-        Block("blocks5.3", 5, 64, 64, 1, False),
-        Block("blocks5.4", 5, 64, 64, 1, False),
-        Block("blocks5.5", 5, 64, 64, 1, False),
-        Block("blocks6.0", 5, 64, 128, 2, True),
-        Block("blocks6.1", 5, 128, 128, 1, True),
-    ),
-    "x1_0": (
-        Block("blocks2.0", 3, 16, 32, 1, False),
-        Block("blocks3.0", 3, 32, 64, 2, False),
-        Block("blocks3.1", 3, 64, 64, 1, False),
-        Block("blocks4.0", 3, 64, 128, 2, False),
-        Block("blocks4.1", 3, 128, 128, 1, False),
-        Block("blocks5.0", 3, 128, 256, 2, False),
-        Block("blocks5.1", 5, 256, 256, 1, False),
-        Block("blocks5.2", 5, 256, 256, 1, False),
-        Block("blocks5.3", 5, 256, 256, 1, False),
-        Block("blocks5.4", 5, 256, 256, 1, False),
-        Block("blocks5.5", 5, 256, 256, 1, False),
-        Block("blocks6.0", 5, 256, 512, 2, True),
-        Block("blocks6.1", 5, 512, 512, 1, True),
-    ),
-}
-
-
-def conv_bn_shapes(path: str, weight: list[int]) -> Iterator[tuple[str, list[int]]]:
-    yield f"{path}.conv.weight", weight
-    for name in ("weight", "bias", "_mean", "_variance"):
-        yield f"{path}.bn.{name}", weight[:1]
-
-
-def published_shapes(size: str, num_classes: int) -> dict[str, list[int]]:
-    """Every entry of the published parameter file and its shape."""
-    shapes = dict(conv_bn_shapes("conv1", [STEM[size], 3, 3, 3]))
-    for block in BLOCKS[size]:
-        shapes.update(conv_bn_shapes(f"{block.path}.dw_conv", [block.inputs, 1, block.kernel, block.kernel]))
-        if block.squeezes:
-            squeezed = block.inputs // 4
-            shapes[f"{block.path}.se.conv1.weight"] = [squeezed, block.inputs, 1, 1]
-            shapes[f"{block.path}.se.conv1.bias"] = [squeezed]
-            shapes[f"{block.path}.se.conv2.weight"] = [block.inputs, squeezed, 1, 1]
-            shapes[f"{block.path}.se.conv2.bias"] = [block.inputs]
-        shapes.update(conv_bn_shapes(f"{block.path}.pw_conv", [block.outputs, block.inputs, 1, 1]))
-    shapes["last_conv.weight"] = [1280, BLOCKS[size][-1].outputs, 1, 1]
-    shapes["fc.weight"] = [1280, num_classes]
-    shapes["fc.bias"] = [num_classes]
-    return shapes
-
-
-def shaken(model: PPLCNet) -> PPLCNet:
-    """The model with biases and BN statistics other than 0 and 1, which would hide a layer that is left out."""
-    generator = np.random.default_rng(3)
-    with paddle.no_grad():
-        for name, values in model.state_dict().items():
-            if name.endswith(("bias", "_mean")):
-                values.set_value(generator.normal(0, 0.3, values.shape).astype("float32"))
-            elif name.endswith(("bn.weight", "_variance")):
-                values.set_value(generator.uniform(0.5, 1.5, values.shape).astype("float32"))
-    return model
-
-
-@pytest.fixture(scope="module")
-def smallest() -> PPLCNet:
-    """x0_25 with 10 classes, shaken, in evaluation mode."""
-    paddle.seed(5)
-    model = shaken(models.build("x0_25", 10))
-    model.eval()
-    return model
-
-
 def images(batch: int, side: int) -> paddle.Tensor:
     return paddle.to_tensor(np.random.default_rng(1).normal(size=(batch, 3, side, side)).astype("float32"))
-
-
-def hard_swish(x: paddle.Tensor) -> paddle.Tensor:
-    return x * paddle.clip(x + 3, 0, 6) / 6
-
-
-def hard_sigmoid(x: paddle.Tensor) -> paddle.Tensor:
-    return paddle.clip(x / 6 + 0.5, 0, 1)
-
-
-def relu(x: paddle.Tensor) -> paddle.Tensor:
-    return paddle.clip(x, min=0)
-
-
-def normalised(weights: dict[str, Any], path: str, x: paddle.Tensor) -> paddle.Tensor:
-    """Batch normalisation in evaluation mode, epsilon 1e-5."""
-    mean, variance, gamma, beta = (
-        weights[f"{path}.{name}"].reshape([1, -1, 1, 1]) for name in ("_mean", "_variance", "weight", "bias")
-    )
-    return (x - mean) / paddle.sqrt(variance + 1e-5) * gamma + beta
-
-
-def conv_bn(
-    weights: dict[str, Any], path: str, x: paddle.Tensor, kernel: int, stride: int, groups: int
-) -> paddle.Tensor:
-    weight = weights[f"{path}.conv.weight"]
-    x = nn.functional.conv2d(x, weight, stride=stride, padding=(kernel - 1) // 2, groups=groups)
-    return hard_swish(normalised(weights, f"{path}.bn", x))
-
-
-def squeezed(weights: dict[str, Any], path: str, x: paddle.Tensor) -> paddle.Tensor:
-    attention = x.mean([2, 3], keepdim=True)
-    for name, activation in (("conv1", relu), ("conv2", hard_sigmoid)):
-        weight, bias = weights[f"{path}.{name}.weight"], weights[f"{path}.{name}.bias"]
-        attention = activation(nn.functional.conv2d(attention, weight, bias))
-    return x * attention
-
-
-def block_by_hand(weights: dict[str, Any], block: Block, x: paddle.Tensor) -> paddle.Tensor:
-    x = conv_bn(weights, f"{block.path}.dw_conv", x, block.kernel, block.stride, groups=block.inputs)
-    if block.squeezes:
-        x = squeezed(weights, f"{block.path}.se", x)
-    return conv_bn(weights, f"{block.path}.pw_conv", x, 1, 1, groups=1)
-
-
-def hidden_by_hand(weights: dict[str, Any], features: paddle.Tensor) -> paddle.Tensor:
-    """The [batch, 1280] activations that dropout gets, from the last block's output."""
-    pooled = features.mean([2, 3], keepdim=True)
-    return hard_swish(nn.functional.conv2d(pooled, weights["last_conv.weight"])).flatten(1)
 
 
 @pytest.mark.parametrize("size", PUBLISHED)
@@ -227,30 +86,13 @@ def test_the_eight_sizes_say_what_was_published() -> None:
     }
 
 
-@pytest.mark.parametrize(("size", "num_classes"), [("x1_0", 1000), ("x0_25", 10)])
-def test_names_and_shapes_are_those_of_the_published_weights(size: str, num_classes: int) -> None:
-    expected = published_shapes(size, num_classes)
-    assert len(expected) == 146
-    assert {name: values.shape for name, values in models.build(size, num_classes).state_dict().items()} == expected
-
-
-@pytest.mark.parametrize(
-    ("scale", "stages"),
-    [
-        # The stages' channels at scale 1 are 16, 32, 64, 128, 256 and 512.
-        (0.25, [8, 8, 16, 32, 64, 128]),
-        # 5.6 -> 8; 11.2 -> 16, since 8 would lose more than 10 %; 22.4 -> 24; 44.8 -> 48; 89.6 -> 88; 179.2 -> 176
-        (0.35, [8, 16, 24, 48, 88, 176]),
-        (0.5, [8, 16, 32, 64, 128, 256]),
-        (0.75, [16, 24, 48, 96, 192, 384]),
-        (1.0, [16, 32, 64, 128, 256, 512]),
-        (1.5, [24, 48, 96, 192, 384, 768]),
-        (2.0, [32, 64, 128, 256, 512, 1024]),
-        (2.5, [40, 80, 160, 320, 640, 1280]),
-    ],
-)
-def test_channels_of_each_scale(scale: float, stages: list[int]) -> None:
-    assert [scaled_channels(channels, scale) for channels in (16, 32, 64, 128, 256, 512)] == stages
+@pytest.mark.parametrize("size", PUBLISHED)
+def test_the_table_of_layers_knows_every_entry_without_the_model(size: str) -> None:
+    for num_classes in (1000, 7):
+        model = models.build(size, num_classes)
+        entries = [(name, tuple(values.shape)) for name, values in model.state_dict().items()]
+        assert list(parameter_shapes(PUBLISHED[size].scale, num_classes).items()) == entries
+        assert len(entries) == 146
 
 
 @pytest.mark.parametrize(
@@ -274,61 +116,8 @@ def test_channels_are_rounded_to_eights_but_never_lose_a_tenth(channels: int, ex
     assert scaled_channels(channels, 1.0) == expected
 
 
-@pytest.mark.parametrize("block", BLOCKS["x0_25"], ids=lambda block: block.path)
-def test_each_block_is_depthwise_then_attention_then_pointwise(smallest: PPLCNet, block: Block) -> None:
-    stage, index = block.path.split(".")
-    features = paddle.to_tensor(np.random.default_rng(2).normal(size=(2, block.inputs, 9, 9)).astype("float32"))
-    with paddle.no_grad():
-        output = getattr(smallest, stage)[int(index)](features)
-        by_hand = block_by_hand(smallest.state_dict(), block, features)
-    side = 5 if block.stride == 2 else 9
-    assert output.shape == [2, block.outputs, side, side]
-    np.testing.assert_allclose(output.numpy(), by_hand.numpy(), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("path", ["blocks6.0", "blocks6.1"])
-def test_attention_acts_between_the_convolutions_not_after_them(smallest: PPLCNet, path: str) -> None:
-    stage, index = path.split(".")
-    block = getattr(smallest, stage)[int(index)]
-    channels = block.dw_conv.conv.weight.shape[0]
-    features = paddle.to_tensor(np.random.default_rng(2).normal(size=(2, channels, 9, 9)).astype("float32"))
-    with paddle.no_grad():
-        output = block(features).numpy()
-        between = block.pw_conv(block.se(block.dw_conv(features))).numpy()
-        before = block.pw_conv(block.dw_conv(block.se(features))).numpy()
-    np.testing.assert_array_equal(output, between)
-    assert np.abs(output - before).max() > 0.01
-
-
-def test_logits_equal_a_forward_pass_by_hand(smallest: PPLCNet) -> None:
-    weights = smallest.state_dict()
-    with paddle.no_grad():
-        x = conv_bn(weights, "conv1", images(2, 64), 3, 2, groups=1)
-        for block in BLOCKS["x0_25"]:
-            x = block_by_hand(weights, block, x)
-        assert x.shape == [2, 128, 2, 2]
-        expected = 0.8 * (hidden_by_hand(weights, x) @ weights["fc.weight"]) + weights["fc.bias"]
-        logits = smallest(images(2, 64))
-    assert float(expected.std()) > 0.01
-    np.testing.assert_allclose(logits.numpy(), expected.numpy(), rtol=1e-3, atol=1e-4)
-
-
-def test_evaluation_scales_by_the_kept_share(smallest: PPLCNet) -> None:
-    seen: list[paddle.Tensor] = []
-    handle = smallest.dropout.register_forward_pre_hook(lambda _layer, inputs: seen.append(inputs[0]))
-    try:
-        with paddle.no_grad():
-            logits = smallest(images(3, 32))
-            undropped = smallest.fc(seen[0].flatten(1))
-    finally:
-        handle.remove()
-    bias = smallest.fc.bias.numpy()
-    assert np.abs(bias).min() > 0
-    np.testing.assert_allclose(logits.numpy() - bias, 0.8 * (undropped.numpy() - bias), rtol=1e-5, atol=1e-6)
-
-
 @pytest.mark.parametrize(("options", "share"), [({}, 0.2), ({"dropout": 0.5}, 0.5)])
-def test_training_drops_activations_and_leaves_the_rest_as_they_are(options: dict[str, float], share: float) -> None:
+def test_training_drops_activations_and_leaves_the_rest_as_they_are(options: dict[str, Any], share: float) -> None:
     paddle.seed(11)
     model = PPLCNet(0.25, 10, **options)
     model.train()
@@ -347,28 +136,19 @@ def test_training_drops_activations_and_leaves_the_rest_as_they_are(options: dic
     assert 1 - kept.mean() == pytest.approx(share, abs=0.015)
 
 
-def test_hard_swish_is_everywhere_but_inside_attention(smallest: PPLCNet) -> None:
+def test_hard_swish_is_everywhere_but_inside_attention() -> None:
     expected = {"act": nn.Hardswish, "conv1.act": nn.Hardswish}
-    for block in BLOCKS["x0_25"]:
+    for block in published.BLOCKS:
         expected |= {f"{block.path}.{part}.act": nn.Hardswish for part in ("dw_conv", "pw_conv")}
         if block.squeezes:
             expected |= {f"{block.path}.se.relu": nn.ReLU, f"{block.path}.se.hardsigmoid": nn.Hardsigmoid}
     activations = {
         path: type(layer)
-        for path, layer in smallest.named_sublayers()
+        for path, layer in models.build("x0_25").named_sublayers()
         if type(layer).__module__ == nn.Hardswish.__module__
     }
     assert activations == expected
     assert len(activations) == 32
-
-
-def test_convolutions_start_with_the_spread_of_kaiming() -> None:
-    paddle.seed(7)
-    model = models.build("x1_0")
-    pointwise = model.blocks6[1].pw_conv.conv.weight.numpy()
-    depthwise = model.blocks6[1].dw_conv.conv.weight.numpy()
-    assert pointwise.std() == pytest.approx(math.sqrt(2 / 512), rel=0.01)
-    assert depthwise.std() == pytest.approx(math.sqrt(2 / 25), rel=0.03)
 
 
 def test_the_global_seed_decides_the_weights() -> None:
