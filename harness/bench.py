@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.bad_images import FAIL, TRAIN_SPLIT, VAL_SPLIT, BadImage
 from harness.checkpoint import newest_checkpoint
-from harness.conclude import conclude
+from harness.conclude import conclude, conclude_evaluation
 from harness.config import RunConfig
 from harness.device import Devices, check_paddle, choose_devices
 from harness.environment import describe
@@ -22,13 +22,14 @@ from harness.errors import INTERRUPTED_EXIT_CODE, BenchError, InterruptedRunErro
 from harness.launch import run_workers
 from harness.nodes import Node, find_node
 from harness.plan import DEFAULT_FOLDER, IMAGENET, DataFacts, RunPlan, default_data, facts_of, make_plan, run_name
+from harness.pretrained import describe_weights
 from harness.record import NAME_TIME, RunFiles, RunRecord, claim_files, read_record, write_record
 from harness.report.console import Console
 from harness.report.progress import Progress
 from harness.resume import check_same_run, find_resumption, held, resume_command, take_back
 from harness.series import run_series, series_members
 from harness.tables.files import append_row
-from harness.tables.mirror import append_mirror_row
+from harness.tables.mirror import append_mirror_row, method_marks
 from harness.tables.schema import STEPS, SUMMARY
 from pipelines.dataset import Dataset, open_dataset
 from pipelines.errors import DataError
@@ -45,6 +46,7 @@ class _Prepared:
     dataset: Dataset
     plan: RunPlan
     notices: tuple[str, ...]
+    pretrained: dict[str, Any] | None
 
 
 def run(config: RunConfig, *, dry_run: bool = False, environment: Mapping[str, str] = os.environ) -> None:
@@ -96,7 +98,12 @@ def _prepare(config: RunConfig, console: Console, environment: Mapping[str, str]
     plan = make_plan(config, devices, facts, environment)
     for note in plan.notes:
         console.notice(note)
-    return _Prepared(devices, dataset, plan, notices)
+    # Only node 0 needs the file.
+    pretrained = (
+        None if config.pretrained is None or config.node_rank
+        else describe_weights(Path(config.pretrained), plan.model, plan.data.num_classes)
+    )  # fmt: skip
+    return _Prepared(devices, dataset, plan, notices, pretrained)
 
 
 def measure(
@@ -128,7 +135,7 @@ def _measure(
             record = _go_on(files, config, prepared, environment)
         else:
             files = claim_files(folder, config.run_name, run_name(prepared.plan, time.strftime(NAME_TIME)))
-            if not config.throughput_only:
+            if config.trains_epochs:
                 stack.enter_context(held(files))
             record = _begin(files, config, prepared, environment, series)
         console.plan(record.plan, f"run {files.run}")
@@ -152,6 +159,7 @@ def _begin(
             warnings=(*prepared.notices, *prepared.plan.notes),
             attempts=(_attempt(1, 0, prepared.plan),),
             bad_images=tuple(asdict(image) for image in bad),
+            pretrained=prepared.pretrained,
         )
         write_record(files.record, record)
     except BaseException:
@@ -206,6 +214,12 @@ def _carry_out(
         if node is not None and node.rank:
             console.notice(f"node {node.rank} is done; node 0 ({node.master[0]}) has the tables, in its --results")
             return replace(record, status="finished")
+        if config.eval_only:
+            record = replace(record, status="finished", summary=conclude_evaluation(files, record))
+            append_row(files.folder / "summary.csv", SUMMARY, record.summary)
+            write_record(files.record, record)
+            console.evaluation(record, files)
+            return record
         breaks, first_block = record.breaks()
         record = replace(record, status="finished", **conclude(files, record, breaks, first_block).as_record())
         if node is not None:
@@ -214,7 +228,7 @@ def _carry_out(
         # Only a run that is concluded again has a row already; another run of that name keeps its own.
         unique = ("run",) if len(record.attempts) > 1 else ()
         is_first = append_row(files.folder / "summary.csv", SUMMARY, record.summary, unique)
-        mirror = append_mirror_row(files.folder, plan, record.summary, once=not is_first)
+        mirror = append_mirror_row(files.folder, plan, record.summary, method_marks(config), once=not is_first)
         write_record(files.record, record)
     except BaseException as error:
         told = error if record.series is not None else _with_way_on(error, files, config)
@@ -300,7 +314,7 @@ def _open(source: str, config: RunConfig) -> tuple[Dataset, DataFacts]:
     dataset = open_dataset(source, config.classes)
     if dataset.val is None and not config.throughput_only:
         raise DataError(
-            f"{dataset.name} has no validation images, so a run of epochs can't end with a top-1",
+            f"{dataset.name} has no validation images, so a run can't end with a top-1",
             "Add val_list.txt or a val/ folder, or measure with --throughput-only.",
         )
     return dataset, facts_of(dataset, source)
@@ -318,19 +332,23 @@ def _look(
 
 
 def _check_data(dataset: Dataset, config: RunConfig, memory_bytes: int | None) -> tuple[dict[str, Any], list[BadImage]]:
-    """Look at every file the run will read: what the training ones are like and where they lie, and the unusable ones.
+    """Look at every file the run will read: what those it trains on are like and where they lie, and the unusable ones.
 
     Raises DataError when these are more than the run bears.
     """
-    images = dataset.train
+    splits = {TRAIN_SPLIT: dataset.train, VAL_SPLIT: dataset.val}
+    if config.throughput_only:
+        del splits[VAL_SPLIT]
+    if config.eval_only:
+        del splits[TRAIN_SPLIT]
+    read = {split: images for split, images in splits.items() if images is not None}
+    first, images = next(iter(read.items()))
     paths = [f"{images.root}/{path}" for path in images.paths]
     if dataset.builtin:
         # What is measured on a built-in set is decoding and training; the disk it happens to lie on is no part of it.
         read_into_memory(paths)
     share = resident_share(paths)
-    checks = {TRAIN_SPLIT: check_files(images)}
-    if not config.throughput_only and dataset.val is not None:
-        checks[VAL_SPLIT] = check_files(dataset.val)
+    checks = {split: check_files(of_split) for split, of_split in read.items()}
     bad: list[BadImage] = []
     for split, check in checks.items():
         bad += [
@@ -339,7 +357,7 @@ def _check_data(dataset: Dataset, config: RunConfig, memory_bytes: int | None) -
         ]
         if check.faults and (config.bad_images == FAIL or len(bad) > config.max_bad_images):
             raise check.refuse()
-    found = profile(images, checks[TRAIN_SPLIT].sizes)
+    found = profile(images, checks[first].sizes)
     state = data_state(share, found.total_bytes, memory_bytes or found.total_bytes)
     larger = None if memory_bytes is None else state.larger_than_memory
     cache = {"share": state.share, "state": state.state, "bytes": state.bytes, "memory_bytes": memory_bytes}

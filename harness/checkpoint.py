@@ -19,9 +19,11 @@ from safetensors.numpy import load, save
 from harness.errors import MachineError
 from harness.tables.files import write_whole
 
-VERSION = 1
+VERSION = 2
 KEPT = 2
 TENSORS, MARKER = ".safetensors", ".json"
+# What an array is of, in front of its name in the model; a rank's own have the rank in front of that.
+MODEL, STATISTICS, VELOCITY = "model/", "statistics/", "velocity/"
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -43,6 +45,11 @@ class Checkpoint:
         """What `pack` made."""
         arrays = load(data)
         return Checkpoint(arrays, json.loads(arrays.pop("values").tobytes()))
+
+
+def of_rank(rank: int) -> str:
+    """What the names of a rank's own arrays begin with."""
+    return f"rank{rank}/"
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> str:

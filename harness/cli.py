@@ -15,6 +15,7 @@ from harness.config import RunConfig, flag, option_fields, option_type, parse_co
 from harness.errors import DATA_EXIT_CODE, INTERRUPTED_EXIT_CODE, BenchError, UsageError
 from harness.launch import WORKER_COMMAND, die_with_run
 from harness.report.text import printable
+from models.errors import WeightsError
 from pipelines.errors import DataError
 
 if sys.version_info >= (3, 11):
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
             return 0
 
         run(config, dry_run=dry_run)
-    except DataError as error:
+    except (DataError, WeightsError) as error:
         return _complain(error.message, error.cure, DATA_EXIT_CODE)
     except BenchError as error:
         return _complain(error.message, error.cure, error.exit_code)

@@ -6,7 +6,7 @@ import argparse
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from harness.errors import UsageError
 
@@ -97,7 +97,65 @@ def _verify(data: str, results: str, classes: int | None = None, threads: int | 
     verify(data, results, classes, threads)
 
 
+def _declare_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", metavar="WHAT", help="name of a run in --results, or a file of weights to convert")
+    parser.add_argument("file", metavar="FILE", help=".pdparams for Paddle and PaddleClas, or .safetensors")
+    parser.add_argument(
+        "--results", metavar="PATH", default="results", help="folder that has the runs (default: results)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE where it exists")
+
+
+def _export(what: str, file: str, results: str, overwrite: bool = False) -> None:
+    from harness.export import export
+
+    export(what, file, results, overwrite)
+
+
+def _declare_import_idx(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source",
+        metavar="FROM",
+        help="folder with the four files: train-images-idx3-ubyte, train-labels-idx1-ubyte and the two of t10k, which"
+        " becomes validation; packed (.gz) or not",
+    )
+    parser.add_argument("to", metavar="TO", help="folder to make, in ImageNet's layout; it must not be there yet")
+    parser.add_argument("--name", metavar="TEXT", help="the data set's name (default: that of the folder TO)")
+    parser.add_argument(
+        "--image-size",
+        metavar="PIXELS",
+        type=int,
+        help="side of the JPEGs, to which images are enlarged since PP-LCNet halves its input five times (default: 64)",
+    )
+    parser.add_argument(
+        "--flip-probability",
+        metavar="SHARE",
+        type=float,
+        help="of training images mirrored (default: 0, since a mirrored digit is none; 0.5 suits Fashion-MNIST)",
+    )
+    parser.add_argument(
+        "--crop-area-min",
+        metavar="SHARE",
+        type=float,
+        help="smallest training crop, of the image's area (default: 0.35, since ImageNet's 0.08 of a digit is but a"
+        " piece of stroke)",
+    )
+    parser.add_argument(
+        "--transpose", action="store_true", help="swap the images' rows and columns, without which EMNIST's lie"
+    )
+
+
+def _import_idx(source: str, to: str, **options: Any) -> None:
+    from harness.import_idx import import_idx
+
+    import_idx(source, to, **options)
+
+
 COMMANDS = {
     "compare": Command("is run B as fast as run A, or is it noise?", _declare_compare, _compare),
+    "export": Command("write a run's weights to a file that others can read", _declare_export, _export),
+    "import-idx": Command(
+        "make MNIST, or a set in its file format, a folder to train on", _declare_import_idx, _import_idx
+    ),
     "verify": Command("can every image of a data set be read and decoded?", _declare_verify, _verify),
 }

@@ -29,12 +29,12 @@ from harness.plan import RunPlan
 from harness.read_back import check_settings
 from harness.record import RunFiles, RunRecord
 from harness.tables.files import fill_columns, read_table
-from harness.tables.schema import BAD_IMAGES, COMPUTE, COMPUTE_ALONE, DEVICES, EPOCHS, PIPELINE, STEPS, TRAIN
+from harness.tables.schema import BAD_IMAGES, COMPUTE, COMPUTE_ALONE, DEVICES, EPOCHS, PIPELINE, STEPS, SUMMARY, TRAIN
 from harness.telemetry.host import available_cores, cpu_name
 from models.flops import macs
 
-# Training and the network's input are single precision; see docs/methodology.md on TF32.
-PRECISION = "fp32"
+# The peak that a run is held against; see docs/methodology.md on TF32.
+PEAK_PRECISIONS = {"off": "fp32", "bf16": "bf16", "fp16": "fp16"}
 # What is read of devices.csv, whose rows are millions after days.
 DEVICE_COLUMNS = (
     "time_unix_seconds", "device", "util_percent", "sm_clock_mhz", "throttle_reasons", "energy_joules", "processes",
@@ -110,15 +110,7 @@ def conclude(files: RunFiles, record: RunRecord, breaks: Sequence[int] = (), fir
         taint=taint,
         verdict=verdict,
         summary={
-            "run": files.run,
-            "series": record.series,
-            "model": plan.model,
-            "dataset": plan.data.name,
-            "crop_size": plan.image_size,
-            "device": plan.device,
-            "device_name": cpu_name() if plan.device == "cpu" else plan.device_name,
-            "devices": plan.ranks,
-            "batch_size": plan.batch_size,
+            **_of_job(files, record),
             "fps_per_device": train["fps"] / plan.ranks,
             **{name: train[name] for name in SUMMARISED},
             "steady": steady.steady,
@@ -127,11 +119,44 @@ def conclude(files: RunFiles, record: RunRecord, breaks: Sequence[int] = (), fir
             "outlier_steps": outliers.count,
             "tainted": taint.text,
             "tainted_steps": taint.tainted_steps if taint.reasons is not None else None,
-            "bad_images": len(read_table(files.table(BAD_IMAGES.name), BAD_IMAGES, ["label"])),
-            **_of_hardware(plan, phases[TRAIN], devices, window),
+            "overflow_steps": _overflow_steps(every_step),
+            "bad_images": _bad_images(files),
+            **_of_hardware(config, plan, phases[TRAIN], devices, window),
             **accuracy,
         },
     )
+
+
+def conclude_evaluation(files: RunFiles, record: RunRecord) -> dict[str, Any]:
+    """The row of summary.csv of a run that only evaluated: its accuracy, and nothing of speed."""
+    accuracy = final_accuracy(read_table(files.table(EPOCHS.name), EPOCHS))
+    known = {**_of_job(files, record), **accuracy, "epochs": 0, "bad_images": _bad_images(files)}
+    return {name: known.get(name) for name in SUMMARY.header}
+
+
+def _of_job(files: RunFiles, record: RunRecord) -> dict[str, Any]:
+    plan = record.plan
+    return {
+        "run": files.run,
+        "series": record.series,
+        "model": plan.model,
+        "dataset": plan.data.name,
+        "crop_size": plan.image_size,
+        "device": plan.device,
+        "device_name": cpu_name() if plan.device == "cpu" else plan.device_name,
+        "devices": plan.ranks,
+        "batch_size": plan.batch_size,
+        "amp": record.config.amp_mode,
+    }
+
+
+def _bad_images(files: RunFiles) -> int:
+    return len(read_table(files.table(BAD_IMAGES.name), BAD_IMAGES, ["label"]))
+
+
+def _overflow_steps(steps: pd.DataFrame) -> int | None:
+    told = steps.loc[steps["phase"] == TRAIN, "overflow"].dropna()
+    return None if told.empty else int(told.sum())
 
 
 # The figures of training's window that a row of summary.csv has.
@@ -172,9 +197,9 @@ def _of_verdict(verdict: Verdict | None) -> dict[str, Any]:
 
 
 def _of_hardware(
-    plan: RunPlan, train: PhaseFigures, devices: pd.DataFrame, window: pd.DataFrame
+    config: RunConfig, plan: RunPlan, train: PhaseFigures, devices: pd.DataFrame, window: pd.DataFrame
 ) -> dict[str, float | None]:
-    peak = peak_tflops(plan.device_name, PRECISION)
+    peak = peak_tflops(plan.device_name, PEAK_PRECISIONS[config.amp])
     macs_per_image = macs(plan.model, plan.image_size, plan.data.num_classes)
     ends = window["time_unix_seconds"]
     spans = list(zip(ends - window["step_seconds"], ends, strict=True))

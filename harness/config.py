@@ -22,6 +22,8 @@ SHORTEST_STALL = 5.0
 LONGEST_WAIT = 7 * 86400.0
 LARGEST_PORT = 65535
 LONGEST_SERIES_NAME = 90  # its runs' names are longer
+# Whose running statistics of batch norm are evaluated.
+AVERAGE, RANK0, SYNC = "average", "rank0", "sync"
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -80,6 +82,9 @@ class RunConfig:
         None, "run", "go on with this run from its last checkpoint, the options not given as they were; without a name:"
         " with --run-name if it has begun, else the latest unfinished one", metavar="RUN", bare="auto",
     )  # fmt: skip
+    eval_only: bool = option(
+        False, "run", "top-1 and top-5 of --pretrained's weights on the validation images, and no training"
+    )
     seed: int = option(0, "run", "of the weights, the order of the images and their augmentation", metavar="N")
 
     data: str | None = option(
@@ -96,6 +101,13 @@ class RunConfig:
     crop_area_min: float | None = option(
         None, "data", "smallest training crop as a share of the image; default: the data set's", metavar="SHARE"
     )
+    recipe: str = option(
+        "paddleclas", "data", "how images are cropped and resized: PaddleClas's uniform aspect ratio and plain bilinear"
+        " resizing, or DALI's log-uniform aspect ratio and antialiasing", choices=("paddleclas", "dali"),
+    )  # fmt: skip
+    auto_augment: bool | None = option(
+        None, "data", "AutoAugment's ImageNet policy on training crops; default: as published, on x2_5 alone"
+    )
     bad_images: str = option(
         "skip", "data", "what becomes of an image that can't be used: left out and named, or the end of the run",
         choices=("skip", "fail"),
@@ -107,6 +119,9 @@ class RunConfig:
 
     batch_size: int | None = option(
         None, "training", "images per device and step; default: 512 on GPUs, 16 on CPUs", metavar="N"
+    )
+    accumulate: int = option(
+        1, "training", "batches of each device whose gradients are added up to one step", metavar="N"
     )
     auto_batch: bool = option(
         False, "training", "halve a batch that does not fit into a device's memory, until it fits"
@@ -122,6 +137,25 @@ class RunConfig:
     weight_decay: float | None = option(
         None, "training", "L2 coefficient; default: the size's published one (3e-5, 4e-5 from x1_5)", metavar="W"
     )
+    pretrained: str | None = option(
+        None, "training", "weights to begin with: PaddleClas's .pdparams, or .safetensors", metavar="FILE"
+    )
+    batch_norm: str = option(
+        AVERAGE, "training", "whose running statistics are evaluated: the mean of all ranks', rank 0's, or those of"
+        " all ranks' images together, which they then train with, too (GPUs only)",
+        choices=(AVERAGE, RANK0, SYNC),
+    )  # fmt: skip
+    amp: str = option(
+        "off", "training", "mixed precision (GPUs only): off trains in float32", choices=("off", "bf16", "fp16")
+    )
+    amp_level: str | None = option(
+        None, "training", "O1: operators that gain by it; O2: the weights, too, but for batch norm's; default: O1",
+        choices=("O1", "O2"),
+    )  # fmt: skip
+    layout: str = option(
+        "nchw", "training", "of images and activations: channels first or last", choices=("nchw", "nhwc")
+    )
+    to_static: bool = option(False, "training", "train the network as a static graph")
     label_smoothing: float = option(0.1, "training", "share of the target spread over all classes", metavar="SHARE")
     compute_threads: int | None = option(
         None, "training", "CPU threads per rank that train; default: OMP_NUM_THREADS, else the cores over the ranks",
@@ -167,14 +201,14 @@ class RunConfig:
         for item in option_fields():
             choices = item.metadata["choices"]
             value = getattr(self, item.name)
-            if choices and value not in choices:
+            if choices and value is not None and value not in choices:
                 raise UsageError(f"unknown {item.name} {value!r}", f"Known: {', '.join(choices)}.")
         for item in option_fields():
             if option_type(item.name) is int:
                 self._check(item.name, at_most=LARGEST)
         for name in ("gpus", "epochs", "image_size", "classes", "batch_size", "compute_threads", "decode_threads"):
             self._check(name, at_least=1)
-        for name in ("prefetch", "repeats", "nnodes"):
+        for name in ("prefetch", "repeats", "nnodes", "accumulate"):
             self._check(name, at_least=1)
         self._check("classes", at_most=MOST_CLASSES)
         for name in ("seed", "warmup", "warmup_epochs", "weight_decay", "width_hint", "height_hint"):
@@ -205,6 +239,12 @@ class RunConfig:
                 if not 1 <= count <= LARGEST:
                     raise UsageError(f"--scaling names {count} devices; it must be at least 1")
         self._check_nodes()
+        if self.amp_level is not None and self.amp == "off":
+            raise UsageError(
+                f"--amp-level {self.amp_level} is of mixed precision, and --amp is off", "Give --amp, too."
+            )
+        if self.eval_only:
+            self._check_evaluation()
         if self.resume is not None:
             if not RUN_NAME.fullmatch(self.resume):
                 raise UsageError(f"--resume {self.resume!r} names no run", "Give the name of its files.")
@@ -230,6 +270,35 @@ class RunConfig:
                 f"--run-name {self.run_name!r} can't name files",
                 "Use up to 100 letters, digits, dots, dashes and underscores, a letter or digit first, and not auto.",
             )
+
+    def _check_evaluation(self) -> None:
+        if self.pretrained is None:
+            raise UsageError("--eval-only needs weights to evaluate", "Name their file with --pretrained.")
+        others = {
+            "--throughput-only": self.throughput_only,
+            "--repeats": self.repeats > 1,
+            "--resume": self.resume is not None,
+            "--auto-batch": self.auto_batch,
+            "--accumulate": self.accumulate > 1,
+        }
+        for name, given in others.items():
+            if given:
+                raise UsageError(f"--eval-only does not train, and {name} is about training", "Give one of the two.")
+
+    @property
+    def trains_epochs(self) -> bool:
+        """Whether the run is one of epochs, which has checkpoints and can be gone on with."""
+        return not (self.throughput_only or self.eval_only)
+
+    @property
+    def amp_mode(self) -> str:
+        """Mixed precision with its level in one word: off, bf16-O1 and so on."""
+        return "off" if self.amp == "off" else f"{self.amp}-{self.amp_level or 'O1'}"
+
+    @property
+    def compute_dtype(self) -> str:
+        """The number format in which most of the network computes."""
+        return {"off": "float32", "bf16": "bfloat16", "fp16": "float16"}[self.amp]
 
     def _check_nodes(self) -> None:
         if self.nnodes == 1:

@@ -16,6 +16,7 @@ from harness.checkpoint import write_checkpoint
 from harness.errors import InterruptedRunError
 from harness.evaluation import Accuracy, Evaluator
 from harness.loop import GlobalStep, pause, run_steps
+from harness.read_back import check_settings
 from harness.recorder import Recorder
 from harness.state import Progress, gather_state
 from harness.stopping import StopRequest
@@ -50,7 +51,7 @@ def train_epochs(trainer: Trainer, recorder: Recorder, progress: Progress, saver
             )
             if progress.steps == plan.steps_per_epoch:
                 # Here rather than at the evaluation, which may have to be begun again: averages of averages differ.
-                ranks.average_batch_norm(trainer.model)
+                ranks.agree_on_batch_norm(trainer.model, trainer.config.batch_norm)
         else:
             evaluation = validation.run(progress.epoch, lambda _: stop.made)
             if evaluation is not None:
@@ -64,19 +65,36 @@ def train_epochs(trainer: Trainer, recorder: Recorder, progress: Progress, saver
             raise InterruptedRunError(f"interrupted behind step {trainer.train.updates:,} of {plan.total_steps:,}")
 
 
+def evaluate_alone(trainer: Trainer, recorder: Recorder, stop: StopRequest) -> None:
+    """The accuracy of the weights as they are, recorded as epoch 0. Raises InterruptedRunError, InvariantError."""
+    validation = Validation(trainer, recorder, Progress())
+    evaluation = validation.run(0, lambda _: stop.made)
+    if evaluation is None:
+        raise InterruptedRunError("interrupted", "An evaluation can't be gone on with: start it again.")
+    trainer.in_force = trainer.read_back(validation.source)
+    check_settings(trainer.config, trainer.plan, trainer.in_force)
+    recorder.epoch(epoch=0, **_evaluated(evaluation))
+
+
 def epoch_row(progress: Progress, evaluation: Evaluation, trainer: Trainer) -> dict[str, Any]:
     """The row of epochs.csv of an epoch that was trained and evaluated."""
-    accuracy = evaluation.accuracy
     return {
         "epoch": progress.epoch,
         "images": progress.images,
         "seconds": progress.seconds,
         "fps": progress.images / progress.seconds,
         "train_loss": progress.loss_sum / progress.images,
+        "learning_rate": trainer.train.schedule.at(trainer.train.updates - 1),
+        **_evaluated(evaluation),
+    }
+
+
+def _evaluated(evaluation: Evaluation) -> dict[str, Any]:
+    accuracy = evaluation.accuracy
+    return {
         "val_loss": accuracy.loss,
         "top1": accuracy.top1,
         "top5": accuracy.top5,
-        "learning_rate": trainer.train.schedule.at(trainer.train.updates - 1),
         "val_images": accuracy.images,
         "evaluation_seconds": evaluation.seconds,
     }
@@ -143,7 +161,7 @@ class Validation:
 
         self.made = progress.evaluated
         self._steps = order.steps
-        self._source = DaliSource(
+        self.source = DaliSource(
             dataset.val,
             order,
             graph,
@@ -162,8 +180,8 @@ class Validation:
         rows, blocks, made = recorder.rows(), trainer.blocks, self.made
         trainer.model.eval()
         trainer.blocks += 1
-        self._source.leave_out(trainer.bad.of(VAL_SPLIT))
-        evaluator = Evaluator(trainer.model)
+        self.source.leave_out(trainer.bad.of(VAL_SPLIT))
+        evaluator = Evaluator(trainer.model, trainer.train.precision)
         seconds = 0.0
 
         def emit(step: GlobalStep) -> None:
@@ -174,7 +192,7 @@ class Validation:
                 step, trainer.clock.started_at, phase=EVALUATE, block=trainer.blocks, epoch=epoch, step=self.made
             )
 
-        run_steps(self._source, evaluator.step, trainer.clock, trainer.ranks, emit, done, self._steps, trainer.bad)
+        run_steps(self.source, evaluator.step, trainer.clock, trainer.ranks, emit, done, self._steps, trainer.bad)
         if self.made - made < self._steps:
             recorder.cut(rows)
             trainer.blocks, self.made = blocks, made

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-DATA_EXIT_CODE = 4  # of pipelines.errors.DataError, which doesn't know this package
+DATA_EXIT_CODE = 4  # of DataError and WeightsError, in pipelines and models, which don't know this package
 INTERRUPTED_EXIT_CODE = 75
 
 

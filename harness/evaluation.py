@@ -11,6 +11,7 @@ import paddle
 import paddle.nn.functional as F  # noqa: N812
 from paddle import nn
 
+from harness.mixed_precision import MixedPrecision
 from harness.ranks import FloatArray, Ranks
 from pipelines.source import Batch
 
@@ -30,8 +31,8 @@ class Accuracy:
 class Evaluator:
     """Counts right answers batch by batch; give `step` to the loop, then ask `result`."""
 
-    def __init__(self, model: nn.Layer) -> None:
-        self._model = model
+    def __init__(self, model: nn.Layer, precision: MixedPrecision | None = None) -> None:
+        self._model, self._precision = model, precision or MixedPrecision()
         self._counts: Any = paddle.zeros([4], dtype="float64")
 
     @paddle.no_grad()  # type: ignore[untyped-decorator]
@@ -39,7 +40,8 @@ class Evaluator:
         """Count a batch; its mean loss over real images, a scalar tensor (None if it has none)."""
         if batch.real == 0:
             return None
-        logits = self._model(batch.images)[: batch.real].astype("float32")
+        with self._precision.forward():
+            logits = self._model(batch.images)[: batch.real].astype("float32")
         labels = batch.labels[: batch.real]
         losses = F.cross_entropy(logits, labels, reduction="none")
         best = paddle.topk(logits, min(TOP, logits.shape[1]))[1]

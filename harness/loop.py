@@ -102,8 +102,9 @@ def run_steps(
     done: Callable[[GlobalStep], bool] = never,
     most_steps: int | None = None,
     bad: BadNews | None = None,
+    batches: int = 1,
 ) -> None:
-    """Take batches from source and give them to consume until done says so, or for most_steps.
+    """Take batches from source and give them to consume until done says so, or for most_steps, of so many batches each.
 
     emit and done see every global step in order; any rank's done counts, for every rank. Both are told in blocks of
     steps that last about EXCHANGE_SECONDS (as many steps as would have done so before, at most twice as many as the
@@ -119,10 +120,10 @@ def run_steps(
     while not finished and (most_steps is None or index < most_steps):
         if most_steps is not None:
             block = min(block, most_steps - index)
-        table = _run_block(block, source, consume, clock, in_flight)
+        table = _run_block(block * batches, source, consume, clock, in_flight)
         table[0, RECORDING] = recording_seconds
         table[0, BAD] = len(bad.untold) if bad is not None else 0
-        gathered = ranks.gather(table)
+        gathered = ranks.gather(table).reshape((ranks.world_size, block, batches, -1))
         watchdog.progress()
         block_start, began = end_before, clock.host_seconds()
         for step in range(block):
@@ -134,7 +135,7 @@ def run_steps(
         recording_seconds = clock.host_seconds() - began
         if done is not never:
             finished = ranks.any(finished)
-        if bad is not None and gathered[:, 0, BAD].any():
+        if bad is not None and gathered[:, 0, 0, BAD].any():
             bad.tell()
         # The same on every rank, as it comes from what all have seen.
         wanted = round(EXCHANGE_SECONDS * block / max(end_before - block_start, 1e-9))
@@ -142,13 +143,13 @@ def run_steps(
 
 
 def _run_block(
-    steps: int,
+    batches: int,
     source: Source,
     consume: Consumer,
     clock: Clock,
     in_flight: deque[tuple[Any, Batch]],
 ) -> FloatArray:
-    """Run steps on this rank: [steps, 9], columns IMAGES, REQUEST to END (seconds), LOSS, RECORDING and BAD (0)."""
+    """Take batches on this rank: [batches, 9], columns IMAGES, REQUEST to END (s), LOSS, RECORDING and BAD (0)."""
     marks: list[Any] = []
     images: list[int] = []
     losses: list[Any] = []
@@ -156,7 +157,7 @@ def _run_block(
     def lap() -> None:
         marks.append(clock.mark())
 
-    for _ in range(steps):
+    for _ in range(batches):
         lap()
         batch = next(source)
         lap()
@@ -166,10 +167,10 @@ def _run_block(
         in_flight.append((marks[-1], batch))
         if len(in_flight) > STEPS_IN_FLIGHT:
             clock.wait(in_flight.popleft()[0])
-    if len(marks) not in (3 * steps, (3 + LAPS) * steps):
-        raise InvariantError(f"{len(marks)} marks in {steps} steps; a consumer tells {LAPS} laps of each, or none")
-    seconds = np.reshape(clock.seconds(marks), (steps, -1))
-    table = np.full((steps, 9), np.nan)
+    if len(marks) not in (3 * batches, (3 + LAPS) * batches):
+        raise InvariantError(f"{len(marks)} marks in {batches} batches; a consumer tells {LAPS} laps of each, or none")
+    seconds = np.reshape(clock.seconds(marks), (batches, -1))
+    table = np.full((batches, 9), np.nan)
     table[:, IMAGES] = images
     table[:, [REQUEST, GOT, END]] = seconds[:, [0, 1, -1]]
     if seconds.shape[1] > 3:
@@ -182,35 +183,50 @@ def _run_block(
 def merge_ranks(step: FloatArray, index: int, end_before: float) -> GlobalStep:
     """One global step from every rank's record of it.
 
-    step: [ranks, 9]. end_before is when the slowest rank ended the step before, on the same clock.
+    step: [ranks, batches, 9]. end_before is when the slowest rank ended the step before, on the same clock.
     """
-    end = max(float(step[:, END].max()), end_before)
-    last = step[int(np.argmax(step[:, GOT]))]
-    # What a rank did while another still worked on the step before is not this step's.
-    request, got, forward, backward = (
-        min(max(float(mark), end_before), end) for mark in last[[REQUEST, GOT, FORWARD, BACKWARD]]
-    )
-    between = request - end_before
-    recording = min(float(last[RECORDING]), between)
-    busy = step[:, END] - step[:, GOT]
-    images = step[:, IMAGES].sum()
-    counted = step[step[:, IMAGES] > 0]
-    lost = np.flatnonzero((step[:, IMAGES] > 0) & ~np.isfinite(step[:, LOSS]))
+    began, parts = end_before, []
+    for batch in range(step.shape[1]):
+        parts.append(_parts(step[:, batch], began))
+        began = max(float(step[:, batch, END].max()), began)
+    recording, other, wait, compute, forward, backward, optimizer = (float(part) for part in np.sum(parts, axis=0))
+    busy = (step[..., END] - step[..., GOT]).sum(axis=1)
+    images = step[..., IMAGES].sum()
+    counted = step[step[..., IMAGES] > 0]
+    lost = np.flatnonzero(((step[..., IMAGES] > 0) & ~np.isfinite(step[..., LOSS])).any(axis=1))
     loss = float(np.average(counted[:, LOSS], weights=counted[:, IMAGES])) if images else float("nan")
     return GlobalStep(
         index=index,
         images=int(images),
-        end_seconds=end,
-        step_seconds=end - end_before,
-        data_wait_seconds=got - request,
-        compute_seconds=end - got,
-        forward_seconds=forward - got,
-        backward_seconds=backward - forward,
-        optimizer_seconds=end - backward,
+        end_seconds=began,
+        step_seconds=began - end_before,
+        data_wait_seconds=wait,
+        compute_seconds=compute,
+        forward_seconds=forward,
+        backward_seconds=backward,
+        optimizer_seconds=optimizer,
         recording_seconds=recording,
-        other_seconds=between - recording,
+        other_seconds=other,
         slowest_rank=int(np.argmax(busy)),
         rank_skew_seconds=float(busy.max() - busy.min()),
         loss=loss,
         lost_rank=int(lost[0]) if lost.size else None,
     )
+
+
+def _parts(batch: FloatArray, end_before: float) -> tuple[float, ...]:
+    """Seconds of a batch [ranks, 9], on the rank that got it last.
+
+    They are spent on recording, on other things, waiting for data and computing; and of the latter on the forward pass,
+    the backward pass and the rest.
+    """
+    end = max(float(batch[:, END].max()), end_before)
+    last = batch[int(np.argmax(batch[:, GOT]))]
+    # What a rank did while another still worked on the batch before is not this one's.
+    request, got, forward, backward = (
+        min(max(float(mark), end_before), end) for mark in last[[REQUEST, GOT, FORWARD, BACKWARD]]
+    )
+    between = request - end_before
+    recording = min(float(last[RECORDING]), between)
+    laps = (forward - got, backward - forward, end - backward)
+    return recording, between - recording, got - request, end - got, *laps

@@ -6,9 +6,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from harness.config import RunConfig
+from harness.config import SYNC, RunConfig
 from harness.device import Devices
-from harness.errors import UsageError
+from harness.errors import MachineError, UsageError
 from harness.telemetry.host import available_cores
 from models.sizes import SIZES
 from pipelines.augmentation import Augmentation
@@ -29,7 +29,6 @@ WARMUP_EPOCHS = 5
 GPU_WARMUP_STEPS = 20  # cuDNN tries its algorithms, DALI its buffers, the clocks rise
 CPU_WARMUP_STEPS = 3
 NOTED_EXCESS = 0.05  # of an epoch's full batches over the data set
-UNPUBLISHED = {"x2_5": ("the published recipe of x2_5 has AutoAugment, this run has not",)}
 OTHER_NODES = "utilisation, power and what disturbed the run are those of node 0; images and times are of all nodes"
 MOST_DECODE_THREADS = 8  # beyond it DALI's threads contend with the training's
 
@@ -85,9 +84,10 @@ def facts_of(dataset: Dataset, source: str) -> DataFacts:
 class RunPlan:
     """A run's figures. Counts of images, steps and epochs are global; batch_size and the threads are per rank.
 
-    total_steps is None with --throughput-only, whose window ends by precision or time. warmup_steps come before the
-    measured window at least, or exactly if warmup_given; warmup_epochs are the recipe's, over which the
-    learning rate rises. notes say where the plan leaves the recipe. ranks are those of all nodes.
+    A step is one update of the weights, from `accumulate` batches of each rank. total_steps is None with
+    --throughput-only, whose window ends by precision or time, and 0 with --eval-only. warmup_steps come before the
+    measured window at least, or exactly if warmup_given; warmup_epochs are the recipe's, over which the learning rate
+    rises. notes say where the plan leaves the recipe. ranks are those of all nodes.
     """
 
     model: str
@@ -109,6 +109,9 @@ class RunPlan:
     notes: tuple[str, ...] = ()
     warmup_given: bool = False
     nodes: int = 1
+    accumulate: int = 1
+    auto_augment: bool = False
+    amp: str = "off"
 
     @property
     def ranks_per_node(self) -> int:
@@ -118,42 +121,51 @@ class RunPlan:
     @property
     def global_batch(self) -> int:
         """Images in one step of all ranks."""
-        return self.batch_size * self.ranks
+        return self.batch_size * self.accumulate * self.ranks
 
 
 def make_plan(config: RunConfig, devices: Devices, data: DataFacts, environment: Mapping[str, str]) -> RunPlan:
     """Decide everything the configuration leaves open.
 
-    Raises UsageError when the batch is larger than a rank's share of the images, or the warm-up longer than the run.
+    Raises UsageError when the batch is larger than a rank's share of the images, or the warm-up longer than the run,
+    MachineError for what these devices can't do.
     """
     on_gpu = devices.kind == "gpu"
+    if not on_gpu:
+        _refuse_on_cpu(config)
     ranks = devices.count * config.nnodes
     batch_size, notes = _batch_size(config, devices.kind, ranks, data)
-    epoch_steps = steps_per_epoch(data.train_images, ranks, batch_size)
-    total_steps = None if config.throughput_only else config.epochs * epoch_steps
+    step_images = batch_size * config.accumulate
+    epoch_steps = steps_per_epoch(data.train_images, ranks, step_images)
+    total_steps = None if config.throughput_only else 0 if config.eval_only else config.epochs * epoch_steps
     warmup = config.warmup
     if warmup is None:
         # Longer than what DALI decodes ahead while the first steps are slow.
         warmup = max(GPU_WARMUP_STEPS if on_gpu else CPU_WARMUP_STEPS, config.prefetch + 1)
         # A short run keeps three quarters of its steps to measure.
         warmup = warmup if total_steps is None else min(warmup, total_steps // 4)
-    elif total_steps is not None and warmup >= total_steps:
+    elif total_steps is not None and warmup >= total_steps and not config.eval_only:
         raise UsageError(
             f"--warmup {warmup} leaves nothing to measure: the run has {total_steps} steps"
             f" ({config.epochs} epochs of {epoch_steps})",
             f"Use --warmup {total_steps - 1} or less, or more --epochs.",
         )
-    epoch_images = epoch_steps * batch_size * ranks
+    epoch_images = epoch_steps * step_images * ranks
     if epoch_images > (1 + NOTED_EXCESS) * data.train_images:
         notes += (
             f"an epoch of {epoch_steps} full batches trains on {epoch_images:,} images, {data.name} has"
             f" {data.train_images:,}",
         )
-    notes += UNPUBLISHED.get(config.model, ())
+    if config.recipe == "dali":
+        notes += ("images are cropped and resized as DALI does by default, not as published",)
     if config.nnodes > 1:
         notes += (OTHER_NODES,)
     share = max(1, available_cores() // devices.count)
     size = SIZES[config.model]
+    auto_augment = size.auto_augment if config.auto_augment is None else config.auto_augment
+    if auto_augment != size.auto_augment:
+        published, here = ("AutoAugment", "none") if size.auto_augment else ("no AutoAugment", "it")
+        notes += (f"published: {published} for {config.model}; this run has {here}",)
     return RunPlan(
         model=config.model,
         device=devices.kind,
@@ -165,7 +177,7 @@ def make_plan(config: RunConfig, devices: Devices, data: DataFacts, environment:
         steps_per_epoch=epoch_steps,
         epochs=config.epochs,
         total_steps=total_steps,
-        learning_rate=config.learning_rate or LEARNING_RATE_PER_IMAGE * batch_size * ranks,
+        learning_rate=config.learning_rate or LEARNING_RATE_PER_IMAGE * step_images * ranks,
         # PaddleClas shortens the warm-up of a run that is shorter than it.
         warmup_epochs=config.warmup_epochs if config.warmup_epochs is not None else min(WARMUP_EPOCHS, config.epochs),
         weight_decay=config.weight_decay if config.weight_decay is not None else size.weight_decay,
@@ -175,7 +187,19 @@ def make_plan(config: RunConfig, devices: Devices, data: DataFacts, environment:
         notes=notes,
         warmup_given=config.warmup is not None,
         nodes=config.nnodes,
+        accumulate=config.accumulate,
+        auto_augment=auto_augment,
+        amp=config.amp_mode,
     )
+
+
+def _refuse_on_cpu(config: RunConfig) -> None:
+    for asked, lacking in (
+        (config.amp != "off", f"--amp {config.amp} needs GPUs: Paddle has no {config.amp} convolutions for CPUs"),
+        (config.batch_norm == SYNC, "--batch-norm sync needs GPUs: Paddle has it for no CPU"),
+    ):
+        if asked:
+            raise MachineError(lacking, "Leave it away to train on the CPU.")
 
 
 def _batch_size(config: RunConfig, kind: str, ranks: int, data: DataFacts) -> tuple[int, tuple[str, ...]]:
@@ -185,11 +209,18 @@ def _batch_size(config: RunConfig, kind: str, ranks: int, data: DataFacts) -> tu
     few = f"{data.train_images:,} training images of {data.name} over {ranks} ranks leave at most {shard} each"
     if data.train_images < ranks:
         raise UsageError(f"fewer images than ranks: {data.train_images} over {ranks}", "Use fewer --gpus.")
-    wanted = config.batch_size or min(usual, shard)
-    if wanted > shard:
+    largest = shard // config.accumulate
+    if not largest:
         raise UsageError(
-            f"a batch of {wanted} images is larger than a rank's shard: {few}",
-            f"Use --batch-size {shard} or less, or fewer --gpus.",
+            f"a step of {config.accumulate} batches is larger than a rank's shard: {few}",
+            f"Use --accumulate {shard} or less, or fewer --gpus.",
+        )
+    wanted = config.batch_size or min(usual, largest)
+    if wanted > largest:
+        several = f"a step of {config.accumulate} batches" if config.accumulate > 1 else "a batch"
+        raise UsageError(
+            f"{several} of {wanted} images is larger than a rank's shard: {few}",
+            f"Use --batch-size {largest} or less, or fewer --gpus.",
         )
     if config.batch_size is None and wanted < usual:
         return wanted, (f"batch of {wanted} images per rank, not {usual}: {few}",)

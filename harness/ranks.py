@@ -10,6 +10,8 @@ import numpy.typing as npt
 import paddle
 from paddle import nn
 
+from harness.config import RANK0, SYNC
+
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -60,15 +62,21 @@ class Ranks:
         """Every rank's text, in order of rank, on each rank."""
         return [told.decode() for told in self.gather_bytes(text.encode())]
 
-    def average_batch_norm(self, model: nn.Layer) -> None:
-        """Give every rank the mean of all ranks' running statistics, so that they evaluate one and the same model."""
-        if self.world_size == 1:
+    def agree_on_batch_norm(self, model: nn.Layer, whose: str) -> None:
+        """Give every rank the same running statistics, so that they evaluate one and the same model.
+
+        whose is AVERAGE (the mean of all ranks') or RANK0; with SYNC they are the same already.
+        """
+        if self.world_size == 1 or whose == SYNC:
             return
         buffers = [buffer for layer in model.sublayers() if isinstance(layer, nn.BatchNorm2D)
                    for buffer in (layer._mean, layer._variance)]  # fmt: skip
         flat = paddle.concat([buffer.flatten() for buffer in buffers])
-        paddle.distributed.all_reduce(flat)
-        flat = flat / self.world_size
+        if whose == RANK0:
+            paddle.distributed.broadcast(flat, src=0)
+        else:
+            paddle.distributed.all_reduce(flat)
+            flat = flat / self.world_size
         for buffer, part in zip(buffers, paddle.split(flat, [buffer.size for buffer in buffers]), strict=True):
             buffer.set_value(part.reshape(buffer.shape))
 

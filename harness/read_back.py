@@ -10,6 +10,9 @@ from harness.config import RunConfig
 from harness.errors import InvariantError
 from harness.plan import RunPlan
 
+# What a run that only evaluates has no occasion to show.
+OF_TRAINING = ("recipe", "auto_augment", "logits", "accumulate")
+
 
 def check_settings(config: RunConfig, plan: RunPlan, read_back: Mapping[str, Any]) -> None:
     """Raise InvariantError, which names every setting that isn't in force.
@@ -22,10 +25,20 @@ def check_settings(config: RunConfig, plan: RunPlan, read_back: Mapping[str, Any
         "prefetch": config.prefetch,
         "batch_size": plan.batch_size,
         "image_size": plan.image_size,
-        "dtype": "float32",
-        "parameters": "float32",
+        "dtype": "float16" if config.compute_dtype == "float16" else "float32",
+        "layout": config.layout,
+        "recipe": config.recipe,
+        "antialias": config.recipe == "dali",
+        "auto_augment": plan.auto_augment,
+        "parameters": config.compute_dtype if config.amp_level == "O2" else "float32",
+        "logits": config.compute_dtype,
+        "network_layout": config.layout,
+        "to_static": config.to_static,
+        "accumulate": plan.accumulate,
         "ranks": plan.ranks,
     }
+    if config.eval_only:
+        asked = {name: value for name, value in asked.items() if name not in OF_TRAINING}
     if plan.device == "gpu" and read_back.get("hw_decoder_load") is not None:
         asked["hw_decoder_load"] = config.hw_decoder_load
     wrong = [

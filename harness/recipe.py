@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import paddle
 import paddle.nn.functional as F  # noqa: N812
 from paddle import nn
 
+from harness.mixed_precision import MixedPrecision
 from pipelines.source import Batch
 
 
@@ -58,10 +60,12 @@ def make_optimizer(model: nn.Layer, momentum: float, weight_decay: float) -> pad
 
 @dataclass(slots=True)
 class TrainingStep:
-    """One update of the weights from a batch; updates counts them, and with it the learning rate goes on.
+    """Updates of the weights, each from `accumulate` batches; updates counts them, and the learning rate goes by it.
 
-    Every step draws its random numbers (dropout's) anew, from the seed, the rank and the step's number, so that a run
-    can go on from any step without its generators' states.
+    Every batch draws its random numbers (dropout's) anew, from the seed, the rank and the batch's number, so that a run
+    can go on from any step without its generators' states. overflowed are the updates that left the weights as they
+    were, as a gradient was beyond float16's range. accumulated and logits_dtype tell what was done: the batches of the
+    last update, and what the network put out last.
     """
 
     model: nn.Layer
@@ -70,19 +74,42 @@ class TrainingStep:
     label_smoothing: float
     seed: tuple[int, ...]
     updates: int = 0
+    accumulate: int = 1
+    precision: MixedPrecision = field(default_factory=MixedPrecision)
+    overflowed: set[int] = field(default_factory=set)
+    accumulated: int = 0
+    logits_dtype: str = ""
+    _part: int = 0
 
     def __call__(self, batch: Batch, lap: Callable[[], None]) -> Any:
         """Train on a batch; its loss, a scalar tensor on the device.
 
         lap is called behind the forward and behind the backward pass (see `harness.loop.Consumer`).
         """
-        paddle.seed(int(np.random.SeedSequence([*self.seed, self.updates]).generate_state(1)[0]))
-        self.optimizer.set_lr(self.schedule.at(self.updates))
-        loss = F.cross_entropy(self.model(batch.images), batch.labels, label_smoothing=self.label_smoothing)
+        number = self.updates * self.accumulate + self._part
+        paddle.seed(int(np.random.SeedSequence([*self.seed, number]).generate_state(1)[0]))
+        self._part += 1
+        whole = self._part == self.accumulate
+        # Gradients add up on each rank, and are exchanged with those of the update's last batch.
+        with nullcontext() if whole else no_exchange(self.model):
+            with self.precision.forward():
+                logits = self.model(batch.images)
+                loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
+            lap()
+            self.precision.backward(loss / self.accumulate if self.accumulate > 1 else loss)
         lap()
-        loss.backward()
-        lap()
-        self.optimizer.step()
-        self.optimizer.clear_grad()
-        self.updates += 1
+        if whole:
+            self.optimizer.set_lr(self.schedule.at(self.updates))
+            if self.precision.step(self.optimizer):
+                self.overflowed.add(self.updates)
+            self.optimizer.clear_grad()
+            self.updates += 1
+            self.accumulated, self._part = self._part, 0
+        self.logits_dtype = str(logits.dtype).rpartition(".")[2]
         return loss.detach()
+
+
+def no_exchange(model: nn.Layer) -> AbstractContextManager[None]:
+    """Within it, backward passes leave each rank's gradients to itself."""
+    context: AbstractContextManager[None] = getattr(model, "no_sync", nullcontext)()
+    return context

@@ -15,7 +15,7 @@ from harness.tables.files import check_writable, read_whole, write_whole
 from harness.tables.schema import BAD_IMAGES, DEVICES, EPOCHS, SCALING, STEPS, TRAIN
 from pipelines.augmentation import Augmentation
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 NAME_TIME = "%Y%m%d-%H%M%S"
 
 
@@ -31,7 +31,7 @@ class RunRecord:
 
     attempts are the run's starts: the number of the first block of steps, the training steps made before, when, and on
     how many ranks; the last one goes on from checkpoint, if any. bad_images are those that were unusable before its
-    first step, see `harness.bad_images`.
+    first step, see `harness.bad_images`. pretrained is the file of the weights that it began with: name and SHA-256.
     """
 
     run: str
@@ -53,6 +53,7 @@ class RunRecord:
     attempts: tuple[dict[str, Any], ...] = ()
     bad_images: tuple[dict[str, Any], ...] = ()
     checkpoint: str | None = None
+    pretrained: dict[str, Any] | None = None
     schema_version: int = SCHEMA_VERSION
 
     def breaks(self) -> tuple[list[int], int]:
@@ -192,4 +193,9 @@ def _from_2(values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "config": config}
 
 
-_LIFTS = {1: _from_1, 2: _from_2}
+def _from_3(values: dict[str, Any]) -> dict[str, Any]:
+    """Version 3 had single precision, channels first, and steps of one batch: the defaults of what came since."""
+    return values
+
+
+_LIFTS = {1: _from_1, 2: _from_2, 3: _from_3}

@@ -22,12 +22,13 @@ from harness.tables.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS
 AUTO = "auto"
 LOCK = ".lock"
 CUT = (STEPS, EPOCHS, DEVICES, BAD_IMAGES)
-# What may differ when a run is gone on with: the rest decides its weights, and is compared as planned.
+# What may differ when a run is gone on with, or can't, or is compared by what the plan makes of it; the rest decides
+# its weights.
 HARMLESS = frozenset({
     "gpus", "device", "data", "classes", "crop_area_min", "flip_probability", "epochs", "warmup", "precision",
     "max_seconds", "repeats", "scaling", "stall_seconds", "resume", "bad_images", "max_bad_images", "auto_batch",
     "compute_threads", "decode_threads", "prefetch", "width_hint", "height_hint", "nnodes", "master", "node_rank",
-    "join_seconds", "results", "run_name", "telemetry_interval", "checkpoint_minutes",
+    "join_seconds", "results", "run_name", "telemetry_interval", "checkpoint_minutes", "amp_level", "eval_only",
 })  # fmt: skip
 # Defaults that follow from the number of epochs and devices.
 DECIDED = ("batch_size", "warmup_epochs")
@@ -85,8 +86,12 @@ def requested_config(given: Mapping[str, Any]) -> RunConfig | None:
                 "Start another run.",
             )
         return None
-    if record.config.throughput_only or record.series is not None:
-        what = "measures throughput" if record.config.throughput_only else f"is part of the series {record.series!r}"
+    if not record.config.trains_epochs or record.series is not None:
+        what = (
+            f"is part of the series {record.series!r}" if record.series is not None
+            else "measures throughput" if record.config.throughput_only
+            else "only evaluates"
+        )  # fmt: skip
         raise UsageError(f"run {name!r} {what}, and can't be gone on with", "Start it again.")
     if record.config.auto_batch:
         # What was asked for need not have fitted.

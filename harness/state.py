@@ -11,14 +11,14 @@ import paddle
 from paddle import nn
 
 from harness.bad_images import TRAIN_SPLIT, BadImage
-from harness.checkpoint import Arrays, Checkpoint
+from harness.checkpoint import MODEL, STATISTICS, VELOCITY, Arrays, Checkpoint, of_rank
 from harness.errors import TrainingError
 from harness.loop import GlobalStep
 from harness.trainer import Trainer, training_source
 from pipelines.order import Position
 from pipelines.source import SourceState
 
-MODEL, STATISTICS, VELOCITY, DALI = "model/", "statistics/", "velocity/", "dali"
+DALI = "dali"
 
 
 @dataclass(slots=True)
@@ -63,7 +63,8 @@ def gather_state(trainer: Trainer, progress: Progress, rows: Mapping[str, int]) 
     Raises TrainingError when a weight is not finite: what can't be trained on is no checkpoint.
     """
     model, ranks = trainer.model, trainer.ranks
-    weights = {name: parameter.numpy() for name, parameter in _trained(model)}
+    masters = _masters(trainer)
+    weights = {name: full_precision(masters.get(parameter.name, parameter)) for name, parameter in _trained(model)}
     for name, values in weights.items():
         if not np.isfinite(values).all():
             raise TrainingError(
@@ -83,7 +84,7 @@ def gather_state(trainer: Trainer, progress: Progress, rows: Mapping[str, int]) 
     arrays: Arrays = {MODEL + name: values for name, values in weights.items()}
     arrays |= {VELOCITY + name: values for name, values in _velocities(trainer).items()}
     for rank, one in enumerate(told):
-        arrays |= {f"rank{rank}/{name}": values for name, values in one.arrays.items()}
+        arrays |= {of_rank(rank) + name: values for name, values in one.arrays.items()}
     values = {
         "progress": asdict(progress),
         "updates": trainer.train.updates,
@@ -93,6 +94,8 @@ def gather_state(trainer: Trainer, progress: Progress, rows: Mapping[str, int]) 
         "ranks": ranks.world_size,
         "sources": [one.values for one in told],
         "bad_images": [asdict(image) for image in trainer.bad.known.values()],
+        "loss_scaling": trainer.train.precision.state(),
+        "overflowed": sorted(trainer.train.overflowed),
         "config": asdict(trainer.config),
         "read_back": trainer.in_force,
     }
@@ -113,12 +116,14 @@ def restore_state(trainer: Trainer, checkpoint: Checkpoint | None) -> Progress:
     values, arrays = checkpoint.values, checkpoint.arrays
     progress = Progress(**values["progress"])
     same_ranks = values["ranks"] == ranks.world_size
-    own = f"rank{ranks.rank if same_ranks else 0}/"
+    own = of_rank(ranks.rank if same_ranks else 0)
     for name, parameter in _trained(model):
-        parameter.set_value(arrays[MODEL + name])
+        parameter.set_value(paddle.to_tensor(arrays[MODEL + name]).astype(parameter.dtype))
     for name, buffer in _statistics(model):
         buffer.set_value(arrays[own + STATISTICS + name])
-    _set_velocities(trainer, arrays)
+    _set_optimizer(trainer, arrays)
+    trainer.train.precision.restore(values["loss_scaling"])
+    trainer.train.overflowed = set(values["overflowed"])
     # What was in force for the steps that were made, until there are others.
     trainer.in_force = values["read_back"]
     trainer.blocks, trainer.steps = values["blocks"], dict(values["steps"])
@@ -147,26 +152,43 @@ def _statistics(model: nn.Layer) -> Iterator[tuple[str, Any]]:
     return ((name, parameter) for name, parameter in model.named_parameters() if parameter.stop_gradient)
 
 
+def full_precision(tensor: Any) -> Any:
+    """The tensor's values as float32, which holds those of 16 bits exactly."""
+    return tensor.astype("float32").numpy()
+
+
+def _masters(trainer: Trainer) -> dict[str, Any]:
+    """The optimizer's float32 copies of 16-bit weights, by the parameter's name; empty without any."""
+    masters: dict[str, Any] = trainer.train.optimizer.state_dict().get("master_weights", {})
+    return masters
+
+
 def _velocities(trainer: Trainer) -> dict[str, Any]:
     """The optimizer's momentum by the name of its weight in the model; empty before the first step."""
     saved = trainer.train.optimizer.state_dict()
+    masters = _masters(trainer)
     return {
         name: saved[key].numpy()
         for name, parameter in _trained(trainer.model)
-        if (key := _velocity_key(parameter)) in saved
+        if (key := _velocity_key(masters.get(parameter.name, parameter))) in saved
     }
 
 
-def _set_velocities(trainer: Trainer, arrays: Arrays) -> None:
-    optimizer = trainer.train.optimizer
-    saved = {
-        _velocity_key(parameter): paddle.to_tensor(arrays[VELOCITY + name])
-        for name, parameter in _trained(trainer.model)
-        if VELOCITY + name in arrays
-    }
+def _set_optimizer(trainer: Trainer, arrays: Arrays) -> None:
+    """Give the optimizer its momentum, and where weights have 16 bits its float32 copies of them."""
+    saved: dict[str, Any] = {}
+    masters: dict[str, Any] = {}
+    for name, parameter in _trained(trainer.model):
+        if VELOCITY + name not in arrays:
+            continue
+        owner = parameter
+        if parameter.dtype != paddle.float32:
+            owner = masters[parameter.name] = paddle.to_tensor(arrays[MODEL + name])
+            owner.name = f"{parameter.name}_fp32_master_0"  # as Paddle names it
+        saved[_velocity_key(owner)] = paddle.to_tensor(arrays[VELOCITY + name])
     if saved:
-        optimizer.set_state_dict(saved)
+        trainer.train.optimizer.set_state_dict({**saved, **({"master_weights": masters} if masters else {})})
 
 
-def _velocity_key(parameter: Any) -> str:
-    return f"{parameter.name}_velocity_0"
+def _velocity_key(owner: Any) -> str:
+    return f"{owner.name}_velocity_0"

@@ -6,20 +6,25 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import paddle
 from nvidia.dali.pipeline import Pipeline
+from paddle import nn
+from paddle.jit.dy2static.program_translator import StaticFunction
 
 import models
 from harness import recipe
 from harness.bad_images import TRAIN_SPLIT, BadImages
-from harness.config import RunConfig
+from harness.config import SYNC, RunConfig
 from harness.device import Clock, cudnn_tf32, local_rank, open_device
 from harness.errors import InvariantError, TrainingError
 from harness.loop import GlobalStep, never, run_steps
+from harness.mixed_precision import MixedPrecision
 from harness.phases import SHARES, Phase, Settles, settling_steps
 from harness.plan import RunPlan, facts_of
+from harness.pretrained import load_weights
 from harness.ranks import Ranks, join
 from harness.read_back import check_settings
 from harness.recorder import Recorder
@@ -97,6 +102,7 @@ class Trainer:
                 epoch=epoch,
                 step=number,
                 learning_rate=rate,
+                overflow=first_update + step.index in self.train.overflowed if self._scales(trains) else None,
                 warmup=True if settles(step) else None,
             )
             if epoch is not None and not math.isfinite(step.loss):
@@ -107,7 +113,8 @@ class Trainer:
                 )
 
         self.model.train()
-        run_steps(phase.source, phase.consume, self.clock, self.ranks, emit, done, most_steps, self.bad)
+        batches = self.plan.accumulate if trains else 1
+        run_steps(phase.source, phase.consume, self.clock, self.ranks, emit, done, most_steps, self.bad, batches)
         if not self.checked:
             self.in_force = self.read_back()
             check_settings(self.config, self.plan, self.in_force)
@@ -115,18 +122,30 @@ class Trainer:
         self.steps[phase.name] = first_step + len(made)
         return made
 
-    def read_back(self) -> dict[str, Any]:
-        """The settings that were in force, as DALI and Paddle report them; known once a batch was taken."""
+    def read_back(self, source: DaliSource | None = None) -> dict[str, Any]:
+        """The settings that were in force, as DALI and Paddle report them; known once a batch was taken.
+
+        source is what batches came from, the training images without it.
+        """
+        train = self.train
         return {
-            **self.source.settings(),
+            **(source or self.source).settings(),
             "parameters": str(self.model.parameters()[0].dtype).rpartition(".")[2],
+            "logits": train.logits_dtype,
+            "network_layout": self.model.data_format.lower(),
+            "to_static": isinstance(self.model.forward, StaticFunction),
+            "accumulate": train.accumulated,
             "ranks": self.ranks.world_size,
             "cudnn_tf32": cudnn_tf32(self.plan.device),
         }
 
+    def _scales(self, trains: bool) -> bool:
+        """Whether steps of a phase may overflow."""
+        return trains and self.config.amp == "fp16"
+
     def _train_alone(self, batch: Batch, lap: Callable[[], None]) -> Any:
         """A training step whose gradients stay on this rank; the ranks' weights part."""
-        with self.parallel.no_sync():
+        with recipe.no_exchange(self.parallel):
             return self.train(batch, lap)
 
 
@@ -159,11 +178,20 @@ def open_trainer(config: RunConfig, plan: RunPlan) -> Trainer:
         )
     settings = pipeline_settings(config, plan, device_id)
     paddle.seed(config.seed)
-    model = models.build(plan.model, plan.data.num_classes)
+    model = models.build(plan.model, plan.data.num_classes, config.layout.upper())
+    if config.pretrained is not None and ranks.rank == 0:
+        # The others get rank 0's.
+        load_weights(model, Path(config.pretrained), plan.model, plan.data.num_classes)
     schedule = recipe.Schedule(
         plan.learning_rate, plan.warmup_epochs * plan.steps_per_epoch, plan.epochs * plan.steps_per_epoch
     )
     optimizer = recipe.make_optimizer(model, config.momentum, plan.weight_decay)
+    precision = MixedPrecision(config.compute_dtype, config.amp_level or "O1")
+    if config.batch_norm == SYNC:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    precision.prepare(model, optimizer)
+    if config.to_static:
+        model = paddle.jit.to_static(model, full_graph=True)
     bad = BadImages(config.bad_images, config.max_bad_images, ranks)
     parallel = ranks.parallel(model)
 
@@ -176,7 +204,15 @@ def open_trainer(config: RunConfig, plan: RunPlan) -> Trainer:
         settings=settings,
         model=model,
         parallel=parallel,
-        train=recipe.TrainingStep(parallel, optimizer, schedule, config.label_smoothing, (config.seed, 1 + ranks.rank)),
+        train=recipe.TrainingStep(
+            parallel,
+            optimizer,
+            schedule,
+            config.label_smoothing,
+            (config.seed, 1 + ranks.rank),
+            accumulate=plan.accumulate,
+            precision=precision,
+        ),
         source=training_source(dataset, plan, settings, ranks, bad),
         bad=bad,
     )
@@ -197,7 +233,9 @@ def training_source(
 
     return DaliSource(
         dataset.train,
-        TrainingOrder(len(dataset.train), ranks.rank, ranks.world_size, plan.batch_size, settings.seed),
+        TrainingOrder(
+            len(dataset.train), ranks.rank, ranks.world_size, plan.batch_size, settings.seed, plan.accumulate
+        ),
         graph,
         settings,
         partial(bad.met, TRAIN_SPLIT, dataset.train),
@@ -219,6 +257,11 @@ def pipeline_settings(config: RunConfig, plan: RunPlan, device_id: int | None) -
         hw_decoder_load=config.hw_decoder_load,
         width_hint=config.width_hint,
         height_hint=config.height_hint,
+        # DALI has no bfloat16; the first convolution would only cast float32 down.
+        dtype="float16" if config.compute_dtype == "float16" else "float32",
+        layout=config.layout,
+        recipe=config.recipe,
+        auto_augment=plan.auto_augment,
     )
 
 

@@ -15,7 +15,7 @@ from harness.bad_images import TRAIN_SPLIT, BadImage
 from harness.checkpoint import read_checkpoint
 from harness.device import local_rank, open_device
 from harness.endings import OUT_OF_MEMORY, memory_error
-from harness.epochs import Saver, train_epochs
+from harness.epochs import Saver, evaluate_alone, train_epochs
 from harness.errors import DATA_EXIT_CODE, BenchError, InterruptedRunError
 from harness.launch import leave_failure, rank_file
 from harness.loop import GlobalStep
@@ -40,7 +40,7 @@ def run_worker(record: RunRecord, folder: Path) -> None:
     with _recorder(record, files, trainer.ranks.rank) as recorder:
         trainer.bad.record = recorder.bad_image
         progress = Progress()
-        if not record.config.throughput_only:
+        if record.config.trains_epochs:
             # Rank 0's word counts: another node need not have the files.
             mine = record.checkpoint if trainer.ranks.rank == 0 else None
             progress = restore_state(trainer, read_checkpoint(files.checkpoints, mine) if mine else None)
@@ -51,6 +51,8 @@ def run_worker(record: RunRecord, folder: Path) -> None:
         if record.config.throughput_only:
             trainer.source.leave_out(trainer.bad.of(TRAIN_SPLIT))
             measure_throughput(trainer, recorder, stop)
+        elif record.config.eval_only:
+            evaluate_alone(trainer, recorder, stop)
         else:
             train_epochs(trainer, recorder, progress, Saver(trainer, recorder, files.checkpoints), stop)
     if trainer.ranks.rank == 0:

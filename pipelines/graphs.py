@@ -12,10 +12,13 @@ import numpy.typing as npt
 from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.pipeline import Pipeline
 
+from pipelines import auto_augment
 from pipelines.augmentation import MEAN, STD, Augmentation, eval_resize
+from pipelines.crops import draw_crop
 
 DTYPES = {"float32": types.FLOAT, "float16": types.FLOAT16}
 LAYOUTS = {"nchw": "CHW", "nhwc": "HWC"}
+RECIPES = ("paddleclas", "dali")
 # Of an encoded file, enough to tell its format.
 SIGNATURE_BYTES = 16
 
@@ -28,7 +31,8 @@ class PipelineSettings:
     CPU. threads are DALI's worker threads of this rank. prefetch counts batches ready ahead of the consumer.
     hw_decoder_load is the share of images that goes to the GPU's JPEG engine; width_hint and height_hint (pixels, 0 for
     none) let the GPU decoder allocate once for the largest image. dtype is "float32" or "float16", layout "nchw" or
-    "nhwc".
+    "nhwc". recipe is "paddleclas", the published crop (see draw_crop) and resizing without smoothing, or "dali", DALI's
+    own crop and its antialiasing. auto_augment adds AutoAugment to training.
     """
 
     batch_size: int
@@ -43,6 +47,8 @@ class PipelineSettings:
     height_hint: int = 0
     dtype: str = "float32"
     layout: str = "nchw"
+    recipe: str = "paddleclas"
+    auto_augment: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "image_size", "threads", "prefetch"):
@@ -56,6 +62,8 @@ class PipelineSettings:
             raise ValueError(f"dtype is {self.dtype!r}; it must be one of {', '.join(DTYPES)}")
         if self.layout not in LAYOUTS:
             raise ValueError(f"layout is {self.layout!r}; it must be one of {', '.join(LAYOUTS)}")
+        if self.recipe not in RECIPES:
+            raise ValueError(f"recipe is {self.recipe!r}; it must be one of {', '.join(RECIPES)}")
 
     def decoder(self) -> dict[str, Any]:
         """The decoder's arguments: where it runs, and on a GPU how its engines and memory are used."""
@@ -76,13 +84,14 @@ Feed = Callable[[], tuple[Sequence[npt.NDArray[np.uint8]], npt.NDArray[np.int64]
 def training_graph(
     feed: Feed, augmentation: Augmentation, settings: PipelineSettings, seed: int, state: bytes | None = None
 ) -> Pipeline:
-    """The batches that feed names: decode the random crop's region, resize, flip, normalise.
+    """The batches that feed names: decode the random crop's region, resize, flip, AutoAugment if asked for, normalise.
 
-    Outputs: images [batch, 3, size, size] (or channels last) and labels [batch], int64. seed is of crops and flips;
-    state continues those where `Pipeline.checkpoint()` of an equal graph stood, while feed must do so by itself.
+    Outputs: images [batch, 3, size, size] (or channels last) and labels [batch], int64. seed is of all that is random;
+    state continues that where `Pipeline.checkpoint()` of an equal graph stood, while feed must do so by itself.
     """
+    options = {"enable_checkpointing": True, "checkpoint": state, "enable_conditionals": settings.auto_augment}
 
-    @_pipeline(settings, seed, enable_checkpointing=True, checkpoint=state)  # type: ignore[untyped-decorator]
+    @_pipeline(settings, seed, **options)  # type: ignore[untyped-decorator]
     def graph() -> tuple[Any, Any]:
         encoded, labels = _files(feed)
         return prepared_for_training(encoded, augmentation, settings), _class_indices(labels, settings)
@@ -91,28 +100,36 @@ def training_graph(
 
 
 def prepared_for_training(encoded: Any, augmentation: Augmentation, settings: PipelineSettings) -> Any:
-    """Within a graph: encoded files to a region of each, chosen at random, resized, flipped and normalised."""
-    anchor, shape = fn.random_crop_generator(
-        _height_and_width(encoded),
-        random_area=[augmentation.crop_area_min, augmentation.crop_area_max],
-        random_aspect_ratio=[augmentation.aspect_min, augmentation.aspect_max],
-    )
+    """Within a graph: encoded files to a region of each, chosen at random, resized, flipped and normalised.
+
+    With auto_augment the graph must have been made with enable_conditionals.
+    """
+    anchor, shape = draw_crop(_height_and_width(encoded), augmentation, settings.recipe)
     crops = fn.decoders.image_slice(
-        encoded, anchor, shape, axis_names="HW", output_type=types.RGB, **settings.decoder()
+        encoded,
+        anchor,
+        shape,
+        # In pixels, though the published crop's are of a floating-point type.
+        normalized_anchor=False,
+        normalized_shape=False,
+        axis_names="HW",
+        output_type=types.RGB,
+        **settings.decoder(),
     )
-    # PaddleClas resizes with plain bilinear interpolation; DALI would smooth first by default.
-    crops = fn.resize(
-        crops,
-        size=[settings.image_size, settings.image_size],
-        interp_type=types.INTERP_LINEAR,
-        antialias=False,
-    )
+    crops = _resized(crops, settings, size=[settings.image_size, settings.image_size])
     flip = fn.random.coin_flip(probability=augmentation.flip_probability)
+    if settings.auto_augment:
+        # As PaddleClas has it: rotations and shears are of the flipped image.
+        return _normalised(auto_augment.augmented(fn.flip(crops, horizontal=flip)), settings, mirror=0)
     return _normalised(crops, settings, mirror=flip)
 
 
 def evaluation_graph(feed: Feed, settings: PipelineSettings) -> Pipeline:
-    """The batches that feed names: short side resized, centre crop, normalise. Outputs as in training."""
+    """The batches that feed names: short side resized, centre crop, normalise. Outputs as in training.
+
+    The sides, the sampled places and the crop's are those of PaddleClas's ResizeImage and CropImage, but where the long
+    side comes to exactly a half pixel (short sides that are a multiple of 512): DALI rounds it up, Python to even.
+    """
 
     @_pipeline(settings, settings.seed)  # type: ignore[untyped-decorator]
     def graph() -> tuple[Any, Any]:
@@ -125,12 +142,7 @@ def evaluation_graph(feed: Feed, settings: PipelineSettings) -> Pipeline:
             output_type=types.RGB,
             **settings.decoder(),
         )
-        whole = fn.resize(
-            whole,
-            resize_shorter=eval_resize(settings.image_size),
-            interp_type=types.INTERP_LINEAR,
-            antialias=False,
-        )
+        whole = _resized(whole, settings, resize_shorter=eval_resize(settings.image_size))
         return _normalised(whole, settings, mirror=0), _class_indices(labels, settings)
 
     return graph()
@@ -189,17 +201,24 @@ def checking_graph(
 
 
 def read_back(pipeline: Pipeline) -> dict[str, Any]:
-    """The settings that a built pipeline reports, by PipelineSettings' names.
+    """The settings that a built pipeline reports, by PipelineSettings' names, and antialias, whether resizing smooths.
 
-    hw_decoder_load is read from the decoder's own specification; None for a decoder that has none (a CPU's), or where
-    this DALI doesn't tell.
+    All but threads and prefetch are read from the operators' own specifications. hw_decoder_load is None for a decoder
+    that has none (a CPU's), or where this DALI doesn't tell; recipe for a graph that draws no crop, and antialias for
+    one that doesn't resize.
     """
     specifications = "\n".join(str(operator.spec) for operator in getattr(pipeline, "_ops", ()))
+    schemas = set(re.findall(r"^OpSpec for (?:experimental__)?(\w+):$", specifications, re.MULTILINE))
     load = re.search(r"^\s*hw_decoder_load: ([0-9.eE+-]+)$", specifications, re.MULTILINE)
+    antialias = re.search(r"^\s*antialias: (True|False)$", specifications, re.MULTILINE)
+    recipe = "dali" if "RandomCropGenerator" in schemas else "paddleclas" if "random__Uniform" in schemas else None
     return {
         "threads": pipeline.num_threads,
         "prefetch": pipeline.prefetch_queue_depth,
         "hw_decoder_load": float(load[1]) if load else None,
+        "recipe": recipe,
+        "antialias": antialias[1] == "True" if antialias else None,
+        "auto_augment": schemas.issuperset(auto_augment.SCHEMAS),
     }
 
 
@@ -236,11 +255,27 @@ def _pipeline(settings: PipelineSettings, seed: int, **state_options: Any) -> An
     )
 
 
+def _resized(images: Any, settings: PipelineSettings, **size: Any) -> Any:
+    """By bilinear interpolation, as OpenCV does it; DALI's recipe smooths before, as fn.resize does by default."""
+    return fn.resize(
+        images,
+        interp_type=types.INTERP_LINEAR,
+        antialias=settings.recipe == "dali",
+        # The whole image becomes the whole result, though its longer side was rounded to whole pixels.
+        subpixel_scale=False,
+        **size,
+    )
+
+
 def _normalised(images: Any, settings: PipelineSettings, mirror: Any) -> Any:
-    """Centre-cropped (a no-op on training crops), mirrored where asked, with the recipe's mean and deviation."""
+    """Centre-cropped (a no-op on training crops), mirrored where asked, with the recipe's mean and deviation.
+
+    Of an odd number of pixels too many, the right and the bottom lose one more, as in PaddleClas's CropImage.
+    """
     return fn.crop_mirror_normalize(
         images,
         crop=[settings.image_size, settings.image_size],
+        rounding="truncate",
         mirror=mirror,
         mean=[255 * m for m in MEAN],
         std=[255 * s for s in STD],

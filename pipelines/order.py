@@ -53,13 +53,16 @@ class TrainingOrder:
     """Every epoch a new shuffle of all images, of which each rank has a part of its own.
 
     The shuffle comes from the seed and the epoch's number, which all ranks share. An epoch has `steps_per_epoch` full
-    batches; where the shard is shorter, and in place of images left out, its first images come again.
+    batches; where the shard is shorter, and in place of images left out, its first images come again. With accumulate,
+    a step takes so many batches, and an epoch whole steps.
     """
 
-    def __init__(self, images: int, rank: int, world_size: int, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, images: int, rank: int, world_size: int, batch_size: int, seed: int, accumulate: int = 1
+    ) -> None:
         self._images, self._batch_size, self._seed = images, batch_size, seed
         self._start, self._end = shard_bounds(images, rank, world_size)
-        self._steps = steps_per_epoch(images, world_size, batch_size)
+        self._batches = accumulate * steps_per_epoch(images, world_size, accumulate * batch_size)
         # DALI decodes ahead, from the next epoch while a failed batch of this one may have to be drawn again.
         self._shard = lru_cache(maxsize=2)(self._make_shard)
 
@@ -83,7 +86,7 @@ class TrainingOrder:
                 continue
             indices[filled] = index
             filled, passed = filled + 1, 0
-        last = position.step + 1 == self._steps
+        last = position.step + 1 == self._batches
         following = Position(position.epoch + 1) if last else Position(position.epoch, position.step + 1, cursor)
         return Draw(indices, self._batch_size, following)
 

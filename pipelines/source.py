@@ -22,6 +22,7 @@ from pipelines.order import BEGINNING, Draw, Order, Position
 from pipelines.read_ahead import read_ahead
 
 LARGEST_SEED = 2**31 - 1
+IMAGE_CHANNELS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +141,12 @@ class DaliSource:
         batch = Batch(dlpack.from_dlpack(images.as_tensor()), dlpack.from_dlpack(labels.as_tensor()), draw.real)
         if self._first is None:
             shape, dtype = batch.images.shape, str(batch.images.dtype)
-            self._first = {"batch_size": shape[0], "image_size": shape[2], "dtype": dtype.rpartition(".")[2]}
+            self._first = {
+                "batch_size": shape[0],
+                "image_size": shape[2],
+                "dtype": dtype.rpartition(".")[2],
+                "layout": "nhwc" if shape[3] == IMAGE_CHANNELS else "nchw",
+            }
         return batch
 
     def leave_out(self, bad: Iterable[int]) -> None:

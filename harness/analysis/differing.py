@@ -41,6 +41,8 @@ class Job:
     device: str
     devices: int
     batch_size: int
+    mixed_precision: str = "off"
+    accumulated_batches: int = 1
 
     def unlike(self, other: Job) -> list[str]:
         """What differs between the two, in words."""
@@ -58,7 +60,16 @@ def job_of(record: RunRecord) -> Job:
     """The job that a run did."""
     plan = record.plan
     data_set = IMAGENET.name if plan.data.imagenet else plan.data.name
-    return Job(plan.model, plan.image_size, data_set, plan.device, plan.ranks, plan.batch_size)
+    return Job(
+        plan.model,
+        plan.image_size,
+        data_set,
+        plan.device,
+        plan.ranks,
+        plan.batch_size,
+        record.config.amp_mode,
+        plan.accumulate,
+    )
 
 
 def differences(a: RunRecord, b: RunRecord) -> list[Differing]:

@@ -21,10 +21,13 @@ from harness.report.findings import (
     with_interval,
 )
 from harness.report.text import plain_text
-from harness.tables.mirror import MirrorRow, mirror_file, read_reference
-from harness.tables.schema import TRAIN
+from harness.tables.files import read_table
+from harness.tables.mirror import MirrorRow, method_marks, mirror_file, read_reference
+from harness.tables.schema import EPOCHS, TRAIN
+from models.sizes import SIZES
 
 REFERENCE_DATASET = "ImageNet (ILSVRC2012)"
+SHOWN_DIGITS = 16
 
 
 class Console:
@@ -59,6 +62,13 @@ class Console:
         written = [f"{record.run}.*", "summary.csv", mirror_file(record.plan)]
         self.rich.print(plain_text(f"Written to {files.folder}/: {', '.join(written)}"))
 
+    def evaluation(self, record: RunRecord, files: RunFiles) -> None:
+        """The accuracy of weights from a file, beside the published one of their size."""
+        for warning in record.warnings:
+            self.notice(warning)
+        self.rich.print(_facts(f"evaluation {record.run}", evaluation_facts(record, files)))
+        self.rich.print(plain_text(f"Written to {files.folder}/: {record.run}.*, summary.csv"))
+
 
 def plan_facts(plan: RunPlan) -> list[tuple[str, str]]:
     """A plan as labels and values."""
@@ -67,6 +77,8 @@ def plan_facts(plan: RunPlan) -> list[tuple[str, str]]:
         "until the throughput is precise or time is up"
         if plan.total_steps is None
         else f"{plan.epochs} epochs, {plan.total_steps:,} steps"
+        if plan.total_steps
+        else "one evaluation"
     )
     return [
         ("model", f"PPLCNet_{plan.model}, {data.num_classes} classes"),
@@ -79,15 +91,22 @@ def plan_facts(plan: RunPlan) -> list[tuple[str, str]]:
         (
             "crops",
             f"{plan.image_size}x{plan.image_size}, area {data.augmentation.crop_area_min:g} to"
-            f" {data.augmentation.crop_area_max:g}, flipped with probability {data.augmentation.flip_probability:g}",
+            f" {data.augmentation.crop_area_max:g}, flipped with probability {data.augmentation.flip_probability:g}"
+            + (", AutoAugment" if plan.auto_augment else ""),
         ),
-        ("batch", f"{plan.batch_size} images per device, {plan.global_batch} images a step"),
+        (
+            "batch",
+            f"{plan.batch_size} images per device"
+            + (f", {plan.accumulate} batches a step" if plan.accumulate > 1 else "")
+            + f", {plan.global_batch} images a step",
+        ),
         ("length", f"{length}; {plan.steps_per_epoch} steps an epoch"),
         (
             "learning rate",
             f"{plan.learning_rate:g} after {plan.warmup_epochs} epochs of linear warm-up, then a cosine to 0",
         ),
         ("weight decay", f"{plan.weight_decay:g}, none on batch norm"),
+        ("precision", "float32" if plan.amp == "off" else f"mixed, {plan.amp}"),
         (
             "warm-up",
             f"{plan.warmup_steps} steps"
@@ -95,6 +114,24 @@ def plan_facts(plan: RunPlan) -> list[tuple[str, str]]:
             else f"at least {plan.warmup_steps} steps, its end found in the step times",
         ),
         ("threads per rank", f"{plan.compute_threads} training, {plan.decode_threads} DALI"),
+    ]
+
+
+def evaluation_facts(record: RunRecord, files: RunFiles) -> list[tuple[str, str]]:
+    """An evaluation as labels and values."""
+    plan, size = record.plan, SIZES[record.plan.model]
+    (row,) = read_table(files.table(EPOCHS.name), EPOCHS).to_dict("records")
+    weights = record.pretrained or {}
+    published = f"{size.top1:.4f} and {size.top5:.4f} for PPLCNet_{plan.model} on {REFERENCE_DATASET}"
+    if not plan.data.imagenet:
+        published += f"; this is {plan.data.name}, which says nothing about them"
+    return [
+        ("weights", f"{weights.get('file')}, SHA-256 {str(weights.get('sha256'))[:SHOWN_DIGITS]}..."),
+        ("top-1", f"{row['top1']:.4f} of {row['val_images']:,} images"),
+        ("top-5", f"{row['top5']:.4f}"),
+        ("published", published),
+        ("loss", f"{row['val_loss']:.4f}"),
+        ("took", f"{row['evaluation_seconds']:.1f} s, {row['val_images'] / row['evaluation_seconds']:.1f} images/s"),
     ]
 
 
@@ -136,6 +173,7 @@ def differences(record: RunRecord) -> list[str]:
     )
     if plan.model != "x1_0":
         lines.append(f"model: PPLCNet_x1_0 there, PPLCNet_{plan.model} here")
+    lines += [f"method: {mark} here" for mark in method_marks(record.config)]
     if plan.image_size != 224:
         lines.append(f"crop: 224x224 there, {plan.image_size}x{plan.image_size} here")
     if plan.global_batch != 2048:

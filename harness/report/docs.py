@@ -31,7 +31,9 @@ def options_markdown() -> str:
         plain = "" if item.default is None or isinstance(item.default, bool) else f"{item.default}"
         default = decided or plain
         value = value.replace("|", "\\|")
-        lines.append(f"| `{flag(item.name)}{value}` | {meaning} | {default} |")
+        # What is neither on nor off by default can be put either way.
+        either = f", `--no-{flag(item.name)[2:]}`" if option_type(item.name) is bool and item.default is None else ""
+        lines.append(f"| `{flag(item.name)}{value}`{either} | {meaning} | {default} |")
     return "\n".join(lines)
 
 

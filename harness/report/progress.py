@@ -13,6 +13,7 @@ from harness.record import RunFiles
 from harness.report.console import Console
 from harness.tables.files import read_table
 from harness.tables.schema import CHECKPOINT, COMPUTE, COMPUTE_ALONE, EVALUATE, PIPELINE, STEPS, TRAIN
+from pipelines.sharding import steps_per_epoch
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -48,7 +49,7 @@ class Progress:
             disable=not console.rich.is_terminal,
             transient=True,
         )
-        total = float(max_seconds if plan.total_steps is None else plan.total_steps)
+        total = max_seconds if plan.total_steps is None else float(plan.total_steps or _evaluation_steps(plan))
         completed = 0 if self._bar.disable else _steps_made(path)
         self._rows.skip()
         self._task = self._bar.add_task("starting the ranks", total=total, completed=completed, rate="")
@@ -67,14 +68,14 @@ class Progress:
             return
         for row in self._rows.new():
             self._seconds += float(row["step_seconds"])
-            epoch = f"epoch {row['epoch']} of {self._plan.epochs}, " if row["epoch"] else ""
+            epoch = f"epoch {row['epoch']} of {self._plan.epochs}, " if row["epoch"] not in ("", "0") else ""
             doing = DOING[row["phase"]]
             self._bar.update(self._task, description=epoch + doing)
             if row["phase"] != CHECKPOINT:
                 self._bar.update(self._task, rate=f"{float(row['fps']):,.0f} images/s")
             if self._plan.total_steps is None:
                 self._bar.update(self._task, completed=min(self._seconds, self._max_seconds))
-            elif row["phase"] == TRAIN:
+            elif row["phase"] == (TRAIN if self._plan.total_steps else EVALUATE):
                 self._bar.update(self._task, completed=float(row["step"]))
 
 
@@ -84,6 +85,10 @@ def _steps_made(path: Path) -> int:
         return 0
     steps = read_table(path, STEPS, ["phase", "step"])
     return int(steps.loc[steps["phase"] == TRAIN, "step"].max()) if (steps["phase"] == TRAIN).any() else 0
+
+
+def _evaluation_steps(plan: RunPlan) -> int:
+    return steps_per_epoch(plan.data.val_images, plan.ranks, plan.batch_size)
 
 
 class TableTail:

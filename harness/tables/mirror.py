@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.config import RunConfig
 from harness.plan import RunPlan
 from harness.tables.files import append_row, format_cell
 from harness.tables.schema import mirror_table
@@ -33,14 +34,27 @@ def read_reference() -> MirrorRow:
     return MirrorRow(tuple(header), tuple(cells))
 
 
-def append_mirror_row(folder: Path, plan: RunPlan, summary: Mapping[str, Any], *, once: bool = False) -> MirrorRow:
+def method_marks(config: RunConfig) -> tuple[str, ...]:
+    """What sets a run's method apart from the reference's, for which the header has no column either."""
+    marks = {
+        f"AMP {config.amp_mode}": config.amp != "off",
+        f"{config.recipe} recipe": config.recipe != "paddleclas",
+        "pretrained": config.pretrained is not None,
+    }
+    return tuple(mark for mark, there in marks.items() if there)
+
+
+def append_mirror_row(
+    folder: Path, plan: RunPlan, summary: Mapping[str, Any], marks: Sequence[str] = (), *, once: bool = False
+) -> MirrorRow:
     """Add a finished run to its mirrored table, and return the row; once: unless the very same row is there.
 
-    The header has no room for the data set, so results on anything but ImageNet get a file named after it.
+    marks stand behind the method's name. The header has no room for the data set, so results on anything but ImageNet
+    get a file named after it.
     """
     table = mirror_table(plan.device_name, plan.ranks)
     values = (
-        f"PPLCNet_{plan.model}",
+        ", ".join((f"PPLCNet_{plan.model}", *marks)),
         f"{plan.image_size}x{plan.image_size}",
         summary["fps"],
         summary["top1"],

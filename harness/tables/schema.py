@@ -101,6 +101,13 @@ STEPS = Table(
         Column("jpeg_util_percent", float, "%", GLOBAL, "the JPEG engines', mean of the devices", 1),
         Column("sm_util_percent", float, "%", GLOBAL, "SMs that were busy (NVML's GPM), mean of the devices", 1),
         Column("foreign_cpu_percent", float, "%", HOST, "all cores of the host, processes outside this run", 1),
+        Column(
+            "overflow",
+            bool,
+            "",
+            GLOBAL,
+            "1: a gradient was beyond float16's range and no weight changed; empty without loss scaling",
+        ),
         Column("settling", bool, "", RUN, "1: one of a block's first steps, in which the phase before still shows"),
         Column(
             "warmup",
@@ -171,7 +178,7 @@ EPOCHS = Table(
     "epochs",
     "one epoch",
     (
-        Column("epoch", int, "", RUN, "from 1"),
+        Column("epoch", int, "", RUN, "from 1; 0 with --eval-only, where what is of training is empty"),
         Column("images", int, "images", GLOBAL, "trained on in the epoch"),
         Column("seconds", float, "s", GLOBAL, "of its training steps, slowest rank; evaluation not included", 6),
         Column("fps", float, "images/s", GLOBAL, "images / seconds"),
@@ -210,7 +217,8 @@ SUMMARY = Table(
         Column("device", str, "", RUN, "cpu or gpu"),
         Column("device_name", str, "", RUN, "product name of the (first) device"),
         Column("devices", int, "devices", RUN, "ranks, one on each device"),
-        Column("batch_size", int, "images", DEVICE, "per step"),
+        Column("batch_size", int, "images", DEVICE, "per batch"),
+        Column("amp", str, "", RUN, "mixed precision and its level, or off"),
         Column("fps", float, "images/s", GLOBAL, "images / window_seconds"),
         Column("fps_low", float, "images/s", GLOBAL, "lower end of its 95 % interval; empty below 10 steps"),
         Column("fps_high", float, "images/s", GLOBAL, "upper end"),
@@ -244,6 +252,7 @@ SUMMARY = Table(
         Column("step_seconds_p95", float, "s", GLOBAL, "95th percentile; empty below 20 steps", 6),
         Column("step_seconds_p99", float, "s", GLOBAL, "99th percentile; empty below 100 steps", 6),
         Column("outlier_steps", int, "steps", GLOBAL, "of the window: far longer than its median step"),
+        Column("overflow_steps", int, "steps", GLOBAL, "in which a gradient overflowed; empty without loss scaling"),
         Column("tainted_steps", int, "steps", GLOBAL, "of the window: disturbed for half of their time or more"),
         Column(
             "data_wait_share",
@@ -264,8 +273,8 @@ SUMMARY = Table(
             float,
             "fraction",
             DEVICE,
-            "of the device's published FP32 peak: 6 x multiply-accumulates of an image x fps_per_device; empty where"
-            " the peak isn't known",
+            "of the device's published peak in the run's precision (FP32 without --amp): 6 x multiply-accumulates of an"
+            " image x fps_per_device; empty where the peak isn't known",
             4,
         ),
         Column("images_per_joule", float, "images/J", GLOBAL, "of the GPUs' own energy counters", 4),

@@ -126,7 +126,9 @@ def a_record(**changes: Any) -> RunRecord:
         profile={"images": 1347, "mean_bytes": 1536.0, "bits_per_pixel": 3.456},
         read_back={
             "threads": 2, "prefetch": 2, "hw_decoder_load": None, "batch_size": 32, "image_size": 64,
-            "dtype": "float32", "parameters": "float32", "ranks": 2,
+            "dtype": "float32", "layout": "nchw", "recipe": "paddleclas", "antialias": False, "auto_augment": False,
+            "parameters": "float32", "logits": "float32", "network_layout": "nchw", "to_static": False,
+            "accumulate": 1, "ranks": 2,
         },
         phases={TRAIN: plain(train)},
         steady=plain(SteadyState(3, True, -0.0123, "warm-up found in the step times")),
@@ -168,7 +170,8 @@ def a_summary(run: str, train: PhaseFigures) -> dict[str, Any]:
     return {
         "run": run, "series": None, "model": plan.model, "dataset": plan.data.name, "crop_size": plan.image_size,
         "device": plan.device, "device_name": "Xeon 6148", "devices": plan.ranks, "batch_size": plan.batch_size,
-        "fps_per_device": train.fps / plan.ranks, **of_train, "steady": True, "window_end": "epochs",
+        "amp": "off", "overflow_steps": None, "fps_per_device": train.fps / plan.ranks, **of_train, "steady": True,
+        "window_end": "epochs",
         "bound": None, "pipeline_fps": None, "compute_fps": None, "accelerator_util": None,
         "exposed_communication_share": None, "outlier_steps": 4, "tainted": "none", "tainted_steps": 2,
         "model_flops_util": None, "images_per_joule": None, "top1": 0.95333, "top5": 0.99778, "epochs": 20,

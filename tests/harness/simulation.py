@@ -107,7 +107,8 @@ class SimulatedDali:
 
     def settings(self) -> dict[str, Any]:
         return {"threads": 1, "prefetch": self._prefetch, "hw_decoder_load": None, "batch_size": BATCH,
-                "image_size": 224, "dtype": "float32"}  # fmt: skip
+                "image_size": 224, "dtype": "float32", "layout": "nchw", "recipe": "paddleclas", "antialias": False,
+                "auto_augment": False}  # fmt: skip
 
 
 class SimulatedTraining:
@@ -115,6 +116,9 @@ class SimulatedTraining:
 
     It stands for the model, too.
     """
+
+    data_format, logits_dtype, accumulated, overflowed = "NCHW", "float32", 1, frozenset[int]()
+    forward = None
 
     def __init__(
         self,

@@ -36,7 +36,7 @@ def measure(monkeypatch: pytest.MonkeyPatch) -> Measure:
     def carry_out(folder: Path, workers: Workers) -> RunRecord:
         images = ImageList(folder, ("0.jpg",), (0,))
         dataset = Dataset("one", folder, 10, images, None, Augmentation(), False)
-        prepared = bench._Prepared(Devices("cpu", 2, "CPU"), dataset, a_plan(), ())
+        prepared = bench._Prepared(Devices("cpu", 2, "CPU"), dataset, a_plan(), (), None)
         surroundings = {"memory_bytes": None, "memory_limit_bytes": None}
         monkeypatch.setattr(bench, "_prepare", lambda *_: prepared)
         monkeypatch.setattr(bench, "check_paddle", lambda: None)

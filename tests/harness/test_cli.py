@@ -144,9 +144,12 @@ def test_a_mistyped_command_line_points_to_the_help(
     [
         (["compre"], "unknown command 'compre'\n  Did you mean 'compare'?"),
         (["Compare", "a", "b"], "unknown command 'Compare'\n  Did you mean 'compare'?"),
-        (["train"], "unknown command 'train'\n  Known: compare, verify. See run_bench.py --help."),
-        ([""], "unknown command ''\n  Known: compare, verify. See run_bench.py --help."),
-        (["[red]\x1b[31m"], "unknown command '[red]\\x1b[31m'\n  Known: compare, verify. See run_bench.py --help."),
+        (["train"], "unknown command 'train'\n  Known: compare, export, import-idx, verify. See run_bench.py --help."),
+        ([""], "unknown command ''\n  Known: compare, export, import-idx, verify. See run_bench.py --help."),
+        (
+            ["[red]\x1b[31m"],
+            "unknown command '[red]\\x1b[31m'\n  Known: compare, export, import-idx, verify. See run_bench.py --help.",
+        ),
         (
             ["compare"],
             "the following arguments are required: A, B\n  See run_bench.py compare --help.",
@@ -180,8 +183,10 @@ def test_the_help_lists_the_commands_and_not_the_workers(capsys: pytest.CaptureF
     out = capsys.readouterr().out
     listed = out.partition("commands (run_bench.py COMMAND --help has their options):\n")[2].splitlines()
     assert listed == [
-        "  compare  is run B as fast as run A, or is it noise?",
-        "  verify   can every image of a data set be read and decoded?",
+        "  compare     is run B as fast as run A, or is it noise?",
+        "  export      write a run's weights to a file that others can read",
+        "  import-idx  make MNIST, or a set in its file format, a folder to train on",
+        "  verify      can every image of a data set be read and decoded?",
     ]
     assert "worker" not in out
 

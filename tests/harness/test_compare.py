@@ -441,7 +441,7 @@ def test_a_record_of_version_1_has_no_interval(tmp_path: Path) -> None:
         ("list", "list.json' is no run's record", "Name a <run>.json that run_bench.py wrote."),
         ("object", "object.json is no run's record: ", "Name a <run>.json that run_bench.py wrote."),
         ("folder", "folder.json': Is a directory", "Name a <run>.json that can be read."),
-        ("later", "later.json has schema version 4, known are 1 to 3", "Read it with the version of this project"),
+        ("later", "later.json has schema version 5, known are 1 to 4", "Read it with the version of this project"),
         ("rateless", "rateless.json' holds no throughput of a training: 'train'", "Run it again"),
         ("standing", "standing.json' holds no throughput of a training: rates are (0.0,)", "Run it again"),
         ("worded", "worded.json' holds no throughput of a training: ", "Run it again"),
@@ -458,7 +458,7 @@ def test_a_record_of_version_1_has_no_interval(tmp_path: Path) -> None:
         ("nested", "five.json is no run's record: ", "Name a <run>.json that run_bench.py wrote."),
         (
             "ahead",
-            "the series 'ahead' has schema version 4, known are 2 to 3",
+            "the series 'ahead' has schema version 5, known are 2 to 4",
             "Read it with the version of this project",
         ),
     ],
@@ -480,12 +480,12 @@ def test_what_can_t_be_compared_is_one_clear_line_and_its_cure(
         ("astray", 2, ["../secret"]),
         ("twice", 2, ["before", "before"]),
         ("nested", 2, ["five"]),
-        ("ahead", 4, ["before"]),
+        ("ahead", 5, ["before"]),
     ):
         values = {"schema_version": version, "kind": "repeats", "run": series, "status": "finished",
                   "runs": runs}  # fmt: skip
         (tmp_path / f"{series}.json").write_text(json.dumps(values), encoding="utf-8")
-    later = json.loads((tmp_path / "before.json").read_text(encoding="utf-8")) | {"schema_version": 4}
+    later = json.loads((tmp_path / "before.json").read_text(encoding="utf-8")) | {"schema_version": 5}
     for file, content in (
         ("empty", b" \n"),
         ("text", b"{"),

@@ -23,20 +23,30 @@ TYPES = {
     "scaling": str,
     "stall_seconds": float,
     "resume": str,
+    "eval_only": bool,
     "seed": int,
     "data": str,
     "classes": int,
     "image_size": int,
     "crop_area_min": float,
+    "recipe": str,
+    "auto_augment": bool,
     "bad_images": str,
     "max_bad_images": int,
     "flip_probability": float,
     "batch_size": int,
+    "accumulate": int,
     "auto_batch": bool,
     "learning_rate": float,
     "warmup_epochs": int,
     "momentum": float,
     "weight_decay": float,
+    "pretrained": str,
+    "batch_norm": str,
+    "amp": str,
+    "amp_level": str,
+    "layout": str,
+    "to_static": bool,
     "label_smoothing": float,
     "compute_threads": int,
     "decode_threads": int,
@@ -76,20 +86,30 @@ def test_the_defaults_are_the_published_recipe() -> None:
         "scaling": None,
         "stall_seconds": 600.0,
         "resume": None,
+        "eval_only": False,
         "seed": 0,
         "data": None,
         "classes": None,
         "image_size": 224,
         "crop_area_min": None,
+        "recipe": "paddleclas",
+        "auto_augment": None,
         "bad_images": "skip",
         "max_bad_images": 100,
         "flip_probability": None,
         "batch_size": None,
+        "accumulate": 1,
         "auto_batch": False,
         "learning_rate": None,
         "warmup_epochs": None,
         "momentum": 0.9,
         "weight_decay": None,
+        "pretrained": None,
+        "batch_norm": "average",
+        "amp": "off",
+        "amp_level": None,
+        "layout": "nchw",
+        "to_static": False,
         "label_smoothing": 0.1,
         "compute_threads": None,
         "decode_threads": None,
@@ -113,7 +133,7 @@ def test_the_defaults_are_the_published_recipe() -> None:
     [
         *((name, 0, "at least 1") for name in ("gpus", "epochs", "image_size", "classes", "batch_size")),
         *((name, 0, "at least 1") for name in ("compute_threads", "decode_threads", "prefetch")),
-        ("repeats", 0, "at least 1"),
+        *((name, 0, "at least 1") for name in ("repeats", "accumulate")),
         ("gpus", -4, "at least 1"),
         ("warmup", -1, "at least 0"),
         ("warmup_epochs", -1, "at least 0"),
@@ -226,6 +246,48 @@ def test_a_run_to_go_on_with_has_a_run_s_name(name: str) -> None:
 def test_only_a_run_of_epochs_can_be_gone_on_with(more: dict[str, Any]) -> None:
     assert RunConfig(resume="first").resume == "first"
     assert refusal(resume="first", **more).message.startswith("--resume is for a run of epochs")
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [("amp", "off, bf16, fp16"), ("amp_level", "O1, O2"), ("layout", "nchw, nhwc"), ("recipe", "paddleclas, dali"),
+     ("batch_norm", "average, rank0, sync")],
+)  # fmt: skip
+def test_what_a_choice_may_be(name: str, known: str) -> None:
+    error = refusal(**{name: "other"})
+    assert (error.message, error.cure) == (f"unknown {name} 'other'", f"Known: {known}.")
+
+
+@pytest.mark.parametrize(
+    ("given", "mode", "dtype"),
+    [({}, "off", "float32"), ({"amp": "bf16"}, "bf16-O1", "bfloat16"),
+     ({"amp": "fp16", "amp_level": "O2"}, "fp16-O2", "float16")],
+)  # fmt: skip
+def test_mixed_precision_in_one_word(given: dict[str, str], mode: str, dtype: str) -> None:
+    config = RunConfig(**given)  # type: ignore[arg-type]
+    assert (config.amp_mode, config.compute_dtype) == (mode, dtype)
+
+
+def test_a_level_of_mixed_precision_needs_mixed_precision() -> None:
+    assert refusal(amp_level="O2").message == "--amp-level O2 is of mixed precision, and --amp is off"
+
+
+def test_an_evaluation_needs_weights() -> None:
+    assert refusal(eval_only=True).message == "--eval-only needs weights to evaluate"
+    config = RunConfig(eval_only=True, pretrained="a.pdparams")
+    assert not config.trains_epochs
+    assert RunConfig().trains_epochs
+    assert not RunConfig(throughput_only=True).trains_epochs
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"throughput_only": True}, {"repeats": 2}, {"resume": "it"}, {"auto_batch": True}, {"accumulate": 2}],
+)
+def test_an_evaluation_does_not_train(more: dict[str, Any]) -> None:
+    error = refusal(eval_only=True, pretrained="a.pdparams", **more)
+    (name,) = more
+    assert error.message == f"--eval-only does not train, and {flag(name)} is about training"
 
 
 def test_a_configuration_never_changes() -> None:

@@ -230,9 +230,14 @@ def test_a_plan_is_told_in_full() -> None:
         "length": "20 epochs, 440 steps; 22 steps an epoch",
         "learning rate": "0.025 after 5 epochs of linear warm-up, then a cosine to 0",
         "weight decay": "3e-05, none on batch norm",
+        "precision": "float32",
         "warm-up": "at least 3 steps, its end found in the step times",
         "threads per rank": "1 training, 2 DALI",
     }
+    several = dict(plan_facts(a_plan(accumulate=3, amp="bf16-O1", auto_augment=True)))
+    assert several["batch"] == "32 images per device, 3 batches a step, 192 images a step"
+    assert several["precision"] == "mixed, bf16-O1"
+    assert several["crops"] == "64x64, area 0.5 to 1, flipped with probability 0, AutoAugment"
     endless = dict(plan_facts(a_plan(total_steps=None)))
     assert endless["length"] == "until the throughput is precise or time is up; 22 steps an epoch"
 

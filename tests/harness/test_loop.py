@@ -213,7 +213,7 @@ def test_a_consumer_without_laps_has_a_computation_all_the_same() -> None:
 
 @pytest.mark.parametrize(("laps", "marks"), [(1, 4), (3, 6)])
 def test_a_consumer_that_laps_once_or_too_often_is_refused(laps: int, marks: int) -> None:
-    with pytest.raises(InvariantError, match=f"{marks} marks in 1 steps; a consumer tells 2 laps of each, or none"):
+    with pytest.raises(InvariantError, match=f"{marks} marks in 1 batches; a consumer tells 2 laps of each, or none"):
         run_laps(*[0.25] * (laps + 1))
 
 
@@ -225,7 +225,7 @@ def test_a_consumer_that_laps_in_some_steps_only_is_refused() -> None:
         if next(numbers) == 2:  # the second step of the second block
             lap()
 
-    with pytest.raises(InvariantError, match="7 marks in 2 steps"):
+    with pytest.raises(InvariantError, match="7 marks in 2 batches"):
         run_steps(batches(time, itertools.repeat(0.01)), consume, HostClock(time), Ranks(0, 1), lambda _: None)
 
 
@@ -351,7 +351,7 @@ def rank_rows(*rows: tuple[float, ...]) -> FloatArray:
             *(0.0, np.nan, np.nan)[len(values) - 5 :],
         )
         row[:] = images, request, got, forward, backward, end, loss, recording, 0.0
-    return table
+    return table[:, np.newaxis]
 
 
 def test_a_step_of_four_ranks_is_as_long_as_the_slowest() -> None:
@@ -433,6 +433,46 @@ def test_a_rank_without_images_has_not_lost_anything() -> None:
     step = merge_ranks(rank_rows((0, 0, 0, 1, math.nan), (8, 0, 0, 1, 1.5), (8, 0, 0, 1, math.nan)), 0, 0.0)
     assert step.lost_rank == 2
     assert merge_ranks(rank_rows((0, 0, 0, 1, math.nan)), 0, 0.0).lost_rank is None
+
+
+def test_a_step_of_several_batches_is_their_sum() -> None:
+    first = rank_rows((8, 10.1, 10.2, 11.0, 1.0, 0.1, 10.3, 10.8), (8, 10.0, 10.1, 11.4, 2.0, 0.0, 10.4, 11.0))
+    second = rank_rows((4, 11.0, 11.5, 12.5, 3.0, 0.0, 11.9, 12.3), (8, 11.4, 11.4, 12.0, 4.0, 0.0, 11.5, 11.8))
+    step = merge_ranks(np.concatenate([first, second], axis=1), index=7, end_before=10.0)
+    assert (step.images, step.end_seconds) == (28, 12.5)
+    assert step.step_seconds == pytest.approx(2.5)
+    # Rank 0 got both of its batches last, the second one 0.1 s behind the end of the slowest rank's first.
+    assert parts(step) == pytest.approx((0.1, 0.0, 0.1 + 0.1, 1.2 + 1.0))
+    laps = (step.forward_seconds, step.backward_seconds, step.optimizer_seconds)
+    assert laps == pytest.approx((0.1 + 0.4, 0.5 + 0.4, 0.6 + 0.2))
+    # 0.8 + 1.0 s of computing on rank 0, 1.3 + 0.6 on rank 1
+    assert step.slowest_rank == 1
+    assert step.rank_skew_seconds == pytest.approx(0.1)
+    assert step.loss == pytest.approx((8 * 1 + 8 * 2 + 4 * 3 + 8 * 4) / 28)
+    assert step.lost_rank is None
+
+
+def test_a_loss_that_is_lost_in_any_batch_is_its_ranks() -> None:
+    whole, lost = rank_rows((8, 0, 0, 1, 1.0), (8, 0, 0, 1, 1.0)), rank_rows((8, 1, 1, 2, 1.0), (8, 1, 1, 2, math.nan))
+    assert merge_ranks(np.concatenate([whole, lost], axis=1), 0, 0.0).lost_rank == 1
+
+
+def test_steps_of_several_batches_take_so_many_and_end_together() -> None:
+    time, steps, taken = FakeTime(), list[GlobalStep](), list[int]()
+
+    def counted() -> Iterator[Batch]:
+        for number in itertools.count():
+            taken.append(number)
+            time.spend(0.05)
+            yield Batch(None, None, 8)
+
+    run_steps(counted(), training(time, 0.2), HostClock(time), Ranks(0, 1), steps.append, most_steps=5, batches=3)
+    assert (len(steps), len(taken)) == (5, 15)
+    assert [step.index for step in steps] == list(range(5))
+    for step in steps:
+        assert step.images == 24
+        assert parts(step) == pytest.approx((0.0, 0.0, 0.15, 0.6))
+    assert steps[-1].end_seconds == pytest.approx(5 * 0.75)
 
 
 def test_a_pause_is_a_step_of_nothing_but_other_time() -> None:

@@ -9,7 +9,7 @@ import harness.plan
 from harness.cli import main
 from harness.config import RunConfig
 from harness.device import Devices
-from harness.errors import UsageError
+from harness.errors import MachineError, UsageError
 from harness.plan import IMAGENET, DataFacts, RunPlan, default_data, facts_of, make_plan, run_name
 from pipelines.augmentation import Augmentation
 from pipelines.dataset import Dataset
@@ -218,9 +218,67 @@ def test_an_epoch_that_trains_on_many_more_images_than_there_are_says_so() -> No
     assert found.notes == ("an epoch of 2 full batches trains on 200 images, small has 103",)
 
 
-def test_what_a_size_lacks_of_its_recipe_is_noted() -> None:
-    assert plan(RunConfig(model="x2_5")).notes == ("the published recipe of x2_5 has AutoAugment, this run has not",)
-    assert plan(RunConfig(model="x2_0")).notes == ()
+@pytest.mark.parametrize(
+    ("model", "asked", "has", "notes"),
+    [
+        ("x2_5", None, True, ()),
+        ("x2_5", True, True, ()),
+        ("x2_5", False, False, ("published: AutoAugment for x2_5; this run has none",)),
+        ("x2_0", None, False, ()),
+        ("x2_0", True, True, ("published: no AutoAugment for x2_0; this run has it",)),
+    ],
+)
+def test_auto_augment_is_for_the_size_that_was_published_with_it(
+    model: str, asked: bool | None, has: bool, notes: tuple[str, ...]
+) -> None:
+    made = plan(RunConfig(model=model, auto_augment=asked))
+    assert (made.auto_augment, made.notes) == (has, notes)
+
+
+def test_dalis_own_recipe_is_noted() -> None:
+    notes = plan(RunConfig(recipe="dali")).notes
+    assert notes == ("images are cropped and resized as DALI does by default, not as published",)
+
+
+def test_a_step_of_several_batches() -> None:
+    """128 images x 4 batches x 4 ranks are the published step of 2048."""
+    made = plan(RunConfig(batch_size=128, accumulate=4))
+    assert (made.accumulate, made.global_batch, made.steps_per_epoch) == (4, 2048, 626)
+    assert made.learning_rate == pytest.approx(0.8)
+    assert made.total_steps == 225_360
+
+
+def test_a_step_may_not_be_larger_than_a_shard() -> None:
+    data = small(40)
+    assert plan(RunConfig(accumulate=3), cpus(2), data).batch_size == 6
+    error = refusal(RunConfig(accumulate=3, batch_size=7), cpus(2), data)
+    assert error.message == (
+        "a step of 3 batches of 7 images is larger than a rank's shard: 40 training images of small over 2 ranks leave"
+        " at most 20 each"
+    )
+    assert error.cure == "Use --batch-size 6 or less, or fewer --gpus."
+    error = refusal(RunConfig(accumulate=21), cpus(2), data)
+    assert error.cure == "Use --accumulate 20 or less, or fewer --gpus."
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (RunConfig(amp="bf16"), "--amp bf16 needs GPUs: Paddle has no bf16 convolutions for CPUs"),
+        (RunConfig(amp="fp16", amp_level="O2"), "--amp fp16 needs GPUs: Paddle has no fp16 convolutions for CPUs"),
+        (RunConfig(batch_norm="sync"), "--batch-norm sync needs GPUs: Paddle has it for no CPU"),
+    ],
+)
+def test_what_paddle_has_not_on_a_cpu_is_refused_there(config: RunConfig, message: str) -> None:
+    with pytest.raises(MachineError) as caught:
+        plan(config, cpus(2), small(1000))
+    assert (caught.value.message, caught.value.exit_code) == (message, 3)
+    assert plan(config).amp == config.amp_mode
+
+
+def test_an_evaluation_has_no_training_steps() -> None:
+    made = plan(RunConfig(eval_only=True, pretrained="a.pdparams", warmup=5))
+    assert made.total_steps == 0
 
 
 def test_the_warm_up_outlasts_what_is_decoded_ahead() -> None:

@@ -153,6 +153,17 @@ def test_a_run_that_goes_on_before_its_first_step_begins_at_none(tmp_path: Path)
     assert shown.completed() == 1
 
 
+def test_an_evaluation_alone_is_as_far_as_its_steps(tmp_path: Path) -> None:
+    """450 validation images on 2 ranks in batches of 32: 8 steps."""
+    shown = Shown(tmp_path, 0)
+    assert shown.task.total == 8.0
+    with shown.progress:
+        shown.add({"phase": "evaluate", "epoch": 0, "step": 3, "step_seconds": 0.5, "fps": 128.0})
+        shown.progress.poll()
+        assert shown.completed() == 3.0
+        assert shown.task.description == "evaluating"
+
+
 def test_throughput_alone_is_as_far_as_its_measured_time(tmp_path: Path) -> None:
     """Of its 45 seconds; the warm-up and every phase take their part."""
     shown = Shown(tmp_path, None)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 
+from harness.config import AVERAGE
 from harness.ranks import FloatArray, Ranks
 from harness.recipe import Schedule, TrainingStep
 from pipelines.source import Batch
@@ -22,6 +23,7 @@ sys.path.insert(0, sys.argv[1])
 import numpy as np
 import paddle
 from paddle import nn
+from harness.config import AVERAGE, RANK0
 from harness.ranks import join
 
 ranks = join()
@@ -31,7 +33,11 @@ for layer, start in ((net[0], 1.0), (net[2], 100.0)):
     layer._mean.set_value(np.arange(layer._mean.size, dtype="float32") + start * (ranks.rank + 1))
     layer._variance.set_value(np.full(layer._variance.size, 2.0 + 4.0 * ranks.rank, "float32"))
 gathered = ranks.gather(np.array([[ranks.rank + 0.1, 2.0**60 + 256.0]]))
-ranks.average_batch_norm(net)
+rank0s = nn.Sequential(nn.BatchNorm2D(2))
+rank0s[0]._mean.set_value(np.full(2, 5.0 + ranks.rank, "float32"))
+rank0s[0]._variance.set_value(np.full(2, 7.0 + ranks.rank, "float32"))
+ranks.agree_on_batch_norm(rank0s, RANK0)
+ranks.agree_on_batch_norm(net, AVERAGE)
 wrapped = ranks.parallel(net)
 
 from harness.recipe import Schedule, TrainingStep
@@ -46,7 +52,18 @@ labels = np.array([0, 1, 2, 0, 2, 2, 1, 0])
 own = slice(4 * ranks.rank, 4 * ranks.rank + 4)
 for _ in range(3):
     train(Batch(paddle.to_tensor(images[own]), paddle.to_tensor(labels[own]), 4), lambda: None)
+paddle.seed(7 + ranks.rank)
+added = ranks.parallel(nn.Linear(4, 3))
+optimizer = paddle.optimizer.Momentum(learning_rate=0.0, momentum=0.9, parameters=added.parameters())
+adding = TrainingStep(added, optimizer, Schedule(0.5, 0, 100), label_smoothing=0.1, seed=(0,), accumulate=2)
+between = []
+for _ in range(3):
+    for half in (slice(own.start, own.start + 2), slice(own.start + 2, own.stop)):
+        adding(Batch(paddle.to_tensor(images[half]), paddle.to_tensor(labels[half]), 2), lambda: None)
+        between.append(added.state_dict()["weight"].tolist())
 told = {
+    "rank0s": [rank0s[0]._mean.tolist(), rank0s[0]._variance.tolist()],
+    "between": between,
     "any": [ranks.any(ranks.rank == 0), ranks.any(ranks.rank == 1), ranks.any(True), ranks.any(False)],
     "broadcast": list(ranks.broadcast(bytes([0, 255, 7, 0]) if ranks.rank == 0 else b"not this")),
     "nothing": list(ranks.broadcast(b"")),
@@ -94,6 +111,12 @@ def test_two_ranks_share_figures_statistics_and_weights(tmp_path: Path) -> None:
     assert first["texts"] == second["texts"] == ["", "café デ"]
     assert first["weight"] == second["weight"]
     assert first["start"] == second["start"]
+    assert first["rank0s"] == second["rank0s"] == [[5.0, 5.0], [7.0, 7.0]]
+    # Two batches of 2 on each rank are as one of 4, and no weight moves before the second.
+    assert first["between"] == second["between"]
+    assert first["between"][0] == first["start"]
+    assert first["between"][1] == first["between"][2] != first["between"][3]
+    np.testing.assert_allclose(first["between"][-1], first["trained"], rtol=1e-5, atol=1e-7)
     assert first["trained"] == second["trained"]
     np.testing.assert_allclose(first["trained"], trained_alone(first["start"]), rtol=1e-5, atol=1e-7)
     assert not np.allclose(first["trained"], first["start"])
@@ -119,7 +142,7 @@ def test_one_rank_has_nothing_to_share() -> None:
     ranks = Ranks(0, 1)
     assert ranks.gather(np.array([1.0, 2.0])).tolist() == [[1.0, 2.0]]
     net = paddle.nn.Sequential(paddle.nn.BatchNorm2D(2))
-    ranks.average_batch_norm(net)
+    ranks.agree_on_batch_norm(net, AVERAGE)
     assert ranks.parallel(net) is net
     ranks.barrier()
     assert (ranks.any(True), ranks.any(False)) == (True, False)

@@ -73,7 +73,7 @@ def round_trip(folder: Path, record: RunRecord) -> RunRecord:
 
 def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
     assert round_trip(tmp_path, RECORD) == RECORD
-    assert RECORD.schema_version == SCHEMA_VERSION == 3
+    assert RECORD.schema_version == SCHEMA_VERSION == 4
 
 
 def test_a_verdict_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -145,6 +145,15 @@ def test_every_option_comes_back(tmp_path: Path) -> None:
         run_name="named",
         telemetry_interval=0.1,
         checkpoint_minutes=2.5,
+        recipe="dali",
+        auto_augment=True,
+        accumulate=2,
+        pretrained="a.pdparams",
+        batch_norm="rank0",
+        amp="fp16",
+        amp_level="O2",
+        layout="nhwc",
+        to_static=True,
     )
     # --scaling, which decides the devices, can't be given with --gpus, nor --repeats on several nodes or with --resume.
     unset = [name for name, value in dataclasses.asdict(config).items() if value is None]
@@ -176,9 +185,9 @@ def test_a_record_is_plain_json(tmp_path: Path) -> None:
     assert list(values) == [
         *("run", "status", "config", "plan", "environment", "profile", "warnings", "series", "read_back", "phases"),
         *("steady", "ledger", "outliers", "taint", "verdict", "summary", "attempts", "bad_images", "checkpoint"),
-        "schema_version",
+        *("pretrained", "schema_version"),
     ]
-    assert (values["schema_version"], values["status"]) == (3, "finished")
+    assert (values["schema_version"], values["status"]) == (4, "finished")
     assert values["config"]["batch_size"] is None
     assert values["plan"]["data"]["augmentation"]["crop_area_min"] == 0.5
     assert values["summary"]["top1"] == 0.95333
@@ -192,7 +201,7 @@ def read(folder: Path, text: str) -> RunRecord:
 
 def test_a_record_of_version_1_is_read(tmp_path: Path) -> None:
     record = read(tmp_path, VERSION_1)
-    assert (record.schema_version, record.run, record.status) == (3, "v1", "finished")
+    assert (record.schema_version, record.run, record.status) == (4, "v1", "finished")
     assert (record.config.epochs, record.config.batch_size, record.config.learning_rate) == (1, 16, None)
     assert (record.plan.global_batch, record.plan.total_steps, record.plan.notes) == (32, 46, ("one", "two"))
     assert record.plan.data.augmentation.crop_area_min == 0.35
@@ -245,17 +254,25 @@ def test_a_record_of_version_2_has_lost_an_option_and_nothing_else(tmp_path: Pat
         read(tmp_path, json.dumps(values | {"schema_version": 3}))
 
 
-def test_a_record_of_version_1_that_is_written_again_is_one_of_version_3(tmp_path: Path) -> None:
+def test_a_record_of_version_3_is_one_of_single_precision_and_whole_batches(tmp_path: Path) -> None:
+    values = json.loads(VERSION_1)
+    config = {name: value for name, value in values["config"].items() if name != "reader_prefetch"}
+    record = read(tmp_path, json.dumps({**values, "schema_version": 3, "config": config}))
+    assert (record.config.amp_mode, record.config.layout, record.plan.accumulate) == ("off", "nchw", 1)
+    assert record.pretrained is None
+
+
+def test_a_record_of_version_1_that_is_written_again_is_one_of_version_4(tmp_path: Path) -> None:
     record = read(tmp_path, VERSION_1)
     assert round_trip(tmp_path, record) == record
-    assert json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))["schema_version"] == 3
+    assert json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))["schema_version"] == 4
 
 
-@pytest.mark.parametrize("version", [4, 0, 99, "2", None, 1.5])
+@pytest.mark.parametrize("version", [5, 0, 99, "2", None, 1.5])
 def test_a_record_of_a_version_that_is_not_known(tmp_path: Path, version: object) -> None:
     with pytest.raises(UsageError) as caught:
         read(tmp_path, json.dumps({**json.loads(VERSION_1), "schema_version": version}))
-    assert caught.value.message == f"run.json has schema version {version}, known are 1 to 3"
+    assert caught.value.message == f"run.json has schema version {version}, known are 1 to 4"
     assert "version of this project that wrote it" in caught.value.cure
 
 

@@ -141,6 +141,8 @@ def test_an_equal_run_goes_on_without_a_note() -> None:
 STRICT: dict[str, Any] = {
     "throughput_only": True, "model": "x1_0", "seed": 3, "image_size": 32, "batch_size": 16, "learning_rate": 0.1,
     "warmup_epochs": 2, "momentum": 0.8, "weight_decay": 0.1, "label_smoothing": 0.0, "hw_decoder_load": 0.1,
+    "recipe": "dali", "auto_augment": True, "accumulate": 2, "pretrained": "a.pdparams", "batch_norm": "rank0",
+    "amp": "bf16-O1", "layout": "nhwc", "to_static": True,
 }  # fmt: skip
 
 

@@ -121,6 +121,32 @@ def test_a_stopped_run_tells_how_to_go_on_and_ends_as_if_nothing_had_happened(
     assert len(read_table(tmp_path / "summary.csv", SUMMARY)) == 1
 
 
+def test_a_run_of_every_variant_goes_on_to_the_same_accuracy(data: Path, tmp_path: Path) -> None:
+    """Steps of two batches, channels last, a static graph, rank 0's statistics, DALI's recipe, AutoAugment."""
+    variant = (
+        "--gpus", "2", "--accumulate", "2", "--layout", "nhwc", "--to-static", "--batch-norm", "rank0", "--recipe",
+        "dali", "--auto-augment",
+    )  # fmt: skip
+    code, _, err = bench(tmp_path, data, "whole", *variant)
+    assert code == 0, err
+    process = start(tmp_path, data, "parts", *variant)
+    files = RunFiles(tmp_path, "parts")
+    wait_for_steps(files, 8, "train")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 75
+    saved = newest_checkpoint(files.checkpoints)
+    assert saved is not None
+    assert 0 < saved[1]["updates"] < 20
+    code, _, err = bench(tmp_path, data, "parts", "--resume")
+    assert code == 0, err
+    whole, parts = (result_of(RunFiles(tmp_path, name)) for name in ("whole", "parts"))
+    assert parts.differs(whole) == []
+    # 160 images in steps of 2 ranks x 2 batches x 8
+    train = parts.steps[parts.steps["phase"] == "train"]
+    assert (len(train), set(train["images"])) == (20, {32})
+
+
 def test_other_devices_go_on_at_an_epochs_start(data: Path, tmp_path: Path) -> None:
     files = RunFiles(tmp_path, "it")
     process = start(tmp_path, data, "it", "--gpus", "2", "--checkpoint-minutes", "60")

@@ -159,7 +159,7 @@ def test_its_mirrored_table_has_the_references_header(trained: Run) -> None:
 
 def test_its_record_says_what_it_was(trained: Run) -> None:
     record = json.loads((trained.folder / "it.json").read_text())
-    assert record["schema_version"] == 3
+    assert record["schema_version"] == 4
     assert record["status"] == "finished"
     assert record["config"]["learning_rate"] == 0.05
     (attempt,) = record["attempts"]
@@ -182,7 +182,9 @@ def settings_in_force(record: dict[str, Any], ranks: int) -> None:
     """DALI and Paddle report what was planned; a CPU has neither a JPEG engine nor TF32."""
     assert record["read_back"] == {
         "threads": record["plan"]["decode_threads"], "prefetch": 2, "hw_decoder_load": None, "batch_size": 4,
-        "image_size": 32, "dtype": "float32", "parameters": "float32", "ranks": ranks, "cudnn_tf32": None,
+        "image_size": 32, "dtype": "float32", "layout": "nchw", "recipe": "paddleclas", "antialias": False,
+        "auto_augment": False, "parameters": "float32", "logits": "float32", "network_layout": "nchw",
+        "to_static": False, "accumulate": 1, "ranks": ranks, "cudnn_tf32": None,
     }  # fmt: skip
     assert record["plan"]["decode_threads"] >= 1
 

@@ -25,7 +25,8 @@ def test_columns_of_the_steps_table() -> None:
         *("data_wait_seconds", "compute_seconds", "forward_seconds", "backward_seconds", "optimizer_seconds"),
         *("recording_seconds", "other_seconds", "slowest_rank", "rank_skew_seconds", "loss", "learning_rate"),
         *("gpu_util_percent", "gpu_util_min_percent", "gpu_util_max_percent", "cpu_util_percent"),
-        *("jpeg_util_percent", "sm_util_percent", "foreign_cpu_percent", "settling", "warmup", "taint"),
+        *("jpeg_util_percent", "sm_util_percent", "foreign_cpu_percent", "overflow", "settling"),
+        *("warmup", "taint"),
     ]
 
 
@@ -51,12 +52,12 @@ def test_columns_of_the_bad_images_table() -> None:
 
 def test_columns_of_the_summary() -> None:
     assert SUMMARY.header == [
-        *("run", "series", "model", "dataset", "crop_size", "device", "device_name", "devices", "batch_size", "fps"),
-        *("fps_low", "fps_high", "fps_per_device", "steady", "window_end", "tainted", "bound", "pipeline_fps"),
+        *("run", "series", "model", "dataset", "crop_size", "device", "device_name", "devices", "batch_size", "amp"),
+        *("fps", "fps_low", "fps_high", "fps_per_device", "steady", "window_end", "tainted", "bound", "pipeline_fps"),
         *("compute_fps", "accelerator_util", "exposed_communication_share", "images", "window_seconds"),
         *("window_steps", "warmup_steps", "step_seconds_p50", "step_seconds_p95", "step_seconds_p99"),
-        *("outlier_steps", "tainted_steps", "data_wait_share", "top1", "top5", "epochs", "bad_images"),
-        *("gpu_util_percent", "cpu_util_percent", "model_flops_util", "images_per_joule"),
+        *("outlier_steps", "overflow_steps", "tainted_steps", "data_wait_share", "top1", "top5", "epochs"),
+        *("bad_images", "gpu_util_percent", "cpu_util_percent", "model_flops_util", "images_per_joule"),
     ]
 
 

@@ -68,7 +68,12 @@ LABELS = (
 )
 
 
+def resizing(antialias: bool) -> dict[str, Any]:
+    return {"interp_type": int(types.INTERP_LINEAR), "antialias": antialias, "subpixel_scale": False}
+
+
 def expected_training_operators(decoder: str, device: str, decoder_options: dict[str, Any]) -> tuple[Operator, ...]:
+    """Of DALI's recipe. The published crop's arithmetic is tested by what it draws (test_crops.py)."""
     return (
         *FILES,
         Operator(
@@ -81,13 +86,19 @@ def expected_training_operators(decoder: str, device: str, decoder_options: dict
             "decoders__ImageSlice",
             decoder,
             inputs=("io__file__Read[0]", "RandomCropGenerator[0]", "RandomCropGenerator[1]"),
-            arguments={"axis_names": "HW", "output_type": int(types.RGB), **decoder_options},
+            arguments={
+                "normalized_anchor": False,
+                "normalized_shape": False,
+                "axis_names": "HW",
+                "output_type": int(types.RGB),
+                **decoder_options,
+            },
         ),
         Operator(
             "Resize",
             device,
             inputs=("decoders__ImageSlice[0]",),
-            arguments={"size": [64.0, 64.0], "interp_type": int(types.INTERP_LINEAR), "antialias": False},
+            arguments={"size": [64.0, 64.0], **resizing(antialias=True)},
         ),
         # A per-image argument stays on the CPU, whatever device its reader runs on.
         Operator("random__CoinFlip", "cpu", arguments={"probability": 0.25}),
@@ -98,6 +109,7 @@ def expected_training_operators(decoder: str, device: str, decoder_options: dict
             tensor_arguments={"mirror": "random__CoinFlip[0]"},
             arguments={
                 "crop": [64.0, 64.0],
+                "rounding": "truncate",
                 "mean": list(MEAN),
                 "std": list(STD),
                 "dtype": int(types.FLOAT16),
@@ -123,7 +135,7 @@ def expected_evaluation_operators(decoder: str, device: str, decoder_options: di
             device,
             inputs=("decoders__ImageSlice[0]",),
             # 64 * 256 / 224 = 73.1
-            arguments={"resize_shorter": 73.0, "interp_type": int(types.INTERP_LINEAR), "antialias": False},
+            arguments={"resize_shorter": 73.0, **resizing(antialias=False)},
         ),
         Operator(
             "CropMirrorNormalize",
@@ -131,6 +143,7 @@ def expected_evaluation_operators(decoder: str, device: str, decoder_options: di
             inputs=("Resize[0]",),
             arguments={
                 "crop": [64.0, 64.0],
+                "rounding": "truncate",
                 "mirror": 0,
                 "mean": list(MEAN),
                 "std": list(STD),
@@ -170,14 +183,18 @@ def evaluation(settings: PipelineSettings) -> Graph:
     return read_graph(evaluation_graph(no_feed, settings).serialize())
 
 
-def test_the_gpu_training_graph_is_this_one() -> None:
+def test_the_gpu_training_graph_of_dali_s_recipe_is_this_one() -> None:
     operators = expected_training_operators("mixed", "gpu", GPU_DECODER)
-    assert training(GPU) == expected_graph(operators, "gpu", seed=18, checkpointing=True)
+    assert training(dataclasses.replace(GPU, recipe="dali")) == expected_graph(
+        operators, "gpu", seed=18, checkpointing=True
+    )
 
 
-def test_the_cpu_training_graph_is_this_one() -> None:
+def test_the_cpu_training_graph_of_dali_s_recipe_is_this_one() -> None:
     operators = expected_training_operators("cpu", "cpu", {})
-    assert training(CPU) == expected_graph(operators, "cpu", seed=18, checkpointing=True)
+    assert training(dataclasses.replace(CPU, recipe="dali")) == expected_graph(
+        operators, "cpu", seed=18, checkpointing=True
+    )
 
 
 def test_the_gpu_evaluation_graph_is_this_one() -> None:
@@ -190,12 +207,45 @@ def test_the_cpu_evaluation_graph_is_this_one() -> None:
     assert evaluation(CPU) == expected_graph(operators, "cpu", seed=17)
 
 
+@pytest.mark.parametrize(("settings", "decoder", "device"), [(GPU, "mixed", "gpu"), (CPU, "cpu", "cpu")])
+def test_the_published_recipe_differs_in_the_crop_and_in_smoothing(
+    settings: PipelineSettings, decoder: str, device: str
+) -> None:
+    published, other = (
+        {operator.name: operator for operator in training(dataclasses.replace(settings, recipe=recipe)).operators}
+        for recipe in ("paddleclas", "dali")
+    )
+    crop, resize = published["decoders__ImageSlice"], published["Resize"]
+    assert (crop.device, resize.device) == (decoder, device)
+    assert crop.arguments == other["decoders__ImageSlice"].arguments
+    assert resize.arguments == {"size": [64.0, 64.0], **resizing(antialias=False)}
+    # The floor of a place, and a floor that is 1 at least.
+    assert crop.inputs[0] == "io__file__Read[0]"
+    assert [published[name.removesuffix("[0]")].arguments["expression_desc"] for name in crop.inputs[1:]] == [
+        "floor(&0)",
+        "max(&0 $0:float32)",
+    ]
+    drawing = {operator for operator in published if operator not in other}
+    assert {operator.partition("#")[0] for operator in drawing} == {
+        *("Constant", "random__Uniform", "reductions__Min", "reductions__Max", "_ArithmeticGenericOp"),
+    }
+    assert {published[operator].device for operator in drawing} == {"cpu"}
+    # Constants are numbered anew.
+    for name in set(published) & set(other) - {crop.name, resize.name, "Slice", "Constant", "Constant#2"}:
+        assert published[name] == other[name]
+
+
 @pytest.mark.parametrize("graph_of", [training, evaluation])
+@pytest.mark.parametrize("recipe", ["paddleclas", "dali"])
+@pytest.mark.parametrize("auto_augment", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
-def test_the_devices_graphs_differ_in_placement_alone(graph_of: Any, dtype: str, layout: str) -> None:
-    on_gpu = graph_of(dataclasses.replace(GPU, dtype=dtype, layout=layout))
-    on_cpu = graph_of(dataclasses.replace(CPU, dtype=dtype, layout=layout))
+def test_the_devices_graphs_differ_in_placement_alone(
+    graph_of: Any, recipe: str, auto_augment: bool, dtype: str, layout: str
+) -> None:
+    options: dict[str, Any] = {"recipe": recipe, "auto_augment": auto_augment, "dtype": dtype, "layout": layout}
+    on_gpu = graph_of(dataclasses.replace(GPU, **options))
+    on_cpu = graph_of(dataclasses.replace(CPU, **options))
     assert {operator.device for operator in on_cpu.operators} == {"cpu"}
     assert [operator.device for operator in on_gpu.operators if operator.name.startswith("decoders__")] == ["mixed"]
 
@@ -533,6 +583,7 @@ def test_a_seed_decides_the_pixels(tmp_path: Path) -> None:
         ({"hw_decoder_load": math.nan}, "hw_decoder_load is nan; it must lie within 0 and 1"),
         ({"dtype": "bfloat16"}, "dtype is 'bfloat16'; it must be one of float32, float16"),
         ({"layout": "NCHW"}, "layout is 'NCHW'; it must be one of nchw, nhwc"),
+        ({"recipe": "torchvision"}, "recipe is 'torchvision'; it must be one of paddleclas, dali"),
     ],
 )
 def test_impossible_settings_are_refused(values: dict[str, Any], message: str) -> None:
@@ -557,13 +608,21 @@ def test_the_cpu_decoder_gets_no_gpu_options() -> None:
 
 
 @pytest.mark.filterwarnings(f"ignore:{EXTERNAL_SOURCE_CHECKPOINT}")
-def test_settings_are_read_back_from_the_graph_and_not_from_the_request() -> None:
-    graph = training_graph(no_feed, CUSTOM, GPU, seed=1)
+@pytest.mark.parametrize("recipe", ["paddleclas", "dali"])
+@pytest.mark.parametrize("auto_augment", [False, True])
+@pytest.mark.parametrize(("settings", "load"), [(GPU, pytest.approx(0.9)), (CPU, None)])
+def test_settings_are_read_back_from_the_graph_and_not_from_the_request(
+    settings: PipelineSettings, load: float | None, recipe: str, auto_augment: bool
+) -> None:
+    settings = dataclasses.replace(settings, threads=5, prefetch=1, recipe=recipe, auto_augment=auto_augment)
+    graph = training_graph(no_feed, CUSTOM, settings, seed=1)
     graph.serialize()  # what defines the operators; it can't be built here
-    assert read_back(graph) == {"threads": 3, "prefetch": 4, "hw_decoder_load": pytest.approx(0.9)}
-    graph = training_graph(no_feed, CUSTOM, dataclasses.replace(CPU, threads=5, prefetch=1), seed=1)
+    smoothing = {"antialias": recipe == "dali"}
+    common = {"threads": 5, "prefetch": 1, "hw_decoder_load": load, **smoothing}
+    assert read_back(graph) == {**common, "recipe": recipe, "auto_augment": auto_augment}
+    graph = evaluation_graph(no_feed, settings)
     graph.serialize()
-    assert read_back(graph) == {"threads": 5, "prefetch": 1, "hw_decoder_load": None}
+    assert read_back(graph) == {**common, "recipe": None, "auto_augment": False}
 
 
 SURVIVES = """

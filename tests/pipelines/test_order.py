@@ -200,3 +200,16 @@ def test_impossible_orders_are_refused(values: tuple[int, int, int, int], messag
 def test_indices_are_whole_numbers_of_64_bits() -> None:
     assert TrainingOrder(5, 0, 1, 2, 0).draw(BEGINNING, NONE).indices.dtype == np.int64
     assert EvaluationOrder(5, 0, 1, 2).draw(BEGINNING, NONE).indices.dtype == np.int64
+
+
+def test_an_epoch_of_accumulated_batches_has_whole_steps() -> None:
+    """21 images on 2 ranks, batches of 2: 3 steps of 2 batches, where single batches would make 6 of 11 images."""
+    order = TrainingOrder(21, 0, 2, 2, seed=4, accumulate=2)
+    plain = TrainingOrder(21, 0, 2, 2, seed=4)
+    drawn, single = draws(order, 6), draws(plain, 6)
+    assert [one.next for one in drawn[-1:]] == [Position(1)]
+    assert [one.indices.tolist() for one in drawn] == [one.indices.tolist() for one in single]
+    order = TrainingOrder(21, 0, 2, 2, seed=4, accumulate=4)
+    drawn = draws(order, 8)
+    assert [one.next.epoch for one in drawn] == [0] * 7 + [1]
+    assert sorted(set(images_of(drawn))) == sorted(set(images_of(single)))

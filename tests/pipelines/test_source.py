@@ -203,6 +203,32 @@ def test_training_goes_on_with_other_threads_and_another_prefetch(
     assert steps(again, 9 - done) == uninterrupted[done:]
 
 
+@pytest.mark.parametrize("recipe", ["paddleclas", "dali"])
+@pytest.mark.parametrize("auto_augment", [False, True])
+def test_training_goes_on_with_every_recipe(tmp_path: Path, recipe: str, auto_augment: bool) -> None:
+    """Whatever the threads, and from the beginning, within and past an epoch."""
+    images = write_noise(tmp_path, 5)
+    chosen: dict[str, Any] = {"recipe": recipe, "auto_augment": auto_augment}
+    first = training_source(images, 2, threads=2, **chosen)
+    uninterrupted = []
+    states = []
+    for _ in range(8):
+        states.append(first.state())
+        uninterrupted += steps(first, 1)
+    assert len({pixels for pixels, _ in uninterrupted}) == 8
+    for done, threads, prefetch in ((0, 1, 2), (1, 3, 1), (4, 2, 4)):
+        again = training_source(images, 2, states[done], threads=threads, prefetch=prefetch, **chosen)
+        assert steps(again, 8 - done) == uninterrupted[done:]
+
+
+def test_recipes_and_auto_augment_change_the_pixels_and_not_the_labels(tmp_path: Path) -> None:
+    images = write_noise(tmp_path, 6)
+    chosen: list[dict[str, Any]] = [{}, {"recipe": "dali"}, {"auto_augment": True}]
+    sources = [steps(training_source(images, 2, **options), 4) for options in chosen]
+    assert len({pixels for source in sources for pixels, _ in source}) == 12
+    assert [[labels for _, labels in source] for source in sources] == [[labels for _, labels in sources[0]]] * 3
+
+
 def test_training_goes_on_more_than_once(tmp_path: Path) -> None:
     images = write_noise(tmp_path, 5)
     uninterrupted = steps(training_source(images, 2), 9)
@@ -530,10 +556,15 @@ def test_cached_images_stay_as_dali_made_them(tmp_path: Path) -> None:
 
 def test_what_the_first_batch_was_like_is_read_back(tmp_path: Path) -> None:
     source = training_source(write_noise(tmp_path, 4), 3, threads=2)
-    reported = {"threads": 2, "prefetch": 2, "hw_decoder_load": None}
+    recipe = {"recipe": "paddleclas", "antialias": False, "auto_augment": False}
+    reported = {"threads": 2, "prefetch": 2, "hw_decoder_load": None, **recipe}
     assert source.settings() == reported
     next(source)
-    assert source.settings() == {**reported, "batch_size": 3, "image_size": 16, "dtype": "float32"}
+    first = {"batch_size": 3, "image_size": 16, "dtype": "float32", "layout": "nchw"}
+    assert source.settings() == {**reported, **first}
+    last = training_source(write_noise(tmp_path, 4), 3, layout="nhwc", dtype="float16")
+    next(last)
+    assert last.settings() == {**reported, "threads": 1, **first, "dtype": "float16", "layout": "nhwc"}
 
 
 def test_sources_can_be_looped_over(tmp_path: Path) -> None:

@@ -1,0 +1,23 @@
+"""Weights from a file: looked at before a run begins, and given to the model in place of those drawn at random."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from models.weights import fit, read_weights
+
+
+def describe_weights(path: Path, size: str, num_classes: int) -> dict[str, Any]:
+    """The file's name and SHA-256, for the record. Raises WeightsError unless it fits the model."""
+    fit(read_weights(path), size, num_classes)
+    return {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def load_weights(model: Any, path: Path, size: str, num_classes: int) -> None:
+    """Give the model the file's weights and running statistics. Raises WeightsError unless it fits."""
+    weights: Mapping[str, Any] = fit(read_weights(path), size, num_classes)
+    for name, values in model.state_dict().items():
+        values.set_value(weights[name])

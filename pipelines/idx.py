@@ -1,0 +1,195 @@
+"""Files in MNIST's format (IDX): images and labels as arrays, or a DataError that says which byte is wrong."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import re
+import stat
+import zlib
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.errors import DataError
+from pipelines.lists import shown
+
+# Source: "THE IDX FILE FORMAT" on the MNIST page: two zero bytes, the type of the values (8 for unsigned bytes), the
+# number of dimensions; then each dimension as a big-endian 32-bit number, then the values, the last index fastest.
+_UNSIGNED_BYTES = b"\0\0\x08"
+_GZIP = b"\x1f\x8b"
+
+# EMNIST's largest split has 547 MB. A gzip file can unpack to a thousand times its size, so what is unpacked has a
+# limit, not only what the header says.
+MOST_BYTES = 2**30
+_CHUNK_BYTES = 2**20
+
+# How the four files are called: KMNIST and Fashion-MNIST took MNIST's names, EMNIST puts the split before them and says
+# test, and some mirrors unpacked them with a dot before idx.
+_SPLIT_WORDS = {"train": "train", "val": "t10k|test"}
+_CONTENTS = {"images": 3, "labels": 1}
+_CURE = (
+    "The folder takes one set's train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and "
+    "t10k-labels-idx1-ubyte, each packed (.gz) or not."
+)
+_AGAIN = "Fetch the file again."
+
+Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class IdxSplit:
+    """Images [N, side, side] of grey levels and labels [N], both unsigned bytes; images[i] shows labels[i].
+
+    Raises ValueError where the two differ in length, for no images, and for images that are not square.
+    """
+
+    images: Bytes
+    labels: Bytes
+
+    def __post_init__(self) -> None:
+        if len(self.images) != len(self.labels):
+            raise ValueError(f"{len(self.images):,} images, but {len(self.labels):,} labels")
+        if not len(self.images):
+            raise ValueError("0 images; at least 1 is needed")
+        height, width = self.images.shape[1:]
+        if height != width:
+            raise ValueError(f"images of {width} x {height} pixels; only square ones are imported")
+
+
+@dataclass(frozen=True, slots=True)
+class IdxSet:
+    """What a folder of IDX files holds: val is MNIST's test set, t10k."""
+
+    train: IdxSplit
+    val: IdxSplit
+
+    @property
+    def num_classes(self) -> int:
+        """One more than the highest label of either split."""
+        return int(max(self.train.labels.max(), self.val.labels.max())) + 1
+
+    def transposed(self) -> IdxSet:
+        """The set with every image's rows and columns swapped."""
+        return IdxSet(*(IdxSplit(one.images.swapaxes(1, 2), one.labels) for one in (self.train, self.val)))
+
+
+def read_idx_folder(folder: Path) -> IdxSet:
+    """Read the four files of a set. Raises DataError for one that is missing, doubled or not what its name says."""
+    names = _file_names(folder)
+    # Labels first: they are small, and a missing file should not wait for the images.
+    found = {
+        (split, content): folder / _only_one(names, folder, split, content)
+        for content in ("labels", "images")
+        for split in _SPLIT_WORDS
+    }
+    arrays = {key: read_idx(path, _CONTENTS[key[1]]) for key, path in found.items()}
+
+    def pair(split: str) -> IdxSplit:
+        try:
+            return IdxSplit(arrays[split, "images"], arrays[split, "labels"])
+        except ValueError as error:
+            images, labels = found[split, "images"], found[split, "labels"]
+            raise DataError(
+                f"{shown(images)} and {shown(labels.name)}: {error}",
+                "Both files must be of one set and split.",
+            ) from error
+
+    return IdxSet(pair("train"), pair("val"))
+
+
+def _file_names(folder: Path) -> list[str]:
+    try:
+        return sorted(path.name for path in folder.iterdir())
+    except FileNotFoundError:
+        raise DataError(f"no such folder: {shown(folder)}", _CURE) from None
+    except (OSError, ValueError) as error:  # ValueError for a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"the folder {shown(folder)} cannot be opened: {reason}", _CURE) from error
+
+
+def _only_one(names: list[str], folder: Path, split: str, content: str) -> str:
+    """The name of the file with the content of the split; unpacked goes before packed where both are there."""
+    usual = f"{'train' if split == 'train' else 't10k'}-{content}-idx{_CONTENTS[content]}-ubyte"
+    pattern = re.compile(rf"(.*-)?({_SPLIT_WORDS[split]})-{content}[-.]idx{_CONTENTS[content]}-ubyte(\.gz)?", re.DOTALL)
+    matching = [name for name in names if pattern.fullmatch(name)]
+    stems = sorted({name.removesuffix(".gz") for name in matching})
+    if not stems:
+        raise DataError(f"{shown(folder)} holds no {usual}, packed or not", _CURE)
+    if len(stems) > 1:
+        listed = ", ".join(map(shown, stems[:10])) + (", ..." if len(stems) > 10 else "")
+        raise DataError(
+            f"{shown(folder)} holds {len(stems)} files for {usual}, where 1 is expected: {listed}",
+            "Put the four files of one set into a folder of their own.",
+        )
+    return stems[0] if stems[0] in matching else f"{stems[0]}.gz"
+
+
+def read_idx(path: Path, dimensions: int) -> Bytes:
+    """The array of unsigned bytes that an IDX file holds, with that many dimensions; packed by gzip or not.
+
+    Raises DataError for a file that cannot be read or unpacked, that is of another type or number of dimensions, of
+    more than MOST_BYTES, and that is shorter or longer than its header says.
+    """
+    where = shown(path)
+    try:
+        with ExitStack() as open_files:
+            # A pipe would be waited for.
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise DataError(f"not a file: {where}", _CURE)
+            stream: IO[bytes] = open_files.enter_context(path.open("rb"))
+            # By its content, since browsers unpack some files and leave them their names.
+            packed = stream.read(2) == _GZIP
+            stream.seek(0)
+            if packed:
+                stream = cast("IO[bytes]", open_files.enter_context(gzip.GzipFile(fileobj=stream)))
+            shape = _read_header(stream, where, dimensions)
+            wanted = math.prod(shape)
+            sizes = " x ".join(f"{size:,}" for size in shape)
+            if wanted > MOST_BYTES:
+                raise DataError(
+                    f"{where} says that it holds {sizes} values, {wanted:,} bytes; at most {MOST_BYTES:,} are read",
+                    _AGAIN,
+                )
+            values = _read_at_most(stream, wanted + 1)
+            if len(values) != wanted:
+                held = "more" if len(values) > wanted else f"{len(values):,}"
+                raise DataError(f"{where} should hold {sizes} values, {wanted:,} bytes, but holds {held}", _AGAIN)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{where} cannot be unpacked: {error}", _AGAIN) from error
+    except OSError as error:
+        raise DataError(f"{where} cannot be read: {error.strerror or error}", _CURE) from error
+    return np.frombuffer(values, np.uint8).reshape(shape)
+
+
+def _read_header(stream: IO[bytes], where: str, dimensions: int) -> tuple[int, ...]:
+    """The size of each dimension. Raises DataError if these aren't that many dimensions of unsigned bytes."""
+    expected = _UNSIGNED_BYTES + bytes([dimensions])
+    magic = _read_at_most(stream, 4)
+    if magic != expected:
+        raise DataError(
+            f"{where} begins with {magic.hex(' ') or 'nothing'}; {expected.hex(' ')} is expected: IDX, unsigned bytes, "
+            f"{dimensions} {'dimension' if dimensions == 1 else 'dimensions'}",
+            "Images are in files named idx3, labels in idx1. A web page saved under the file's name looks so too.",
+        )
+    header = _read_at_most(stream, 4 * dimensions)
+    if len(header) < 4 * dimensions:
+        raise DataError(f"{where} ends in its header, {4 + len(header)} of {4 + 4 * dimensions} bytes long", _AGAIN)
+    shape = tuple(int(size) for size in np.frombuffer(header, ">u4"))
+    if 0 in shape[1:]:
+        raise DataError(
+            f"{where} says that its images are {shape[2]} x {shape[1]} pixels; at least 1 x 1 is needed", _AGAIN
+        )
+    return shape
+
+
+def _read_at_most(stream: IO[bytes], count: int) -> bytearray:
+    """So many bytes, or all there are. In parts, so that a header that promises too much takes no memory for it."""
+    held = bytearray()
+    while len(held) < count and (part := stream.read(min(count - len(held), _CHUNK_BYTES))):
+        held += part
+    return held
