@@ -104,6 +104,15 @@ def test_accumulated_batches_train_like_whole_ones(make: Make, plain: Made) -> N
     np.testing.assert_allclose(epoch_means(made), epoch_means(plain), rtol=0.15)
 
 
+@pytest.mark.parametrize("batch_norm", ["average", "rank0"])
+def test_two_ranks_with_the_same_global_batch_train_like_one(batch_norm: str, make: Make, plain: Made) -> None:
+    """Each rank normalises its own 8 images, and the statistics are then made one; docs/accuracy.md has the top-1."""
+    made = make("--gpus", "2", "--batch-size", "8", "--batch-norm", batch_norm)
+    assert made.read_back["ranks"] == 2
+    assert set(made.images) == {16}
+    np.testing.assert_allclose(epoch_means(made), epoch_means(plain), rtol=0.15)
+
+
 def test_dalis_own_recipe_is_named(make: Make, plain: Made) -> None:
     made = make("--batch-size", "16", "--recipe", "dali")
     assert (made.read_back["recipe"], made.read_back["antialias"]) == ("dali", True)
