@@ -98,9 +98,9 @@ def _prepare(config: RunConfig, console: Console, environment: Mapping[str, str]
     plan = make_plan(config, devices, facts, environment)
     for note in plan.notes:
         console.notice(note)
-    # Only node 0 needs the file.
+    # Only node 0 needs the file, and only to begin with.
     pretrained = (
-        None if config.pretrained is None or config.node_rank
+        None if config.pretrained is None or config.node_rank or config.resume is not None
         else describe_weights(Path(config.pretrained), plan.model, plan.data.num_classes)
     )  # fmt: skip
     return _Prepared(devices, dataset, plan, notices, pretrained)

@@ -64,7 +64,7 @@ def gather_state(trainer: Trainer, progress: Progress, rows: Mapping[str, int]) 
     """
     model, ranks = trainer.model, trainer.ranks
     masters = _masters(trainer)
-    weights = {name: full_precision(masters.get(parameter.name, parameter)) for name, parameter in _trained(model)}
+    weights = {name: _full_precision(masters.get(parameter.name, parameter)) for name, parameter in _trained(model)}
     for name, values in weights.items():
         if not np.isfinite(values).all():
             raise TrainingError(
@@ -152,7 +152,7 @@ def _statistics(model: nn.Layer) -> Iterator[tuple[str, Any]]:
     return ((name, parameter) for name, parameter in model.named_parameters() if parameter.stop_gradient)
 
 
-def full_precision(tensor: Any) -> Any:
+def _full_precision(tensor: Any) -> Any:
     """The tensor's values as float32, which holds those of 16 bits exactly."""
     return tensor.astype("float32").numpy()
 

@@ -159,10 +159,11 @@ def throughput_phases(ranks: int) -> tuple[str, ...]:
     return (PIPELINE, TRAIN, COMPUTE, *alone)
 
 
-def open_trainer(config: RunConfig, plan: RunPlan) -> Trainer:
-    """Join the other ranks, and set up this one's part of the plan.
+def open_trainer(config: RunConfig, plan: RunPlan, pretrained: Path | None = None) -> Trainer:
+    """Join the other ranks, and set up this one's part of the plan, with weights from a file where one is given.
 
-    Raises DataError when the data set has changed since the plan was made, InvariantError when ranks are missing.
+    Raises WeightsError when they don't fit, DataError when the data set has changed since the plan was made,
+    InvariantError when ranks are missing.
     """
     clock, device_id = open_device(plan.device, local_rank())
     ranks = join()
@@ -179,9 +180,9 @@ def open_trainer(config: RunConfig, plan: RunPlan) -> Trainer:
     settings = pipeline_settings(config, plan, device_id)
     paddle.seed(config.seed)
     model = models.build(plan.model, plan.data.num_classes, config.layout.upper())
-    if config.pretrained is not None and ranks.rank == 0:
+    if pretrained is not None and ranks.rank == 0:
         # The others get rank 0's.
-        load_weights(model, Path(config.pretrained), plan.model, plan.data.num_classes)
+        load_weights(model, pretrained, plan.model, plan.data.num_classes)
     schedule = recipe.Schedule(
         plan.learning_rate, plan.warmup_epochs * plan.steps_per_epoch, plan.epochs * plan.steps_per_epoch
     )

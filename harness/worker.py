@@ -28,13 +28,16 @@ from harness.recorder import NoRecorder, Recorder, open_recorder
 from harness.state import Progress, restore_state
 from harness.stopping import StopRequest
 from harness.trainer import Trainer, open_trainer, throughput_phases
+from models.errors import WeightsError
 from pipelines.errors import DataError
 
 
 def run_worker(record: RunRecord, folder: Path) -> None:
     """Do this rank's part of the run."""
     meet(record)
-    trainer = open_trainer(record.config, record.plan)
+    # A checkpoint has weights of its own; the file they began with may be gone by then.
+    pretrained = record.config.pretrained if record.checkpoint is None else None
+    trainer = open_trainer(record.config, record.plan, None if pretrained is None else Path(pretrained))
     files = RunFiles(folder, record.run)
     stop = StopRequest.on_signals()
     with _recorder(record, files, trainer.ranks.rank) as recorder:
@@ -119,7 +122,7 @@ def run_rank(record_path: Path) -> int:
             number = int(os.environ.get("PADDLE_TRAINER_ID", "0"))
             lacking = memory_error(record.plan, number, said)
             return _leave(lacking.exit_code, lacking.message, lacking.cure, OUT_OF_MEMORY)
-        if isinstance(error, DataError):
+        if isinstance(error, (DataError, WeightsError)):
             return _leave(DATA_EXIT_CODE, error.message, error.cure)
         if isinstance(error, BenchError):
             return _leave(error.exit_code, error.message, error.cure)

@@ -28,6 +28,8 @@ from models.sizes import SIZES
 
 REFERENCE_DATASET = "ImageNet (ILSVRC2012)"
 SHOWN_DIGITS = 16
+# Of a plan, what an evaluation alone has no use for.
+OF_TRAINING = ("crops", "learning rate", "weight decay", "warm-up")
 
 
 class Console:
@@ -78,9 +80,9 @@ def plan_facts(plan: RunPlan) -> list[tuple[str, str]]:
         if plan.total_steps is None
         else f"{plan.epochs} epochs, {plan.total_steps:,} steps"
         if plan.total_steps
-        else "one evaluation"
+        else f"one evaluation, {plan.image_size}x{plan.image_size}"
     )
-    return [
+    rows = [
         ("model", f"PPLCNet_{plan.model}, {data.num_classes} classes"),
         (
             "devices",
@@ -100,7 +102,7 @@ def plan_facts(plan: RunPlan) -> list[tuple[str, str]]:
             + (f", {plan.accumulate} batches a step" if plan.accumulate > 1 else "")
             + f", {plan.global_batch} images a step",
         ),
-        ("length", f"{length}; {plan.steps_per_epoch} steps an epoch"),
+        ("length", length if plan.total_steps == 0 else f"{length}; {plan.steps_per_epoch} steps an epoch"),
         (
             "learning rate",
             f"{plan.learning_rate:g} after {plan.warmup_epochs} epochs of linear warm-up, then a cosine to 0",
@@ -115,6 +117,7 @@ def plan_facts(plan: RunPlan) -> list[tuple[str, str]]:
         ),
         ("threads per rank", f"{plan.compute_threads} training, {plan.decode_threads} DALI"),
     ]
+    return rows if plan.total_steps != 0 else [(label, value) for label, value in rows if label not in OF_TRAINING]
 
 
 def evaluation_facts(record: RunRecord, files: RunFiles) -> list[tuple[str, str]]:

@@ -238,6 +238,9 @@ def test_a_plan_is_told_in_full() -> None:
     assert several["batch"] == "32 images per device, 3 batches a step, 192 images a step"
     assert several["precision"] == "mixed, bf16-O1"
     assert several["crops"] == "64x64, area 0.5 to 1, flipped with probability 0, AutoAugment"
+    alone = dict(plan_facts(a_plan(total_steps=0)))
+    assert alone["length"] == "one evaluation, 64x64"
+    assert {"crops", "learning rate", "weight decay", "warm-up"}.isdisjoint(alone)
     endless = dict(plan_facts(a_plan(total_steps=None)))
     assert endless["length"] == "until the throughput is precise or time is up; 22 steps an epoch"
 

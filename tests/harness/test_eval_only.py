@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,11 @@ from safetensors.numpy import load_file
 
 import models
 from benchmarks.kills import ROOT, write_data
+from harness.record import RunFiles
 from harness.tables.files import read_table
 from harness.tables.schema import EPOCHS, SUMMARY
 from models.weights import write_weights
+from tests.harness.test_resumed_runs import wait_for_steps
 
 OPTIONS = ("--device", "cpu", "--model", "x0_25", "--image-size", "32", "--batch-size", "8", "--epochs", "2",
            "--telemetry-interval", "0.1")  # fmt: skip
@@ -103,6 +106,22 @@ def test_a_training_begins_with_the_weights_it_is_given(data: Path, trained: Pat
     assert record["pretrained"]["file"] == "it.safetensors"
     (row,) = pd.read_csv(next(tmp_path.glob("table-cpux2-*.csv"))).to_dict("records")
     assert row["Method"] == "PPLCNet_x0_25, pretrained"
+
+
+def test_a_run_that_goes_on_needs_the_file_no_more(data: Path, trained: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "mine.safetensors"
+    weights.write_bytes((trained / "it.safetensors").read_bytes())
+    line = [sys.executable, str(ROOT / "run_bench.py"), *OPTIONS, "--gpus", "1", "--data", str(data)]
+    line += ["--pretrained", str(weights), "--results", str(tmp_path), "--run-name", "on"]
+    with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        files = RunFiles(tmp_path, "on")
+        wait_for_steps(files, 2, "train")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 75
+    weights.unlink()
+    code, _, err = bench(tmp_path, "--resume", "on")
+    assert code == 0, err
+    assert json.loads(files.record.read_text())["pretrained"]["file"] == "mine.safetensors"
 
 
 @pytest.mark.parametrize(
