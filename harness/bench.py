@@ -18,7 +18,7 @@ from harness.conclude import conclude, conclude_evaluation
 from harness.config import RunConfig
 from harness.device import Devices, check_paddle, choose_devices
 from harness.environment import describe
-from harness.errors import INTERRUPTED_EXIT_CODE, BenchError, InterruptedRunError, OutOfMemoryError
+from harness.errors import INTERRUPTED_EXIT_CODE, BenchError, InterruptedRunError, OutOfMemoryError, UsageError
 from harness.launch import run_workers
 from harness.nodes import Node, find_node
 from harness.plan import DEFAULT_FOLDER, IMAGENET, DataFacts, RunPlan, default_data, facts_of, make_plan, run_name
@@ -175,6 +175,13 @@ def _go_on(files: RunFiles, config: RunConfig, prepared: _Prepared, environment:
     before = find_resumption(files)
     plan = prepared.plan
     notes = check_same_run(before, config, plan)
+    if before.checkpoint is None and config.pretrained is not None and not config.node_rank:
+        # It begins with the file once more, which must be what it was.
+        again = describe_weights(Path(config.pretrained), plan.model, plan.data.num_classes)
+        if again != before.record.pretrained:
+            raise UsageError(
+                f"{config.pretrained} is another file than the one run {files.run!r} began with", "Start another run."
+            )
     surroundings, profiled, bad = _look(files, config, prepared, environment)
     take_back(files, before.checkpoint, before.rows)
     record = replace(
@@ -228,7 +235,7 @@ def _carry_out(
         # Only a run that is concluded again has a row already; another run of that name keeps its own.
         unique = ("run",) if len(record.attempts) > 1 else ()
         is_first = append_row(files.folder / "summary.csv", SUMMARY, record.summary, unique)
-        mirror = append_mirror_row(files.folder, plan, record.summary, method_marks(config), once=not is_first)
+        mirror = append_mirror_row(files.folder, plan, record.summary, method_marks(config, plan), once=not is_first)
         write_record(files.record, record)
     except BaseException as error:
         told = error if record.series is not None else _with_way_on(error, files, config)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from harness.errors import MachineError
+from harness.errors import MachineError, UsageError
 from harness.tables.files import write_whole
 
 VERSION = 2
@@ -89,13 +89,25 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> str:
 
 
 def newest_checkpoint(folder: Path) -> tuple[str, dict[str, Any]] | None:
-    """Name and values of the newest checkpoint that is whole; None without any."""
+    """Name and values of the newest checkpoint that is whole; None without any.
+
+    Raises UsageError where there are none but of another version: they are whole to the program that wrote them.
+    """
+    others = set()
     for marker in sorted(_markers(folder), reverse=True):
         with suppress(ValueError, KeyError, TypeError, OSError):
-            described = _described(marker)
+            described = json.loads(marker.read_text(encoding="utf-8"))
+            if described["version"] != VERSION:
+                others.add(str(described["version"]))
+                continue
             _data(folder, marker.stem, described)
             values: dict[str, Any] = described["values"]
             return marker.stem, values
+    if others:
+        raise UsageError(
+            f"the checkpoints in {str(folder)!r} are of version {', '.join(sorted(others))}, known is {VERSION}",
+            "Go on with the version of this project that wrote them.",
+        )
     return None
 
 

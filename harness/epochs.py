@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from nvidia.dali.pipeline import Pipeline
 
 from harness.bad_images import TRAIN_SPLIT, VAL_SPLIT
 from harness.checkpoint import write_checkpoint
-from harness.errors import InterruptedRunError
+from harness.errors import InterruptedRunError, TrainingError
 from harness.evaluation import Accuracy, Evaluator
 from harness.loop import GlobalStep, pause, run_steps
 from harness.read_back import check_settings
@@ -66,13 +67,22 @@ def train_epochs(trainer: Trainer, recorder: Recorder, progress: Progress, saver
 
 
 def evaluate_alone(trainer: Trainer, recorder: Recorder, stop: StopRequest) -> None:
-    """The accuracy of the weights as they are, recorded as epoch 0. Raises InterruptedRunError, InvariantError."""
+    """The accuracy of the weights as they are, recorded as epoch 0.
+
+    Raises InterruptedRunError, InvariantError, and TrainingError for weights whose answers are no numbers.
+    """
     validation = Validation(trainer, recorder, Progress())
     evaluation = validation.run(0, lambda _: stop.made)
     if evaluation is None:
         raise InterruptedRunError("interrupted", "An evaluation can't be gone on with: start it again.")
-    trainer.in_force = trainer.read_back(validation.source)
+    logits_dtype = evaluation.logits_dtype or trainer.config.compute_dtype
+    trainer.in_force = {**trainer.read_back(validation.source), "logits": logits_dtype}
     check_settings(trainer.config, trainer.plan, trainer.in_force)
+    if not math.isfinite(evaluation.accuracy.loss):
+        raise TrainingError(
+            f"the loss on the validation images is {evaluation.accuracy.loss}: the network's answers are no numbers",
+            "See where the weights are from; with --amp, try without.",
+        )
     recorder.epoch(epoch=0, **_evaluated(evaluation))
 
 
@@ -142,10 +152,14 @@ class Saver:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """An epoch's accuracy, and the seconds of its evaluation's steps."""
+    """An epoch's accuracy, and the seconds of its evaluation's steps.
+
+    logits_dtype is what the network put out; empty on a rank without an image of its own.
+    """
 
     accuracy: Accuracy
     seconds: float
+    logits_dtype: str
 
 
 class Validation:
@@ -197,4 +211,4 @@ class Validation:
             recorder.cut(rows)
             trainer.blocks, self.made = blocks, made
             return None
-        return Evaluation(evaluator.result(trainer.ranks), seconds)
+        return Evaluation(evaluator.result(trainer.ranks), seconds, evaluator.logits_dtype)

@@ -34,6 +34,7 @@ class Evaluator:
     def __init__(self, model: nn.Layer, precision: MixedPrecision | None = None) -> None:
         self._model, self._precision = model, precision or MixedPrecision()
         self._counts: Any = paddle.zeros([4], dtype="float64")
+        self.logits_dtype = ""
 
     @paddle.no_grad()  # type: ignore[untyped-decorator]
     def step(self, batch: Batch, _: Callable[[], None]) -> Any:
@@ -41,7 +42,9 @@ class Evaluator:
         if batch.real == 0:
             return None
         with self._precision.forward():
-            logits = self._model(batch.images)[: batch.real].astype("float32")
+            logits = self._model(batch.images)
+        self.logits_dtype = str(logits.dtype).rpartition(".")[2]
+        logits = logits[: batch.real].astype("float32")
         labels = batch.labels[: batch.real]
         losses = F.cross_entropy(logits, labels, reduction="none")
         best = paddle.topk(logits, min(TOP, logits.shape[1]))[1]

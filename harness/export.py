@@ -70,10 +70,9 @@ def of_run(files: RunFiles) -> Exported:
     record = _record(files)
     found = newest_checkpoint(files.checkpoints)
     if found is None:
-        if record.config.throughput_only:
-            raise UsageError(
-                f"run {files.run!r} measures throughput, and keeps no weights", "Train without --throughput-only."
-            )
+        if not record.config.trains_epochs:
+            what = "measures throughput" if record.config.throughput_only else "only evaluates"
+            raise UsageError(f"run {files.run!r} {what}, and keeps no weights", "Export a run of epochs.")
         raise UsageError(
             f"run {files.run!r} has no whole checkpoint in {str(files.checkpoints)!r}",
             "Its first one comes with the end of the first epoch, or after --checkpoint-minutes.",

@@ -158,6 +158,8 @@ def _run_block(
         marks.append(clock.mark())
 
     for _ in range(batches):
+        # An exchange may come late where one step takes many batches.
+        watchdog.progress()
         lap()
         batch = next(source)
         lap()

@@ -16,8 +16,9 @@ O2 = "O2"
 class MixedPrecision:
     """How one rank's network computes: in dtype (float32, bfloat16 or float16), by Paddle's level O1 or O2.
 
-    With float16 the loss is multiplied before the backward pass, so that small gradients don't vanish, by a factor that
-    is halved whenever one overflows; that step then changes no weight. bfloat16 has float32's range and needs none.
+    With float16 the loss is multiplied before the backward pass, so that small gradients don't vanish in it, by a
+    factor that is halved whenever one overflows; that step then changes no weight. bfloat16 has float32's range and
+    needs none. At O2 Paddle divides gradients by the factor in float16, where those below 6e-8 become 0 after all.
     Raises MachineError for a GPU without bfloat16.
     """
 
@@ -33,7 +34,10 @@ class MixedPrecision:
             paddle.amp.decorate(model, optimizer, level=O2, dtype=self._dtype, master_weight=True)
 
     def forward(self) -> AbstractContextManager[Any]:
-        """Within it the network runs in the chosen precision; what would lose by it (softmax, the loss) in float32."""
+        """Within it the network runs in the chosen precision, as far as Paddle's lists of operators go.
+
+        At O1 these leave depthwise convolutions, which are no "conv2d" to Paddle, in float32. The loss belongs outside.
+        """
         if self._dtype == "float32":
             return nullcontext()
         context: AbstractContextManager[Any] = paddle.amp.auto_cast(level=self._level, dtype=self._dtype)

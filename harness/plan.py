@@ -151,7 +151,7 @@ def make_plan(config: RunConfig, devices: Devices, data: DataFacts, environment:
             f"Use --warmup {total_steps - 1} or less, or more --epochs.",
         )
     epoch_images = epoch_steps * step_images * ranks
-    if epoch_images > (1 + NOTED_EXCESS) * data.train_images:
+    if not config.eval_only and epoch_images > (1 + NOTED_EXCESS) * data.train_images:
         notes += (
             f"an epoch of {epoch_steps} full batches trains on {epoch_images:,} images, {data.name} has"
             f" {data.train_images:,}",
@@ -163,7 +163,7 @@ def make_plan(config: RunConfig, devices: Devices, data: DataFacts, environment:
     share = max(1, available_cores() // devices.count)
     size = SIZES[config.model]
     auto_augment = size.auto_augment if config.auto_augment is None else config.auto_augment
-    if auto_augment != size.auto_augment:
+    if auto_augment != size.auto_augment and not config.eval_only:
         published, here = ("AutoAugment", "none") if size.auto_augment else ("no AutoAugment", "it")
         notes += (f"published: {published} for {config.model}; this run has {here}",)
     return RunPlan(
@@ -204,6 +204,9 @@ def _refuse_on_cpu(config: RunConfig) -> None:
 
 def _batch_size(config: RunConfig, kind: str, ranks: int, data: DataFacts) -> tuple[int, tuple[str, ...]]:
     """Images per rank and step, and a note where a small data set makes them fewer than the default."""
+    if config.eval_only:
+        # What a batch lacks is filled, and not counted.
+        return config.batch_size or (GPU_BATCH_SIZE if kind == "gpu" else CPU_BATCH_SIZE), ()
     shard = -(-data.train_images // ranks)  # the largest; a smaller one's reader goes on into its next pass
     usual = GPU_BATCH_SIZE if kind == "gpu" else CPU_BATCH_SIZE
     few = f"{data.train_images:,} training images of {data.name} over {ranks} ranks leave at most {shard} each"

@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from harness.config import RunConfig
+from harness.config import SYNC, RunConfig
 from harness.errors import InvariantError
 from harness.plan import RunPlan
 
 # What a run that only evaluates has no occasion to show.
-OF_TRAINING = ("recipe", "auto_augment", "logits", "accumulate")
+OF_TRAINING = ("recipe", "auto_augment", "accumulate")
 
 
 def check_settings(config: RunConfig, plan: RunPlan, read_back: Mapping[str, Any]) -> None:
@@ -33,6 +33,7 @@ def check_settings(config: RunConfig, plan: RunPlan, read_back: Mapping[str, Any
         "parameters": config.compute_dtype if config.amp_level == "O2" else "float32",
         "logits": config.compute_dtype,
         "network_layout": config.layout,
+        "sync_batch_norm": config.batch_norm == SYNC,
         "to_static": config.to_static,
         "accumulate": plan.accumulate,
         "ranks": plan.ranks,

@@ -94,7 +94,8 @@ class TrainingStep:
         with nullcontext() if whole else no_exchange(self.model):
             with self.precision.forward():
                 logits = self.model(batch.images)
-                loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
+            # Outside, as at O2 Paddle would leave the loss in 16 bits, and at O1 round the smoothed labels to them.
+            loss = F.cross_entropy(logits.astype("float32"), batch.labels, label_smoothing=self.label_smoothing)
             lap()
             self.precision.backward(loss / self.accumulate if self.accumulate > 1 else loss)
         lap()

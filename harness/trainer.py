@@ -132,7 +132,8 @@ class Trainer:
             **(source or self.source).settings(),
             "parameters": str(self.model.parameters()[0].dtype).rpartition(".")[2],
             "logits": train.logits_dtype,
-            "network_layout": self.model.data_format.lower(),
+            "network_layout": self.model.conv1.conv._data_format.lower(),
+            "sync_batch_norm": isinstance(self.model.conv1.bn, nn.SyncBatchNorm),
             "to_static": isinstance(self.model.forward, StaticFunction),
             "accumulate": train.accumulated,
             "ranks": self.ranks.world_size,
@@ -149,13 +150,15 @@ class Trainer:
             return self.train(batch, lap)
 
 
-def throughput_phases(ranks: int) -> tuple[str, ...]:
+def throughput_phases(ranks: int, batch_norm: str) -> tuple[str, ...]:
     """The phases of a throughput run, in the order of a round.
+
+    Ranks that share batch norm's statistics meet in every pass, so that none computes alone.
 
     Training follows pipeline-only, which leaves DALI's queue empty: what then fills it is over within one step. From a
     full queue, a training that waits for data would live off it for several.
     """
-    alone = (COMPUTE_ALONE,) if ranks > 1 else ()
+    alone = (COMPUTE_ALONE,) if ranks > 1 and batch_norm != SYNC else ()
     return (PIPELINE, TRAIN, COMPUTE, *alone)
 
 

@@ -6,6 +6,7 @@ import faulthandler
 import re
 import signal
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,8 @@ PACKAGES = ("harness", "pipelines", "models")
 ENTRY_FUNCTION = "run_rank"
 # Has a rank write its stacks and go on. Nothing else here uses it.
 TELL_STACKS = signal.SIGUSR1
+# Of the shortest limit, 5 s, little; a timer and a file's time are not for every batch.
+LEAST_SECONDS = 0.2
 
 
 @dataclass(slots=True)
@@ -26,6 +29,7 @@ class _Armed:
 
     seconds: float | None = None
     pulse: Path | None = None
+    counted_at: float = float("-inf")
 
 
 _armed = _Armed()
@@ -50,9 +54,11 @@ def arm(seconds: float, pulse: Path | None = None, *, first_seconds: float = 0.0
 
 
 def progress() -> None:
-    """Count the seconds from here. Nothing happens in a process that isn't armed."""
-    if _armed.seconds is None:
+    """Count the seconds from here, at most once in LEAST_SECONDS. Nothing happens in a process that isn't armed."""
+    now = time.monotonic()
+    if _armed.seconds is None or now - _armed.counted_at < LEAST_SECONDS:
         return
+    _armed.counted_at = now
     faulthandler.dump_traceback_later(_armed.seconds, exit=True, file=sys.stderr)
     if _armed.pulse is not None:
         _armed.pulse.touch()

@@ -93,7 +93,7 @@ def measure_throughput(trainer: Trainer, recorder: Recorder, stop: StopRequest) 
         return steps
 
     interleave(
-        [trainer.phase(name) for name in throughput_phases(plan.ranks)],
+        [trainer.phase(name) for name in throughput_phases(plan.ranks, config.batch_norm)],
         run_block,
         Limits(config.max_seconds, config.precision, plan.warmup_steps, config.warmup),
         trainer.ranks.any,

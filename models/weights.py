@@ -124,7 +124,8 @@ def write_weights(path: Path, weights: Arrays, metadata: Mapping[str, str], over
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         try:
-            with temporary.open("wb") as stream:
+            # Never through a name that somebody else has laid there.
+            with temporary.open("xb") as stream:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -221,7 +222,10 @@ def _from_safetensors(data: bytes) -> dict[str, npt.NDArray[Any]]:
     for name, tensor in tensors:
         if tensor["dtype"] not in kinds:
             raise RefusedError(f"has {shown(name)} as {tensor['dtype']}; weights are F32, F16, BF16 or F64")
-        values = np.ndarray(tensor["shape"], kinds[tensor["dtype"]], tensor["data"])
+        try:
+            values = np.ndarray(tensor["shape"], kinds[tensor["dtype"]], tensor["data"])
+        except (ValueError, OverflowError) as error:  # sides that no array can have, beside one of 0
+            raise RefusedError(f"has {shown(name)} in a shape that is none: {error}") from error
         arrays[name] = _from_bfloat16(values) if tensor["dtype"] == "BF16" else values
     return arrays
 

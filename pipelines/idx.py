@@ -26,6 +26,8 @@ _GZIP = b"\x1f\x8b"
 # EMNIST's largest split has 547 MB. A gzip file can unpack to a thousand times its size, so what is unpacked has a
 # limit, not only what the header says.
 MOST_BYTES = 2**30
+# Each becomes a file; EMNIST's largest split has 697,932.
+MOST_IMAGES = 10_000_000
 _CHUNK_BYTES = 2**20
 
 # How the four files are called: KMNIST and Fashion-MNIST took MNIST's names, EMNIST puts the split before them and says
@@ -154,6 +156,10 @@ def read_idx(path: Path, dimensions: int) -> Bytes:
                 raise DataError(
                     f"{where} says that it holds {sizes} values, {wanted:,} bytes; at most {MOST_BYTES:,} are read",
                     _AGAIN,
+                )
+            if shape[0] > MOST_IMAGES:
+                raise DataError(
+                    f"{where} says that it is of {shape[0]:,} images; at most {MOST_IMAGES:,} are read", _AGAIN
                 )
             values = _read_at_most(stream, wanted + 1)
             if len(values) != wanted:

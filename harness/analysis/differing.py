@@ -88,6 +88,9 @@ def differences(a: RunRecord, b: RunRecord) -> list[Differing]:
 def settings(record: RunRecord) -> dict[str, Any]:
     """A run's settings by their dotted names: what was given, overridden by what the plan made of it."""
     merged = {**asdict(record.config), **asdict(record.plan)}
+    if record.read_back and "recipe" not in record.read_back:
+        # Before there were recipes, crops and resizing were those of neither.
+        merged["recipe"] = None
     kept = {name: value for name, value in merged.items() if name not in (*LEFT_OUT, *DECIDED)}
     return dict(_flat("", kept))
 

@@ -176,7 +176,7 @@ def differences(record: RunRecord) -> list[str]:
     )
     if plan.model != "x1_0":
         lines.append(f"model: PPLCNet_x1_0 there, PPLCNet_{plan.model} here")
-    lines += [f"method: {mark} here" for mark in method_marks(record.config)]
+    lines += [f"method: {mark} here" for mark in method_marks(record.config, plan)]
     if plan.image_size != 224:
         lines.append(f"crop: 224x224 there, {plan.image_size}x{plan.image_size} here")
     if plan.global_batch != 2048:

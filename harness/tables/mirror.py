@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.config import RunConfig
+from harness.config import SYNC, RunConfig
 from harness.plan import RunPlan
 from harness.tables.files import append_row, format_cell
 from harness.tables.schema import mirror_table
+from models.sizes import SIZES
 
 LONGEST_FILE_PART = 60  # of the 255 bytes a file's name may have
 REFERENCE_FILE = Path(__file__).parents[2] / "results" / "bi_v100.csv"
@@ -34,11 +35,14 @@ def read_reference() -> MirrorRow:
     return MirrorRow(tuple(header), tuple(cells))
 
 
-def method_marks(config: RunConfig) -> tuple[str, ...]:
+def method_marks(config: RunConfig, plan: RunPlan) -> tuple[str, ...]:
     """What sets a run's method apart from the reference's, for which the header has no column either."""
     marks = {
         f"AMP {config.amp_mode}": config.amp != "off",
         f"{config.recipe} recipe": config.recipe != "paddleclas",
+        "AutoAugment": plan.auto_augment and not SIZES[plan.model].auto_augment,
+        "no AutoAugment": SIZES[plan.model].auto_augment and not plan.auto_augment,
+        "synchronised batch norm": config.batch_norm == SYNC,
         "pretrained": config.pretrained is not None,
     }
     return tuple(mark for mark, there in marks.items() if there)

@@ -127,8 +127,8 @@ def a_record(**changes: Any) -> RunRecord:
         read_back={
             "threads": 2, "prefetch": 2, "hw_decoder_load": None, "batch_size": 32, "image_size": 64,
             "dtype": "float32", "layout": "nchw", "recipe": "paddleclas", "antialias": False, "auto_augment": False,
-            "parameters": "float32", "logits": "float32", "network_layout": "nchw", "to_static": False,
-            "accumulate": 1, "ranks": 2,
+            "parameters": "float32", "logits": "float32", "network_layout": "nchw",
+            "sync_batch_norm": False, "to_static": False, "accumulate": 1, "ranks": 2,
         },
         phases={TRAIN: plain(train)},
         steady=plain(SteadyState(3, True, -0.0123, "warm-up found in the step times")),

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -117,7 +118,8 @@ class SimulatedTraining:
     It stands for the model, too.
     """
 
-    data_format, logits_dtype, accumulated, overflowed = "NCHW", "float32", 1, frozenset[int]()
+    logits_dtype, accumulated, overflowed = "float32", 1, frozenset[int]()
+    conv1 = SimpleNamespace(conv=SimpleNamespace(_data_format="NCHW"), bn=None)
     forward = None
 
     def __init__(

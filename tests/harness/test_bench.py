@@ -8,20 +8,24 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console as RichConsole
 
 from harness import bench
 from harness.config import RunConfig
 from harness.device import Devices
-from harness.errors import MachineError, TrainingError
-from harness.record import RunFiles, RunRecord, read_record
+from harness.errors import MachineError, TrainingError, UsageError
+from harness.record import RunFiles, RunRecord, read_record, write_record
 from harness.report.console import Console
 from harness.series import run_series, series_members
+from models.architecture import parameter_shapes
+from models.sizes import SIZES
+from models.weights import write_weights
 from pipelines.augmentation import Augmentation
 from pipelines.dataset import Dataset
 from pipelines.lists import ImageList
-from tests.harness.plans import a_config, a_plan
+from tests.harness.plans import a_config, a_plan, a_record
 from tests.small_disk import SmallDisk, fill
 
 Workers = Callable[[RunFiles], None]
@@ -115,3 +119,18 @@ def test_what_ended_a_series_on_a_full_disk_is_told(small_disk: SmallDisk) -> No
         run_series(config, series_members(config), fail, Console(RichConsole(file=io.StringIO())))
     assert caught.value is LOST
     assert json.loads((disk / "it.json").read_text())["status"] == "running"
+
+
+def test_a_run_that_begins_again_wants_the_weights_it_began_with(tmp_path: Path) -> None:
+    """Without a checkpoint the file is read once more, and the record names what it was."""
+    path, files = tmp_path / "w.safetensors", RunFiles(tmp_path, "it")
+    shapes = parameter_shapes(SIZES["x0_25"].scale, 10)
+    write_weights(path, {name: np.ones(shape, np.float32) for name, shape in shapes.items()}, {})
+    config = a_config(pretrained=str(path))
+    first = {"file": "w.safetensors", "sha256": "0" * 64}
+    write_record(files.record, a_record(run="it", status="interrupted", config=config, pretrained=first))
+    files.checkpoints.mkdir()
+    dataset = Dataset("one", tmp_path, 10, ImageList(tmp_path, ("0.jpg",), (0,)), None, Augmentation(), False)
+    prepared = bench._Prepared(Devices("cpu", 2, "CPU"), dataset, a_plan(), (), None)
+    with pytest.raises(UsageError, match=r"w\.safetensors is another file than the one run 'it' began with"):
+        bench._go_on(files, config, prepared, {})

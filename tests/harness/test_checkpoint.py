@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from harness.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint, write_checkpoint
-from harness.errors import MachineError
+from harness.errors import MachineError, UsageError
 from tests.small_disk import SmallDisk
 
 
@@ -99,6 +99,19 @@ def test_one_that_is_not_whole_gives_its_place_to_the_one_before(tmp_path: Path,
         assert files(tmp_path) == sorted(
             f"{stem}{suffix}" for stem in ("000001", name) for suffix in (".json", ".safetensors")
         )
+
+
+def test_checkpoints_of_another_version_are_told_and_left_as_they_are(tmp_path: Path) -> None:
+    """Taken for none, a run would begin again and clear them away."""
+    for step in (1, 2):
+        write_checkpoint(tmp_path, state(step))
+    for marker in tmp_path.glob("*.json"):
+        marker.write_text(json.dumps({**json.loads(marker.read_text()), "version": 1}))
+    before = files(tmp_path)
+    with pytest.raises(UsageError, match="are of version 1, known is 2") as caught:
+        newest_checkpoint(tmp_path)
+    assert caught.value.cure == "Go on with the version of this project that wrote them."
+    assert files(tmp_path) == before
 
 
 def test_what_a_killed_process_left_half_done_is_cleared_away(tmp_path: Path) -> None:

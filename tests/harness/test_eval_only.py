@@ -153,6 +153,20 @@ def test_weights_that_do_not_fit_are_refused_before_the_run(
     assert not (tmp_path / "eval.json").exists()
 
 
+def test_answers_that_are_no_numbers_are_no_accuracy(data: Path, trained: Path, tmp_path: Path) -> None:
+    weights = load_file(trained / "it.safetensors")
+    weights["conv1.bn._variance"] = -np.ones_like(weights["conv1.bn._variance"])
+    write_weights(tmp_path / "bad.safetensors", weights, {})
+    code, _, err = bench(
+        tmp_path, *OPTIONS, "--gpus", "1", "--data", str(data), "--eval-only", "--pretrained",
+        str(tmp_path / "bad.safetensors"), "--run-name", "eval",
+    )  # fmt: skip
+    assert code == 5
+    assert err.startswith("error: the loss on the validation images is nan")
+    assert json.loads((tmp_path / "eval.json").read_text())["status"] == "failed"
+    assert not (tmp_path / "summary.csv").exists()
+
+
 def test_an_evaluation_can_not_be_gone_on_with_nor_compared(data: Path, trained: Path, tmp_path: Path) -> None:
     code, _, err = bench(
         tmp_path, *OPTIONS, "--gpus", "1", "--data", str(data), "--eval-only", "--pretrained",

@@ -170,7 +170,11 @@ def test_what_is_no_run_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[st
     )  # fmt: skip
     a_run(tmp_path, None, run="fast", config=a_config(throughput_only=True))
     assert told(capsys, "fast", target, "--results", folder) == (
-        2, "", "error: run 'fast' measures throughput, and keeps no weights\n  Train without --throughput-only.\n"
+        2, "", "error: run 'fast' measures throughput, and keeps no weights\n  Export a run of epochs.\n"
+    )  # fmt: skip
+    a_run(tmp_path, None, run="looked", config=a_config(eval_only=True, pretrained="a.pdparams"))
+    assert told(capsys, "looked", target, "--results", folder) == (
+        2, "", "error: run 'looked' only evaluates, and keeps no weights\n  Export a run of epochs.\n"
     )  # fmt: skip
     assert not target.exists()
 

@@ -4,12 +4,20 @@ import dataclasses
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.plan import IMAGENET, RunPlan
-from harness.tables.mirror import REFERENCE_FILE, MirrorRow, append_mirror_row, mirror_file, read_reference
-from tests.harness.plans import a_plan
+from harness.tables.mirror import (
+    REFERENCE_FILE,
+    MirrorRow,
+    append_mirror_row,
+    method_marks,
+    mirror_file,
+    read_reference,
+)
+from tests.harness.plans import a_config, a_plan
 
 IMAGENET_ON_CPU = a_plan(model="x1_0", data=IMAGENET, image_size=224)
 
@@ -41,6 +49,27 @@ def test_a_run_gets_a_row_under_the_header_of_the_reference(tmp_path: Path) -> N
     assert row == MirrorRow(
         ("Method", "Crop Size", "FPS (CPU x 2)", "TOP1 Accuracy"), ("PPLCNet_x1_0", "224x224", "85.3", "0.7132")
     )
+
+
+@pytest.mark.parametrize(
+    ("config", "plan", "marks"),
+    [
+        ({}, {}, ()),
+        ({"layout": "nhwc", "to_static": True}, {"accumulate": 2}, ()),
+        ({"amp": "bf16", "amp_level": "O2"}, {}, ("AMP bf16-O2",)),
+        ({"recipe": "dali", "pretrained": "a.pdparams"}, {}, ("dali recipe", "pretrained")),
+        ({"batch_norm": "sync"}, {"auto_augment": True}, ("AutoAugment", "synchronised batch norm")),
+        ({}, {"model": "x2_5", "auto_augment": True}, ()),
+        ({}, {"model": "x2_5"}, ("no AutoAugment",)),
+    ],
+)
+def test_what_is_not_the_published_method_is_marked(
+    config: dict[str, Any], plan: dict[str, Any], marks: tuple[str, ...], tmp_path: Path
+) -> None:
+    made = a_plan(**plan)
+    assert method_marks(a_config(**config), made) == marks
+    row = append_mirror_row(tmp_path, made, {"fps": 1.0, "top1": 0.5}, marks)
+    assert row.cells[0] == ", ".join([f"PPLCNet_{made.model}", *marks])
 
 
 def test_throughput_alone_leaves_top_1_empty(tmp_path: Path) -> None:

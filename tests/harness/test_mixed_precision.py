@@ -91,6 +91,37 @@ def test_the_network_runs_at_the_level_and_in_the_format_asked_for(
     assert autocasts == [{"level": level, "dtype": dtype}]
 
 
+def test_the_loss_is_computed_in_float32_outside_of_the_network_s_precision(
+    monkeypatch: pytest.MonkeyPatch, autocasts: list[dict[str, Any]]
+) -> None:
+    """In bfloat16 a smoothed label of 0.9001 would be 0.8984, and a loss near 7 known to 0.03."""
+    inside = [False]
+    network, cross_entropy = nn.Linear(2, 2), paddle.nn.functional.cross_entropy
+    given: list[tuple[str, bool]] = []
+
+    @contextmanager
+    def auto_cast(**_: Any) -> Iterator[None]:
+        inside[0] = True
+        yield
+        inside[0] = False
+
+    def recorded(logits: Any, *arguments: Any, **options: Any) -> Any:
+        given.append((str(logits.dtype).rpartition(".")[2], inside[0]))
+        return cross_entropy(logits, *arguments, **options)
+
+    class Half(nn.Layer):
+        def forward(self, images: Any) -> Any:
+            return network(images).astype("bfloat16")
+
+    monkeypatch.setattr(paddle.amp, "auto_cast", auto_cast)
+    monkeypatch.setattr(paddle.nn.functional, "cross_entropy", recorded)
+    optimizer = paddle.optimizer.Momentum(learning_rate=0.0, parameters=network.parameters())
+    train = TrainingStep(Half(), optimizer, Schedule(0.5, 0, 9), 0.1, (0,), precision=MixedPrecision("bfloat16"))
+    loss = train(a_batch(1.0), lambda: None)
+    assert given == [("float32", False)]
+    assert (str(loss.dtype), train.logits_dtype) == (str(paddle.float32), "bfloat16")
+
+
 def test_a_scaled_loss_moves_the_weights_as_an_unscaled_one_does(autocasts: list[dict[str, Any]]) -> None:
     plain, by_plain = a_step(MixedPrecision())
     scaled, by_scaled = a_step(MixedPrecision("float16"))

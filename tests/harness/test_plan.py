@@ -279,6 +279,11 @@ def test_what_paddle_has_not_on_a_cpu_is_refused_there(config: RunConfig, messag
 def test_an_evaluation_has_no_training_steps() -> None:
     made = plan(RunConfig(eval_only=True, pretrained="a.pdparams", warmup=5))
     assert made.total_steps == 0
+    # Nor does the number of training images limit its batch, or is anything of training noted.
+    config = RunConfig(eval_only=True, pretrained="a.pdparams", batch_size=64, auto_augment=True)
+    made = plan(config, cpus(2), small(3))
+    assert (made.batch_size, made.notes) == (64, ())
+    assert plan(dataclasses.replace(config, batch_size=None), cpus(2), small(1)).batch_size == 16
 
 
 def test_the_warm_up_outlasts_what_is_decoded_ahead() -> None:

@@ -12,8 +12,8 @@ from tests.harness.plans import a_config, a_plan
 
 READ_BACK = {"threads": 2, "prefetch": 2, "hw_decoder_load": None, "batch_size": 32, "image_size": 64,
              "dtype": "float32", "layout": "nchw", "recipe": "paddleclas", "antialias": False, "auto_augment": False,
-             "parameters": "float32", "logits": "float32", "network_layout": "nchw", "to_static": False,
-             "accumulate": 1, "ranks": 2, "cudnn_tf32": None}  # fmt: skip
+             "parameters": "float32", "logits": "float32", "network_layout": "nchw",
+             "sync_batch_norm": False, "to_static": False, "accumulate": 1, "ranks": 2, "cudnn_tf32": None}  # fmt: skip
 
 
 def test_settings_in_force_pass() -> None:
@@ -30,6 +30,7 @@ def test_settings_in_force_pass() -> None:
         ({"layout": "nhwc"}, {"layout": "nhwc", "network_layout": "nhwc"}),
         ({"recipe": "dali"}, {"recipe": "dali", "antialias": True}),
         ({"to_static": True}, {"to_static": True}),
+        ({"batch_norm": "sync"}, {"sync_batch_norm": True}),
     ],
 )
 def test_what_each_setting_puts_in_force(asked: dict[str, Any], read: dict[str, Any]) -> None:
@@ -40,7 +41,7 @@ def test_what_each_setting_puts_in_force(asked: dict[str, Any], read: dict[str, 
 
 
 def test_an_evaluation_shows_nothing_of_training() -> None:
-    trained = ("recipe", "auto_augment", "logits", "accumulate")
+    trained = ("recipe", "auto_augment", "accumulate")
     shown = {name: value for name, value in READ_BACK.items() if name not in trained}
     check_settings(a_config(eval_only=True, pretrained="a.pdparams"), a_plan(), shown)
     with pytest.raises(InvariantError, match="antialias False was asked for, True was in force"):

@@ -184,7 +184,7 @@ def settings_in_force(record: dict[str, Any], ranks: int) -> None:
         "threads": record["plan"]["decode_threads"], "prefetch": 2, "hw_decoder_load": None, "batch_size": 4,
         "image_size": 32, "dtype": "float32", "layout": "nchw", "recipe": "paddleclas", "antialias": False,
         "auto_augment": False, "parameters": "float32", "logits": "float32", "network_layout": "nchw",
-        "to_static": False, "accumulate": 1, "ranks": ranks, "cudnn_tf32": None,
+        "sync_batch_norm": False, "to_static": False, "accumulate": 1, "ranks": ranks, "cudnn_tf32": None,
     }  # fmt: skip
     assert record["plan"]["decode_threads"] >= 1
 

@@ -231,6 +231,15 @@ def test_other_files_are_told_by_what_they_are(tmp_path: Path, data: bytes, told
         assert cure
 
 
+@pytest.mark.parametrize("shape", [[1] * 65, [0, 2**62, 4], [0, 2**64 - 1]])
+def test_shapes_that_no_array_has_are_refused(tmp_path: Path, shape: list[int]) -> None:
+    size = 0 if 0 in shape else 4
+    header = json.dumps({"a": {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}}).encode()
+    path = tmp_path / "some.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(size))
+    assert refused(path)[0].startswith("has 'a' in a shape that is none: ")
+
+
 def test_damaged_safetensors_are_refused(tmp_path: Path) -> None:
     whole = safetensors.numpy.save({"a": np.ones((2, 3), "float32")})
     path = tmp_path / "some.safetensors"
