@@ -102,7 +102,7 @@ def _one_run(folder: Path, name: str, slowdown: float, max_seconds: float) -> No
     trainer.train = _Stretched(trainer.train, slowdown)  # type: ignore[assignment]
     with open_recorder(files, False, config.telemetry_interval, os.environ) as recorder:
         measure_throughput(trainer, recorder, StopRequest())
-    record = replace(record, status="finished", read_back=trainer.read_back())
+    record = replace(record, status="finished", read_back=trainer.in_force)
     write_record(files.record, replace(record, **conclude(files, record).as_record()))
 
 

@@ -118,7 +118,7 @@ class RunConfig:
     )
 
     batch_size: int | None = option(
-        None, "training", "images per device and step; default: 512 on GPUs, 16 on CPUs", metavar="N"
+        None, "training", "images per device and batch; default: 512 on GPUs, 16 on CPUs", metavar="N"
     )
     accumulate: int = option(
         1, "training", "batches of each device whose gradients are added up to one step", metavar="N"
@@ -149,7 +149,8 @@ class RunConfig:
         "off", "training", "mixed precision (GPUs only): off trains in float32", choices=("off", "bf16", "fp16")
     )
     amp_level: str | None = option(
-        None, "training", "O1: operators that gain by it; O2: the weights, too, but for batch norm's; default: O1",
+        None, "training", "O1: the operators on Paddle's list, which lacks depthwise convolutions; O2: all, and the"
+        " weights but batch norm's; default: O1",
         choices=("O1", "O2"),
     )  # fmt: skip
     layout: str = option(

@@ -47,6 +47,8 @@ def memory_error(plan: RunPlan, rank: int, said: str) -> OutOfMemoryError:
     what = "GPU's memory" if plan.device == "gpu" else "memory"
     smaller = f"Use --batch-size {plan.batch_size // 2} or less, or " if plan.batch_size > 1 else "Use "
     halved = "--auto-batch, which halves it until it fits."
+    if plan.total_steps == 0:
+        halved = "a smaller --image-size."
     cure = halved if plan.batch_size > 1 else "a smaller --model or --image-size."
     return OutOfMemoryError(
         f"{plan.batch_size} images per device do not fit into the {what} of rank {rank}: {said}", f"{smaller}{cure}"

@@ -19,13 +19,16 @@ class MixedPrecision:
     With float16 the loss is multiplied before the backward pass, so that small gradients don't vanish in it, by a
     factor that is halved whenever one overflows; that step then changes no weight. bfloat16 has float32's range and
     needs none. At O2 Paddle divides gradients by the factor in float16, where those below 6e-8 become 0 after all.
-    Raises MachineError for a GPU without bfloat16.
+    Raises MachineError for a GPU without the format.
     """
 
     def __init__(self, dtype: str = "float32", level: str = "O1") -> None:
         self._dtype, self._level = dtype, level
         if dtype == "bfloat16" and not paddle.amp.is_bfloat16_supported():
             raise MachineError("--amp bf16 needs a GPU that computes in bfloat16 (Ampere or newer)", "Use --amp fp16.")
+        # Paddle would go on in float32 there, with a warning.
+        if dtype == "float16" and paddle.is_compiled_with_cuda() and paddle.device.cuda.get_device_capability()[0] < 7:
+            raise MachineError("--amp fp16 needs a GPU with tensor cores (Volta or newer)", "Train without --amp.")
         self._scaler: Any = paddle.amp.GradScaler() if dtype == "float16" else None
 
     def prepare(self, model: nn.Layer, optimizer: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from models.weights import fit, read_weights
+from models.weights import WeightsError, fit, read_weights
 
 
 def describe_weights(path: Path, size: str, num_classes: int) -> dict[str, Any]:
@@ -16,8 +16,15 @@ def describe_weights(path: Path, size: str, num_classes: int) -> dict[str, Any]:
     return {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
-def load_weights(model: Any, path: Path, size: str, num_classes: int) -> None:
-    """Give the model the file's weights and running statistics. Raises WeightsError unless it fits."""
+def load_weights(model: Any, path: Path, size: str, num_classes: int, described: Mapping[str, Any]) -> None:
+    """Give the model the file's weights and running statistics.
+
+    described is what `describe_weights` said of it. Raises WeightsError unless it fits, and is still that file.
+    """
     weights: Mapping[str, Any] = fit(read_weights(path), size, num_classes)
+    if describe_weights(path, size, num_classes) != described:
+        raise WeightsError(
+            f"{str(path)!r} has changed since the run was planned", "Start again once nothing writes it."
+        )
     for name, values in model.state_dict().items():
         values.set_value(weights[name])

@@ -64,8 +64,7 @@ class TrainingStep:
 
     Every batch draws its random numbers (dropout's) anew, from the seed, the rank and the batch's number, so that a run
     can go on from any step without its generators' states. overflowed are the updates that left the weights as they
-    were, as a gradient was beyond float16's range. accumulated and logits_dtype tell what was done: the batches of the
-    last update, and what the network put out last.
+    were, as a gradient was beyond float16's range. logits_dtype is what the network put out last.
     """
 
     model: nn.Layer
@@ -77,7 +76,6 @@ class TrainingStep:
     accumulate: int = 1
     precision: MixedPrecision = field(default_factory=MixedPrecision)
     overflowed: set[int] = field(default_factory=set)
-    accumulated: int = 0
     logits_dtype: str = ""
     _part: int = 0
 
@@ -105,7 +103,7 @@ class TrainingStep:
                 self.overflowed.add(self.updates)
             self.optimizer.clear_grad()
             self.updates += 1
-            self.accumulated, self._part = self._part, 0
+            self._part = 0
         self.logits_dtype = str(logits.dtype).rpartition(".")[2]
         return loss.detach()
 

@@ -95,7 +95,6 @@ def gather_state(trainer: Trainer, progress: Progress, rows: Mapping[str, int]) 
         "sources": [one.values for one in told],
         "bad_images": [asdict(image) for image in trainer.bad.known.values()],
         "loss_scaling": trainer.train.precision.state(),
-        "overflowed": sorted(trainer.train.overflowed),
         "config": asdict(trainer.config),
         "read_back": trainer.in_force,
     }
@@ -123,7 +122,6 @@ def restore_state(trainer: Trainer, checkpoint: Checkpoint | None) -> Progress:
         buffer.set_value(arrays[own + STATISTICS + name])
     _set_optimizer(trainer, arrays)
     trainer.train.precision.restore(values["loss_scaling"])
-    trainer.train.overflowed = set(values["overflowed"])
     # What was in force for the steps that were made, until there are others.
     trainer.in_force = values["read_back"]
     trainer.blocks, trainer.steps = values["blocks"], dict(values["steps"])

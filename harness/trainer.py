@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -116,7 +116,8 @@ class Trainer:
         batches = self.plan.accumulate if trains else 1
         run_steps(phase.source, phase.consume, self.clock, self.ranks, emit, done, most_steps, self.bad, batches)
         if not self.checked:
-            self.in_force = self.read_back()
+            batches = made[-1].images // (self.plan.batch_size * self.ranks.world_size)
+            self.in_force = {**self.read_back(), "accumulate": batches}
             check_settings(self.config, self.plan, self.in_force)
             self.checked = True
         self.steps[phase.name] = first_step + len(made)
@@ -135,7 +136,6 @@ class Trainer:
             "network_layout": self.model.conv1.conv._data_format.lower(),
             "sync_batch_norm": isinstance(self.model.conv1.bn, nn.SyncBatchNorm),
             "to_static": isinstance(self.model.forward, StaticFunction),
-            "accumulate": train.accumulated,
             "ranks": self.ranks.world_size,
             "cudnn_tf32": cudnn_tf32(self.plan.device),
         }
@@ -162,11 +162,12 @@ def throughput_phases(ranks: int, batch_norm: str) -> tuple[str, ...]:
     return (PIPELINE, TRAIN, COMPUTE, *alone)
 
 
-def open_trainer(config: RunConfig, plan: RunPlan, pretrained: Path | None = None) -> Trainer:
-    """Join the other ranks, and set up this one's part of the plan, with weights from a file where one is given.
+def open_trainer(config: RunConfig, plan: RunPlan, pretrained: Mapping[str, Any] | None = None) -> Trainer:
+    """Join the other ranks, and set up this one's part of the plan.
 
-    Raises WeightsError when they don't fit, DataError when the data set has changed since the plan was made,
-    InvariantError when ranks are missing.
+    pretrained describes the file of weights to begin with, if any (see `harness.pretrained`); rank 0 reads it. Raises
+    WeightsError when they don't fit, DataError when the data set has changed since the plan was made, InvariantError
+    when ranks are missing.
     """
     clock, device_id = open_device(plan.device, local_rank())
     ranks = join()
@@ -183,9 +184,9 @@ def open_trainer(config: RunConfig, plan: RunPlan, pretrained: Path | None = Non
     settings = pipeline_settings(config, plan, device_id)
     paddle.seed(config.seed)
     model = models.build(plan.model, plan.data.num_classes, config.layout.upper())
-    if pretrained is not None and ranks.rank == 0:
+    if pretrained is not None and config.pretrained is not None and ranks.rank == 0:
         # The others get rank 0's.
-        load_weights(model, pretrained, plan.model, plan.data.num_classes)
+        load_weights(model, Path(config.pretrained), plan.model, plan.data.num_classes, pretrained)
     schedule = recipe.Schedule(
         plan.learning_rate, plan.warmup_epochs * plan.steps_per_epoch, plan.epochs * plan.steps_per_epoch
     )

@@ -36,8 +36,7 @@ def run_worker(record: RunRecord, folder: Path) -> None:
     """Do this rank's part of the run."""
     meet(record)
     # A checkpoint has weights of its own; the file they began with may be gone by then.
-    pretrained = record.config.pretrained if record.checkpoint is None else None
-    trainer = open_trainer(record.config, record.plan, None if pretrained is None else Path(pretrained))
+    trainer = open_trainer(record.config, record.plan, record.pretrained if record.checkpoint is None else None)
     files = RunFiles(folder, record.run)
     stop = StopRequest.on_signals()
     with _recorder(record, files, trainer.ranks.rank) as recorder:

@@ -27,7 +27,7 @@ _GZIP = b"\x1f\x8b"
 # limit, not only what the header says.
 MOST_BYTES = 2**30
 # Each becomes a file; EMNIST's largest split has 697,932.
-MOST_IMAGES = 10_000_000
+MOST_IMAGES = 2_000_000
 _CHUNK_BYTES = 2**20
 
 # How the four files are called: KMNIST and Fashion-MNIST took MNIST's names, EMNIST puts the split before them and says

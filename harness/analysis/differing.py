@@ -33,7 +33,10 @@ class Differing:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What must be the same for two rates to be rates of the same work. batch_size is per device."""
+    """What must be the same for two rates to be rates of the same work. batch_size is per device.
+
+    recipe is None where it isn't known, which is like any.
+    """
 
     model: str
     image_size: int
@@ -43,12 +46,16 @@ class Job:
     batch_size: int
     mixed_precision: str = "off"
     accumulated_batches: int = 1
+    auto_augment: bool = False
+    recipe: str | None = "paddleclas"
 
     def unlike(self, other: Job) -> list[str]:
         """What differs between the two, in words."""
         mine, theirs = asdict(self), asdict(other)
         return [
-            f"{name.replace('_', ' ')} ({mine[name]}, {theirs[name]})" for name in mine if mine[name] != theirs[name]
+            f"{name.replace('_', ' ')} ({mine[name]}, {theirs[name]})"
+            for name in mine
+            if mine[name] != theirs[name] and None not in (mine[name], theirs[name])
         ]
 
 
@@ -69,6 +76,8 @@ def job_of(record: RunRecord) -> Job:
         plan.batch_size,
         record.config.amp_mode,
         plan.accumulate,
+        plan.auto_augment,
+        record.read_back.get("recipe"),
     )
 
 

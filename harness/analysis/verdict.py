@@ -155,8 +155,7 @@ def _threads(facts: Facts) -> int:
 REMEDIES = (
     Remedy(
         lambda f: f.bound == "pipeline" and f.setting.from_storage,
-        "the files come from storage: copy them to a local disk or a RAM disk (--data), or read further ahead with"
-        " --reader-prefetch",
+        "the files come from storage: copy them to a local disk or a RAM disk (--data)",
     ),
     Remedy(
         lambda f: f.bound == "pipeline" and f.setting.ranks * f.setting.decode_threads < f.setting.cores,

@@ -28,6 +28,7 @@ from models.sizes import SIZES
 
 REFERENCE_DATASET = "ImageNet (ILSVRC2012)"
 SHOWN_DIGITS = 16
+PUBLISHED_PIXELS = 224
 # Of a plan, what an evaluation alone has no use for.
 OF_TRAINING = ("crops", "learning rate", "weight decay", "warm-up")
 
@@ -128,6 +129,10 @@ def evaluation_facts(record: RunRecord, files: RunFiles) -> list[tuple[str, str]
     published = f"{size.top1:.4f} and {size.top5:.4f} for PPLCNet_{plan.model} on {REFERENCE_DATASET}"
     if not plan.data.imagenet:
         published += f"; this is {plan.data.name}, which says nothing about them"
+    others = [f"{plan.image_size}x{plan.image_size}"] if plan.image_size != PUBLISHED_PIXELS else []
+    others += [mark for mark in method_marks(record.config, plan) if mark != "pretrained"]
+    if others:
+        published += f"; at {PUBLISHED_PIXELS}x{PUBLISHED_PIXELS} in float32 there, {', '.join(others)} here"
     return [
         ("weights", f"{weights.get('file')}, SHA-256 {str(weights.get('sha256'))[:SHOWN_DIGITS]}..."),
         ("top-1", f"{row['top1']:.4f} of {row['val_images']:,} images"),

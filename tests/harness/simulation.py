@@ -118,7 +118,7 @@ class SimulatedTraining:
     It stands for the model, too.
     """
 
-    logits_dtype, accumulated, overflowed = "float32", 1, frozenset[int]()
+    logits_dtype, overflowed = "float32", frozenset[int]()
     conv1 = SimpleNamespace(conv=SimpleNamespace(_data_format="NCHW"), bn=None)
     forward = None
 
@@ -237,7 +237,7 @@ class Simulation:
                 epochs = stack.enter_context(TableWriter(files.table(EPOCHS.name), EPOCHS))
                 recorder = TableRecorder(steps, epochs, NoSampler())  # type: ignore[arg-type]
             measure_throughput(trainer, recorder, StopRequest())
-        return trainer.read_back()
+        return trainer.in_force
 
 
 def ar1(phi: float, count: int, deviation: float, seed: int) -> FloatArray:

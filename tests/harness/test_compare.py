@@ -375,8 +375,17 @@ def test_what_differs_has_its_place_and_dotted_name() -> None:
 
 def test_a_job_is_what_was_trained_on_what() -> None:
     job = job_of(record("a", 100.0))
-    assert job == Job("x0_25", 64, "photos", "cpu", 2, 32)
+    # What was read back doesn't tell the recipe, as of a run before there were any.
+    assert job == Job("x0_25", 64, "photos", "cpu", 2, 32, recipe=None)
     assert job.unlike(job) == []
+    published = Job("x0_25", 64, "photos", "cpu", 2, 32)
+    assert job.unlike(published) == []
+    others = dataclasses.replace(published, auto_augment=True, recipe="dali", mixed_precision="bf16-O1")
+    assert published.unlike(others) == [
+        "mixed precision (off, bf16-O1)", "auto augment (False, True)", "recipe (paddleclas, dali)"
+    ]  # fmt: skip
+    read_back = dataclasses.replace(record("a", 1.0), read_back={"recipe": "dali"})
+    assert job_of(read_back).recipe == "dali"
     other = Job("x1_0", 64, "digits", "cpu", 4, 32)
     assert job.unlike(other) == ["model (x0_25, x1_0)", "data set (photos, digits)", "devices (2, 4)"]
     named = dataclasses.replace(IMAGENET, name="my-imagenet", source="/data")

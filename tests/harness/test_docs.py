@@ -40,7 +40,7 @@ def test_the_rows_of_the_options() -> None:
     assert rows["option"] == ["meaning", "default"]
     assert rows["`--epochs N`"] == ["passes over the training images", "360"]
     assert rows["`--momentum M`"] == ["of SGD", "0.9"]
-    assert rows["`--batch-size N`"] == ["images per device and step", "512 on GPUs, 16 on CPUs"]
+    assert rows["`--batch-size N`"] == ["images per device and batch", "512 on GPUs, 16 on CPUs"]
     assert rows["`--throughput-only`"] == ["measure training throughput and stop: no evaluation, no top-1", ""]
 
 
