@@ -146,6 +146,7 @@ def evaluation_facts(record: RunRecord, files: RunFiles) -> list[tuple[str, str]
 def summary_facts(record: RunRecord) -> list[tuple[str, str]]:
     """A finished run as labels and values, each with its scope."""
     plan, summary = record.plan, record.summary
+    overflowed = summary.get("overflow_steps")
     rows = [
         ("throughput", f"{with_interval(record.phases[TRAIN])} on {plan.ranks} x {plan.device_name} together"),
         ("per device", f"{summary['fps_per_device']:.1f} images/s"),
@@ -158,6 +159,7 @@ def summary_facts(record: RunRecord) -> list[tuple[str, str]]:
         ("step", step_times_text(summary)),
         ("time", ledger_text(record.ledger)),
         ("outliers", outliers_text(record)),
+        ("overflow", f"{overflowed} steps changed no weight, and are quicker for it" if overflowed else ""),
         ("disturbed", taint_text(record)),
         ("GPU utilisation", _percent(summary["gpu_util_percent"]) if plan.device == "gpu" else ""),
         ("CPU utilisation", f"{_percent(summary['cpu_util_percent'])}, whole host"),

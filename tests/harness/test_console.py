@@ -134,6 +134,13 @@ def test_what_only_gpus_have_is_told_of_gpus() -> None:
 
 
 @pytest.mark.parametrize(
+    ("count", "told"), [(None, None), (0, None), (7, "7 steps changed no weight, and are quicker for it")]
+)
+def test_steps_that_overflowed_are_told(count: int | None, told: str | None) -> None:
+    assert dict(summary_facts(with_summary(overflow_steps=count))).get("overflow") == told
+
+
+@pytest.mark.parametrize(
     ("end", "told"),
     [
         ("precision", "ended as precise as asked"),
