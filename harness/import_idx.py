@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from rich import progress as bars
-
 from harness.commands import ENTRY
 from harness.errors import MachineError, UsageError
 from harness.report.console import Console
+from harness.report.progress import image_bar
 from harness.report.text import plain_text
 from harness.telemetry.host import available_cores
 from pipelines.augmentation import Augmentation
@@ -65,11 +64,12 @@ def import_idx(
     with (
         _made_whole(target) as folder,
         closing(write_folder(data, folder, name, image_size, augmentation, threads)) as writing,
-        _bar(console, total) as bar,
+        image_bar(console, total) as bar,
     ):
-        task = bar.add_task("writing", total=total)
+        task = bar.add_task("writing", total=total, rate="images")
         for done in writing:
-            bar.update(task, completed=done)
+            rate = done / max(time.monotonic() - began, 1e-9)
+            bar.update(task, completed=done, rate=f"images, {rate:,.0f} images/s")
     _conclude(console, data, target, name, image_size, time.monotonic() - began)
 
 
@@ -147,15 +147,3 @@ def _conclude(console: Console, data: IdxSet, target: Path, name: str, image_siz
 def _as_data(target: Path) -> str:
     """What --data takes for the folder: a bare name could be a built-in set's."""
     return str(target) if len(target.parts) > 1 else f"./{target}"
-
-
-def _bar(console: Console, total: int) -> bars.Progress:
-    return bars.Progress(
-        bars.TextColumn("{task.description}"),
-        bars.BarColumn(),
-        bars.TextColumn(f"{{task.completed:,.0f}} of {total:,} images"),
-        bars.TimeRemainingColumn(elapsed_when_finished=True),
-        console=console.rich,
-        disable=not console.rich.is_terminal,
-        transient=True,
-    )

@@ -15,11 +15,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from rich import progress as bars
-
 from harness.commands import ENTRY
 from harness.errors import InterruptedRunError, UsageError
 from harness.report.console import Console
+from harness.report.progress import image_bar
 from harness.report.text import plain_text
 from harness.tables.files import TableWriter, check_writable, write_whole
 from harness.tables.schema import BAD_FILES
@@ -145,8 +144,8 @@ def _check(dataset: Dataset, table: Path, state: Verified, threads: int, console
     before, began = _done(state), time.monotonic()
     saved = began
     try:
-        with TableWriter(table, BAD_FILES) as writer, _bar(console, total) as bar:
-            task = bar.add_task("verifying", total=total, rate="")
+        with TableWriter(table, BAD_FILES) as writer, image_bar(console, total) as bar:
+            task = bar.add_task("verifying", total=total, rate="images")
             for split, images, checked in _checks(dataset, state.done, threads):
                 for finding in checked.findings:
                     writer.write(_row(split, images, finding))
@@ -154,7 +153,7 @@ def _check(dataset: Dataset, table: Path, state: Verified, threads: int, console
                 state = _moved_on(state, split, checked, table.stat().st_size)
                 now = time.monotonic()
                 rate = (_done(state) - before) / max(now - began, 1e-9)
-                bar.update(task, completed=_done(state), description=split, rate=f"{rate:,.0f} images/s")
+                bar.update(task, completed=_done(state), description=split, rate=f"images, {rate:,.0f} images/s")
                 if now - saved >= SAVE_SECONDS:
                     saved = now
                     _save(table, state)
@@ -236,18 +235,6 @@ def _conclude(dataset: Dataset, table: Path, state: Verified, console: Console) 
 
 def _say(console: Console, text: str) -> None:
     console.rich.print(plain_text(text), soft_wrap=True)
-
-
-def _bar(console: Console, total: int) -> bars.Progress:
-    return bars.Progress(
-        bars.TextColumn("{task.description}"),
-        bars.BarColumn(),
-        bars.TextColumn(f"{{task.completed:,.0f}} of {total:,}, {{task.fields[rate]}}"),
-        bars.TimeRemainingColumn(elapsed_when_finished=True),
-        console=console.rich,
-        disable=not console.rich.is_terminal,
-        transient=True,
-    )
 
 
 def _command(data: str, results: str, classes: int | None, threads: int | None) -> str:

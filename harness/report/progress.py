@@ -29,6 +29,19 @@ DOING = {
 }
 
 
+def image_bar(console: Console, total: int) -> bars.Progress:
+    """A bar over that many images; a task's field `rate` says what is to stand behind their count."""
+    return bars.Progress(
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.TextColumn(f"{{task.completed:,.0f}} of {total:,} {{task.fields[rate]}}"),
+        bars.TimeRemainingColumn(elapsed_when_finished=True),
+        console=console.rich,
+        disable=not console.rich.is_terminal,
+        transient=True,
+    )
+
+
 class Progress:
     """A bar over the run, moved on by `poll`; its rate is the last step's, its time left the whole run's.
 
