@@ -12,8 +12,7 @@ from models.weights import WeightsError, fit, read_weights
 
 def describe_weights(path: Path, size: str, num_classes: int) -> dict[str, Any]:
     """The file's name and SHA-256, for the record. Raises WeightsError unless it fits the model."""
-    fit(read_weights(path), size, num_classes)
-    return {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    return _read(path, size, num_classes)[1]
 
 
 def load_weights(model: Any, path: Path, size: str, num_classes: int, described: Mapping[str, Any]) -> None:
@@ -21,10 +20,15 @@ def load_weights(model: Any, path: Path, size: str, num_classes: int, described:
 
     described is what `describe_weights` said of it. Raises WeightsError unless it fits, and is still that file.
     """
-    weights: Mapping[str, Any] = fit(read_weights(path), size, num_classes)
-    if describe_weights(path, size, num_classes) != described:
+    weights, found = _read(path, size, num_classes)
+    if found != described:
         raise WeightsError(
             f"{str(path)!r} has changed since the run was planned", "Start again once nothing writes it."
         )
     for name, values in model.state_dict().items():
         values.set_value(weights[name])
+
+
+def _read(path: Path, size: str, num_classes: int) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    weights = fit(read_weights(path), size, num_classes)
+    return weights, {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}

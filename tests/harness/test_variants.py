@@ -24,7 +24,6 @@ class Made:
 
     losses: list[float]
     images: list[int]
-    top1: float
     read_back: dict[str, Any]
     summary: dict[str, Any]
 
@@ -48,7 +47,6 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
         return Made(
             train["loss"].tolist(),
             train["images"].tolist(),
-            record["summary"]["top1"],
             record["read_back"],
             record["summary"],
         )
