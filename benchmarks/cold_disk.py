@@ -23,12 +23,12 @@ from nvidia.dali import fn, pipeline_def
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from harness.telemetry.host import available_cores
+from harness.machine.host import available_cores
 from pipelines.augmentation import Augmentation
+from pipelines.dali_graphs import Feed, PipelineSettings, prepared_for_training, training_graph
 from pipelines.dataset import Dataset, open_dataset
-from pipelines.graphs import Feed, PipelineSettings, prepared_for_training, training_graph
-from pipelines.order import BEGINNING, TrainingOrder
-from pipelines.residency import read_into_memory, resident_share
+from pipelines.page_cache import read_into_memory, resident_share
+from pipelines.sampling import BEGINNING, TrainingOrder
 from pipelines.source import DaliSource
 
 COLD = 0.05  # of the pages that may be left

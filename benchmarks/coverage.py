@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from harness.analysis.interval import mean_estimate
 from harness.analysis.steady import find_steady_state
-from harness.phases import Limits, is_precise
-from tests.harness.simulation import ar1
+from harness.training.phases import Limits, is_precise
+from tests.support.simulation import ar1
 
 MEMORIES = (0.0, 0.5, 0.8)
 LENGTHS = (10, 20, 30, 60, 100, 200, 500, 1000, 3000)

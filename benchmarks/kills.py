@@ -26,10 +26,10 @@ import pandas as pd
 import psutil
 from PIL import Image
 
-from harness.checkpoint import newest_checkpoint, read_checkpoint
-from harness.record import RunFiles
-from harness.tables.files import read_table
-from harness.tables.schema import CHECKPOINT, EPOCHS, EVALUATE, STEPS, TRAIN
+from harness.artifacts.checkpoint import newest_checkpoint, read_checkpoint
+from harness.artifacts.files import read_table
+from harness.artifacts.record import RunFiles
+from harness.artifacts.schema import CHECKPOINT, EPOCHS, EVALUATE, STEPS, TRAIN
 
 ROOT = Path(__file__).parents[1]
 # Of a step or an epoch, what the training decides; the rest are times, and what was seen meanwhile.

@@ -19,13 +19,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from harness.conclude import conclude
-from harness.record import RunFiles, read_record, write_record
+from harness.analysis.summarize import conclude
+from harness.artifacts.files import append_row
+from harness.artifacts.record import RunFiles, read_record, write_record
+from harness.artifacts.reference_table import append_mirror_row
+from harness.artifacts.schema import SUMMARY
 from harness.report.console import Console
-from harness.tables.files import append_row
-from harness.tables.mirror import append_mirror_row
-from harness.tables.schema import SUMMARY
-from tests.harness.long_runs import LongRun
+from tests.support.long_runs import LongRun
 
 
 def main() -> int:
@@ -54,7 +54,7 @@ def main() -> int:
 
 
 def _conclude(folder: Path, run: LongRun) -> None:
-    """What `harness.bench` does behind the workers."""
+    """What `harness.commands.run` does behind the workers."""
     files = RunFiles(folder, "long")
     record = read_record(files.record)
     record = replace(record, status="finished", **conclude(files, record, run.breaks).as_record())

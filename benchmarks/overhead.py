@@ -26,9 +26,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from harness.config import RunConfig
-from harness.device import choose_devices, worker_environment
-from harness.plan import RunPlan, facts_of, make_plan
+from harness.machine.device import choose_devices, worker_environment
+from harness.plan.config import RunConfig
+from harness.plan.plan import RunPlan, facts_of, make_plan
 from pipelines.dataset import Dataset, open_dataset
 
 # Each block's first steps use what DALI had ready before it.
@@ -79,15 +79,15 @@ def _measurement(
     in_calls gains, for each recorded block, the share of its step time spent inside the recorder.
     """
     import models
-    from harness import recipe
-    from harness.bad_images import BadImages
-    from harness.device import open_device
-    from harness.loop import GlobalStep, run_steps
-    from harness.ranks import join
-    from harness.record import RunFiles
-    from harness.recorder import NoRecorder, Recorder, open_recorder
-    from harness.tables.schema import TRAIN
-    from harness.trainer import pipeline_settings, training_source
+    from harness.artifacts.record import RunFiles
+    from harness.artifacts.schema import TRAIN
+    from harness.machine.device import open_device
+    from harness.training import recipe
+    from harness.training.bad_images import BadImages
+    from harness.training.loop import GlobalStep, run_steps
+    from harness.training.ranks import join
+    from harness.training.recorder import NoRecorder, Recorder, open_recorder
+    from harness.training.trainer import pipeline_settings, training_source
     from pipelines.source import CachedSource
 
     clock, device_id = open_device(plan.device, 0)

@@ -25,16 +25,16 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from harness.analysis.compare import Side, compare
-from harness.config import RunConfig
-from harness.device import choose_devices, worker_environment
-from harness.plan import facts_of, make_plan
-from harness.record import RunFiles, RunRecord, read_record, write_record
+from harness.artifacts.record import RunFiles, RunRecord, read_record, write_record
+from harness.machine.device import choose_devices, worker_environment
+from harness.plan.config import RunConfig
+from harness.plan.plan import facts_of, make_plan
 from pipelines.dataset import open_dataset
-from pipelines.lists import check_files
+from pipelines.image_lists import check_files
 from pipelines.profile import profile
 
 if TYPE_CHECKING:  # Paddle is loaded once the environment is a worker's
-    from harness.recipe import TrainingStep
+    from harness.training.recipe import TrainingStep
 
 
 def main() -> None:
@@ -88,11 +88,11 @@ def _one_run(folder: Path, name: str, slowdown: float, max_seconds: float) -> No
     plan = make_plan(config, devices, facts_of(dataset, "digits"), os.environ)
     # Before Paddle is loaded, as in a worker.
     os.environ.update(worker_environment(devices, plan.compute_threads, os.environ))
-    from harness.conclude import conclude
-    from harness.recorder import open_recorder
-    from harness.stopping import StopRequest
-    from harness.trainer import open_trainer
-    from harness.worker import measure_throughput
+    from harness.analysis.summarize import conclude
+    from harness.training.recorder import open_recorder
+    from harness.training.stop_signal import StopRequest
+    from harness.training.trainer import open_trainer
+    from harness.training.worker import measure_throughput
 
     files = RunFiles(folder, name)
     found = profile(dataset.train, check_files(dataset.train).sizes)

@@ -26,13 +26,13 @@ from nvidia.dali import fn, pipeline_def, types
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from harness.tables.files import TableWriter
-from harness.tables.schema import BAD_FILES
-from harness.telemetry.host import available_cores
+from harness.artifacts.files import TableWriter
+from harness.artifacts.schema import BAD_FILES
+from harness.machine.host import available_cores
+from pipelines.bad_image_probe import file_name
 from pipelines.dataset import open_dataset
-from pipelines.faults import file_name
-from pipelines.lists import ImageList
-from pipelines.residency import read_into_memory
+from pipelines.image_lists import ImageList
+from pipelines.page_cache import read_into_memory
 from pipelines.verification import BATCH_SIZE, Verification
 
 

@@ -1,1 +1,6 @@
-"""What a benchmark run is: configuration, workers, step loop, tables, and what is concluded from them."""
+"""The benchmark harness: see docs/architecture.md for its rooms."""
+
+from pathlib import Path
+
+# The checkout, which the tool runs from.
+ROOT = Path(__file__).parents[1]

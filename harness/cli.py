@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.commands import ENTRY, Parser, commands_help, run_command
-from harness.config import RunConfig, flag, option_fields, option_type, parse_config
-from harness.errors import DATA_EXIT_CODE, INTERRUPTED_EXIT_CODE, BenchError, UsageError
-from harness.launch import WORKER_COMMAND, die_with_run
-from harness.report.text import printable
-from models.errors import WeightsError
-from pipelines.errors import DataError
+from harness.commands.registry import Parser, commands_help, run_command
+from harness.errors import INTERRUPTED_EXIT_CODE, UsageError
+from harness.launch.launcher import WORKER_COMMAND
+from harness.launch.process_tree import die_with_run
+from harness.plan.config import RunConfig, flag, option_fields, option_type, parse_config
+from harness.report.text import ENTRY, printable
+from models.errors import ActionableError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
         if arguments[:1] == [WORKER_COMMAND]:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             die_with_run(os.environ)
-            from harness.worker import run_rank
+            from harness.training.worker import run_rank
 
             return run_rank(Path(arguments[1]))
         if arguments and not arguments[0].startswith("-"):
@@ -44,8 +44,8 @@ def main(arguments: Sequence[str]) -> int:
         given, dry_run = parse(arguments)
         # The rest loads pandas and looks at hardware; a mistyped option should not wait for that.
         RunConfig(**given)
-        from harness.bench import run
-        from harness.resume import requested_config
+        from harness.commands.resume import requested_config
+        from harness.commands.run import run
 
         config = requested_config(given)
         if config is None:
@@ -53,9 +53,7 @@ def main(arguments: Sequence[str]) -> int:
             return 0
 
         run(config, dry_run=dry_run)
-    except (DataError, WeightsError) as error:
-        return _complain(error.message, error.cure, DATA_EXIT_CODE)
-    except BenchError as error:
+    except ActionableError as error:
         return _complain(error.message, error.cure, error.exit_code)
     except KeyboardInterrupt:
         return _complain("interrupted", "", INTERRUPTED_EXIT_CODE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import stat
@@ -54,6 +55,12 @@ def read_weights(path: Path) -> Weights:
         return {name: _single(name, values) for name, values in _parse(path, data).items()}
     except RefusedError as error:
         raise WeightsError(f"{str(path)!r} {error}", _SAVE_AGAIN) from error
+
+
+def describe_weights(path: Path, size: str, num_classes: int) -> tuple[Weights, dict[str, Any]]:
+    """A file's weights, and its name and SHA-256 for a record. Raises WeightsError unless they fit the model."""
+    weights = fit(read_weights(path), size, num_classes)
+    return weights, {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def compare_shapes(found: Arrays, wanted: Mapping[str, tuple[int, ...]]) -> list[str]:

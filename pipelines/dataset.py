@@ -13,7 +13,7 @@ from pathlib import Path
 from pipelines.augmentation import Augmentation
 from pipelines.builtin import BUILTIN
 from pipelines.errors import DataError
-from pipelines.lists import ImageList, read_list, scan_class_folders, shown
+from pipelines.image_lists import ImageList, read_list, scan_class_folders, shown
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -1,13 +1,9 @@
 """The one error a data set raises: what is wrong with it, and what to do about it."""
 
+from models.errors import ActionableError
 
-class DataError(Exception):
-    """The data cannot be used as asked.
 
-    message says what is wrong, with the value and the limit; cure says what to do next. Either may hold several lines.
-    """
+class DataError(ActionableError):
+    """The data can't be used as asked."""
 
-    def __init__(self, message: str, cure: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.cure = cure
+    exit_code = 4

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.errors import DataError
-from pipelines.lists import shown
+from pipelines.image_lists import shown
 
 # Source: "THE IDX FILE FORMAT" on the MNIST page: two zero bytes, the type of the values (8 for unsigned bytes), the
 # number of dimensions; then each dimension as a big-endian 32-bit number, then the values, the last index fastest.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from pipelines.lists import ImageList
+from pipelines.image_lists import ImageList
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,43 +7,23 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from nvidia.dali.pipeline import Pipeline
 from paddle.utils import dlpack
 
+from pipelines.bad_image_probe import DATA_FAULT, Fault, file_name, find_faults, what_happened
+from pipelines.batch import Batch, Source
+from pipelines.dali_graphs import Feed, PipelineSettings, read_back
 from pipelines.errors import DataError
-from pipelines.faults import DATA_FAULT, Fault, file_name, find_faults, what_happened
-from pipelines.graphs import Feed, PipelineSettings, read_back
-from pipelines.lists import ImageList
-from pipelines.order import BEGINNING, Draw, Order, Position
+from pipelines.image_lists import ImageList
 from pipelines.read_ahead import read_ahead
+from pipelines.sampling import BEGINNING, Draw, Order, Position
 
 LARGEST_SEED = 2**31 - 1
 IMAGE_CHANNELS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """One rank's batch, on its device.
-
-    images: [batch, 3, size, size] or channels last, normalised; labels: [batch], int64. The first `real` entries are
-    images of their own; the rest repeats one to fill the batch and must not be counted.
-    """
-
-    images: Any
-    labels: Any
-    real: int
-
-
-class Source(Protocol):
-    """Anything that yields batches for as long as it is asked."""
-
-    def __iter__(self) -> Iterator[Batch]: ...
-
-    def __next__(self) -> Batch: ...
 
 
 @dataclass(frozen=True, slots=True)

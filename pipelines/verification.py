@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.faults import DATA_FAULT, file_name, reason_of
-from pipelines.graphs import PipelineSettings, checking_graph
-from pipelines.lists import ImageList, check_files, file_fault
+from pipelines.bad_image_probe import DATA_FAULT, file_name, reason_of
+from pipelines.dali_graphs import PipelineSettings, checking_graph
+from pipelines.image_lists import ImageList, check_files, file_fault
 from pipelines.read_ahead import read_ahead
 
 # From here on Pillow takes an image for an attack (Image.MAX_IMAGE_PIXELS, twice); decoded it has 0.5 GB.

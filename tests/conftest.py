@@ -1,6 +1,3 @@
 """Fixtures for the tests of every package."""
 
-from __future__ import annotations
-
-# By their own names or below tests, whichever way pytest imported this file.
-pytest_plugins = [f"{__package__ or ''}.{name}".lstrip(".") for name in ("nvml_standin", "small_disk")]
+pytest_plugins = ["tests.support.nvml_standin", "tests.support.small_disk"]

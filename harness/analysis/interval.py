@@ -19,6 +19,9 @@ MOST_LAGS, VALUES_PER_LAG = 8, 8
 # Closer to 1 the sum of the coefficients can't be told from a series that has no mean.
 LARGEST_COEFFICIENT_SUM = 0.98
 
+# With fewer steps or seconds a window isn't precise, however alike its steps are.
+MIN_WINDOW_STEPS, MIN_WINDOW_SECONDS = 20, 10.0
+
 FloatArray = npt.NDArray[np.float64]
 
 

@@ -9,9 +9,9 @@ import pandas as pd
 
 from harness.analysis.ledger import LARGEST_REST, Ledger
 from harness.analysis.window import PhaseFigures
+from harness.artifacts.schema import TRAIN
 from harness.errors import InvariantError
-from harness.plan import RunPlan
-from harness.tables.schema import TRAIN
+from harness.plan.plan import RunPlan
 
 # Of figures that are written with 6 to 9 decimals.
 TOLERANCE = 1e-4

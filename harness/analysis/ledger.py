@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 import pandas as pd
 
-from harness.tables.schema import CHECKPOINT, EVALUATE, TRAIN
+from harness.artifacts.schema import CHECKPOINT, EVALUATE, TRAIN
 
 # What may lie in no bucket, as a share of the window.
 LARGEST_REST = 0.005

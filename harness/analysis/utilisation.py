@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from harness.tables.schema import HOST_LABEL
+from harness.machine.host import HOST_LABEL
 
 FLOPS_PER_MAC = 2  # a multiplication and an addition
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from harness.analysis.interval import t_quantile
 from harness.analysis.utilisation import accelerator_utilisation
 from harness.analysis.window import PhaseFigures
-from harness.tables.schema import COMPUTE, COMPUTE_ALONE, PIPELINE, TRAIN
+from harness.artifacts.schema import COMPUTE, COMPUTE_ALONE, PIPELINE, TRAIN
 
 # MLPerf Storage asks this accelerator utilisation of a storage system that feeds its accelerators well.
 FED = 0.9

@@ -12,13 +12,11 @@ import pandas as pd
 
 from harness.analysis.interval import mean_estimate
 from harness.analysis.steady import SteadyState, steady_across
+from harness.artifacts.schema import TRAIN
 from harness.errors import TrainingError
-from harness.tables.schema import TRAIN
 
 # With fewer steps a percentile is the largest value or an extrapolation.
 STEPS_FOR_P95, STEPS_FOR_P99 = 20, 100
-# With fewer steps or seconds a window isn't precise, however alike its steps are.
-LEAST_STEPS, LEAST_SECONDS = 20, 10.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,13 @@ from rich import box
 from rich.table import Table as RichTable
 
 from harness.analysis.compare import Difference
-from harness.analysis.differing import Differing, differences
-from harness.record import RunRecord
+from harness.analysis.run_diff import Differing, differences
+from harness.analysis.run_lookup import Saved
+from harness.artifacts.record import RunRecord
+from harness.artifacts.schema import TRAIN
 from harness.report.console import Console
 from harness.report.findings import with_interval
 from harness.report.text import plain_text
-from harness.saved import Saved
-from harness.tables.schema import TRAIN
 
 
 def show_comparison(console: Console, a: Saved, b: Saved, difference: Difference) -> None:

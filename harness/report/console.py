@@ -6,8 +6,11 @@ from rich import box
 from rich.console import Console as RichConsole
 from rich.table import Table as RichTable
 
-from harness.plan import RunPlan
-from harness.record import RunFiles, RunRecord
+from harness.artifacts.files import read_table
+from harness.artifacts.record import RunFiles, RunRecord
+from harness.artifacts.reference_table import MirrorRow, method_marks, mirror_file, read_reference
+from harness.artifacts.schema import EPOCHS, TRAIN
+from harness.plan.plan import RunPlan
 from harness.report.findings import (
     WINDOW_ENDS,
     accelerator_text,
@@ -21,9 +24,6 @@ from harness.report.findings import (
     with_interval,
 )
 from harness.report.text import plain_text
-from harness.tables.files import read_table
-from harness.tables.mirror import MirrorRow, method_marks, mirror_file, read_reference
-from harness.tables.schema import EPOCHS, TRAIN
 from models.sizes import SIZES
 
 REFERENCE_DATASET = "ImageNet (ILSVRC2012)"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from harness.config import flag, option_fields, option_type
-from harness.tables.schema import (
+from harness import ROOT
+from harness.artifacts.schema import (
     BAD_FILES,
     BAD_IMAGES,
     DEVICES,
@@ -16,8 +14,8 @@ from harness.tables.schema import (
     Table,
     mirror_table,
 )
+from harness.plan.config import flag, option_fields, option_type
 
-ROOT = Path(__file__).parents[2]
 BEGIN, END = "<!-- made by `make docs`: begin -->", "<!-- made by `make docs`: end -->"
 
 

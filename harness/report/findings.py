@@ -8,9 +8,9 @@ from typing import Any
 from rich import box
 from rich.table import Table as RichTable
 
-from harness.record import RunRecord
+from harness.artifacts.record import RunRecord
+from harness.artifacts.schema import COMPUTE, COMPUTE_ALONE, PIPELINE, TRAIN
 from harness.report.text import plain_text
-from harness.tables.schema import COMPUTE, COMPUTE_ALONE, PIPELINE, TRAIN
 
 WINDOW_ENDS = {
     "precision": "ended as precise as asked",

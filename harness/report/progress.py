@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from rich import progress as bars
 
-from harness.plan import RunPlan
-from harness.record import RunFiles
+from harness.artifacts.files import read_table
+from harness.artifacts.record import RunFiles
+from harness.artifacts.schema import CHECKPOINT, COMPUTE, COMPUTE_ALONE, EVALUATE, PIPELINE, STEPS, TRAIN
+from harness.plan.plan import RunPlan
 from harness.report.console import Console
-from harness.tables.files import read_table
-from harness.tables.schema import CHECKPOINT, COMPUTE, COMPUTE_ALONE, EVALUATE, PIPELINE, STEPS, TRAIN
 from pipelines.sharding import steps_per_epoch
 
 if TYPE_CHECKING:

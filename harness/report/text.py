@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+
 from rich.text import Text
+
+ENTRY = "run_bench.py"
 
 
 def printable(text: str, kept: str = "") -> str:
@@ -13,3 +17,8 @@ def printable(text: str, kept: str = "") -> str:
 def plain_text(text: str) -> Text:
     """The words as they are: no markup in them, and spelled out what a terminal can't show or would obey."""
     return Text(printable(text))
+
+
+def command_line(*words: str) -> str:
+    """What a person types to run this tool with these words, quoted for a shell."""
+    return shlex.join(["python", ENTRY, *words])

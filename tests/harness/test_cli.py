@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-import harness.bench
+import harness.commands.run
+from harness.artifacts.record import write_record
 from harness.cli import main, parse
-from harness.commands import COMMANDS
-from harness.config import RunConfig, flag, option_fields
+from harness.commands.registry import COMMANDS
 from harness.errors import GateError, MachineError, TrainingError, UsageError
-from harness.record import write_record
+from harness.plan.config import RunConfig, flag, option_fields
 from pipelines.errors import DataError
-from tests.harness.plans import a_record
+from tests.support.plans import a_record
 
 
 def toml(folder: Path, text: str) -> str:
@@ -74,7 +74,7 @@ def test_a_run_that_is_gone_on_with_gets_its_own_configuration(monkeypatch: pyte
     record = a_record(run="first", status="interrupted")
     write_record(tmp_path / "first.json", record)
     given: list[RunConfig] = []
-    monkeypatch.setattr(harness.bench, "run", lambda config, *, dry_run: given.append(config))
+    monkeypatch.setattr(harness.commands.run, "run", lambda config, *, dry_run: given.append(config))
     assert main(["--resume", "first", "--results", str(tmp_path), "--checkpoint-minutes", "3"]) == 0
     own = dataclasses.replace(record.config, resume="first", run_name="first", batch_size=32, warmup_epochs=5)
     assert given == [dataclasses.replace(own, results=str(tmp_path), checkpoint_minutes=3.0)]
@@ -220,7 +220,7 @@ def test_an_error_s_control_characters_are_spelled_out(
     def end(config: RunConfig, *, dry_run: bool) -> None:
         raise DataError("no images in \x1b[31mx:\na\tb", "see \x07\there\nand there")
 
-    monkeypatch.setattr(harness.bench, "run", end)
+    monkeypatch.setattr(harness.commands.run, "run", end)
     assert main([]) == 4
     assert capsys.readouterr().err == "error: no images in \\x1b[31mx:\na\tb\n  see \\x07\there\n  and there\n"
 
@@ -258,7 +258,7 @@ def test_what_ends_a_run_decides_the_exit_code(
     def end(config: RunConfig, *, dry_run: bool) -> None:
         raise error
 
-    monkeypatch.setattr(harness.bench, "run", end)
+    monkeypatch.setattr(harness.commands.run, "run", end)
     assert main([]) == code
     assert capsys.readouterr().err == told
 
@@ -267,14 +267,14 @@ def test_an_error_of_the_harness_keeps_its_traceback(monkeypatch: pytest.MonkeyP
     def end(config: RunConfig, *, dry_run: bool) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(harness.bench, "run", end)
+    monkeypatch.setattr(harness.commands.run, "run", end)
     with pytest.raises(ZeroDivisionError):
         main([])
 
 
 def test_a_run_that_ends_well_exits_with_0_and_gets_its_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[tuple[RunConfig, bool]] = []
-    monkeypatch.setattr(harness.bench, "run", lambda config, *, dry_run: given.append((config, dry_run)))
+    monkeypatch.setattr(harness.commands.run, "run", lambda config, *, dry_run: given.append((config, dry_run)))
     assert main(["--epochs", "3"]) == 0
     assert main(["--dry-run"]) == 0
     assert given == [(RunConfig(epochs=3), False), (RunConfig(), True)]

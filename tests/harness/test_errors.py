@@ -1,31 +1,32 @@
+"""Errors that a person can act on: what they carry, and that README says what each exit code means."""
+
 from __future__ import annotations
+
+import re
+from collections.abc import Iterator
 
 import pytest
 
-from harness.errors import (
-    DATA_EXIT_CODE,
-    INTERRUPTED_EXIT_CODE,
-    BenchError,
-    GateError,
-    InvariantError,
-    MachineError,
-    TrainingError,
-    UsageError,
-)
+import harness.errors
+import models.weights
+import pipelines.errors
+from harness import ROOT
+from harness.errors import UsageError
+from models.errors import ActionableError
+
+MODULES = (harness.errors, models.weights, pipelines.errors)
 
 
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [(BenchError, 1), (GateError, 1), (UsageError, 2), (MachineError, 3), (TrainingError, 5), (InvariantError, 1)],
-)
-def test_every_error_has_its_exit_code(error: type[BenchError], code: int) -> None:
-    assert error("wrong").exit_code == code
-    assert issubclass(error, BenchError)
+def every_kind(base: type[ActionableError] = ActionableError) -> Iterator[type[ActionableError]]:
+    yield base
+    for kind in base.__subclasses__():
+        yield from every_kind(kind)
 
 
-def test_the_other_exit_codes() -> None:
-    assert DATA_EXIT_CODE == 4
-    assert INTERRUPTED_EXIT_CODE == 75
+@pytest.mark.parametrize("kind", list(every_kind()), ids=lambda kind: kind.__name__)
+def test_readme_documents_the_exit_code(kind: type[ActionableError]) -> None:
+    table = re.findall(r"^\| (\d+) \| \S", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert str(kind("wrong").exit_code) in table
 
 
 def test_an_error_carries_message_and_cure_apart() -> None:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from pathlib import Path
 
 import paddle
 import pytest
 from paddle import nn
 
 import models
+from harness import ROOT
 from models.flops import macs
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 import models
-from tests.models import published
+from tests.support import published
 
 CLASSES = 100
 

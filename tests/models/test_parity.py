@@ -9,7 +9,7 @@ from paddle import nn
 
 import models
 from models.pplcnet import PPLCNet
-from tests.models import published
+from tests.support import published
 
 CLASSES = 10
 

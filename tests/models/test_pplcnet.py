@@ -4,7 +4,6 @@ import json
 import math
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,11 +12,10 @@ import pytest
 from paddle import nn
 
 import models
+from harness import ROOT
 from models.architecture import parameter_shapes, scaled_channels
 from models.pplcnet import PPLCNet
-from tests.models import published
-
-ROOT = Path(__file__).parents[2]
+from tests.support import published
 
 
 class Published(NamedTuple):

@@ -21,13 +21,13 @@ import safetensors.numpy
 from safetensors import safe_open
 
 import models
+from harness import ROOT
 from models.architecture import parameter_shapes
 from models.errors import WeightsError
 from models.pplcnet import PPLCNet
 from models.weights import compare_shapes, fit, read_weights, recognise, write_weights
-from tests.small_disk import SmallDisk
+from tests.support.small_disk import SmallDisk
 
-ROOT = Path(__file__).parents[2]
 Arrays = dict[str, npt.NDArray[Any]]
 
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from nvidia.dali.auto_aug.auto_augment import get_reduced_image_net_policy
 
 from pipelines.auto_augment import POLICY
-from pipelines.graphs import PipelineSettings, training_graph
-from tests.pipelines.test_graphs import (
+from pipelines.dali_graphs import PipelineSettings, training_graph
+from tests.pipelines.test_dali_graphs import (
     CPU,
     FLIPPED,
     GPU,

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from pipelines.augmentation import Augmentation
-from pipelines.faults import Fault, find_faults
-from pipelines.graphs import PipelineSettings, evaluation_graph, training_graph
-from pipelines.lists import ImageList, check_files
-from pipelines.order import EvaluationOrder, Position, TrainingOrder
-from pipelines.source import Batch, DaliSource, SourceState
-from tests.pipelines.bad_files import Kind, encoded, kinds, picture
+from pipelines.bad_image_probe import Fault, find_faults
+from pipelines.batch import Batch
+from pipelines.dali_graphs import PipelineSettings, evaluation_graph, training_graph
+from pipelines.image_lists import ImageList, check_files
+from pipelines.sampling import EvaluationOrder, Position, TrainingOrder
+from pipelines.source import DaliSource, SourceState
+from tests.support.bad_files import Kind, encoded, kinds, picture
 
 # Nothing by chance: the whole of the good pictures, which are 4:3.
 WHOLE = Augmentation(crop_area_min=1.0, crop_area_max=1.0, aspect_min=4 / 3, aspect_max=4 / 3, flip_probability=0.0)

@@ -16,7 +16,7 @@ from pipelines.builtin import BUILTIN, digits, photos
 from pipelines.builtin.cache import cache_folder, make_once
 from pipelines.dataset import open_dataset
 from pipelines.errors import DataError
-from pipelines.lists import ImageList, check_files
+from pipelines.image_lists import ImageList, check_files
 from pipelines.profile import profile
 
 

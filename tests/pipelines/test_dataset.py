@@ -8,7 +8,7 @@ import pytest
 from pipelines.augmentation import Augmentation
 from pipelines.dataset import Dataset, is_imagenet, open_dataset
 from pipelines.errors import DataError
-from pipelines.lists import ImageList
+from pipelines.image_lists import ImageList
 
 
 def make_files(folder: Path, *names: str) -> None:

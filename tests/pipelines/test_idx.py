@@ -12,7 +12,7 @@ import pytest
 from pipelines import idx as module
 from pipelines.errors import DataError
 from pipelines.idx import IdxSet, read_idx, read_idx_folder
-from tests.pipelines.idx_files import TRAIN_LABELS, VAL_LABELS, contents, idx, pack, pictures, write_set
+from tests.support.idx_files import TRAIN_LABELS, VAL_LABELS, contents, idx, pack, pictures, write_set
 
 NAMES = tuple(contents())
 

@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 from nvidia.dali import types
 from PIL import Image
 
-from pipelines import graphs
+from pipelines import dali_graphs as graphs
 from pipelines.augmentation import Augmentation
+from pipelines.bad_image_probe import file_name
+from pipelines.dali_graphs import PipelineSettings, decoding_graph, evaluation_graph, training_graph
 from pipelines.dataset import open_dataset
-from pipelines.faults import file_name
-from pipelines.graphs import PipelineSettings, decoding_graph, evaluation_graph, training_graph
-from pipelines.lists import ImageList
-from tests.pipelines.opencv import Pixels, evaluated, resized
-from tests.pipelines.test_graphs import WHOLE, denormalised, feed, run, write_images
+from pipelines.image_lists import ImageList
+from tests.pipelines.test_dali_graphs import WHOLE, denormalised, feed, run, write_images
+from tests.support.opencv import Pixels, evaluated, resized
 
 # 16 photos of val, of several shapes, among them some with 4:2:0 chroma (see test_the_photos_are_of_both_kinds).
 FIRST, COUNT = 24, 16

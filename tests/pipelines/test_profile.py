@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipelines.lists import ImageList, check_files
+from pipelines.image_lists import ImageList, check_files
 from pipelines.profile import DataProfile, profile
 
 

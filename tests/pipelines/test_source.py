@@ -15,15 +15,17 @@ import pytest
 from nvidia.dali.pipeline import Pipeline
 from PIL import Image
 
+from harness import ROOT
 from pipelines import source as source_module
 from pipelines.augmentation import Augmentation
+from pipelines.bad_image_probe import Fault
+from pipelines.batch import Batch, Source
+from pipelines.dali_graphs import Feed, PipelineSettings, evaluation_graph, training_graph
 from pipelines.errors import DataError
-from pipelines.faults import Fault
-from pipelines.graphs import Feed, PipelineSettings, evaluation_graph, training_graph
-from pipelines.lists import ImageList
-from pipelines.order import Draw, EvaluationOrder, Position, TrainingOrder
-from pipelines.source import Batch, CachedSource, DaliSource, Source, SourceState
-from tests.pipelines.bad_files import encoded, picture
+from pipelines.image_lists import ImageList
+from pipelines.sampling import Draw, EvaluationOrder, Position, TrainingOrder
+from pipelines.source import CachedSource, DaliSource, SourceState
+from tests.support.bad_files import encoded, picture
 
 
 def write_noise(folder: Path, count: int) -> ImageList:
@@ -482,9 +484,9 @@ ADJACENT = """
 import sys
 from pathlib import Path
 from pipelines.augmentation import Augmentation
-from pipelines.graphs import PipelineSettings, evaluation_graph, training_graph
-from pipelines.lists import ImageList
-from pipelines.order import EvaluationOrder, TrainingOrder
+from pipelines.dali_graphs import PipelineSettings, evaluation_graph, training_graph
+from pipelines.image_lists import ImageList
+from pipelines.sampling import EvaluationOrder, TrainingOrder
 from pipelines.source import DaliSource
 
 folder, count = Path(sys.argv[1]), int(sys.argv[2])
@@ -516,7 +518,7 @@ def test_batches_that_fail_one_after_another_do_not_end_the_process(tmp_path: Pa
         (tmp_path / f"{index}.jpg").write_bytes(content)
     ended = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", ADJACENT, str(tmp_path), "40"],
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,

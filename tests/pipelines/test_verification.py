@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from pipelines import verification
-from pipelines.lists import ImageList
+from pipelines.image_lists import ImageList
 from pipelines.verification import (
     BATCH_SIZE,
     KINDS,
@@ -20,7 +20,7 @@ from pipelines.verification import (
     find_repeats,
     format_of,
 )
-from tests.pipelines.bad_files import OTHER_FORMATS, encoded, good, kinds, picture
+from tests.support.bad_files import OTHER_FORMATS, encoded, good, kinds, picture
 
 
 def folder_of_kinds(folder: Path) -> ImageList:

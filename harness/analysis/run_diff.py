@@ -1,0 +1,133 @@
+"""In what two runs differ besides their figures: the job, its settings, its files and the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from harness.artifacts.record import RunRecord
+from harness.plan.plan import GPU_BATCH_SIZE, IMAGENET
+
+# They can't change the speed. notes repeat what the other figures say.
+LEFT_OUT = ("run_name", "results", "notes")
+# The plan has what became of them, under another name.
+DECIDED = ("gpus", "classes", "crop_area_min", "flip_probability")
+# Of the files' profile: what decoding costs, and where the bytes came from.
+PROFILED = ("mean_bytes", "bits_per_pixel", "page_cache.state")
+# The name of a part of the machine, which says nothing of its speed; the platform's is made of the kernel's.
+NAMES = ("uuid", "pci_bus_id", "index", "platform")
+
+SETTINGS, FILES, ENVIRONMENT = "settings", "files", "environment"
+
+
+@dataclass(frozen=True, slots=True)
+class Differing:
+    """One thing that two runs don't share. where is settings, files or environment; None is unset or unknown."""
+
+    where: str
+    name: str
+    a: Any
+    b: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What must be the same for two rates to be rates of the same work. batch_size is per device.
+
+    recipe is None where it isn't known, which is like any.
+    """
+
+    model: str
+    image_size: int
+    data_set: str
+    device: str
+    devices: int
+    batch_size: int
+    mixed_precision: str = "off"
+    accumulated_batches: int = 1
+    auto_augment: bool = False
+    recipe: str | None = "paddleclas"
+
+    def unlike(self, other: Job) -> list[str]:
+        """What differs between the two, in words."""
+        mine, theirs = asdict(self), asdict(other)
+        return [
+            f"{name.replace('_', ' ')} ({mine[name]}, {theirs[name]})"
+            for name in mine
+            if mine[name] != theirs[name] and None not in (mine[name], theirs[name])
+        ]
+
+
+# PaddleClas's recipe as DeepSparkHub runs it; see results/bi_v100.csv.
+REFERENCE_JOB = Job("x1_0", 224, IMAGENET.name, "gpu", 4, GPU_BATCH_SIZE)
+
+
+def job_of(record: RunRecord) -> Job:
+    """The job that a run did."""
+    plan = record.plan
+    data_set = IMAGENET.name if plan.data.imagenet else plan.data.name
+    return Job(
+        plan.model,
+        plan.image_size,
+        data_set,
+        plan.device,
+        plan.ranks,
+        plan.batch_size,
+        record.config.amp_mode,
+        plan.accumulate,
+        plan.auto_augment,
+        record.read_back.get("recipe"),
+    )
+
+
+def differences(a: RunRecord, b: RunRecord) -> list[Differing]:
+    """Everything recorded of both runs that differs between them, but for what can't change their speed.
+
+    Settings are those decided, not those asked for. Names of nested values have dots. What one of the records has no
+    place for, as an earlier version wrote it, is no difference.
+    """
+    return [
+        *_differing(SETTINGS, settings(a), settings(b)),
+        *_differing(FILES, *_in_both(_profile(a), _profile(b))),
+        *_differing(ENVIRONMENT, *_in_both(a.environment, b.environment)),
+    ]
+
+
+def settings(record: RunRecord) -> dict[str, Any]:
+    """A run's settings by their dotted names: what was given, overridden by what the plan made of it."""
+    merged = {**asdict(record.config), **asdict(record.plan)}
+    if record.read_back and "recipe" not in record.read_back:
+        # Before there were recipes, crops and resizing were those of neither.
+        merged["recipe"] = None
+    kept = {name: value for name, value in merged.items() if name not in (*LEFT_OUT, *DECIDED)}
+    return dict(_flat("", kept))
+
+
+def _profile(record: RunRecord) -> dict[str, Any]:
+    flat = dict(_flat("", record.profile))
+    return {name: flat[name] for name in PROFILED if name in flat}
+
+
+def _in_both(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The leaves of what both records have a place for."""
+    kept_a, kept_b = ({name: one[name] for name in one if name in other} for one, other in ((a, b), (b, a)))
+    return dict(_flat("", kept_a)), dict(_flat("", kept_b))
+
+
+def _differing(where: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Differing]:
+    for name in {**a, **b}:
+        if name.rpartition(".")[2] not in NAMES and a.get(name) != b.get(name):
+            yield Differing(where, name, a.get(name), b.get(name))
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """The leaves of nested mappings and lists by their dotted names; an empty one has none."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _flat(f"{name}.{key}" if name else str(key), item)
+    elif isinstance(value, (list, tuple)):
+        for number, item in enumerate(value):
+            yield from _flat(f"{name}.{number}", item)
+    else:
+        yield name, value

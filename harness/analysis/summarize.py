@@ -1,0 +1,221 @@
+"""From a run's tables to its figures: window, phases, ledger, verdict; all that stands behind a row of summary.csv."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+
+from harness.analysis.interference import STORAGE_SHARE, Taint, mark_taint, window_taint
+from harness.analysis.interval import MIN_WINDOW_SECONDS, MIN_WINDOW_STEPS
+from harness.analysis.invariants import check_run
+from harness.analysis.ledger import Ledger, time_ledger
+from harness.analysis.outliers import Outliers, find_outliers
+from harness.analysis.steady import SteadyState
+from harness.analysis.utilisation import energy_joules, images_per_joule, model_flops_utilisation, peak_tflops
+from harness.analysis.verdict import Setting, Verdict, judge
+from harness.analysis.window import (
+    PhaseFigures,
+    final_accuracy,
+    mark_window,
+    measure_phase,
+    measured_steps,
+)
+from harness.artifacts.files import fill_columns, read_table
+from harness.artifacts.record import RunFiles, RunRecord
+from harness.artifacts.schema import (
+    BAD_IMAGES,
+    COMPUTE,
+    COMPUTE_ALONE,
+    DEVICES,
+    EPOCHS,
+    PIPELINE,
+    STEPS,
+    SUMMARY,
+    TRAIN,
+)
+from harness.machine.host import available_cores, cpu_name
+from harness.plan.config import RunConfig
+from harness.plan.effective_settings import check_settings
+from harness.plan.plan import RunPlan
+from models.flops import macs
+
+# The peak that a run is held against; see docs/methodology.md on TF32.
+PEAK_PRECISIONS = {"off": "fp32", "bf16": "bf16", "fp16": "fp16"}
+# What is read of devices.csv, whose rows are millions after days.
+DEVICE_COLUMNS = (
+    "time_unix_seconds", "device", "util_percent", "sm_clock_mhz", "throttle_reasons", "energy_joules", "processes",
+    "foreign_util_percent", "steal_percent", "swap_bytes", "storage_read_bytes", "quota_throttled_seconds",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """What a finished run says. verdict is None for a run of epochs, which measures training alone."""
+
+    phases: dict[str, PhaseFigures]
+    steady: SteadyState
+    ledger: Ledger
+    outliers: Outliers
+    taint: Taint
+    verdict: Verdict | None
+    summary: dict[str, Any]
+
+    def as_record(self) -> dict[str, Any]:
+        """The parts by their names in the record, as plain values."""
+        return {
+            "phases": {name: asdict(figures) for name, figures in self.phases.items()},
+            "steady": asdict(self.steady),
+            "ledger": {**asdict(self.ledger), "rest_seconds": self.ledger.rest_seconds},
+            "outliers": asdict(self.outliers),
+            "taint": asdict(self.taint),
+            "verdict": None if self.verdict is None else asdict(self.verdict),
+            "summary": self.summary,
+        }
+
+
+def conclude(files: RunFiles, record: RunRecord, breaks: Sequence[int] = (), first_block: int = 1) -> Conclusion:
+    """Compute a run's figures from its tables, and complete the steps table with what only the whole run shows.
+
+    breaks are the first blocks of a resumed run's later attempts, first_block the one from which on it ran on the
+    plan's devices; what lies before is no part of any window. A run can be concluded again: its figures come from
+    what was written while it went on, and not from what this adds. Raises TrainingError when nothing was measured,
+    InvariantError when the figures contradict one another; the steps table is left as it was then.
+    """
+    config, plan = record.config, record.plan
+    accuracy = final_accuracy(read_table(files.table(EPOCHS.name), EPOCHS))
+    devices = read_table(files.table(DEVICES.name), DEVICES, DEVICE_COLUMNS)
+    every_step = read_table(files.table(STEPS.name), STEPS)
+    steps = every_step[every_step["block"] >= first_block].reset_index(drop=True)
+    breaks = [block for block in breaks if block > first_block]
+    steps, steady = mark_window(steps, plan.warmup_steps, config.warmup, breaks)
+    steps = mark_taint(steps, devices, record.profile["mean_bytes"])
+    names = [name for name in (TRAIN, PIPELINE, COMPUTE, COMPUTE_ALONE) if (steps["phase"] == name).any()]
+    phases = {name: measure_phase(steps, name) for name in names}
+    ledger = time_ledger(steps, breaks)
+    # An attempt that was only evaluated and concluded had none in force.
+    if not breaks or ((steps["phase"] == TRAIN) & (steps["block"] >= max(breaks))).any():
+        check_settings(config, plan, record.read_back)
+    check_run(steps, phases, ledger, plan)
+    window = measured_steps(steps, TRAIN)
+    outliers, taint = find_outliers(window), window_taint(window)
+    verdict = (
+        judge(phases, _setting(plan, config.prefetch, devices, steps, record.profile["mean_bytes"]))
+        if PIPELINE in names
+        else None
+    )
+    window_end = _window_end(config, steady, phases[TRAIN])
+    earlier = len(every_step) - len(steps)
+    filled = {"warmup": [1] * earlier + steps["warmup"].tolist(), "taint": [None] * earlier + steps["taint"].tolist()}
+    fill_columns(files.table(STEPS.name), STEPS, filled)
+    train = asdict(phases[TRAIN])
+    return Conclusion(
+        phases=phases,
+        steady=steady,
+        ledger=ledger,
+        outliers=outliers,
+        taint=taint,
+        verdict=verdict,
+        summary={
+            **_of_job(files, record),
+            "fps_per_device": train["fps"] / plan.ranks,
+            **{name: train[name] for name in SUMMARISED},
+            "steady": steady.steady,
+            "window_end": window_end,
+            **_of_verdict(verdict),
+            "outlier_steps": outliers.count,
+            "tainted": taint.text,
+            "tainted_steps": taint.tainted_steps if taint.reasons is not None else None,
+            "overflow_steps": _overflow_steps(every_step),
+            "bad_images": _bad_images(files),
+            **_of_hardware(config, plan, phases[TRAIN], devices, window),
+            **accuracy,
+        },
+    )
+
+
+def conclude_evaluation(files: RunFiles, record: RunRecord) -> dict[str, Any]:
+    """The row of summary.csv of a run that only evaluated: its accuracy, and nothing of speed."""
+    accuracy = final_accuracy(read_table(files.table(EPOCHS.name), EPOCHS))
+    known = {**_of_job(files, record), **accuracy, "epochs": 0, "bad_images": _bad_images(files)}
+    return {name: known.get(name) for name in SUMMARY.header}
+
+
+def _of_job(files: RunFiles, record: RunRecord) -> dict[str, Any]:
+    plan = record.plan
+    return {
+        "run": files.run,
+        "series": record.series,
+        "model": plan.model,
+        "dataset": plan.data.name,
+        "crop_size": plan.image_size,
+        "device": plan.device,
+        "device_name": cpu_name() if plan.device == "cpu" else plan.device_name,
+        "devices": plan.ranks,
+        "batch_size": plan.batch_size,
+        "amp": record.config.amp_mode,
+    }
+
+
+def _bad_images(files: RunFiles) -> int:
+    return len(read_table(files.table(BAD_IMAGES.name), BAD_IMAGES, ["label"]))
+
+
+def _overflow_steps(steps: pd.DataFrame) -> int | None:
+    told = steps.loc[steps["phase"] == TRAIN, "overflow"].dropna()
+    return None if told.empty else int(told.sum())
+
+
+# The figures of training's window that a row of summary.csv has.
+SUMMARISED = (
+    "fps", "fps_low", "fps_high", "images", "window_seconds", "window_steps", "warmup_steps", "step_seconds_p50",
+    "step_seconds_p95", "step_seconds_p99", "data_wait_share", "gpu_util_percent", "cpu_util_percent",
+)  # fmt: skip
+
+
+def _window_end(config: RunConfig, steady: SteadyState, train: PhaseFigures) -> str:
+    if not config.throughput_only:
+        return "epochs"
+    if not steady.steady or train.fps_high is None or train.fps_low is None:
+        return "max_seconds"
+    if train.window_steps < MIN_WINDOW_STEPS or train.window_seconds < MIN_WINDOW_SECONDS:
+        return "max_seconds"
+    half_width = train.fps / train.fps_low - 1
+    return "precision" if half_width <= config.precision else "max_seconds"
+
+
+def _setting(plan: RunPlan, prefetch: int, devices: pd.DataFrame, steps: pd.DataFrame, image_bytes: float) -> Setting:
+    read = devices["storage_read_bytes"].sum(min_count=1)
+    delivered = steps.loc[steps["phase"].isin((TRAIN, PIPELINE)), "images"].sum() * image_bytes
+    return Setting(
+        device=plan.device,
+        ranks=plan.ranks,
+        cores=available_cores(),
+        compute_threads=plan.compute_threads,
+        decode_threads=plan.decode_threads,
+        prefetch=prefetch,
+        from_storage=bool(read > STORAGE_SHARE * delivered),
+    )
+
+
+def _of_verdict(verdict: Verdict | None) -> dict[str, Any]:
+    names = ("bound", "pipeline_fps", "compute_fps", "accelerator_util", "exposed_communication_share")
+    return {name: None if verdict is None else getattr(verdict, name) for name in names}
+
+
+def _of_hardware(
+    config: RunConfig, plan: RunPlan, train: PhaseFigures, devices: pd.DataFrame, window: pd.DataFrame
+) -> dict[str, float | None]:
+    peak = peak_tflops(plan.device_name, PEAK_PRECISIONS[config.amp])
+    macs_per_image = macs(plan.model, plan.image_size, plan.data.num_classes)
+    ends = window["time_unix_seconds"]
+    spans = list(zip(ends - window["step_seconds"], ends, strict=True))
+    return {
+        "model_flops_util": (
+            None if peak is None
+            else model_flops_utilisation(train.fps / plan.ranks, macs_per_image, peak.tflops)
+        ),
+        "images_per_joule": images_per_joule(train.images, energy_joules(devices, spans)),
+    }  # fmt: skip

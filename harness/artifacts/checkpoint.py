@@ -1,0 +1,175 @@
+"""Checkpoints on disk: whole or not there, read without running code, the last two of a run kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from harness.artifacts.files import write_whole
+from harness.errors import MachineError, UsageError
+
+VERSION = 2
+KEPT = 2
+TENSORS, MARKER = ".safetensors", ".json"
+# What an array is of, in front of its name in the model; a rank's own have the rank in front of that.
+MODEL, STATISTICS, VELOCITY = "model/", "statistics/", "velocity/"
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One saved state: arrays by name, and what is no array, as JSON has it."""
+
+    arrays: Arrays
+    values: dict[str, Any]
+
+    def pack(self) -> bytes:
+        """All of it in one piece, for another rank."""
+        text = np.frombuffer(json.dumps(self.values).encode(), dtype=np.uint8)
+        return bytes(save({**self.arrays, "values": text}))
+
+    @staticmethod
+    def unpack(data: bytes) -> Checkpoint:
+        """What `pack` made."""
+        arrays = load(data)
+        return Checkpoint(arrays, json.loads(arrays.pop("values").tobytes()))
+
+
+def of_rank(rank: int) -> str:
+    """What the names of a rank's own arrays begin with."""
+    return f"rank{rank}/"
+
+
+def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> str:
+    """Save a state beside the older ones, of which the latest is kept; its name.
+
+    The arrays are written first, to the disk itself; the marker, a readable file with everything else and the arrays'
+    digest, makes them a checkpoint. Raises MachineError when there is no room or no folder.
+    """
+    number = 1 + max((int(path.stem) for path in _markers(folder)), default=0)
+    name = f"{number:06d}"
+    tensors = folder / (name + TENSORS)
+    data = bytes(save(checkpoint.arrays))
+    temporary = folder / f".{name}{TENSORS}"
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(tensors)
+    except OSError as error:
+        raise MachineError(
+            f"can't write the checkpoint {tensors}: {error.strerror}", "Make room there; older checkpoints are kept."
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+    marker = {
+        "version": VERSION,
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "values": checkpoint.values,
+    }
+    write_whole(folder / (name + MARKER), json.dumps(marker, indent=1) + "\n")
+    _sync_folder(folder)
+    _remove_old(folder)
+    return name
+
+
+def newest_checkpoint(folder: Path) -> tuple[str, dict[str, Any]] | None:
+    """Name and values of the newest checkpoint that is whole; None without any.
+
+    Raises UsageError where there are none but of another version: they are whole to the program that wrote them.
+    """
+    others = set()
+    for marker in sorted(_markers(folder), reverse=True):
+        with suppress(ValueError, KeyError, TypeError, OSError):
+            described = json.loads(marker.read_text(encoding="utf-8"))
+            if described["version"] != VERSION:
+                others.add(str(described["version"]))
+                continue
+            _data(folder, marker.stem, described)
+            values: dict[str, Any] = described["values"]
+            return marker.stem, values
+    if others:
+        raise UsageError(
+            f"the checkpoints in {str(folder)!r} are of version {', '.join(sorted(others))}, known is {VERSION}",
+            "Go on with the version of this project that wrote them.",
+        )
+    return None
+
+
+def read_checkpoint(folder: Path, name: str) -> Checkpoint:
+    """The checkpoint of that name. Raises MachineError when it isn't whole."""
+    marker = folder / (name + MARKER)
+    try:
+        described = _described(marker)
+        return Checkpoint(load(_data(folder, name, described)), described["values"])
+    except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
+        raise MachineError(f"the checkpoint {marker} can't be read: {error}", "An older one may be whole.") from error
+
+
+def _described(marker: Path) -> Mapping[str, Any]:
+    described: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8"))
+    if described["version"] != VERSION:
+        raise ValueError(f"its version is {described['version']}, known is {VERSION}")
+    return described
+
+
+def _data(folder: Path, name: str, described: Mapping[str, Any]) -> bytes:
+    data = (folder / (name + TENSORS)).read_bytes()
+    if len(data) != described["bytes"] or hashlib.sha256(data).hexdigest() != described["sha256"]:
+        raise ValueError("its arrays are not those that were saved")
+    return data
+
+
+def _markers(folder: Path) -> list[Path]:
+    return [path for path in folder.glob(f"*{MARKER}") if path.stem.isdigit()]
+
+
+def forget_newer(folder: Path, name: str | None) -> None:
+    """Remove the checkpoints behind the one that is gone on from, which weren't whole; all without one."""
+    for marker in _markers(folder):
+        if name is None or marker.stem > name:
+            marker.unlink(missing_ok=True)
+
+
+def _remove_old(folder: Path) -> None:
+    """Remove all but the last KEPT, and what a killed process left half done; a marker goes before its arrays."""
+    whole = [marker.stem for marker in sorted(_markers(folder)) if _has_all_bytes(marker)]
+    for suffix in (MARKER, TENSORS):
+        for path in folder.glob(f"*{suffix}"):
+            if path.stem.lstrip(".") not in whole[-KEPT:]:
+                path.unlink(missing_ok=True)
+    for path in folder.glob(f".[0-9]*{MARKER}.*"):
+        path.unlink(missing_ok=True)
+
+
+def _has_all_bytes(marker: Path) -> bool:
+    """Whether a checkpoint is there; its digest would take reading it."""
+    with suppress(ValueError, KeyError, TypeError, OSError):
+        return bool(marker.with_suffix(TENSORS).stat().st_size == _described(marker)["bytes"])
+    return False
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names themselves on the disk."""
+    # Not every file system can do that for a folder.
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

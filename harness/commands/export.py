@@ -1,0 +1,147 @@
+"""`run_bench.py export`: a run's weights, or those of another file, as a file that others can read."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.artifacts.checkpoint import MODEL, STATISTICS, Checkpoint, newest_checkpoint, of_rank, read_checkpoint
+from harness.artifacts.record import RunFiles, RunRecord, read_record
+from harness.errors import UsageError
+from harness.plan.config import RANK0
+from harness.report.text import printable
+from models.architecture import parameter_shapes
+from models.sizes import SIZES
+from models.weights import (
+    PDPARAMS,
+    SAFETENSORS,
+    Weights,
+    check_target,
+    closest_size,
+    fit,
+    read_weights,
+    recognise,
+    write_weights,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """Weights, what is known about them, and a sentence on where they come from."""
+
+    weights: Weights
+    metadata: Mapping[str, str]
+    origin: str
+
+
+def export(what: str, file: str, results: str, overwrite: bool = False) -> None:
+    """Write the weights of a run's newest checkpoint, or of another file, to the file, and say what was written.
+
+    Raises UsageError when there is no such run, it has no checkpoint, or the file exists and overwrite isn't given;
+    MachineError when the checkpoint can't be read; WeightsError for what is wrong with either file.
+    """
+    target = Path(file)
+    check_target(target)
+    if os.path.lexists(target) and not overwrite:
+        raise UsageError(f"{file!r} exists already", "Name another file, or give --overwrite.")
+    exported = _of_file(Path(what)) if _is_file(what, Path(results)) else of_run(RunFiles(Path(results), what))
+    write_weights(target, exported.weights, exported.metadata, overwrite)
+    print(printable(f"{file}: {describe(exported)}"))
+
+
+def describe(exported: Exported) -> str:
+    """What the weights are: model, classes, parameters, and where they come from."""
+    model, classes = exported.metadata["model"], int(exported.metadata["num_classes"])
+    # As they are counted elsewhere: without batch norm's running statistics, which nothing trains.
+    parameters = sum(
+        values.size for name, values in exported.weights.items() if not name.endswith(("_mean", "_variance"))
+    )
+    return f"{model}, {classes:,} classes, {parameters:,} parameters, {exported.origin}"
+
+
+def of_run(files: RunFiles) -> Exported:
+    """The weights of a run's newest whole checkpoint. Raises UsageError without any."""
+    record = _record(files)
+    found = newest_checkpoint(files.checkpoints)
+    if found is None:
+        if not record.config.trains_epochs:
+            what = "measures throughput" if record.config.throughput_only else "only evaluates"
+            raise UsageError(f"run {files.run!r} {what}, and keeps no weights", "Export a run of epochs.")
+        raise UsageError(
+            f"run {files.run!r} has no whole checkpoint in {str(files.checkpoints)!r}",
+            "Its first one comes with the end of the first epoch, or after --checkpoint-minutes.",
+        )
+    checkpoint = read_checkpoint(files.checkpoints, found[0])
+    metadata, origin = _history(record, checkpoint.values)
+    return Exported(_weights(record, checkpoint), metadata, origin)
+
+
+def _weights(record: RunRecord, checkpoint: Checkpoint) -> Weights:
+    """The model that the ranks would evaluate: their weights are the same, their batch-norm statistics made one."""
+    size, num_classes = record.plan.model, record.plan.data.num_classes
+    arrays, found = checkpoint.arrays, {}
+    whose = range(1 if record.config.batch_norm == RANK0 else checkpoint.values["ranks"])
+    for name in parameter_shapes(SIZES[size].scale, num_classes):
+        own = [of_rank(rank) + STATISTICS + name for rank in whose]
+        if MODEL + name in arrays:
+            found[name] = arrays[MODEL + name]
+        elif all(key in arrays for key in own):
+            found[name] = np.stack([arrays[key] for key in own]).mean(axis=0, dtype=np.float64).astype(np.float32)
+    return fit(found, size, num_classes)
+
+
+def _history(record: RunRecord, values: Mapping[str, Any]) -> tuple[dict[str, str], str]:
+    """What a run's checkpoint says about its weights: as metadata, and in words.
+
+    epoch counts the epochs that were trained to their end. The top-1 may be of an epoch before that.
+    """
+    progress, updates, last = values["progress"], values["updates"], values["progress"]["last"]
+    epoch, steps = progress["epoch"] - 1, progress["steps"]
+    if steps >= record.plan.steps_per_epoch:
+        epoch, steps = epoch + 1, 0
+    origin = f"run {record.run} after epoch {epoch}" if not steps else f"run {record.run} in epoch {epoch + 1}"
+    origin += f" (step {updates:,})"
+    metadata = {
+        "model": record.plan.model,
+        "num_classes": str(record.plan.data.num_classes),
+        "run": record.run,
+        "epoch": str(epoch),
+        "updates": str(updates),
+        "dataset": record.plan.data.name,
+    }
+    if last:
+        metadata |= {"top1": str(last["top1"]), "top1_epoch": str(last["epoch"])}
+        origin += f", top-1 {last['top1']:.4f} after epoch {last['epoch']}"
+    return metadata, origin
+
+
+def _of_file(path: Path) -> Exported:
+    """The weights of a file. Raises WeightsError unless they are those of one of the models."""
+    found = read_weights(path)
+    size, num_classes = recognise(found) or closest_size(found)
+    return Exported(
+        fit(found, size, num_classes), {"model": size, "num_classes": str(num_classes)}, f"converted from {path}"
+    )
+
+
+def _is_file(what: str, folder: Path) -> bool:
+    """Whether a file is meant rather than a run."""
+    if "/" in what or what.endswith((PDPARAMS, SAFETENSORS)):
+        return True
+    # pathlib would raise for a name that is too long.
+    return os.path.isfile(what) and not os.path.exists(folder / f"{what}.json")  # noqa: PTH110, PTH113
+
+
+def _record(files: RunFiles) -> RunRecord:
+    if not os.path.exists(files.record):  # noqa: PTH110
+        runs = sorted((path.stem for path in files.folder.glob("*.checkpoints")), reverse=True)
+        close = difflib.get_close_matches(files.run, runs, n=1)
+        cure = f"Did you mean {close[0]!r}?" if close else "--results names the folder that has it."
+        raise UsageError(f"no run {files.run!r} in {str(files.folder)!r}", cure)
+    return read_record(files.record)

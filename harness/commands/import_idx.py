@@ -1,0 +1,147 @@
+"""`run_bench.py import-idx`: MNIST, or a set in its format, as a folder of JPEGs that a run can train on."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from harness.errors import MachineError, UsageError
+from harness.machine.host import available_cores
+from harness.report.console import Console
+from harness.report.progress import image_bar
+from harness.report.text import command_line, plain_text
+from pipelines.augmentation import Augmentation
+from pipelines.idx import IdxSet, read_idx_folder
+from pipelines.idx_folder import write_folder
+from pipelines.image_lists import shown
+
+# PP-LCNet halves its input five times: 64 pixels leave 2 x 2 for the last stage, as for the built-in digits.
+IMAGE_SIZE_PIXELS = 64
+# Above, a picture of 28 pixels is only blur, and 70,000 of them fill a disk: a mistyped number.
+MOST_PIXELS = 1024
+# As for the built-in digits: a mirrored digit is no digit, and a crop of 8 % of one is an anonymous piece of stroke.
+FLIP_PROBABILITY = 0.0
+CROP_AREA_MIN = 0.35
+
+
+def import_idx(
+    source: str,
+    to: str,
+    name: str | None = None,
+    image_size: int = IMAGE_SIZE_PIXELS,
+    flip_probability: float = FLIP_PROBABILITY,
+    crop_area_min: float = CROP_AREA_MIN,
+    transpose: bool = False,
+) -> None:
+    """Write the four IDX files in the folder source as a data set into the folder to, which must not be there yet.
+
+    Raises UsageError for a value outside its limits and a folder that is there, DataError for files that aren't what
+    they should be, MachineError where the folder can't be written.
+    """
+    target = Path(to)
+    name = _checked_name(target, name)
+    if not 1 <= image_size <= MOST_PIXELS:
+        raise UsageError(f"--image-size is {image_size}; it must be between 1 and {MOST_PIXELS} pixels")
+    try:
+        augmentation = Augmentation(flip_probability=flip_probability, crop_area_min=crop_area_min)
+    except ValueError as error:
+        raise UsageError(f"the augmentation can't be: {error}") from error
+    _refuse_existing(target)
+    data = read_idx_folder(Path(source))
+    data = data.transposed() if transpose else data
+    console, began = Console(), time.monotonic()
+    total = len(data.train.labels) + len(data.val.labels)
+    threads = available_cores()
+    _name_leftovers(target, console)
+    with (
+        _made_whole(target) as folder,
+        closing(write_folder(data, folder, name, image_size, augmentation, threads)) as writing,
+        image_bar(console, total) as bar,
+    ):
+        task = bar.add_task("writing", total=total, rate="images")
+        for done in writing:
+            rate = done / max(time.monotonic() - began, 1e-9)
+            bar.update(task, completed=done, rate=f"images, {rate:,.0f} images/s")
+    _conclude(console, data, target, name, image_size, time.monotonic() - began)
+
+
+def _checked_name(target: Path, name: str | None) -> str:
+    """The name for dataset.toml. Raises UsageError for one that can't be written there."""
+    if name is None:
+        # What isn't UTF-8 in a folder's name can't be in TOML either.
+        name = os.fsencode(target.absolute().name).decode(errors="replace")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"--name is {name!r}, which is no UTF-8 text") from None
+    if not name.strip():
+        raise UsageError(f"--name is {name!r}; it must be a text that is not empty")
+    return name
+
+
+def _refuse_existing(target: Path) -> None:
+    try:
+        there = os.path.lexists(target)
+    except ValueError as error:  # a NUL in the name
+        raise UsageError(f"the folder {shown(target)} can't be: {error}") from error
+    if there:
+        raise UsageError(f"{shown(target)} is there already", "Name a folder that is not, or remove it first.")
+
+
+def _unfinished_prefix(target: Path) -> str:
+    return f".{target.name[:50]}-import-"
+
+
+def _name_leftovers(target: Path, console: Console) -> None:
+    """Say where imports that were ended by SIGKILL have left what they had written."""
+    for left in sorted(target.absolute().parent.glob(f"{glob.escape(_unfinished_prefix(target))}*")):
+        console.notice(f"{left} is left of an import that was killed, unless it is still running: remove it")
+
+
+@contextmanager
+def _made_whole(target: Path) -> Iterator[Path]:
+    """A temporary folder beside target, which takes its name when all has gone well, and else is removed.
+
+    So a killed import leaves nothing under target's name, though SIGKILL leaves the temporary folder.
+    Raises MachineError for what the disk refuses, UsageError where target has come to be meanwhile.
+    """
+    beside = target.absolute().parent
+    try:
+        beside.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=_unfinished_prefix(target), dir=beside))
+        try:
+            yield unfinished
+            unfinished.chmod(0o755)  # mkdtemp makes folders that only their owner can read
+            _refuse_existing(target)
+            unfinished.rename(target)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    except OSError as error:
+        raise MachineError(
+            f"can't write {shown(target)}: {error.strerror or error}",
+            "Make room on the disk, or name a folder on another one.",
+        ) from error
+
+
+def _conclude(console: Console, data: IdxSet, target: Path, name: str, image_size: int, seconds: float) -> None:
+    total = len(data.train.labels) + len(data.val.labels)
+    side = data.train.images.shape[1]
+    lines = [
+        f"{total:,} images imported in {seconds:,.1f} s: {total / max(seconds, 1e-9):,.0f} images/s",
+        f"{name!r}: {len(data.train.labels):,} for training, {len(data.val.labels):,} for validation,"
+        f" {data.num_classes:,} classes, {side} x {side} pixels as {image_size} x {image_size}",
+        f"to train on it: {command_line('--data', _as_data(target), '--image-size', str(image_size))}",
+    ]
+    for line in lines:
+        console.rich.print(plain_text(line), soft_wrap=True)
+
+
+def _as_data(target: Path) -> str:
+    """What --data takes for the folder: a bare name could be a built-in set's."""
+    return str(target) if len(target.parts) > 1 else f"./{target}"

@@ -1,0 +1,160 @@
+"""The words that run_bench.py takes instead of options: what each does, and its own options."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from harness.errors import UsageError
+from harness.report.text import ENTRY
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What its line in --help says, what declares its options, and what carries it out with their values, by name.
+
+    run imports what it needs itself: a mistyped option should not wait for that.
+    """
+
+    help: str
+    declare: Callable[[argparse.ArgumentParser], None]
+    run: Callable[..., None]
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are UsageErrors, and whose options can't be shortened."""
+
+    def __init__(self, prog: str, description: str, epilog: str | None = None) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            argument_default=argparse.SUPPRESS,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what is wrong."""
+        raise UsageError(message, f"See {self.prog} --help.")
+
+
+def run_command(name: str, arguments: Sequence[str]) -> None:
+    """Carry out a command. Raises UsageError for one that isn't known, and whatever the command raises."""
+    command = COMMANDS.get(name)
+    if command is None:
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        cure = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(COMMANDS)}. See {ENTRY} --help."
+        raise UsageError(f"unknown command {name!r}", cure)
+    parser = Parser(f"{ENTRY} {name}", command.help)
+    command.declare(parser)
+    command.run(**vars(parser.parse_args(arguments)))
+
+
+def commands_help() -> str:
+    """A line for every command, for the end of --help."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items()]
+    return "\n".join([f"commands ({ENTRY} COMMAND --help has their options):", *lines])
+
+
+def _declare_compare(parser: argparse.ArgumentParser) -> None:
+    what = "name of a run or of a series of repeats, path of a record (.json), or bi_v100, the published row"
+    parser.add_argument("a", metavar="A", help=f"what B is held against: {what}")
+    parser.add_argument("b", metavar="B", help="likewise")
+    parser.add_argument(
+        "--results", metavar="PATH", default="results", help="folder that has the runs (default: results)"
+    )
+    parser.add_argument(
+        "--fail-if-slower",
+        metavar="LIMIT",
+        help="exit with 1 if B is slower by more than this, such as 5%% or 0.05, and not by noise",
+    )
+
+
+def _compare(a: str, b: str, results: str, fail_if_slower: str | None = None) -> None:
+    from harness.commands.compare import compare_saved
+
+    compare_saved(a, b, results, fail_if_slower)
+
+
+def _declare_verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", metavar="DATA", help="a folder in ImageNet's layout or a built-in set, as for --data")
+    parser.add_argument("--classes", metavar="N", type=int, help="the model's classes (default: as for a run)")
+    parser.add_argument("--threads", metavar="N", type=int, help="that decode (default: one per core)")
+    parser.add_argument(
+        "--results", metavar="PATH", default="results", help="folder for what is found (default: results)"
+    )
+
+
+def _verify(data: str, results: str, classes: int | None = None, threads: int | None = None) -> None:
+    from harness.commands.verify import verify
+
+    verify(data, results, classes, threads)
+
+
+def _declare_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", metavar="WHAT", help="name of a run in --results, or a file of weights to convert")
+    parser.add_argument("file", metavar="FILE", help=".pdparams for Paddle and PaddleClas, or .safetensors")
+    parser.add_argument(
+        "--results", metavar="PATH", default="results", help="folder that has the runs (default: results)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE where it exists")
+
+
+def _export(what: str, file: str, results: str, overwrite: bool = False) -> None:
+    from harness.commands.export import export
+
+    export(what, file, results, overwrite)
+
+
+def _declare_import_idx(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source",
+        metavar="FROM",
+        help="folder with the four files: train-images-idx3-ubyte, train-labels-idx1-ubyte and the two of t10k, which"
+        " becomes validation; packed (.gz) or not",
+    )
+    parser.add_argument("to", metavar="TO", help="folder to make, in ImageNet's layout; it must not be there yet")
+    parser.add_argument("--name", metavar="TEXT", help="the data set's name (default: that of the folder TO)")
+    parser.add_argument(
+        "--image-size",
+        metavar="PIXELS",
+        type=int,
+        help="side of the JPEGs, to which images are enlarged since PP-LCNet halves its input five times (default: 64)",
+    )
+    parser.add_argument(
+        "--flip-probability",
+        metavar="SHARE",
+        type=float,
+        help="of training images mirrored (default: 0, since a mirrored digit is none; 0.5 suits Fashion-MNIST)",
+    )
+    parser.add_argument(
+        "--crop-area-min",
+        metavar="SHARE",
+        type=float,
+        help="smallest training crop, of the image's area (default: 0.35, since ImageNet's 0.08 of a digit is but a"
+        " piece of stroke)",
+    )
+    parser.add_argument(
+        "--transpose", action="store_true", help="swap the images' rows and columns, without which EMNIST's lie"
+    )
+
+
+def _import_idx(source: str, to: str, **options: Any) -> None:
+    from harness.commands.import_idx import import_idx
+
+    import_idx(source, to, **options)
+
+
+COMMANDS = {
+    "compare": Command("is run B as fast as run A, or is it noise?", _declare_compare, _compare),
+    "export": Command("write a run's weights to a file that others can read", _declare_export, _export),
+    "import-idx": Command(
+        "make MNIST, or a set in its file format, a folder to train on", _declare_import_idx, _import_idx
+    ),
+    "verify": Command("can every image of a data set be read and decoded?", _declare_verify, _verify),
+}

@@ -1,0 +1,117 @@
+"""Several runs in turn, each in fresh processes: the spread between runs, and what more devices bring."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.analysis.compare import Side
+from harness.artifacts.files import TableWriter, write_whole
+from harness.artifacts.record import NAME_TIME, SCHEMA_VERSION, RunFiles, RunRecord, claim_files
+from harness.artifacts.schema import COMPUTE_ALONE, REPEATS, SCALES, SCALING
+from harness.errors import InterruptedRunError
+from harness.plan.config import RunConfig
+from harness.report.console import Console
+from harness.report.series import show_repeats, show_scaling
+from models.errors import ActionableError
+
+# Devices added to others can't make these faster; a base that was measured too slow can look like it.
+SUPERLINEAR = 1.03
+
+
+@dataclass(frozen=True, slots=True)
+class BetweenRuns:
+    """The throughput of runs of the same thing, images per second, global.
+
+    fps is their geometric mean, fps_low and fps_high its 95 % interval by Student's t on logarithms, as `compare` takes
+    them; relative_sd their standard deviation. None for one run.
+    """
+
+    count: int
+    fps: float
+    fps_low: float | None
+    fps_high: float | None
+    relative_sd: float | None
+
+
+def series_members(config: RunConfig) -> list[RunConfig]:
+    """The configurations of the runs that a configuration asks for, without their names; itself alone, if it is one."""
+    if config.scaling is not None:
+        return [replace(config, scaling=None, gpus=count) for count in config.scaling_counts()]
+    return [replace(config, repeats=1)] * config.repeats
+
+
+def run_series(
+    config: RunConfig,
+    members: Sequence[RunConfig],
+    measure: Callable[[RunConfig, str], RunRecord],
+    console: Console,
+) -> None:
+    """Measure the members one after another, and write and print what they say together.
+
+    measure carries out one of them, given the series' name. `<series>.json` names the runs from the start and gets its
+    figures after the last; `<series>.scaling.csv` gets a row behind each run.
+    """
+    kind = REPEATS if config.scaling is None else SCALES
+    files = claim_files(Path(config.results), config.run_name, f"{time.strftime(NAME_TIME)}-{config.model}-{kind}")
+    letter = "r" if kind == REPEATS else "n"
+    labels = [member.gpus if kind == SCALES else number for number, member in enumerate(members, 1)]
+    names = [f"{files.run}.{letter}{label}" for label in labels]
+    _write(files, kind, "running", names, {})
+    records: list[RunRecord] = []
+    rows: list[dict[str, Any]] = []
+    try:
+        with ExitStack() as stack:
+            table = stack.enter_context(TableWriter(files.table(SCALING.name), SCALING)) if kind == SCALES else None
+            for member, name in zip(members, names, strict=True):
+                records.append(measure(replace(member, run_name=name), files.run))
+                if table is not None:
+                    rows.append(scaling_row(records[-1], records[0]))
+                    table.write(rows[-1])
+        if kind == REPEATS:
+            spread = asdict(between_runs([record.summary["fps"] for record in records]))
+            _write(files, kind, "finished", names, spread)
+            show_repeats(console, files.run, [record.summary for record in records], spread)
+        else:
+            _write(files, kind, "finished", names, {"scaling": rows})
+            show_scaling(console, files.run, rows)
+    except BaseException as error:
+        stopped = isinstance(error, (KeyboardInterrupt, InterruptedRunError))
+        status = "interrupted" if stopped else "failed"
+        with suppress(ActionableError):  # a full disk must not take the place of what ended the series
+            _write(files, kind, status, names[: len(records)], {})
+        raise
+
+
+def between_runs(fps: Sequence[float]) -> BetweenRuns:
+    """The mean of runs' throughputs and its interval. Raises ValueError for no run, and for rates that are none."""
+    side = Side("", tuple(fps), None, None)
+    low, high = side.spread_interval or (None, None)
+    deviation = statistics.stdev(side.log_fps) if len(fps) > 1 else None
+    return BetweenRuns(len(fps), side.mean_fps, low, high, deviation)
+
+
+def scaling_row(record: RunRecord, base: RunRecord) -> dict[str, Any]:
+    """A row of the scaling table; both are finished throughput runs, base the one with the fewest devices."""
+    summary, alone = record.summary, record.phases.get(COMPUTE_ALONE)
+    efficiency = summary["fps_per_device"] / base.summary["fps_per_device"]
+    same = ("run", "fps", "fps_low", "fps_high", "bound", "exposed_communication_share")
+    return {
+        "devices": record.plan.ranks,
+        "efficiency": efficiency,
+        "flag": "superlinear" if efficiency > SUPERLINEAR else "none",
+        "slowest_rank": None if alone is None else alone["slowest_rank"],
+        "rank_skew_share": None if alone is None else alone["rank_skew_share"],
+        **{name: summary[name] for name in same},
+    }
+
+
+def _write(files: RunFiles, kind: str, status: str, runs: Sequence[str], figures: dict[str, Any]) -> None:
+    content = {"schema_version": SCHEMA_VERSION, "kind": kind, "run": files.run, "status": status, "runs": list(runs)}
+    write_whole(files.record, json.dumps({**content, **figures}, indent=2) + "\n")

@@ -1,0 +1,139 @@
+"""What ended the ranks, told from what they left behind: their errors, their exit codes and their logs."""
+
+from __future__ import annotations
+
+import re
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+from harness import ROOT
+from harness.errors import OutOfMemoryError, TrainingError
+from harness.launch.memory import memory_line
+from harness.launch.rank_monitor import Ending
+from harness.launch.watchdog import innermost_frame, timed_out
+from harness.plan.plan import RunPlan
+from models.errors import ActionableError
+
+# What Paddle's launcher prints of the first rank, by number, that it finds failed (launch/job/container.py).
+FAILED_RANK = re.compile(r"Container rank (?P<rank>\d+) status failed .* code (?P<code>-?\d+) log ")
+# Of gloo (gloo/transport/tcp/pair.cc) and of NCCL, when the other end of a connection is gone.
+LOST_CONNECTION = re.compile(
+    r"gloo::\w+Exception|gloo/transport/tcp|(?i:connection (?:closed|reset) by peer)|ncclSystemError|ncclRemoteError"
+)
+GLOO_PEER = re.compile(r"pair\.cc:\d+\].*?\[(?P<address>[0-9.]+)\]:\d+")
+LOG_TAIL_LINES = 12
+
+
+def memory_error(plan: RunPlan, rank: int, said: str) -> OutOfMemoryError:
+    """A batch that does not fit; said is what the library said of it."""
+    what = "GPU's memory" if plan.device == "gpu" else "memory"
+    smaller = f"Use --batch-size {plan.batch_size // 2} or less, or " if plan.batch_size > 1 else "Use "
+    halved = "--auto-batch, which halves it until it fits."
+    if plan.total_steps == 0:
+        halved = "a smaller --image-size."
+    cure = halved if plan.batch_size > 1 else "a smaller --model or --image-size."
+    return OutOfMemoryError(
+        f"{plan.batch_size} images per device do not fit into the {what} of rank {rank}: {said}", f"{smaller}{cure}"
+    )
+
+
+def death(
+    logs: Path, plan: RunPlan, first: Ending | None, first_rank: int, launcher_code: int, kept: Path
+) -> ActionableError:
+    """The error of a run whose ranks ended without a word; first is the one that did so first, if anybody saw it.
+
+    first_rank is this node's first one.
+    """
+    first = _completed(first, logs, first_rank)
+    name = None if first is None else f"workerlog.{first.local_rank}"
+    rest = f"{_tail(logs, name)}\nLogs: {kept}"
+    if first is None or name is None:
+        return TrainingError(f"the launcher ended with exit code {launcher_code}", rest)
+    log = read_log(logs / name)
+    if (said := memory_line(log)) is not None:
+        error = memory_error(plan, first.rank, said)
+        return OutOfMemoryError(error.message, f"{error.cure}\n{rest}")
+    if first.exit_code is None:
+        return TrainingError(f"rank {first.rank} ended first, how is not known", rest)
+    hint = ""
+    if first.exit_code < 0:
+        how = f"was ended by {_signal_name(-first.exit_code)}"
+        if -first.exit_code == signal.SIGKILL:
+            hint = "The kernel does that to the largest process when memory runs out: see dmesg."
+    else:
+        how = f"ended with exit code {first.exit_code}"
+    message = f"rank {first.rank} {how}"
+    if plan.nodes > 1 and first.exit_code != -signal.SIGKILL and LOST_CONNECTION.search(log):
+        peer = GLOO_PEER.search(log)
+        where = "" if peer is None else f" ({peer['address']})"
+        message = f"a node was lost: the connection of rank {first.rank} to another node{where} broke"
+        hint = f"See what the run prints on the other nodes, and whether they can be reached. Rank {first.rank} {how}."
+    return TrainingError(message, f"{hint}\n{rest}" if hint else rest)
+
+
+def stall(logs: Path, plan: RunPlan, first_rank: int, seconds: float, kept: Path) -> TrainingError:
+    """The error of a run in which nothing moved on; first_rank is the first of this node."""
+    told = []
+    for local in range(plan.ranks_per_node):
+        frame = innermost_frame(read_log(logs / f"workerlog.{local}"), ROOT)
+        told.append(f"rank {first_rank + local}: {frame or 'no answer (stopped or hung in the kernel)'}")
+    hint = "The stacks of all threads are at the end of each log."
+    if plan.nodes > 1:
+        hint += " Another node may have stopped, or the network between them."
+    return TrainingError(
+        f"no step for {seconds:g} s: {'; '.join(told)}",
+        f"{hint} Where a step may take that long, give more --stall-seconds.\nLogs: {kept}",
+    )
+
+
+def stalled(logs: Path) -> bool:
+    """Whether a rank's watchdog ended it."""
+    return any(timed_out(read_log(path)) for path in logs.glob("workerlog.*"))
+
+
+def keep_logs(logs: Path, kept: Path) -> None:
+    """Copy what the ranks printed, and nothing of the launcher's dumps, beside the tables.
+
+    A full disk, which may be what ended the run, takes what there is room for.
+    """
+    with suppress(OSError):
+        kept.mkdir(parents=True, exist_ok=True)
+        for log in sorted(logs.glob("workerlog.*")):
+            (kept / log.name).write_bytes(log.read_bytes())
+
+
+def read_log(path: Path) -> str:
+    """A log's text, empty where there is none."""
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+
+def _completed(first: Ending | None, logs: Path, first_rank: int) -> Ending | None:
+    """The ending with what the launcher saw of it, where nobody else did."""
+    failed = FAILED_RANK.search(read_log(logs / "launcher.log"))
+    if failed is None or (first is not None and first.exit_code is not None):
+        return first
+    local, code = int(failed["rank"]), int(failed["code"])
+    if first is None:
+        return Ending(first_rank + local, local, code)
+    return Ending(first.rank, local, code) if first.local_rank == local else first
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return f"{signal.Signals(number).name} (signal {number})"
+    except ValueError:
+        return f"signal {number}"
+
+
+def _tail(logs: Path, culprit: str | None) -> str:
+    """The end of the culprit's log if it holds anything, else of the first log with an error, else of the first at all.
+
+    The launcher's comes last.
+    """
+    texts = {path.name: read_log(path) for path in (*sorted(logs.glob("workerlog.*")), logs / "launcher.log")}
+    order = sorted(texts, key=lambda name: (name != culprit, not re.search("Traceback|Error", texts[name])))
+    name = next((name for name in order if texts[name].strip()), None)
+    if name is None:
+        return "No rank printed anything."
+    return "\n".join([f"The end of {name}:", *texts[name].splitlines()[-LOG_TAIL_LINES:]])

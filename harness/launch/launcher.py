@@ -1,0 +1,208 @@
+"""Starts one worker per device through paddle.distributed.launch, waits for them, and tells what ended them."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from harness import ROOT
+from harness.artifacts.record import RunFiles
+from harness.errors import TrainingError
+from harness.launch.failures import death, keep_logs, stall, stalled
+from harness.launch.process_tree import RUN_PID, die_with_parent
+from harness.launch.rank_files import first_failure, joined_ranks
+from harness.launch.rank_monitor import Pulse, RankWatch
+from harness.launch.watchdog import TELL_STACKS
+from harness.machine.device import Devices, worker_environment
+from harness.plan.nodes import Node
+from harness.plan.plan import RunPlan
+
+# The workers come through the same entry as the user, so that they import what the user's process does.
+ENTRY = ROOT / "run_bench.py"
+WORKER_COMMAND = "worker"
+POLL_SECONDS = 0.2
+STOP_SECONDS = 20.0
+# For the launcher to end the other ranks once one has failed; it takes 1 s to see it, then 3 s and 1.2 s a rank.
+END_SECONDS = 25.0
+# For a rank's own watchdog to be quicker than this process, which sees less.
+WATCHDOG_GRACE_SECONDS = 20.0
+
+
+def run_workers(
+    files: RunFiles,
+    devices: Devices,
+    plan: RunPlan,
+    environment: Mapping[str, str],
+    poll: Callable[[], None] = lambda: None,
+    *,
+    node: Node | None = None,
+    stall_seconds: float = math.inf,
+    say: Callable[[str], None] = lambda _: None,
+    kept: Path | None = None,
+) -> None:
+    """Run this node's ranks to their end, calling poll a few times a second.
+
+    Raises the error a rank left behind, or TrainingError with what ended the first rank, or with where each was when
+    none moved on for stall_seconds, or when the other nodes didn't come; the logs are then kept, beside the tables or
+    where kept says. A first Ctrl-C asks the ranks to end by themselves and waits for them; a second ends everything.
+    Both go on as KeyboardInterrupt, unless the ranks leave an error of their own, or have finished.
+    """
+    kept = kept or files.folder / f"{files.run}.logs"
+    env = {**worker_environment(devices, plan.compute_threads, environment), RUN_PID: str(os.getpid())}
+    # The launcher writes the whole environment of each rank beside the logs, secrets and all: to a private folder.
+    with tempfile.TemporaryDirectory(prefix="pplcnet-bench-") as folder:
+        logs = Path(folder)
+        with (logs / "launcher.log").open("wb") as output:
+            process = subprocess.Popen(
+                launch_command(plan.ranks_per_node, logs, files.record, node),
+                env=env if node is None else node.environment(env),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=partial(die_with_parent, os.getpid()),
+            )
+            watch = RankWatch(process.pid, plan.ranks_per_node)
+            run = _Running(process, watch, logs, plan, node, stall_seconds, say)
+            with _stopped_at_exit(run):
+                run.wait(poll)
+        poll()
+        _raise_what_ended(run, process.returncode, kept)
+
+
+@dataclass(slots=True)
+class _Running:
+    """A launcher and its ranks while they run. asked_to_end: by the first Ctrl-C; stalled: nothing moved on."""
+
+    process: subprocess.Popen[bytes]
+    watch: RankWatch
+    logs: Path
+    plan: RunPlan
+    node: Node | None
+    stall_seconds: float
+    say: Callable[[str], None]
+    asked_to_end: bool = False
+    stalled: bool = False
+    unjoined: bool = False
+    launcher_told_at: float | None = None
+
+    def wait(self, poll: Callable[[], None]) -> None:
+        """Return when the launcher has ended, or had to be ended; KeyboardInterrupt passes at the second Ctrl-C."""
+        started_at = time.monotonic()
+        failed_at: float | None = None
+        pulse = Pulse(self.logs)
+        while self.process.poll() is None:
+            try:
+                self.watch.wait(POLL_SECONDS)
+                poll()
+                now = time.monotonic()
+                if failed_at is None and self.watch.first_failed is not None:
+                    failed_at = now
+                    if stalled(self.logs):
+                        # Before the launcher ends the others: those that can say where they are.
+                        self.watch.send(TELL_STACKS)
+                if pulse.longest_silence_seconds() > self.stall_seconds + WATCHDOG_GRACE_SECONDS:
+                    self.stalled = True
+                    self.watch.send(TELL_STACKS)
+                    time.sleep(POLL_SECONDS)
+                self.unjoined = self.node is not None and self._joins_too_late(now - started_at, self.node.join_seconds)
+                # Left to itself the launcher waits for a rank that doesn't end, for good if the kernel holds that rank.
+                overdue = failed_at is not None and now - failed_at > END_SECONDS
+                if self.launcher_told_at is not None:
+                    overdue = now - self.launcher_told_at > STOP_SECONDS
+                if self.stalled or self.unjoined or overdue:
+                    self.kill()
+            except KeyboardInterrupt:  # noqa: PERF203 - wherever in a round it comes
+                if self.asked_to_end:
+                    raise
+                self._ask_to_end()
+
+    def kill(self) -> None:
+        """End the launcher and its ranks at once, stopped ones too."""
+        self.watch.send(signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def _ask_to_end(self) -> None:
+        """Have the ranks finish their step and save.
+
+        The launcher isn't told, as it would kill them a few seconds later. It does so, too, once a rank has ended with
+        an error; ranks that save end together, behind a barrier, so that none is still at work then.
+        """
+        self.asked_to_end = True
+        self.watch.look()
+        if self.watch.send(signal.SIGTERM):
+            self.say("finishing the step and saving; press Ctrl-C again to stop at once")
+        else:
+            self.process.terminate()
+            self.launcher_told_at = time.monotonic()
+
+    def _joins_too_late(self, seconds: float, limit_seconds: float) -> bool:
+        return seconds > limit_seconds and joined_ranks(self.logs) < self.plan.ranks_per_node
+
+
+def _raise_what_ended(run: _Running, code: int, kept: Path) -> None:
+    """Raise what ended the ranks; nothing when they finished."""
+    logs, plan, node = run.logs, run.plan, run.node
+    if not code:
+        return
+    left = first_failure(logs)
+    if left is not None:
+        raise left
+    if run.asked_to_end:
+        raise KeyboardInterrupt
+    keep_logs(logs, kept)
+    if run.unjoined and node is not None:
+        raise TrainingError(
+            f"{node.count} nodes were expected at {node.master[0]}:{node.master[1]} within {node.join_seconds:g} s, and"
+            " not all came",
+            "Check that every node runs, with the same --nnodes and --master and a --node-rank of its own; that node 0"
+            f" can be reached at {node.master[0]} (firewall), and the nodes at one another on any port; or give more"
+            f" --join-seconds.\nLogs: {kept}",
+        )
+    first_rank = 0 if node is None else node.rank * plan.ranks_per_node
+    if run.stalled or stalled(logs):
+        raise stall(logs, plan, first_rank, run.stall_seconds, kept)
+    raise death(logs, plan, run.watch.first_failed, first_rank, code, kept)
+
+
+def launch_command(ranks: int, logs: Path, record: Path, node: Node | None = None) -> list[str]:
+    """The launcher's command line; ranks are this node's.
+
+    It is given no backend: it would fall back to its legacy mode.
+    """
+    return [
+        sys.executable, "-m", "paddle.distributed.launch",
+        "--nproc_per_node", str(ranks),
+        "--log_dir", str(logs),
+        "--enable_gpu_log", "0",
+        *([] if node is None else node.launcher_options()),
+        str(ENTRY), WORKER_COMMAND, str(record),
+    ]  # fmt: skip
+
+
+@contextmanager
+def _stopped_at_exit(run: _Running) -> Iterator[None]:
+    """Leave no launcher behind, whatever ends this block; the launcher ends its ranks when it is told to stop."""
+    process = run.process
+    try:
+        yield
+    finally:
+        if process.poll() is None and not run.asked_to_end:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_SECONDS)
+        if process.poll() is None:
+            run.kill()
+        run.watch.close()

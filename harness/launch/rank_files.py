@@ -1,0 +1,77 @@
+"""The files by which ranks talk to the process that launched them, in the folder of the launcher's logs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.artifacts.files import write_whole
+from harness.errors import InterruptedRunError, MachineError, OutOfMemoryError, TrainingError, UsageError
+from models.errors import ActionableError, WeightsError
+from pipelines.errors import DataError
+
+FAILURE, PULSE, JOINED = "failure", "pulse", "joined"
+# The errors that are told apart again; any other keeps its exit code.
+KINDS = {
+    kind.__name__: kind
+    for kind in (
+        DataError, InterruptedRunError, MachineError, OutOfMemoryError, TrainingError, UsageError, WeightsError
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class RankFiles:
+    """One rank's files.
+
+    failure holds the error that ended the rank. The time of change of pulse says when it last made progress. joined
+    exists once it has met the ranks of the other nodes.
+    """
+
+    failure: Path
+    pulse: Path
+    joined: Path
+
+    @staticmethod
+    def of(environment: Mapping[str, str]) -> RankFiles | None:
+        """The files of the rank with this environment; None for a process that Paddle's launcher did not start."""
+        if "PADDLE_LOG_DIR" not in environment:
+            return None
+        folder, rank = Path(environment["PADDLE_LOG_DIR"]), environment["PADDLE_TRAINER_ID"]
+        return RankFiles(*(folder / f"{name}.{rank}" for name in (FAILURE, PULSE, JOINED)))
+
+
+def leave_failure(files: RankFiles, error: ActionableError) -> None:
+    """Write a rank's error where `first_failure` reads it."""
+    values = {
+        "kind": type(error).__name__,
+        "exit_code": error.exit_code,
+        "message": error.message,
+        "cure": error.cure,
+    }
+    write_whole(files.failure, json.dumps(values))
+
+
+def first_failure(folder: Path) -> ActionableError | None:
+    """The first error that a rank of this node left; the others mostly follow from it. None if no rank left one."""
+    for path in sorted(folder.glob(f"{FAILURE}.*"), key=lambda path: path.stat().st_mtime):
+        # A rank may have been killed while it wrote.
+        with suppress(ValueError, KeyError):
+            values = json.loads(path.read_text(encoding="utf-8"))
+            error = KINDS.get(values["kind"], ActionableError)(values["message"], values["cure"])
+            error.exit_code = values["exit_code"]
+            return error
+    return None
+
+
+def joined_ranks(folder: Path) -> int:
+    """The number of this node's ranks that have met those of the other nodes."""
+    return len(list(folder.glob(f"{JOINED}.*")))
+
+
+def pulse_files(folder: Path) -> list[Path]:
+    """The pulse files of the ranks that have begun."""
+    return list(folder.glob(f"{PULSE}.*"))

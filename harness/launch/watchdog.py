@@ -1,0 +1,86 @@
+"""Ends a rank that makes no progress, with the stacks of its threads in its log, and tells of it in a file's time."""
+
+from __future__ import annotations
+
+import faulthandler
+import re
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+# What faulthandler writes (CPython, Python/traceback.c and Modules/faulthandler.c).
+TIMED_OUT = re.compile(r"^Timeout \(.*\)!$", re.MULTILINE)
+THREAD = re.compile(r"^(?:Current thread|Thread) 0x[0-9a-f]+.*\(most recent call first\):$", re.MULTILINE)
+FRAME = re.compile(r'^  File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<function>.+)$', re.MULTILINE)
+PACKAGES = ("harness", "pipelines", "models")
+# Of the thread that trains; the others wait for samples or events.
+ENTRY_FUNCTION = "run_rank"
+# Has a rank write its stacks and go on. Nothing else here uses it.
+TELL_STACKS = signal.SIGUSR1
+# Of the shortest limit, 5 s, little; a timer and a file's time are not for every batch.
+LEAST_SECONDS = 0.2
+
+
+@dataclass(slots=True)
+class _Armed:
+    """The process's one watchdog: faulthandler has one timer. seconds is None while it is off."""
+
+    seconds: float | None = None
+    pulse: Path | None = None
+    counted_at: float = float("-inf")
+
+
+_armed = _Armed()
+
+
+def arm(seconds: float, pulse: Path | None = None, *, first_seconds: float = 0.0) -> None:
+    """End this process once `seconds` pass without `progress`, with every thread's stack on standard error.
+
+    Up to the first progress it may take first_seconds, if these are more.
+
+    The timer is a thread of faulthandler's own that needs no interpreter lock, so that it fires while native code
+    holds it. pulse is a file whose time of change says when there was progress; see `harness.launch.rank_monitor`.
+    """
+    _armed.seconds, _armed.pulse = seconds, pulse
+    faulthandler.register(TELL_STACKS, file=sys.stderr, all_threads=True)
+    if first_seconds > seconds:
+        faulthandler.dump_traceback_later(first_seconds, exit=True, file=sys.stderr)
+    else:
+        if pulse is not None:
+            pulse.touch()
+        progress()
+
+
+def progress() -> None:
+    """Count the seconds from here, at most once in LEAST_SECONDS. Nothing happens in a process that isn't armed."""
+    now = time.monotonic()
+    if _armed.seconds is None or now - _armed.counted_at < LEAST_SECONDS:
+        return
+    _armed.counted_at = now
+    faulthandler.dump_traceback_later(_armed.seconds, exit=True, file=sys.stderr)
+    if _armed.pulse is not None:
+        _armed.pulse.touch()
+
+
+def timed_out(log: str) -> bool:
+    """Whether the watchdog ended the rank that wrote this log."""
+    return TIMED_OUT.search(log) is not None
+
+
+def innermost_frame(log: str, root: Path) -> str | None:
+    """Where the training thread was in the last stacks of a log; None without any.
+
+    Such as "harness/training/ranks.py:31 in gather". It is the innermost frame of the code under root, the repository.
+    """
+    parts = THREAD.split(log)[1:]
+    stacks = [[match.groupdict() for match in FRAME.finditer(part)] for part in parts]
+    training = [stack for stack in stacks if any(frame["function"] == ENTRY_FUNCTION for frame in stack)]
+    # Without the entry (it lies deeper than what is written), the main thread comes last.
+    for stack in (*training[-1:], *stacks[-1:]):
+        for frame in stack:
+            path = Path(frame["file"])
+            if path.is_relative_to(root) and path.relative_to(root).parts[0] in PACKAGES:
+                return f"{path.relative_to(root)}:{frame['line']} in {frame['function']}"
+    return None

@@ -1,0 +1,1 @@
+"""The devices and the host: what there is, what it is called, and its telemetry."""

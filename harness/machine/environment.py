@@ -1,0 +1,287 @@
+"""What a run's figures depend on besides its configuration: machine, limits, disks, software; unknown is None."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from harness import ROOT
+from harness.machine.device import Devices, installed_version
+from harness.machine.host import available_cores, cpu_name, memory_limit_bytes, quota_cores
+from harness.machine.nvml import Nvml
+
+PACKAGES = (
+    "paddlepaddle",
+    "paddlepaddle-gpu",
+    "nvidia-dali-cuda120",
+    "nvidia-ml-py",
+    "numpy",
+    "pandas",
+    "rich",
+    "psutil",
+)
+
+# No other variable may get into a record, which people publish: their values can be secret.
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OMP_PROC_BIND", "KMP_AFFINITY", "MKL_NUM_THREADS", "NVIDIA_TF32_OVERRIDE")
+THREAD_PREFIX = "FLAGS_"  # Paddle's
+
+GIT_SECONDS = 10.0  # for a checkout on a slow network disk; on a local one git takes milliseconds
+
+
+def describe(
+    devices: Devices,
+    data_root: Path | None,
+    results: Path,
+    *,
+    environment: Mapping[str, str] = os.environ,
+    root: Path = Path("/"),
+) -> dict[str, Any]:
+    """Everything about this machine and software that figures depend on, fit for JSON. Never raises.
+
+    data_root is the folder the images are read from, results the one that is written to. root is where /proc and /sys
+    are looked for. cores are those this process can keep busy, cores_online the logical ones of the machine,
+    cores_physical without those that share one. swap_bytes are installed, not in use; the limits are the container's.
+    """
+    groups = (root / "proc/self/cgroup", root / "sys/fs/cgroup")
+    readers: dict[str, Callable[[], Any]] = {
+        "python": platform.python_version,
+        "platform": platform.platform,
+        "kernel": platform.release,
+        "cpu": cpu_name,
+        "cores": available_cores,
+        "cores_online": partial(_count_list, root / "sys/devices/system/cpu/online"),
+        "cores_physical": partial(physical_cores, root),
+        "sockets": partial(sockets, root),
+        "numa_nodes": partial(_count_list, root / "sys/devices/system/node/online"),
+        "cpu_governor": partial(cpu_governor, root),
+        "cpu_max_mhz": partial(cpu_max_mhz, root),
+        "cpu_turbo": partial(cpu_turbo, root),
+        "hypervisor": partial(hypervisor, root),
+        "machine_vendor": partial(_text, root / "sys/class/dmi/id/sys_vendor"),
+        "machine_product": partial(_text, root / "sys/class/dmi/id/product_name"),
+        "memory_bytes": partial(meminfo_bytes, "MemTotal", root),
+        "swap_bytes": partial(meminfo_bytes, "SwapTotal", root),
+        "cpu_quota_cores": partial(quota_cores, *groups),
+        "memory_limit_bytes": partial(memory_limit_bytes, *groups),
+        "gpus": lambda: [asdict(gpu) for gpu in devices.gpus],
+        "nvidia_driver": partial(_driver_version, devices),
+        "packages": _package_versions,
+        "git": partial(git_state, ROOT, environment),
+        **_disk_readers("data", data_root, root),
+        **_disk_readers("results", results, root),
+        "thread_environment": partial(thread_environment, environment),
+    }
+    return {name: _printable(_known(read)) for name, read in readers.items()}
+
+
+def _known(read: Callable[[], Any]) -> Any:
+    """What read returns, or None: no oddity of a machine may keep a run from starting."""
+    try:
+        return read()
+    except Exception:
+        return None
+
+
+def _printable(value: Any) -> Any:
+    """The value, with what UTF-8 can't hold in its texts (bytes of names in another encoding) spelled out."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_printable(key): _printable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_printable(item) for item in value]
+    return value
+
+
+def _text(file: Path) -> str | None:
+    """A small file's content without surrounding blanks; None if it is empty or can't be read."""
+    try:
+        return file.read_text(encoding="utf-8", errors="surrogateescape").strip() or None
+    except OSError:
+        return None
+
+
+def _number(file: Path) -> int | None:
+    text = _text(file)
+    return int(text) if text is not None and re.fullmatch(r"[+-]?[0-9]+", text) else None
+
+
+def _cpu_files(root: Path, name: str) -> list[Path]:
+    """The file of that name of every processor that has one."""
+    return sorted((root / "sys/devices/system/cpu").glob(f"cpu[0-9]*/{name}"))
+
+
+def _count_list(file: Path) -> int | None:
+    """How many numbers a list of the kernel's form holds, such as "0-3,8" (5)."""
+    text = _text(file)
+    if text is None or not re.fullmatch(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*", text):
+        return None
+    spans = (span.split("-") for span in text.split(","))
+    return sum(int(span[-1]) - int(span[0]) + 1 for span in spans)
+
+
+def physical_cores(root: Path = Path("/")) -> int | None:
+    """The machine's online cores, counting those that share their units once (/sys, topology/core_cpus_list)."""
+    # The second is the name before Linux 5.3.
+    for name in ("core_cpus_list", "thread_siblings_list"):
+        groups = {_text(file) for file in _cpu_files(root, f"topology/{name}")} - {None}
+        if groups:
+            return len(groups)
+    return None
+
+
+def sockets(root: Path = Path("/")) -> int | None:
+    """The machine's processor packages (/sys, topology/physical_package_id)."""
+    packages = {_number(file) for file in _cpu_files(root, "topology/physical_package_id")}
+    return len(packages - {None, -1}) or None  # -1: not known
+
+
+def cpu_governor(root: Path = Path("/")) -> str | None:
+    """What sets the clocks, such as "performance"; several are joined by |."""
+    governors = {_text(file) for file in _cpu_files(root, "cpufreq/scaling_governor")}
+    return "|".join(sorted(filter(None, governors))) or None
+
+
+def cpu_max_mhz(root: Path = Path("/")) -> float | None:
+    """The highest clock of the fastest core, in MHz; the kernel counts in kHz."""
+    clocks = [clock for file in _cpu_files(root, "cpufreq/cpuinfo_max_freq") if (clock := _number(file)) is not None]
+    return max(clocks) / 1000 if clocks else None
+
+
+def cpu_turbo(root: Path = Path("/")) -> bool | None:
+    """Whether clocks above the nominal one are allowed (/sys, intel_pstate/no_turbo or cpufreq/boost)."""
+    cpu = root / "sys/devices/system/cpu"
+    forbidden, allowed = _number(cpu / "intel_pstate/no_turbo"), _number(cpu / "cpufreq/boost")
+    if forbidden is not None:
+        return forbidden == 0
+    return None if allowed is None else allowed != 0
+
+
+def hypervisor(root: Path = Path("/")) -> bool | None:
+    """Whether the processor says that it is a virtual machine's; None on processors without flags (ARM)."""
+    lines = (_text(root / "proc/cpuinfo") or "").splitlines()
+    flags = [line.partition(":")[2].split() for line in lines if line.startswith("flags")]
+    return "hypervisor" in flags[0] if flags else None
+
+
+def meminfo_bytes(entry: str, root: Path = Path("/")) -> int | None:
+    """An entry of /proc/meminfo, such as MemTotal, in bytes."""
+    text = _text(root / "proc/meminfo") or ""
+    found = re.search(rf"^{re.escape(entry)}:\s+([0-9]+) kB$", text, re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
+
+
+def _driver_version(devices: Devices) -> str | None:
+    if not devices.gpus:
+        return None
+    with Nvml() as nvml:
+        return nvml.driver_version()
+
+
+def _package_versions() -> dict[str, str]:
+    return {name: found for name in PACKAGES if (found := installed_version(name)) is not None}
+
+
+def thread_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Those variables that set threads and arithmetic, of THREAD_VARIABLES and Paddle's flags alone."""
+    return {
+        name: environment[name]
+        for name in sorted(environment)
+        if name in THREAD_VARIABLES or name.startswith(THREAD_PREFIX)
+    }
+
+
+def git_state(folder: Path, environment: Mapping[str, str] = os.environ) -> dict[str, Any] | None:
+    """The commit checked out in folder, and dirty: whether a file that git tracks differs from it.
+
+    None without git, and where folder's own run_bench.py isn't tracked: then the repository around it is another's.
+    """
+    # Of the user's environment only what finds git and its settings: GIT_DIR would name another repository.
+    own = {name: environment[name] for name in ("PATH", "HOME") if name in environment}
+    own |= {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
+    # Git refuses another user's checkout, as a container's often is; its code is what runs here anyway.
+    git = ["git", "-C", os.fspath(folder), "-c", "safe.directory=*", "-c", "core.fsmonitor=false"]
+
+    def ask(*command: str) -> str | None:
+        try:
+            done = subprocess.run(
+                [*git, *command],
+                env=own,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=GIT_SECONDS,
+                check=True,
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.decode("utf-8", "surrogateescape").strip()
+
+    commit = ask("rev-parse", "--verify", "HEAD")
+    if commit is None or ask("ls-files", "--error-unmatch", "--", "run_bench.py") is None:
+        return None
+    changes = ask("status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """What a folder lies on: the file system's type, what it was mounted from, and its device as major:minor."""
+
+    filesystem: str
+    source: str
+    device: str
+
+
+def _disk_readers(name: str, folder: Path | None, root: Path) -> dict[str, Callable[[], Any]]:
+    mount = None if folder is None else _known(partial(mount_of, folder, root))
+    return {
+        f"{name}_filesystem": lambda: mount and mount.filesystem,
+        f"{name}_mount_source": lambda: mount and mount.source,
+        f"{name}_disk_rotational": lambda: mount and rotational(mount, root),
+    }
+
+
+def mount_of(folder: Path, root: Path = Path("/")) -> Mount | None:
+    """The mount that folder lies on: of /proc/self/mountinfo the longest mount point above it, and of equals the last.
+
+    Links in folder are followed. A user name and password in the source's address are left out. Source of the format:
+    proc_pid_mountinfo(5).
+    """
+    resolved = folder.resolve()
+    found, length = None, -1
+    for line in (root / "proc/self/mountinfo").read_bytes().split(b"\n"):
+        before, separator, after = line.partition(b" - ")
+        fields, rest = before.split(b" "), after.split(b" ")
+        if not separator or len(fields) < 5 or len(rest) < 2:
+            continue
+        point = Path(_unescaped(fields[4]))
+        if resolved.is_relative_to(point) and len(point.parts) >= length:
+            source = re.sub(r"//[^/@]*@", "//", _unescaped(rest[1]))
+            found, length = Mount(_unescaped(rest[0]), source, fields[2].decode("ascii")), len(point.parts)
+    return found
+
+
+def _unescaped(field: bytes) -> str:
+    """A field of mountinfo, in which blanks, tabs, newlines and backslashes stand as octal numbers."""
+    plain = re.sub(rb"\\([0-3][0-7]{2})", lambda escape: bytes([int(escape[1], 8)]), field)
+    return plain.decode("utf-8", "surrogateescape")
+
+
+def rotational(mount: Mount, root: Path = Path("/")) -> bool | None:
+    """Whether the kernel takes the mount's disk for one that turns, as it often does with a virtual one.
+
+    A partition is asked through its disk. None where no block device is known: networks, memory, btrfs, overlays.
+    """
+    device = (root / "sys/dev/block" / mount.device).resolve()
+    for folder in (device, device.parent):
+        turning = _number(folder / "queue/rotational")
+        if turning is not None:
+            return turning != 0
+    return None

@@ -1,0 +1,376 @@
+"""The one door to NVML: which GPUs there are and what each is doing, with None wherever NVML can't say."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import pynvml
+
+from harness.errors import MachineError
+from harness.machine.gpm import DRAM_BW_UTIL, NVJPG_UTIL, SM_UTIL, Gpm, GpmMetric
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+# nvml.h, nvmlClocksEventReason* and nvmlClocksThrottleReason*. Written out, as older bindings lack some of the names.
+_THROTTLE_REASONS = (
+    (0x001, "GpuIdle"),
+    (0x002, "ApplicationsClocksSetting"),
+    (0x004, "SwPowerCap"),
+    (0x008, "HwSlowdown"),
+    (0x010, "SyncBoost"),
+    (0x020, "SwThermalSlowdown"),
+    (0x040, "HwThermalSlowdown"),
+    (0x080, "HwPowerBrakeSlowdown"),
+    (0x100, "DisplayClockSetting"),
+    (0x200, "BoardLimit"),
+    (0x400, "Reliability"),
+)
+
+_INIT_REASONS = {
+    pynvml.NVML_ERROR_NO_PERMISSION: "no permission to use the driver",
+    pynvml.NVML_ERROR_DRIVER_NOT_LOADED: "driver not loaded",
+    pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "libnvidia-ml.so.1 not found",
+    pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: "driver and libnvidia-ml.so.1 have different versions",
+}
+
+# After one of these an older function may still have the value; any other error is the answer.
+_NOT_OFFERED = (
+    pynvml.NVML_ERROR_NOT_SUPPORTED,
+    pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
+    pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH,
+)
+
+# nvml.h, nvmlMemory_v2: version 2, 40 bytes. Unlike the first, its "used" leaves out what the driver reserves.
+_MEMORY_V2 = 0x02000028
+
+
+class NvmlUnavailable(Exception):  # noqa: N818 - a state of the machine, for the caller to judge
+    """NVML can't be used on this machine; the text is the reason, fit to stand in "NVML: <reason>"."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One whole GPU. index is NVML's, which ignores CUDA_VISIBLE_DEVICES. An unknown text is empty."""
+
+    index: int
+    uuid: str
+    name: str
+    pci_bus_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSample:
+    """What one GPU was doing at one moment; None is unknown.
+
+    util_percent is the share of the driver's last sampling period (1/6 s to 1 s) in which at least one kernel ran
+    (nvmlUtilization_t). It does not see the JPEG engine: that is jpeg_util_percent.
+    throttle_reasons holds NVML's names of what keeps the clocks down, joined by "|", and is empty when nothing does.
+    sm_util_percent and dram_util_percent are means since the sample before, of the SMs that were busy and of the
+    memory bandwidth in use (GPM; Hopper and newer). jpeg_util_percent is the mean of the JPEG engines.
+    energy_joules counts from when the driver was loaded. processes are those with a compute context, ours included.
+    """
+
+    util_percent: float | None = None
+    memory_used_bytes: float | None = None
+    memory_total_bytes: float | None = None
+    power_watts: float | None = None
+    temperature_celsius: float | None = None
+    sm_clock_mhz: float | None = None
+    memory_clock_mhz: float | None = None
+    throttle_reasons: str | None = None
+    jpeg_util_percent: float | None = None
+    sm_util_percent: float | None = None
+    dram_util_percent: float | None = None
+    energy_joules: float | None = None
+    processes: int | None = None
+
+
+class Nvml:
+    """NVML between open() and close(), or inside a `with`.
+
+    A query that fails gives None and, once per device and query, a warning that names both and NVML's reason; those
+    that fail together for one reason, as of a lost GPU, share one. There is none where that is a query which older GPUs
+    and drivers don't offer. Without warn nobody is told, which suits those who only ask what GPUs there are. clock is
+    monotonic seconds.
+    """
+
+    def __init__(self, warn: Callable[[str], None] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._warn = warn
+        self._clock = clock
+        self._warned: set[tuple[str, str]] = set()
+        # What failed and wasn't told yet, by device and reason.
+        self._failures: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        self._handles: dict[int, Any] = {}
+        self._gpms: dict[int, Gpm] = {}
+        self._is_open = False
+
+    def open(self) -> Self:
+        """Start NVML; nothing happens when it is open already. Raises NvmlUnavailable where it can't be used."""
+        if not self._is_open:
+            try:
+                pynvml.nvmlInit()
+            except pynvml.NVMLError as error:
+                raise NvmlUnavailable(_INIT_REASONS.get(error.value, str(error))) from error
+            self._is_open = True
+        return self
+
+    def close(self) -> None:
+        """Let NVML go. May be called twice."""
+        if self._is_open:
+            self._is_open = False
+            for gpm in self._gpms.values():
+                gpm.close()
+            self._gpms.clear()
+            self._handles.clear()
+            self._ask("NVML", "end", ("nvmlShutdown",))
+        self._tell()
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def gpus(self) -> tuple[Gpu, ...]:
+        """Every GPU of the machine, in NVML's order, whatever CUDA_VISIBLE_DEVICES says.
+
+        One that can't be reached is left out with a warning. Raises NvmlUnavailable when they can't be counted.
+        """
+        try:
+            count = pynvml.nvmlDeviceGetCount()
+        except pynvml.NVMLError as error:
+            raise NvmlUnavailable(f"the GPUs can't be counted: {error}") from error
+        found = []
+        for index in range(count):
+            handle = self._handle(index, f"GPU {index}")
+            if handle is None:
+                continue
+            name = _text(self._ask(f"GPU {index}", "name", ("nvmlDeviceGetName", handle)))
+            uuid = _text(self._ask(f"GPU {index}", "UUID", ("nvmlDeviceGetUUID", handle)))
+            pci = self._ask(f"GPU {index}", "PCI bus id", ("nvmlDeviceGetPciInfo", handle))
+            found.append(Gpu(index, uuid, name, "" if pci is None else _text(pci.busId)))
+        self._tell()
+        return tuple(found)
+
+    def driver_version(self) -> str | None:
+        """The driver's version, such as "550.54.15", or None."""
+        version = _text(self._ask("machine", "driver version", ("nvmlSystemGetDriverVersion",)))
+        self._tell()
+        return version or None
+
+    def sample(self, gpu: Gpu) -> GpuSample:
+        """What gpu is doing at this moment. Never raises: what can't be read is None."""
+        sample = self._sample(gpu)
+        self._tell()
+        return sample
+
+    def _sample(self, gpu: Gpu) -> GpuSample:
+        where = f"GPU {gpu.index} ({gpu.name or 'unnamed'})"
+        handle = self._handle(gpu.index, where)
+        if handle is None:
+            return GpuSample()
+
+        util = self._ask(where, "utilisation", ("nvmlDeviceGetUtilizationRates", handle))
+        memory = self._ask(
+            where, "memory", ("nvmlDeviceGetMemoryInfo", handle, _MEMORY_V2), ("nvmlDeviceGetMemoryInfo", handle)
+        )
+        power_milliwatts = self._ask(where, "power", ("nvmlDeviceGetPowerUsage", handle))
+        temperature = self._ask(
+            where,
+            "temperature",
+            ("nvmlDeviceGetTemperatureV", handle, pynvml.NVML_TEMPERATURE_GPU),
+            ("nvmlDeviceGetTemperature", handle, pynvml.NVML_TEMPERATURE_GPU),
+        )
+        sm_clock = self._ask(where, "SM clock", ("nvmlDeviceGetClockInfo", handle, pynvml.NVML_CLOCK_SM))
+        memory_clock = self._ask(where, "memory clock", ("nvmlDeviceGetClockInfo", handle, pynvml.NVML_CLOCK_MEM))
+        reasons = self._ask(
+            where,
+            "throttle reasons",
+            ("nvmlDeviceGetCurrentClocksEventReasons", handle),
+            ("nvmlDeviceGetCurrentClocksThrottleReasons", handle),
+        )
+        metrics = self._gpm(gpu.index, where, handle).metrics()
+        jpeg = self._ask_optional(
+            where,
+            "JPEG engine utilisation",
+            ("nvmlDeviceGetJpgUtilization", handle),
+            otherwise=[_mean_of_engines(metrics)],
+        )
+        energy_millijoules = self._ask_optional(where, "energy", ("nvmlDeviceGetTotalEnergyConsumption", handle))
+        # The name without a version only calls the first of these, and hides it when the driver doesn't have it.
+        processes = self._ask_optional(
+            where,
+            "processes",
+            ("nvmlDeviceGetComputeRunningProcesses_v3", handle),
+            ("nvmlDeviceGetComputeRunningProcesses_v2", handle),
+        )
+        return GpuSample(
+            util_percent=None if util is None else float(util.gpu),
+            memory_used_bytes=None if memory is None else float(memory.used),
+            memory_total_bytes=None if memory is None else float(memory.total),
+            power_watts=None if power_milliwatts is None else power_milliwatts / 1000.0,
+            temperature_celsius=None if temperature is None else float(temperature),
+            sm_clock_mhz=None if sm_clock is None else float(sm_clock),
+            memory_clock_mhz=None if memory_clock is None else float(memory_clock),
+            throttle_reasons=None if reasons is None else _throttle_names(reasons),
+            jpeg_util_percent=None if jpeg is None or jpeg[0] is None else float(jpeg[0]),
+            sm_util_percent=self._metric(where, "SM utilisation", metrics, SM_UTIL),
+            dram_util_percent=self._metric(where, "memory bandwidth", metrics, DRAM_BW_UTIL),
+            energy_joules=None if energy_millijoules is None else energy_millijoules / 1000.0,
+            processes=None if processes is None else len(processes),
+        )
+
+    def _handle(self, index: int, where: str) -> Any:
+        handle = self._handles.get(index)
+        if handle is None:
+            handle = self._ask(where, "device", ("nvmlDeviceGetHandleByIndex", index))
+            if handle is not None:
+                self._handles[index] = handle
+        return handle
+
+    def _gpm(self, index: int, where: str, handle: Any) -> Gpm:
+        if index not in self._gpms:
+
+            def ask(what: str, *call: Any) -> Any:
+                return self._ask_optional(where, what, call)
+
+            self._gpms[index] = Gpm(ask, handle, self._clock)
+        return self._gpms[index]
+
+    def _metric(self, where: str, what: str, metrics: Mapping[int, GpmMetric], number: int) -> float | None:
+        metric = metrics.get(number)
+        if metric is None:
+            return None
+        if metric.code == pynvml.NVML_SUCCESS:
+            return metric.value if math.isfinite(metric.value) else None
+        if metric.code not in _NOT_OFFERED:
+            self._warn_once(where, what, f"GPM metric {number}: {pynvml.NVMLError(metric.code)}")
+        return None
+
+    def _ask(self, where: str, what: str, *calls: tuple[Any, ...]) -> Any:
+        """The value of the first call (function name, arguments...) that this driver and binding offer, or None."""
+        value, failure, _ = _first_offered(calls)
+        if failure:
+            self._warn_once(where, what, failure)
+        return value
+
+    def _ask_optional(self, where: str, what: str, *calls: tuple[Any, ...], otherwise: Any = None) -> Any:
+        """As _ask, but `otherwise` and no warning where GPU and driver offer none of the calls."""
+        value, failure, is_offered = _first_offered(calls)
+        if not is_offered:
+            return otherwise
+        if failure:
+            self._warn_once(where, what, failure)
+        return value
+
+    def _warn_once(self, where: str, what: str, failure: str) -> None:
+        if (where, what) not in self._warned:
+            self._warned.add((where, what))
+            reason = failure.partition(": ")[2]
+            self._failures.setdefault((where, reason), []).append((what, failure))
+
+    def _tell(self) -> None:
+        """Warn of what failed since the last time: once for all that failed on a device for the same reason."""
+        failures, self._failures = self._failures, {}
+        if self._warn is not None:
+            for (where, _), queries in failures.items():
+                what = ", ".join(what for what, _ in queries)
+                self._warn(f"{where}: {what} unknown, NVML can't say ({queries[0][1]}).")
+
+
+def _first_offered(calls: Sequence[tuple[Any, ...]]) -> tuple[Any, str, bool]:
+    """The value of the first call that this driver and binding offer; why there is none; whether the driver offers it.
+
+    A function that the binding lacks counts as offered: installing another binding brings it.
+    """
+    failure, is_offered = "", True
+    for name, *arguments in calls:
+        function = getattr(pynvml, name, None)
+        if function is None:
+            failure, is_offered = f"{name}: not in this version of nvidia-ml-py", True
+            continue
+        try:
+            return function(*arguments), "", True
+        except pynvml.NVMLError as error:
+            failure, is_offered = f"{name}: {error}", error.value not in _NOT_OFFERED
+            if is_offered:
+                break
+        except Exception as error:  # whatever the binding trips over, telemetry may not end a run
+            failure, is_offered = f"{name}: {type(error).__name__}: {error}", True
+            break
+    return None, failure, is_offered
+
+
+def _mean_of_engines(metrics: Mapping[int, GpmMetric]) -> float | None:
+    """The mean utilisation of the JPEG engines that a GPU has, as GPM gives it for each."""
+    engines = [metrics[number] for number in NVJPG_UTIL if number in metrics]
+    known = [engine.value for engine in engines if engine.code == pynvml.NVML_SUCCESS and math.isfinite(engine.value)]
+    return sum(known) / len(known) if known else None
+
+
+def visible_gpus(all_gpus: Sequence[Gpu], cuda_visible_devices: str | None) -> tuple[Gpu, ...]:
+    """The GPUs that CUDA shows under this CUDA_VISIBLE_DEVICES, in CUDA's order. None (unset) shows all of them.
+
+    Numbers count the GPUs in PCI bus order, as CUDA does under CUDA_DEVICE_ORDER=PCI_BUS_ID; the workers get the result
+    by UUID, so that they use the GPUs that are measured, whatever CUDA counts by. Names are "GPU-<uuid>" or a beginning
+    of it that fits one GPU only. The first entry settles which of the two the list holds. An entry that names no GPU
+    ends the list; a GPU named twice leaves none visible.
+
+    Source: CUDA C++ Programming Guide, "CUDA Environment Variables"; it doesn't say what becomes of mixed lists and of
+    duplicates, so the cautious reading stands here. Raises MachineError for a MIG slice.
+    """
+    in_bus_order = sorted(all_gpus, key=_pci_position)
+    if cuda_visible_devices is None:
+        return tuple(in_bus_order)
+    entries = [entry.strip() for entry in cuda_visible_devices.split(",")]
+    by_number = _is_number(entries[0])
+    shown: list[Gpu] = []
+    for entry in entries:
+        if entry.startswith("MIG-"):
+            raise MachineError(
+                f"CUDA_VISIBLE_DEVICES names the MIG slice {entry}, and the load of a slice can't be measured.",
+                "Name whole GPUs, by number or as GPU-<uuid> (nvidia-smi -L lists them).",
+            )
+        if _is_number(entry) != by_number:
+            break
+        if by_number:
+            matches = in_bus_order[int(entry) : int(entry) + 1]
+        else:
+            matches = [gpu for gpu in in_bus_order if entry.startswith("GPU-") and gpu.uuid.startswith(entry)]
+        if len(matches) != 1:
+            break
+        shown += matches
+    return tuple(shown) if len(set(shown)) == len(shown) else ()
+
+
+def _is_number(entry: str) -> bool:
+    return entry.isascii() and entry.isdigit()
+
+
+def _pci_position(gpu: Gpu) -> tuple[list[int], int]:
+    """Sorts "00000000:17:00.0" by domain, bus, device, function; a GPU without a bus id goes by its index."""
+    return [int(part, 16) for part in re.findall("[0-9A-Fa-f]+", gpu.pci_bus_id)], gpu.index
+
+
+def _throttle_names(bits: int) -> str:
+    names = [name for bit, name in _THROTTLE_REASONS if bits & bit]
+    unnamed = bits & ~sum(bit for bit, _ in _THROTTLE_REASONS)
+    return "|".join([*names, hex(unnamed)] if unnamed else names)
+
+
+def _text(value: str | bytes | None) -> str:
+    """NVML's text as str; older bindings hand out bytes. None is empty."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else value or ""

@@ -1,0 +1,267 @@
+"""The thread that samples every device at fixed moments: a row per device, and an answer for any span of time."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeVar
+
+from harness.errors import InvariantError
+from harness.machine.host import HOST_LABEL, HostProbe, HostSample, cpu_name
+from harness.machine.nvml import Gpu, GpuSample, Nvml
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+T = TypeVar("T")
+
+_HOLD_INTERVALS = 2
+_MAX_WARNINGS = 50
+# An NVML call on a lost GPU can hang in the driver for good; the end of a run does not wait longer than this.
+_JOIN_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSample:
+    """One sample of one device, a row of devices.csv; None is unknown or does not apply.
+
+    device is the label in this run ("gpu0"), or "cpu" for the host, whose util_percent is its cpu_util_percent.
+    The columns mean what they mean in GpuSample and HostSample.
+    """
+
+    time_unix_seconds: float
+    device: str
+    name: str
+    uuid: str | None
+    util_percent: float | None = None
+    memory_used_bytes: float | None = None
+    memory_total_bytes: float | None = None
+    power_watts: float | None = None
+    temperature_celsius: float | None = None
+    sm_clock_mhz: float | None = None
+    memory_clock_mhz: float | None = None
+    throttle_reasons: str | None = None
+    jpeg_util_percent: float | None = None
+    sm_util_percent: float | None = None
+    dram_util_percent: float | None = None
+    energy_joules: float | None = None
+    processes: int | None = None
+    foreign_util_percent: float | None = None
+    steal_percent: float | None = None
+    swap_bytes: float | None = None
+    storage_read_bytes: float | None = None
+    quota_throttled_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WindowTelemetry:
+    """What a span of time looked like; None is unknown.
+
+    The figures of GPUs are made from each one's own mean: their mean, the least and the greatest. They are unknown as
+    soon as one of the GPUs is, so that none stands for fewer GPUs than the run has. foreign_cpu_percent is the host's
+    foreign_util_percent.
+    """
+
+    gpu_util_percent: float | None = None
+    gpu_util_min_percent: float | None = None
+    gpu_util_max_percent: float | None = None
+    cpu_util_percent: float | None = None
+    jpeg_util_percent: float | None = None
+    sm_util_percent: float | None = None
+    foreign_cpu_percent: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """The samples of one moment: of each GPU in order, and of the host."""
+
+    gpus: tuple[GpuSample, ...]
+    host: HostSample
+
+
+class Sampler:
+    """Samples GPUs and host from start() to stop(), or inside a `with`, in a daemon thread of its own.
+
+    devices: (label, GPU) for each GPU of this run; without nvml their rows are empty.
+    host_name: what the host's rows are called, by default its processor's name.
+    on_sample: is called in the thread, once per device and round, GPUs first and the host last.
+    warn: gets each different failure once; a failure never ends the sampling.
+    wait: sleeps the given seconds and is true when the sampling shall end; `clock` is monotonic seconds.
+    history_seconds: how far back window() can look; at least two intervals.
+    Raises InvariantError for an interval that is not above 0.
+    """
+
+    def __init__(
+        self,
+        devices: Sequence[tuple[str, Gpu]],
+        nvml: Nvml | None,
+        host: HostProbe,
+        on_sample: Callable[[DeviceSample], None],
+        *,
+        warn: Callable[[str], None],
+        host_name: str | None = None,
+        interval_seconds: float = 1.0,
+        history_seconds: float = 600.0,
+        clock: Callable[[], float] = time.monotonic,
+        unix_clock: Callable[[], float] = time.time,
+        wait: Callable[[float], bool] | None = None,
+    ) -> None:
+        if not 0.0 < interval_seconds < math.inf:
+            raise InvariantError(f"telemetry every {interval_seconds} s: the interval must be above 0 s")
+        self._devices = tuple(devices)
+        self._nvml = nvml
+        self._host = host
+        self._host_name = host_name or cpu_name()
+        self._on_sample = on_sample
+        self._warn = warn
+        self._warned: set[str] = set()
+        self._interval_seconds = interval_seconds
+        self._history_seconds = max(history_seconds, _HOLD_INTERVALS * interval_seconds)
+        self._clock = clock
+        self._unix_clock = unix_clock
+        self._ended = threading.Event()
+        self._wait = wait or self._ended.wait
+        self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
+        # Lists rather than a deque, whose middle bisect could only reach by walking. Both are guarded by the lock.
+        self._lock = threading.Lock()
+        self._times: list[float] = []
+        self._rounds: list[_Round] = []
+        self._forgotten_until = -math.inf
+
+    def start(self) -> Self:
+        """Take the first sample and go on. A sampler starts once: a second call raises RuntimeError."""
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """End the sampling and wait for the thread. May be called twice, before start(), or from on_sample."""
+        self._ended.set()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(_JOIN_SECONDS)
+            if self._thread.is_alive():
+                self._warn_once(f"telemetry: the last sample hangs since {_JOIN_SECONDS:.0f} s and is left behind.")
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def window(self, start: float, end: float) -> WindowTelemetry:
+        """What the samples taken in (start, end] say, in seconds of the clock.
+
+        Where none was taken, the latest one before counts if it is no older than two intervals at `end`. A window
+        of which samples have left the history is unknown.
+        """
+        with self._lock:
+            first, last = bisect_right(self._times, start), bisect_right(self._times, end)
+            if first < last:
+                rounds = self._rounds[first:last] if start >= self._forgotten_until else []
+            elif last > 0 and end - self._times[last - 1] <= _HOLD_INTERVALS * self._interval_seconds:
+                rounds = [self._rounds[last - 1]]
+            else:
+                rounds = []
+        util = _means_by_gpu([[gpu.util_percent for gpu in one.gpus] for one in rounds])
+        return WindowTelemetry(
+            gpu_util_percent=_mean(util),
+            gpu_util_min_percent=min(util, default=None),
+            gpu_util_max_percent=max(util, default=None),
+            cpu_util_percent=_mean([one.host.cpu_util_percent for one in rounds]),
+            jpeg_util_percent=_mean(_means_by_gpu([[gpu.jpeg_util_percent for gpu in one.gpus] for one in rounds])),
+            sm_util_percent=_mean(_means_by_gpu([[gpu.sm_util_percent for gpu in one.gpus] for one in rounds])),
+            foreign_cpu_percent=_mean([one.host.foreign_util_percent for one in rounds]),
+        )
+
+    def _run(self) -> None:
+        try:
+            self._sample_until_told()
+        except BaseException as error:  # in a thread of its own, whatever it is, it ends nothing but the sampling
+            with contextlib.suppress(BaseException):
+                self._warn_once(
+                    f"telemetry ended: {type(error).__name__}: {error}. What it would have said is missing."
+                )
+
+    def _sample_until_told(self) -> None:
+        start = self._clock()
+        tick = 0
+        while self._wait_until(start + tick * self._interval_seconds):
+            self._guarded("a round of samples", self._sample_all)
+            elapsed_intervals = (self._clock() - start) / self._interval_seconds
+            tick = max(tick + 1, math.ceil(elapsed_intervals))
+
+    def _wait_until(self, deadline: float) -> bool:
+        """False when the sampling shall end."""
+        while not self._ended.is_set():
+            remaining_seconds = deadline - self._clock()
+            if remaining_seconds <= 0.0:
+                return True
+            if self._wait(remaining_seconds):
+                break
+        return False
+
+    def _sample_all(self) -> None:
+        at_seconds, unix_seconds = self._clock(), self._unix_clock()
+        gpus = tuple(
+            self._guarded(f"sampling {label}", partial(self._sample_gpu, gpu)) or GpuSample()
+            for label, gpu in self._devices
+        )
+        host = self._guarded("sampling the host", self._host.sample) or HostSample()
+        self._remember(at_seconds, _Round(gpus, host))
+
+        for (label, gpu), sample in zip(self._devices, gpus, strict=True):
+            self._hand_out(DeviceSample(unix_seconds, label, gpu.name, gpu.uuid, **asdict(sample)))
+        columns = asdict(host)
+        columns["util_percent"] = columns.pop("cpu_util_percent")
+        self._hand_out(DeviceSample(unix_seconds, HOST_LABEL, self._host_name, None, **columns))
+
+    def _sample_gpu(self, gpu: Gpu) -> GpuSample:
+        return GpuSample() if self._nvml is None else self._nvml.sample(gpu)
+
+    def _hand_out(self, row: DeviceSample) -> None:
+        self._guarded(f"recording {row.device}", partial(self._on_sample, row))
+
+    def _remember(self, at_seconds: float, round_: _Round) -> None:
+        with self._lock:
+            self._times.append(at_seconds)
+            self._rounds.append(round_)
+            outdated = bisect_left(self._times, at_seconds - self._history_seconds)
+            if outdated:
+                self._forgotten_until = self._times[outdated - 1]
+                del self._times[:outdated], self._rounds[:outdated]
+
+    def _guarded(self, what: str, call: Callable[[], T]) -> T | None:
+        try:
+            return call()
+        except Exception as error:  # whatever telemetry or its receiver trips over, the run goes on
+            self._warn_once(f"telemetry: {what} failed: {type(error).__name__}: {error}")
+            return None
+
+    def _warn_once(self, message: str) -> None:
+        if message in self._warned or len(self._warned) >= _MAX_WARNINGS:
+            return
+        self._warned.add(message)
+        if len(self._warned) == _MAX_WARNINGS:
+            message += " (Further warnings of the telemetry are left out.)"
+        with contextlib.suppress(Exception):
+            self._warn(message)
+
+
+def _means_by_gpu(rounds: Sequence[Sequence[float | None]]) -> list[float]:
+    """Each GPU's mean over the rounds in which it is known, in order; empty when one of the GPUs is never known."""
+    means = [_mean(values) for values in zip(*rounds, strict=True)]
+    known = [mean for mean in means if mean is not None]
+    return known if len(known) == len(means) else []
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

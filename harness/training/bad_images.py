@@ -1,0 +1,79 @@
+"""The images that a run can't use: told by the rank that meets them, known to all, and too many end the run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+from harness.artifacts.bad_image import BadImage
+from harness.plan.config import FAIL
+from pipelines.errors import DataError
+from pipelines.image_lists import ImageList, shown
+from pipelines.sampling import Position
+
+if TYPE_CHECKING:  # what needs neither Paddle nor DALI is tested without them
+    from harness.training.ranks import Ranks
+    from pipelines.bad_image_probe import Fault
+
+
+@dataclass(slots=True)
+class BadImages:
+    """What a rank knows of bad images: those that all ranks know, and those it has met and not told yet.
+
+    policy "fail" ends the run at the first one, "skip" at more than `most` on all ranks together. record is called
+    once for each image that all have been told of.
+    """
+
+    policy: str
+    most: int
+    ranks: Ranks
+    known: dict[tuple[str, int], BadImage] = field(default_factory=dict)
+    record: Callable[[BadImage], None] = lambda _: None
+    untold: list[BadImage] = field(default_factory=list)
+
+    def met(self, split: str, images: ImageList, faults: Sequence[Fault], position: Position) -> None:
+        """Take note of what a source met. Raises DataError when that is more than the run bears."""
+        more = [
+            BadImage(split, f.index, images.paths[f.index], images.labels[f.index], f.reason,
+                     self.ranks.rank, position.epoch + 1)
+            for f in faults
+        ]  # fmt: skip
+        self.untold += [image for image in more if (image.split, image.index) not in self.known]
+        bear(self.policy, self.most, [*self.known.values(), *self.untold])
+
+    def tell(self) -> None:
+        """Tell the other ranks, and learn what they have met; every rank calls this at the same moment.
+
+        Raises DataError, on every rank, when that is more than the run bears.
+        """
+        told = self.ranks.exchange(json.dumps([asdict(image) for image in self.untold]))
+        self.untold.clear()
+        for text in told:
+            for values in json.loads(text):
+                image = BadImage(**values)
+                if (image.split, image.index) not in self.known:
+                    self.known[image.split, image.index] = image
+                    self.record(image)
+        bear(self.policy, self.most, self.known.values())
+
+    def of(self, split: str) -> frozenset[int]:
+        """Indices of a split's bad images that all ranks know."""
+        return frozenset(index for name, index in self.known if name == split)
+
+
+def bear(policy: str, most: int, bad: Iterable[BadImage]) -> None:
+    """Raise DataError when bad images are more than a run bears: none with "fail", `most` with "skip"."""
+    images = list(bad)
+    named = "\n".join(f"  {shown(image.path)}: {image.reason}" for image in reversed(images[-10:]))
+    if policy == FAIL and images:
+        raise DataError(
+            f"{len(images):,} of the images can't be used, and --bad-images is fail:\n{named}",
+            "Repair them, take them out of the list, or leave them out of the run with --bad-images skip.",
+        )
+    if len(images) > most:
+        raise DataError(
+            f"more than {most} images can't be used, {len(images):,} so far; the last ones:\n{named}",
+            "See run_bench.py verify for all of them; --max-bad-images allows for more.",
+        )

@@ -1,0 +1,157 @@
+"""What a throughput run measures and in which order: phases in turn, in rounds, so that drift hits all alike."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from harness.analysis.interval import MIN_WINDOW_SECONDS, MIN_WINDOW_STEPS, mean_estimate
+from harness.analysis.steady import MINIMUM_STEPS, find_steady_state
+from harness.artifacts.schema import COMPUTE, COMPUTE_ALONE, PIPELINE, TRAIN
+from harness.training.loop import Consumer, GlobalStep
+from pipelines.batch import Source
+
+# A round's time is shared out by these: most to the figure that a run is made for, and to its yardstick.
+SHARES = {PIPELINE: 1.0, TRAIN: 4.0, COMPUTE: 3.0, COMPUTE_ALONE: 2.0}
+# Of the run's time: for the warm-up's search at most, and for one round, which is no longer than ROUND_SECONDS.
+WARM_UP_SHARE, ROUND_SHARE, ROUND_SECONDS = 0.15, 0.2, 22.0
+# Fewer rounds than this are no interleaving.
+LEAST_ROUNDS = 3
+# The search for the warm-up's end is repeated when there are this many times as many steps.
+GROWTH = 1.1
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One thing to measure: what yields batches, and what consumes them.
+
+    settling_steps are a block's first steps in which the phase before still shows; share is of a round's time.
+    rests_dali: the phase takes nothing from DALI, which first fills its queue beside it.
+    """
+
+    name: str
+    source: Source
+    consume: Consumer
+    settling_steps: int
+    share: float
+    rests_dali: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a throughput run ends.
+
+    max_seconds is the measured time of all phases and the warm-up together. precision is half the width of the 95 %
+    interval over the throughput, at which it ends sooner. least_warmup steps come before the window at least;
+    given_warmup decides it.
+    """
+
+    max_seconds: float
+    precision: float
+    least_warmup: int
+    given_warmup: int | None = None
+
+
+Done = Callable[[GlobalStep], bool]
+# Whether a step of a block is one of the first, in which the phase before still shows.
+Settles = Callable[[GlobalStep], bool]
+
+
+def settling_steps(phase: str, prefetch: int) -> int:
+    """The first steps of a block that don't count.
+
+    Pipeline-only finds `prefetch` batches ready, which cost it nothing, and one begun. Training needs one step, which
+    waits for the first batch behind a drained queue and has DALI refill it; compute-only one at least.
+    """
+    return prefetch + 1 if phase == PIPELINE else 1
+
+
+def interleave(
+    phases: Sequence[Phase],
+    run_block: Callable[[Phase, Done, Settles], list[GlobalStep]],
+    limits: Limits,
+    agree: Callable[[bool], bool],
+    prefetch: int,
+) -> None:
+    """Warm up with training, then measure the phases in turn until the training's throughput is precise or time is up.
+
+    phases: in the order of a round; the one called TRAIN is warmed up and decides. run_block runs one phase until done
+    and returns its steps; agree makes one rank's decision every rank's. A round begins only if it should end in time,
+    but there is one, unless the warm-up alone took all the time. prefetch is the length of DALI's queue: a phase that
+    takes nothing from it settles until DALI has filled it, by the pace of the last pipeline-only block.
+    """
+    round_seconds = min(ROUND_SECONDS, ROUND_SHARE * limits.max_seconds)
+    training = next(phase for phase in phases if phase.name == TRAIN)
+    shares = sum(phase.share for phase in phases)
+    warm = run_block(training, _warm_up_end(limits), _settling(0, 0.0))
+    series = [step.step_seconds for step in warm]
+    spent, filling_seconds = warm[-1].end_seconds, 0.0
+    if agree(spent >= limits.max_seconds):
+        return
+    for number in itertools.count(1):
+        begun = spent
+        for phase in phases:
+            settles = _settling(phase.settling_steps, filling_seconds if phase.rests_dali else 0.0)
+            steps = run_block(phase, _block_end(settles, round_seconds * phase.share / shares), settles)
+            spent += steps[-1].end_seconds
+            counted = [step.step_seconds for step in steps if not settles(step)]
+            if phase is training:
+                series += counted
+            elif phase.name == PIPELINE:
+                filling_seconds = prefetch * sum(counted) / len(counted)
+        precise = number >= LEAST_ROUNDS and is_precise(series, limits)
+        if agree(precise or spent + (spent - begun) > limits.max_seconds):
+            return
+
+
+def is_precise(step_seconds: Sequence[float], limits: Limits) -> bool:
+    """Whether the steps behind the warm-up are steady, and their mean as sure as wanted."""
+    state = find_steady_state(step_seconds, limits.least_warmup, limits.given_warmup)
+    window = step_seconds[state.warmup_steps :]
+    if not state.steady or len(window) < MIN_WINDOW_STEPS or sum(window) < MIN_WINDOW_SECONDS:
+        return False
+    half_width = mean_estimate(window).relative_half_width
+    return half_width is not None and half_width <= limits.precision
+
+
+def _warm_up_end(limits: Limits) -> Done:
+    """The end of the first block: a given warm-up's last step, or where a steady state has been seen or time is up."""
+    series: list[float] = []
+    looked_at = 0
+
+    def done(step: GlobalStep) -> bool:
+        nonlocal looked_at
+        series.append(step.step_seconds)
+        if step.end_seconds >= limits.max_seconds:
+            return True
+        if limits.given_warmup is not None:
+            return len(series) >= max(1, limits.given_warmup)
+        if len(series) < max(1, limits.least_warmup):
+            return False
+        if step.end_seconds >= WARM_UP_SHARE * limits.max_seconds:
+            return True
+        if len(series) < limits.least_warmup + MINIMUM_STEPS or len(series) < GROWTH * looked_at:
+            return False
+        looked_at = len(series)
+        return find_steady_state(series, limits.least_warmup).steady is True
+
+    return done
+
+
+def _settling(steps: int, seconds: float) -> Settles:
+    """The first steps of a block, and those that begin within so many seconds of it."""
+
+    def settles(step: GlobalStep) -> bool:
+        return step.index < steps or step.end_seconds - step.step_seconds < seconds
+
+    return settles
+
+
+def _block_end(settles: Settles, seconds: float) -> Done:
+    """The end of a measured block: its time is over, and a step that counts has been made."""
+
+    def done(step: GlobalStep) -> bool:
+        return step.end_seconds >= seconds and not settles(step)
+
+    return done

@@ -1,0 +1,93 @@
+"""What the ranks tell each other: figures gathered, statistics averaged; with one rank, nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import paddle
+from paddle import nn
+
+from harness.plan.config import RANK0, SYNC
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """A process's place among those that train together."""
+
+    rank: int
+    world_size: int
+
+    def gather(self, values: FloatArray) -> FloatArray:
+        """Every rank's values, which must have one shape everywhere: [world_size, *values.shape], on each rank."""
+        if self.world_size == 1:
+            return values[np.newaxis]
+        received: list[Any] = []
+        paddle.distributed.all_gather(received, paddle.to_tensor(values, dtype="float64"))
+        return np.stack([tensor.numpy() for tensor in received])
+
+    def barrier(self) -> None:
+        """Return once every rank is here."""
+        if self.world_size > 1:
+            self.gather(np.zeros(1))
+
+    def any(self, decision: bool) -> bool:
+        """Whether any rank decided so, on each rank, so that none goes on alone."""
+        return bool(self.gather(np.array([float(decision)])).any())
+
+    def broadcast(self, data: bytes) -> bytes:
+        """Rank 0's data, on each rank."""
+        if self.world_size == 1:
+            return data
+        size = int(self.gather(np.array([float(len(data))]))[0, 0])
+        if not size:  # Paddle sends no empty tensors
+            return b""
+        tensor = paddle.to_tensor(np.frombuffer(data if self.rank == 0 else bytes(size), dtype=np.uint8))
+        paddle.distributed.broadcast(tensor, src=0)
+        return bytes(tensor.numpy().tobytes())
+
+    def gather_bytes(self, own: bytes) -> list[bytes]:
+        """Every rank's bytes, in order of rank, on each rank; for little data, of which eight times as much is sent."""
+        lengths = self.gather(np.array([float(len(own))]))[:, 0].astype(int)
+        padded = np.zeros(max(1, int(lengths.max())))  # Paddle sends no empty tensors
+        padded[: len(own)] = np.frombuffer(own, np.uint8)
+        told = self.gather(padded).astype(np.uint8)
+        return [row[:length].tobytes() for row, length in zip(told, lengths, strict=True)]
+
+    def exchange(self, text: str) -> list[str]:
+        """Every rank's text, in order of rank, on each rank."""
+        return [told.decode() for told in self.gather_bytes(text.encode())]
+
+    def agree_on_batch_norm(self, model: nn.Layer, whose: str) -> None:
+        """Give every rank the same running statistics, so that they evaluate one and the same model.
+
+        whose is AVERAGE (the mean of all ranks') or RANK0; with SYNC they are the same already.
+        """
+        if self.world_size == 1 or whose == SYNC:
+            return
+        buffers = [buffer for layer in model.sublayers() if isinstance(layer, nn.BatchNorm2D)
+                   for buffer in (layer._mean, layer._variance)]  # fmt: skip
+        flat = paddle.concat([buffer.flatten() for buffer in buffers])
+        if whose == RANK0:
+            paddle.distributed.broadcast(flat, src=0)
+        else:
+            paddle.distributed.all_reduce(flat)
+            flat = flat / self.world_size
+        for buffer, part in zip(buffers, paddle.split(flat, [buffer.size for buffer in buffers]), strict=True):
+            buffer.set_value(part.reshape(buffer.shape))
+
+    def parallel(self, model: nn.Layer) -> nn.Layer:
+        """The model with its gradients averaged over the ranks; its weights become rank 0's."""
+        return paddle.DataParallel(model) if self.world_size > 1 else model
+
+
+def join() -> Ranks:
+    """Meet the other ranks that Paddle's launcher started, if any."""
+    environment = paddle.distributed.ParallelEnv()
+    if environment.world_size > 1:
+        paddle.distributed.init_parallel_env()
+    return Ranks(environment.rank, environment.world_size)

@@ -1,0 +1,114 @@
+"""The published training recipe: learning rate, loss, optimizer, and one step of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F  # noqa: N812
+from paddle import nn
+
+from harness.training.mixed_precision import MixedPrecision
+from pipelines.batch import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Linear warm-up from 0, then a cosine to 0, stepped every iteration.
+
+    Source: PaddleClas, configs/ImageNet/PPLCNet (Cosine with warmup_epoch). Steps count from 0, so that the first
+    step's rate is 0.
+    """
+
+    peak: float
+    warmup_steps: int
+    total_steps: int
+
+    def at(self, step: int) -> float:
+        """The learning rate of a step."""
+        if step < self.warmup_steps:
+            return self.peak * step / self.warmup_steps
+        decay_steps = max(1, self.total_steps - self.warmup_steps)
+        done = min(1.0, (step - self.warmup_steps) / decay_steps)
+        return self.peak * (1 + math.cos(math.pi * done)) / 2
+
+
+def decay_groups(model: nn.Layer, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameters in two groups: batch norm's scale and shift without decay, everything else, biases included, with."""
+    norms = {
+        id(parameter)
+        for layer in model.sublayers()
+        if isinstance(layer, nn.BatchNorm2D)
+        for parameter in layer.parameters(include_sublayers=False)
+    }
+    trained = [p for p in model.parameters() if not p.stop_gradient]
+    return [
+        {"params": [p for p in trained if id(p) not in norms], "weight_decay": weight_decay},
+        {"params": [p for p in trained if id(p) in norms], "weight_decay": 0.0},
+    ]
+
+
+def make_optimizer(model: nn.Layer, momentum: float, weight_decay: float) -> paddle.optimizer.Momentum:
+    """Momentum SGD with the recipe's decay rule; the learning rate is set before each step."""
+    return paddle.optimizer.Momentum(learning_rate=0.0, momentum=momentum, parameters=decay_groups(model, weight_decay))
+
+
+@dataclass(slots=True)
+class TrainingStep:
+    """Updates of the weights, each from `accumulate` batches; updates counts them, and the learning rate goes by it.
+
+    Every batch draws its random numbers (dropout's) anew, from the seed, the rank and the batch's number, so that a run
+    can go on from any step without its generators' states. overflowed are the updates that left the weights as they
+    were, as a gradient was beyond float16's range. logits_dtype is what the network put out last.
+    """
+
+    model: nn.Layer
+    optimizer: paddle.optimizer.Optimizer
+    schedule: Schedule
+    label_smoothing: float
+    seed: tuple[int, ...]
+    updates: int = 0
+    accumulate: int = 1
+    precision: MixedPrecision = field(default_factory=MixedPrecision)
+    overflowed: set[int] = field(default_factory=set)
+    logits_dtype: str = ""
+    _part: int = 0
+
+    def __call__(self, batch: Batch, lap: Callable[[], None]) -> Any:
+        """Train on a batch; its loss, a scalar tensor on the device.
+
+        lap is called behind the forward and behind the backward pass (see `harness.training.loop.Consumer`).
+        """
+        number = self.updates * self.accumulate + self._part
+        paddle.seed(int(np.random.SeedSequence([*self.seed, number]).generate_state(1)[0]))
+        self._part += 1
+        whole = self._part == self.accumulate
+        # Gradients add up on each rank, and are exchanged with those of the update's last batch.
+        with nullcontext() if whole else no_exchange(self.model):
+            with self.precision.forward():
+                logits = self.model(batch.images)
+            # Outside, as at O2 Paddle would leave the loss in 16 bits, and at O1 round the smoothed labels to them.
+            loss = F.cross_entropy(logits.astype("float32"), batch.labels, label_smoothing=self.label_smoothing)
+            lap()
+            self.precision.backward(loss / self.accumulate if self.accumulate > 1 else loss)
+        lap()
+        if whole:
+            self.optimizer.set_lr(self.schedule.at(self.updates))
+            if self.precision.step(self.optimizer):
+                self.overflowed.add(self.updates)
+            self.optimizer.clear_grad()
+            self.updates += 1
+            self._part = 0
+        self.logits_dtype = str(logits.dtype).rpartition(".")[2]
+        return loss.detach()
+
+
+def no_exchange(model: nn.Layer) -> AbstractContextManager[None]:
+    """Within it, backward passes leave each rank's gradients to itself."""
+    context: AbstractContextManager[None] = getattr(model, "no_sync", nullcontext)()
+    return context

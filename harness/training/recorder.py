@@ -1,0 +1,228 @@
+"""What rank 0 writes while it runs: step, epoch and device rows, joined with telemetry by time."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from harness.artifacts.bad_image import BadImage, bad_image_row
+from harness.artifacts.files import TableWriter
+from harness.artifacts.record import RunFiles, read_record, write_record
+from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS
+from harness.errors import MachineError
+from harness.launch.process_tree import run_root
+from harness.machine.host import HostProbe
+from harness.machine.nvml import Gpu, Nvml, NvmlUnavailable, visible_gpus
+from harness.machine.processes import RunProcesses
+from harness.machine.sampler import DeviceSample, Sampler
+from harness.training.loop import GlobalStep
+from models.errors import ActionableError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Recorder(Protocol):
+    """Where a worker's rows go."""
+
+    def step(self, step: GlobalStep, phase_started_at: float, /, **columns: Any) -> None:
+        """Record one global step; phase_started_at is the clock's host time at its phase's start."""
+
+    def epoch(self, **columns: Any) -> None:
+        """Record one epoch."""
+
+    def bad_image(self, image: BadImage, /) -> None:
+        """Record an image that is left out."""
+
+    def rows(self) -> dict[str, int]:
+        """Rows of every table, by its name."""
+
+    def cut(self, rows: Mapping[str, int], /) -> None:
+        """Take back the rows of steps and epochs behind those."""
+
+    def sync(self) -> None:
+        """Have the rows of steps, epochs and bad images on the disk itself."""
+
+
+class NoRecorder:
+    """The recorder of a rank that records nothing."""
+
+    def step(self, step: GlobalStep, phase_started_at: float, /, **columns: Any) -> None:
+        """Nothing."""
+
+    def epoch(self, **columns: Any) -> None:
+        """Nothing."""
+
+    def bad_image(self, image: BadImage, /) -> None:
+        """Nothing."""
+
+    def rows(self) -> dict[str, int]:
+        """Nothing."""
+        return {}
+
+    def cut(self, rows: Mapping[str, int], /) -> None:
+        """Nothing."""
+
+    def sync(self) -> None:
+        """Nothing."""
+
+
+# Of a step, what the steps table doesn't have.
+NO_COLUMNS = ("index", "end_seconds", "lost_rank")
+
+
+class TableRecorder:
+    """Writes rows to the run's tables as they come."""
+
+    def __init__(
+        self,
+        steps: TableWriter,
+        epochs: TableWriter,
+        sampler: Sampler,
+        unix_offset_seconds: float | None = None,
+        others: Sequence[TableWriter] = (),
+        bad_images: TableWriter | None = None,
+    ) -> None:
+        self._steps, self._epochs, self._sampler = steps, epochs, sampler
+        self._bad_images = bad_images
+        self._tables = [table for table in (steps, epochs, bad_images, *others) if table is not None]
+        self._unix_offset_seconds = _unix_offset_seconds() if unix_offset_seconds is None else unix_offset_seconds
+
+    def step(self, step: GlobalStep, phase_started_at: float, /, **columns: Any) -> None:
+        """Record one global step with the telemetry of its time."""
+        end = phase_started_at + step.end_seconds
+        telemetry = self._sampler.window(end - step.step_seconds, end)
+        measured = {name: value for name, value in asdict(step).items() if name not in NO_COLUMNS}
+        self._steps.write(
+            {
+                **measured,
+                "time_unix_seconds": self._unix_offset_seconds + end,
+                "fps": step.fps,
+                **asdict(telemetry),
+                # All that is known while a run goes on; where its warm-up ends only the whole run shows.
+                "settling": columns.pop("warmup", None),
+                **columns,
+            }
+        )
+
+    def epoch(self, **columns: Any) -> None:
+        """Record one epoch."""
+        self._epochs.write(columns)
+
+    def bad_image(self, image: BadImage, /) -> None:
+        """Record an image that is left out."""
+        if self._bad_images is not None:
+            self._bad_images.write(bad_image_row(image))
+
+    def rows(self) -> dict[str, int]:
+        """Rows of every table, by its name."""
+        return {table.name: table.rows for table in self._tables}
+
+    def cut(self, rows: Mapping[str, int], /) -> None:
+        """Take back the rows of steps and epochs behind those."""
+        for table in (self._steps, self._epochs):
+            table.cut(rows[table.name])
+
+    def sync(self) -> None:
+        """Have the rows of steps, epochs and bad images on the disk itself."""
+        for table in (self._steps, self._epochs, self._bad_images):
+            if table is not None:
+                table.sync()
+
+
+@contextmanager
+def open_recorder(
+    files: RunFiles, on_gpu: bool, interval_seconds: float, environment: Mapping[str, str]
+) -> Iterator[Recorder]:
+    """A recorder with its tables open and its sampler running.
+
+    What goes wrong with telemetry becomes a warning in the run's record, at once.
+    """
+
+    with ExitStack() as stack:
+        warn = stack.enter_context(_Warnings(files))
+        steps = stack.enter_context(TableWriter(files.table(STEPS.name), STEPS))
+        epochs = stack.enter_context(TableWriter(files.table(EPOCHS.name), EPOCHS))
+        devices = stack.enter_context(TableWriter(files.table(DEVICES.name), DEVICES))
+        # One offset for steps and samples: a clock that is set while the run lasts would part them.
+        unix_offset = _unix_offset_seconds()
+        nvml, gpus = _open_gpus(stack, warn, environment) if on_gpu else (None, ())
+        sampler = Sampler(
+            devices=[(f"gpu{rank}", gpu) for rank, gpu in enumerate(gpus)],
+            nvml=nvml,
+            host=HostProbe(processes=RunProcesses(run_root(environment, os.getpid()))),
+            on_sample=partial(_write_sample, devices, warn),
+            warn=warn,
+            interval_seconds=interval_seconds,
+            clock=time.perf_counter,
+            unix_clock=lambda: unix_offset + time.perf_counter(),
+        )
+        stack.enter_context(sampler)
+        bad_images = stack.enter_context(TableWriter(files.table(BAD_IMAGES.name), BAD_IMAGES))
+        yield TableRecorder(steps, epochs, sampler, unix_offset, [devices], bad_images)
+
+
+class _Warnings:
+    """Puts what goes wrong into the run's record, each message once.
+
+    One that can't be written, as on a full disk, is tried again with the next and at the end, and then given up: a
+    warning never ends a run.
+    """
+
+    def __init__(self, files: RunFiles) -> None:
+        self._files = files
+        self._told: set[str] = set()
+        self._waiting: list[str] = []
+
+    def __call__(self, message: str) -> None:
+        if message not in self._told:
+            self._told.add(message)
+            self._waiting.append(message)
+            self._write()
+
+    def _write(self) -> None:
+        with suppress(ActionableError):
+            record = read_record(self._files.record)
+            write_record(self._files.record, replace(record, warnings=(*record.warnings, *self._waiting)))
+            self._waiting.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._waiting:
+            self._write()
+
+
+def _write_sample(devices: TableWriter, warn: Callable[[str], None], sample: DeviceSample) -> None:
+    """Add a row to the devices table. The run can do without: a full disk is one warning, whichever device it hits."""
+    try:
+        devices.write(_device_row(sample))
+    except MachineError as error:
+        warn(f"telemetry: rows are missing in {devices.path.name}: {error}")
+
+
+def _unix_offset_seconds() -> float:
+    """What time.time() is ahead of time.perf_counter()."""
+    return time.time() - time.perf_counter()
+
+
+def _open_gpus(stack: ExitStack, warn: Any, environment: Mapping[str, str]) -> tuple[Nvml | None, Sequence[Gpu]]:
+    try:
+        nvml = stack.enter_context(Nvml(warn))
+        return nvml, visible_gpus(nvml.gpus(), environment.get("CUDA_VISIBLE_DEVICES"))
+    except NvmlUnavailable as error:
+        warn(f"no GPU telemetry: {error}")
+        return None, ()
+
+
+def _device_row(sample: DeviceSample) -> dict[str, Any]:
+    row = asdict(sample)
+    if row["throttle_reasons"] == "":
+        row["throttle_reasons"] = "none"  # known, unlike an empty cell
+    return row

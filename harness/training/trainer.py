@@ -1,0 +1,276 @@
+"""What one rank trains with: data, model, optimizer and clock, and one block of steps of any phase."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import paddle
+from nvidia.dali.pipeline import Pipeline
+from paddle import nn
+from paddle.jit.dy2static.program_translator import StaticFunction
+
+import models
+from harness.artifacts.bad_image import TRAIN_SPLIT
+from harness.artifacts.schema import COMPUTE, COMPUTE_ALONE, PIPELINE, TRAIN
+from harness.errors import InvariantError, TrainingError
+from harness.machine.device import Clock, cudnn_tf32, local_rank, open_device
+from harness.plan.config import SYNC, RunConfig
+from harness.plan.effective_settings import check_settings
+from harness.plan.plan import RunPlan, facts_of
+from harness.training import recipe
+from harness.training.bad_images import BadImages
+from harness.training.loop import GlobalStep, never, run_steps
+from harness.training.mixed_precision import MixedPrecision
+from harness.training.phases import SHARES, Phase, Settles, settling_steps
+from harness.training.ranks import Ranks, join
+from harness.training.recorder import Recorder
+from harness.training.weights import load_weights
+from pipelines.batch import Batch
+from pipelines.dali_graphs import Feed, PipelineSettings, training_graph
+from pipelines.dataset import Dataset, open_dataset
+from pipelines.errors import DataError
+from pipelines.sampling import TrainingOrder
+from pipelines.source import CachedSource, DaliSource, SourceState
+
+# Batches that compute-only phases train on in turn: real data, more than one so that none stays in a processor's cache.
+CACHED_BATCHES = 4
+
+
+@dataclass(slots=True)
+class Trainer:
+    """One rank's training, and the steps it has made of each phase."""
+
+    config: RunConfig
+    plan: RunPlan
+    ranks: Ranks
+    clock: Clock
+    dataset: Dataset
+    settings: PipelineSettings
+    model: Any
+    parallel: Any
+    train: recipe.TrainingStep
+    source: DaliSource
+    bad: BadImages
+    cached: CachedSource | None = None
+    blocks: int = 0
+    steps: dict[str, int] = field(default_factory=dict)
+    checked: bool = False
+    in_force: dict[str, Any] = field(default_factory=dict)
+
+    def phase(self, name: str) -> Phase:
+        """What a phase consists of; compute-only phases share the batches that the first one keeps."""
+        if name in (COMPUTE, COMPUTE_ALONE) and self.cached is None:
+            self.cached = CachedSource(self.source, CACHED_BATCHES)
+        source = self.source if name in (TRAIN, PIPELINE) else self.cached
+        assert source is not None
+        consume = {PIPELINE: _arrived, COMPUTE_ALONE: self._train_alone}.get(name, self.train)
+        settling = settling_steps(name, self.config.prefetch)
+        return Phase(name, source, consume, settling, SHARES[name], rests_dali=source is self.cached)
+
+    def run(
+        self,
+        phase: Phase,
+        recorder: Recorder,
+        done: Callable[[GlobalStep], bool] = never,
+        most_steps: int | None = None,
+        *,
+        epoch: int | None = None,
+        settles: Settles = never,
+    ) -> list[GlobalStep]:
+        """One block of a phase (see `run_steps`), recorded; its steps. Those that settle are marked as such.
+
+        Raises TrainingError for a loss that isn't finite in a run of epochs (a throughput run's loss means nothing),
+        InvariantError when DALI or Paddle do otherwise than was planned.
+        """
+        made: list[GlobalStep] = []
+        trains = phase.name != PIPELINE
+        first_step, first_update = self.steps.get(phase.name, 0), self.train.updates
+        self.blocks += 1
+
+        def emit(step: GlobalStep) -> None:
+            made.append(step)
+            number = first_step + step.index + 1
+            rate = self.train.schedule.at(first_update + step.index) if trains else None
+            recorder.step(
+                step,
+                self.clock.started_at,
+                phase=phase.name,
+                block=self.blocks,
+                epoch=epoch,
+                step=number,
+                learning_rate=rate,
+                overflow=first_update + step.index in self.train.overflowed if self._scales(trains) else None,
+                warmup=True if settles(step) else None,
+            )
+            if epoch is not None and not math.isfinite(step.loss):
+                raise TrainingError(
+                    f"the loss is {step.loss} at step {number} of phase {phase.name}, on rank {step.lost_rank} first,"
+                    f" learning rate {rate:.6g}",
+                    "Try a lower --learning-rate, or a longer --warmup-epochs.",
+                )
+
+        self.model.train()
+        batches = self.plan.accumulate if trains else 1
+        run_steps(phase.source, phase.consume, self.clock, self.ranks, emit, done, most_steps, self.bad, batches)
+        if not self.checked:
+            batches = made[-1].images // (self.plan.batch_size * self.ranks.world_size)
+            self.in_force = {**self.read_back(), "accumulate": batches}
+            check_settings(self.config, self.plan, self.in_force)
+            self.checked = True
+        self.steps[phase.name] = first_step + len(made)
+        return made
+
+    def read_back(self, source: DaliSource | None = None) -> dict[str, Any]:
+        """The settings that were in force, as DALI and Paddle report them; known once a batch was taken.
+
+        source is what batches came from, the training images without it.
+        """
+        train = self.train
+        return {
+            **(source or self.source).settings(),
+            "parameters": str(self.model.parameters()[0].dtype).rpartition(".")[2],
+            "logits": train.logits_dtype,
+            "network_layout": self.model.conv1.conv._data_format.lower(),
+            "sync_batch_norm": isinstance(self.model.conv1.bn, nn.SyncBatchNorm),
+            "to_static": isinstance(self.model.forward, StaticFunction),
+            "ranks": self.ranks.world_size,
+            "cudnn_tf32": cudnn_tf32(self.plan.device),
+        }
+
+    def _scales(self, trains: bool) -> bool:
+        """Whether steps of a phase may overflow."""
+        return trains and self.config.amp == "fp16"
+
+    def _train_alone(self, batch: Batch, lap: Callable[[], None]) -> Any:
+        """A training step whose gradients stay on this rank; the ranks' weights part."""
+        with recipe.no_exchange(self.parallel):
+            return self.train(batch, lap)
+
+
+def throughput_phases(ranks: int, batch_norm: str) -> tuple[str, ...]:
+    """The phases of a throughput run, in the order of a round.
+
+    Ranks that share batch norm's statistics meet in every pass, so that none computes alone.
+
+    Training follows pipeline-only, which leaves DALI's queue empty: what then fills it is over within one step. From a
+    full queue, a training that waits for data would live off it for several.
+    """
+    alone = (COMPUTE_ALONE,) if ranks > 1 and batch_norm != SYNC else ()
+    return (PIPELINE, TRAIN, COMPUTE, *alone)
+
+
+def open_trainer(config: RunConfig, plan: RunPlan, pretrained: Mapping[str, Any] | None = None) -> Trainer:
+    """Join the other ranks, and set up this one's part of the plan.
+
+    pretrained describes the file of weights to begin with, if any (see `models.weights.describe_weights`); rank 0
+    reads it. Raises WeightsError when they don't fit, DataError when the data set has changed since the plan was made,
+    InvariantError when ranks are missing.
+    """
+    clock, device_id = open_device(plan.device, local_rank())
+    ranks = join()
+    if ranks.world_size != plan.ranks:
+        raise InvariantError(f"{ranks.world_size} ranks train, {plan.ranks} were planned")
+    dataset = open_dataset(plan.data.source, config.classes)
+    found = facts_of(dataset, plan.data.source)
+    if replace(found, augmentation=plan.data.augmentation) != plan.data:
+        raise DataError(
+            f"{plan.data.name} has changed since the run was planned: {found.train_images:,} training and"
+            f" {found.val_images:,} validation images in {found.num_classes} classes",
+            "Start again once nothing writes to it.",
+        )
+    settings = pipeline_settings(config, plan, device_id)
+    paddle.seed(config.seed)
+    model = models.build(plan.model, plan.data.num_classes, config.layout.upper())
+    if pretrained is not None and config.pretrained is not None and ranks.rank == 0:
+        # The others get rank 0's.
+        load_weights(model, Path(config.pretrained), plan.model, plan.data.num_classes, pretrained)
+    schedule = recipe.Schedule(
+        plan.learning_rate, plan.warmup_epochs * plan.steps_per_epoch, plan.epochs * plan.steps_per_epoch
+    )
+    optimizer = recipe.make_optimizer(model, config.momentum, plan.weight_decay)
+    precision = MixedPrecision(config.compute_dtype, config.amp_level or "O1")
+    if config.batch_norm == SYNC:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    precision.prepare(model, optimizer)
+    if config.to_static:
+        model = paddle.jit.to_static(model, full_graph=True)
+    bad = BadImages(config.bad_images, config.max_bad_images, ranks)
+    parallel = ranks.parallel(model)
+
+    return Trainer(
+        config=config,
+        plan=plan,
+        ranks=ranks,
+        clock=clock,
+        dataset=dataset,
+        settings=settings,
+        model=model,
+        parallel=parallel,
+        train=recipe.TrainingStep(
+            parallel,
+            optimizer,
+            schedule,
+            config.label_smoothing,
+            (config.seed, 1 + ranks.rank),
+            accumulate=plan.accumulate,
+            precision=precision,
+        ),
+        source=training_source(dataset, plan, settings, ranks, bad),
+        bad=bad,
+    )
+
+
+def training_source(
+    dataset: Dataset,
+    plan: RunPlan,
+    settings: PipelineSettings,
+    ranks: Ranks,
+    bad: BadImages,
+    start: SourceState | None = None,
+) -> DaliSource:
+    """A rank's training images, from the start or where an equal source stood."""
+
+    def graph(feed: Feed, seed: int, state: bytes | None) -> Pipeline:
+        return training_graph(feed, plan.data.augmentation, settings, seed, state)
+
+    return DaliSource(
+        dataset.train,
+        TrainingOrder(
+            len(dataset.train), ranks.rank, ranks.world_size, plan.batch_size, settings.seed, plan.accumulate
+        ),
+        graph,
+        settings,
+        partial(bad.met, TRAIN_SPLIT, dataset.train),
+        seed=(settings.seed, ranks.rank),
+        start=start or SourceState(bad=bad.of(TRAIN_SPLIT)),
+    )
+
+
+def pipeline_settings(config: RunConfig, plan: RunPlan, device_id: int | None) -> PipelineSettings:
+    """How a rank's DALI graphs run; device_id is the CUDA index, None on a CPU."""
+    return PipelineSettings(
+        batch_size=plan.batch_size,
+        image_size=plan.image_size,
+        device=plan.device,
+        device_id=device_id,
+        threads=plan.decode_threads,
+        seed=config.seed,
+        prefetch=config.prefetch,
+        hw_decoder_load=config.hw_decoder_load,
+        width_hint=config.width_hint,
+        height_hint=config.height_hint,
+        # DALI has no bfloat16; the first convolution would only cast float32 down.
+        dtype="float16" if config.compute_dtype == "float16" else "float32",
+        layout=config.layout,
+        recipe=config.recipe,
+        auto_augment=plan.auto_augment,
+    )
+
+
+def _arrived(_: Batch, __: Callable[[], None]) -> None:
+    """The consumer of pipeline-only: the batch is on its device, and that is all."""

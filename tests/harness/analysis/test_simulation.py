@@ -1,0 +1,340 @@
+"""The harness against runs whose truth was put in: each figure within 1 %, each bottleneck by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from harness.analysis.summarize import conclude
+from harness.artifacts.files import read_table
+from harness.artifacts.record import read_record
+from harness.artifacts.schema import COMPUTE, COMPUTE_ALONE, EPOCHS, PIPELINE, STEPS, SUMMARY, TRAIN
+from harness.errors import InvariantError, TrainingError
+from tests.support.simulation import BATCH, START, Simulation, ar1
+
+LONG = {"max_seconds": 2000.0, "precision": 1e-6}
+
+
+def test_each_phase_runs_at_its_own_rate(tmp_path: Path) -> None:
+    concluded, _ = Simulation(ranks=2, exchange_seconds=0.01).run(tmp_path)
+    rates = {name: figures.fps for name, figures in concluded.phases.items()}
+    assert rates == pytest.approx(
+        {TRAIN: 2 * BATCH / 0.11, PIPELINE: 2 * BATCH / 0.01, COMPUTE: 2 * BATCH / 0.11, COMPUTE_ALONE: 2 * BATCH / 0.1}
+    )
+    assert concluded.verdict is not None
+    assert concluded.verdict.exposed_communication_share == pytest.approx(0.01 / 0.11)
+    assert concluded.verdict.accelerator_util == pytest.approx(1.0)
+    assert concluded.summary["window_end"] == "precision"
+
+
+def test_every_second_lies_in_one_bucket(tmp_path: Path) -> None:
+    concluded, _ = Simulation(decode=lambda rank, batch: 0.15).run(tmp_path)
+    ledger, steps = concluded.ledger, concluded.phases[TRAIN].window_steps
+    assert ledger.wall_seconds == pytest.approx(0.15 * steps, rel=1e-4)
+    assert ledger.data_wait_seconds == pytest.approx(0.05 * steps, rel=1e-4)
+    parts = (ledger.forward_seconds, ledger.backward_seconds, ledger.optimizer_seconds)
+    assert parts == pytest.approx((0.025 * steps, 0.05 * steps, 0.025 * steps), rel=1e-4)
+    assert abs(ledger.rest_seconds) < 1e-4 * ledger.wall_seconds
+    assert concluded.phases[TRAIN].data_wait_share == pytest.approx(1 / 3, rel=1e-4)
+
+
+@pytest.mark.parametrize("warmup", [30, 60, 120])
+def test_the_warm_up_is_cut_where_it_ends(tmp_path: Path, warmup: int) -> None:
+    noise = ar1(0.5, 100_000, 0.003, seed=warmup)
+
+    def compute(rank: int, step: int) -> float:
+        return (0.1 if step >= warmup else 0.25) + float(noise[step])
+
+    concluded, files = Simulation(compute=compute, options=LONG).run(tmp_path)
+    steps = read_table(files.table(STEPS.name), STEPS)
+    training = steps[steps["phase"] == TRAIN]
+    # Other phases' steps are over in the meantime too.
+    slow = int((training["step_seconds"] > 0.2).sum())
+    assert concluded.steady.warmup_steps == pytest.approx(slow, rel=0.1)
+    assert concluded.steady.steady is True
+    assert concluded.phases[TRAIN].fps == pytest.approx(BATCH / 0.1, rel=0.01)
+    assert steps["warmup"].notna().all()
+    assert concluded.summary["warmup_steps"] == (training["warmup"] == 1).sum()
+
+
+def test_a_given_warm_up_is_taken_as_it_is(tmp_path: Path) -> None:
+    concluded, _ = Simulation(options={"warmup": 7}).run(tmp_path)
+    assert concluded.steady.warmup_steps == 7
+
+
+def test_noise_is_told_as_it_was_put_in(tmp_path: Path) -> None:
+    """AR(1) noise of 4 % with phi 0.8."""
+    noise = ar1(0.8, 100_000, 0.004, seed=3)
+    series = 0.1 + noise
+
+    def compute(rank: int, step: int) -> float:
+        return float(series[step])
+
+    concluded, files = Simulation(compute=compute, options=LONG).run(tmp_path)
+    train = concluded.phases[TRAIN]
+    table = read_table(files.table(STEPS.name), STEPS)
+    window = table[(table["phase"] == TRAIN) & (table["warmup"] == 0)]
+    assert train.fps == pytest.approx(BATCH / 0.1, rel=0.01)
+    # The window's steps are some of those that were put in, and the figures are theirs, which differ from the 0.004 s
+    # and the 0.8 that a series was drawn with.
+    measured = window["step_seconds"].to_numpy()
+    put_in = np.sort(series)
+    above = np.clip(np.searchsorted(put_in, measured), 1, len(put_in) - 1)
+    assert np.minimum(abs(put_in[above] - measured), abs(put_in[above - 1] - measured)).max() < 2e-9
+    assert train.step_seconds_sd == pytest.approx(np.std(measured, ddof=1), rel=0.01)
+    assert train.step_seconds_sd == pytest.approx(0.004, rel=0.06)
+    assert train.autocorrelation == pytest.approx(np.corrcoef(measured[:-1], measured[1:])[0, 1], rel=0.01)
+    assert train.autocorrelation == pytest.approx(0.8, rel=0.02)
+    # The true standard error of a mean of n AR(1) values.
+    truth = 0.004 * np.sqrt((1 + 0.8) / (1 - 0.8) / len(window)) / 0.1
+    assert train.relative_standard_error == pytest.approx(truth, rel=0.1)
+    assert train.fps_low is not None
+    assert train.fps_high is not None
+    assert train.fps_low < BATCH / 0.1 < train.fps_high
+
+
+def test_periodic_stalls_are_counted_and_their_cause_is_named(tmp_path: Path) -> None:
+    concluded, files = Simulation(
+        # every 50th batch takes so long that DALI's queue runs dry
+        decode=lambda rank, batch: 1.0 if batch % 50 == 49 else 0.01,
+        options=LONG,
+    ).run(tmp_path)
+    outliers = concluded.outliers
+    steps = read_table(files.table(STEPS.name), STEPS)
+    window = steps[(steps["phase"] == TRAIN) & (steps["warmup"] == 0)]
+    assert outliers.count == (window["data_wait_seconds"] > 0.5).sum() > 100
+    assert outliers.period_steps == 50
+    assert set(outliers.causes) == {"data wait"}
+    # of the 1.0 s the queue's two batches and the step's own time hide 0.2 to 0.3
+    assert outliers.excess_seconds / outliers.count == pytest.approx(0.8, rel=0.01)
+    assert outliers.excess_share == pytest.approx(0.8 * outliers.count / window["step_seconds"].sum(), rel=0.01)
+
+
+@pytest.mark.parametrize("drift", [0.2, -0.2])
+def test_a_drift_is_no_steady_state_and_its_size_is_told(tmp_path: Path, drift: float) -> None:
+    total = 12_000  # optimizer steps of this run, of all phases
+
+    def compute(rank: int, step: int) -> float:
+        return 0.1 * (1 + drift * step / total)
+
+    concluded, files = Simulation(compute=compute, options={**LONG, "max_seconds": 1000.0, "warmup": 3}).run(tmp_path)
+    table = read_table(files.table(STEPS.name), STEPS)
+    window = table[(table["phase"] == TRAIN) & (table["warmup"] == 0)]["step_seconds"]
+    assert concluded.steady.steady is False
+    # the other phases' blocks make it a staircase; test_steady.py has the straight line, within 1 %
+    assert concluded.steady.drift == pytest.approx((window.iloc[-1] - window.iloc[0]) / window.mean(), rel=0.15)
+    assert concluded.summary["window_end"] == "max_seconds"
+    assert concluded.summary["steady"] is False
+
+
+def test_a_window_grows_until_it_is_precise(tmp_path: Path) -> None:
+    noise = ar1(0.0, 100_000, 0.03, seed=5)
+    steps = {}
+    for precision in (0.05, 0.01):
+        simulation = Simulation(
+            compute=lambda rank, step: 0.2 + float(noise[step]), options={"precision": precision, "max_seconds": 2000.0}
+        )
+        (tmp_path / str(precision)).mkdir()
+        concluded, _ = simulation.run(tmp_path / str(precision))
+        assert concluded.summary["window_end"] == "precision"
+        train = concluded.phases[TRAIN]
+        assert train.fps_low is not None
+        assert train.fps / train.fps_low - 1 <= precision
+        steps[precision] = train.window_steps
+    assert steps[0.05] < steps[0.01]
+
+
+def test_time_ends_a_window_that_does_not_become_precise(tmp_path: Path) -> None:
+    noise = ar1(0.0, 100_000, 0.03, seed=5)
+    options = {"precision": 0.001, "max_seconds": 60.0}
+    concluded, files = Simulation(compute=lambda rank, step: 0.2 + float(noise[step]), options=options).run(tmp_path)
+    assert concluded.summary["window_end"] == "max_seconds"
+    measured = read_table(files.table(STEPS.name), STEPS)["step_seconds"].sum()
+    assert 45 <= measured <= 61
+
+
+def test_a_window_that_is_too_short_to_be_precise_was_ended_by_time(tmp_path: Path) -> None:
+    """Its steps are all alike, but 10 s are asked for and the run has 8."""
+    concluded, _ = Simulation(options={"max_seconds": 8.0, "precision": 0.5}).run(tmp_path)
+    assert concluded.phases[TRAIN].window_seconds < 8.0
+    assert concluded.summary["window_end"] == concluded.summary["window_end"] == "max_seconds"
+
+
+def test_the_phases_are_interleaved(tmp_path: Path) -> None:
+    """A machine that becomes half as fast hits all phases alike; one after the other, they would differ by a third."""
+
+    def compute(rank: int, step: int) -> float:
+        return 0.1 * (1 + step / 3000)
+
+    concluded, files = Simulation(compute=compute, options={**LONG, "max_seconds": 400.0}).run(tmp_path)
+    steps = read_table(files.table(STEPS.name), STEPS)
+    order = steps.drop_duplicates("block")["phase"].tolist()
+    assert order[:7] == [TRAIN, PIPELINE, TRAIN, COMPUTE, PIPELINE, TRAIN, COMPUTE]
+    assert concluded.verdict is not None
+    assert concluded.verdict.accelerator_util == pytest.approx(1.0, abs=0.03)
+
+
+BOTTLENECKS = {
+    "slow decoding": (Simulation(decode=lambda rank, batch: 0.5), "pipeline"),
+    "slow storage on every tenth batch": (
+        Simulation(decode=lambda rank, batch: 2.0 if batch % 10 == 0 else 0.02), "pipeline"
+    ),
+    "slow compute": (Simulation(compute=lambda rank, step: 2.0), "compute"),
+    "decoding just keeps up": (Simulation(decode=lambda rank, batch: 0.098), "compute"),
+    "decoding just fails to": (Simulation(decode=lambda rank, batch: 0.13), "pipeline"),
+    "decoding slows the device down": (Simulation(contention=1.4), "shared"),
+    "gradients": (Simulation(ranks=4, exchange_seconds=0.05), "communication"),
+    "gradients that hardly matter": (Simulation(ranks=4, exchange_seconds=0.01), "compute"),
+    "one slow rank": (Simulation(ranks=4, compute=lambda rank, step: 0.14 if rank == 2 else 0.1), "compute"),
+    "one rank with slow storage": (
+        Simulation(ranks=4, decode=lambda rank, batch: 0.3 if rank == 1 else 0.01), "pipeline"
+    ),
+    "shared cores": (Simulation(decode=lambda rank, batch: 0.05, device="cpu", shared_cores=True), "shared"),
+    "shared cores, hardly any decoding": (
+        Simulation(decode=lambda rank, batch: 0.004, device="cpu", shared_cores=True), "compute"
+    ),
+    "shared cores, mostly decoding": (
+        Simulation(decode=lambda rank, batch: 2.0, device="cpu", shared_cores=True), "pipeline"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BOTTLENECKS)
+def test_a_bottleneck_is_called_by_its_name(tmp_path: Path, name: str) -> None:
+    simulation, bound = BOTTLENECKS[name]
+    concluded, _ = simulation.run(tmp_path)
+    assert concluded.verdict is not None
+    assert concluded.verdict.bound == bound
+    assert concluded.verdict.remedies
+    assert concluded.summary["bound"] == bound
+    assert set(concluded.summary) == set(SUMMARY.header)
+
+
+def test_compute_only_waits_until_dali_rests(tmp_path: Path) -> None:
+    """Behind a training that waits for data, DALI fills its queue for 4 s and takes half of the device meanwhile."""
+    simulation = Simulation(decode=lambda rank, batch: 1.0, contention=1.5, options={"prefetch": 4})
+    concluded, _ = simulation.run(tmp_path)
+    assert concluded.phases[COMPUTE].fps == pytest.approx(BATCH / 0.1, rel=0.01)
+    assert concluded.verdict is not None
+    assert concluded.verdict.bound == "pipeline"
+
+
+def test_equal_ranks_with_jitter_have_no_slow_one(tmp_path: Path) -> None:
+    """Of four ranks one is slowest in every step; by chance, it is not always the same."""
+    noise = [ar1(0.0, 20_000, 0.004, seed) for seed in range(4)]
+    slow = Simulation(ranks=4, compute=lambda rank, step: 0.1 + float(noise[rank][step]) + 0.03 * (rank == 1))
+    equal = Simulation(ranks=4, compute=lambda rank, step: 0.1 + float(noise[rank][step]))
+    for name, simulation in (("equal", equal), ("slow", slow)):
+        (tmp_path / name).mkdir()
+        verdict = simulation.run(tmp_path / name)[0].verdict
+        assert verdict is not None
+        assert verdict.slowest_rank == (None if name == "equal" else 1)
+        assert verdict.rank_skew_share == pytest.approx(0.0 if name == "equal" else 0.034 / 0.13, abs=0.02)
+
+
+def test_a_warm_up_longer_than_the_run_measures_nothing(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="before any was measured") as caught:
+        Simulation(options={"warmup": 10_000, "max_seconds": 20.0}).run(tmp_path)
+    assert "--max-seconds" in caught.value.cure
+
+
+def test_figures_that_contradict_one_another_leave_the_table_as_it_was(tmp_path: Path) -> None:
+    _, files = Simulation().run(tmp_path)
+    path = files.table(STEPS.name)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    row = lines[10].split(",")
+    assert row[STEPS.header.index("phase")] == TRAIN
+    row[STEPS.header.index("data_wait_seconds")] = "7.0"
+    path.write_text("\n".join([*lines[:10], ",".join(row), *lines[11:], ""]), encoding="utf-8")
+    before = path.read_bytes()
+    with pytest.raises(InvariantError, match="the parts of 1 steps don't make their step_seconds"):
+        conclude(files, read_record(files.record))
+    assert path.read_bytes() == before
+
+
+def test_a_throughput_run_that_is_concluded_again_says_the_same(tmp_path: Path) -> None:
+    """The phases' settling marks are what the warm-up is told apart from, in a table that has it filled in too."""
+    concluded, files = Simulation(ranks=2, options={"warmup": 7}).run(tmp_path)
+    path = files.table(STEPS.name)
+    filled = path.read_bytes()
+    steps = read_table(path, STEPS)
+    assert 0 < (steps["settling"] == 1).sum() < (steps["warmup"] == 1).sum()
+    again = conclude(files, read_record(files.record))
+    assert again.as_record() == concluded.as_record()
+    assert again.steady.warmup_steps == 7
+    assert path.read_bytes() == filled
+
+
+def test_a_setting_that_is_not_in_force_ends_the_run_with_its_first_block(tmp_path: Path) -> None:
+    with pytest.raises(InvariantError, match="image_size 225 was asked for, 224 was in force"):
+        Simulation(options={"image_size": 225}).run(tmp_path)
+    assert len(set(pd.read_csv(tmp_path / "simulated.steps.csv")["block"])) == 1
+
+
+def test_the_slow_rank_is_named(tmp_path: Path) -> None:
+    concluded, _ = BOTTLENECKS["one slow rank"][0].run(tmp_path)
+    assert concluded.verdict is not None
+    assert concluded.verdict.slowest_rank == 2
+    assert concluded.verdict.rank_skew_share == pytest.approx(0.04 / 0.14)
+
+
+def test_the_ceiling_is_one_on_a_gpu_and_a_range_on_shared_cores(tmp_path: Path) -> None:
+    for device, low in (("gpu", 320.0), ("cpu", 1 / (1 / 320 + 1 / 640))):
+        (tmp_path / device).mkdir()
+        concluded, _ = Simulation(decode=lambda rank, batch: 0.05, device=device).run(tmp_path / device)
+        assert concluded.verdict is not None
+        assert concluded.verdict.ceiling_low_fps == pytest.approx(low)
+        assert concluded.verdict.ceiling_high_fps == pytest.approx(320.0)
+        assert concluded.verdict.share_of_ceiling == pytest.approx(1.0)
+        assert concluded.verdict.unexplained_share == 0.0
+
+
+def host_rows(seconds: int, **columns: float) -> list[dict[str, Any]]:
+    """Samples of the host, one a second over the simulated run; the offset to the time of day is the recorder's."""
+    import time
+
+    offset = time.time() - time.perf_counter() + START
+    usual = {"util_percent": 95.0, "foreign_util_percent": 1.0, "steal_percent": 0.0, "swap_bytes": 0,
+             "storage_read_bytes": 0, "quota_throttled_seconds": 0.0}  # fmt: skip
+    return [{"time_unix_seconds": offset + second, "device": "cpu", **usual, **columns} for second in range(seconds)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "tainted"),
+    [
+        ({}, "none"),
+        ({"foreign_util_percent": 50.0}, "foreign_cpu"),
+        ({"foreign_util_percent": 50.0, "util_percent": 60.0}, "none"),
+        ({"steal_percent": 20.0}, "cpu_steal"),
+        ({"swap_bytes": 4096}, "swap"),
+        ({"quota_throttled_seconds": 0.3, "steal_percent": 20.0}, "cpu_quota|cpu_steal"),
+        ({"storage_read_bytes": 32e6}, "cold_data"),  # 320 images/s of 100 kB
+        ({"storage_read_bytes": 1e6}, "none"),
+    ],
+)
+def test_what_disturbs_a_run_is_told(tmp_path: Path, columns: dict[str, float], tainted: str) -> None:
+    concluded, files = Simulation(device="cpu", device_rows=host_rows(200, **columns)).run(tmp_path)
+    assert concluded.summary["tainted"] == tainted
+    steps = read_table(files.table(STEPS.name), STEPS)
+    measured = steps[steps["step_seconds"] > 0]
+    assert {frozenset(text.split("|")) for text in measured["taint"]} == {frozenset(tainted.split("|"))}
+
+
+def test_a_run_without_telemetry_is_neither_tainted_nor_clean(tmp_path: Path) -> None:
+    concluded, files = Simulation().run(tmp_path)
+    assert concluded.taint.reasons is None
+    assert concluded.summary["tainted"] is None
+    assert set(read_table(files.table(STEPS.name), STEPS)["taint"]) == {""}
+
+
+def test_the_tables_hold_what_was_concluded(tmp_path: Path) -> None:
+    """Anybody can compute the throughput again from steps.csv."""
+    concluded, files = Simulation().run(tmp_path)
+    steps = pd.read_csv(files.table(STEPS.name))
+    window = steps[(steps["phase"] == TRAIN) & (steps["warmup"] == 0)]
+    assert window["images"].sum() / window["step_seconds"].sum() == pytest.approx(concluded.summary["fps"], abs=1e-6)
+    assert read_table(files.table(EPOCHS.name), EPOCHS).empty

@@ -1,0 +1,604 @@
+from __future__ import annotations
+
+import csv
+import errno
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness import ROOT
+from harness.artifacts.files import (
+    TableWriter,
+    append_row,
+    check_writable,
+    cut_rows,
+    fill_columns,
+    format_cell,
+    read_table,
+    write_whole,
+)
+from harness.artifacts.schema import SUMMARY, Column, Table
+from harness.errors import InvariantError, MachineError
+
+TABLE = Table(
+    "test",
+    "one row",
+    (
+        Column("name", str, "", "run", ""),
+        Column("count", int, "", "run", ""),
+        Column("share", float, "", "run", "", 3),
+        Column("flag", bool, "", "run", ""),
+    ),
+)
+OTHER = Table("other", "one row", (Column("name", str, "", "run", ""), Column("speed", float, "", "run", "", 1)))
+
+
+def column(kind: type, digits: int = 6) -> Column:
+    return Column("c", kind, "", "run", "", digits)
+
+
+def cells(path: Path) -> list[list[str]]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.reader(stream))
+
+
+@pytest.mark.parametrize("kind", [str, int, float, bool])
+@pytest.mark.parametrize("unknown", [None, math.nan, np.float64("nan")])
+def test_what_is_unknown_is_an_empty_cell(kind: type, unknown: object) -> None:
+    assert format_cell(unknown, column(kind)) == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [(True, "1"), (False, "0"), (1, "1"), (0, "0"), (np.True_, "1")],
+)
+def test_a_bool_is_written_as_0_or_1(value: object, written: str) -> None:
+    assert format_cell(value, column(bool)) == written
+
+
+@pytest.mark.parametrize(
+    ("value", "written"), [(0, "0"), (-7, "-7"), (1_281_167, "1281167"), (2.0, "2"), (np.int64(5), "5"), (True, "1")]
+)
+def test_an_int_is_written_without_separators(value: object, written: str) -> None:
+    assert format_cell(value, column(int)) == written
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "written"),
+    [
+        (0.70625, 4, "0.7063"),
+        (0.0, 3, "0.000"),
+        (2537.0, 1, "2537.0"),
+        (2537, 1, "2537.0"),
+        (1500.4, 0, "1500"),
+        (1e-9, 9, "0.000000001"),
+        (1e12, 1, "1000000000000.0"),
+        (-0.5, 2, "-0.50"),
+        (np.float32(0.25), 6, "0.250000"),
+    ],
+)
+def test_a_float_has_its_column_s_digits(value: float, digits: int, written: str) -> None:
+    assert format_cell(value, column(float, digits)) == written
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("plain", "plain"),
+        ("", ""),
+        ("Größe データ", "Größe データ"),
+        ("=1+1", "'=1+1"),
+        ("+1", "'+1"),
+        ("-1", "'-1"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("a=1", "a=1"),
+        ("a\nb", "a\\nb"),
+        ("a\r\nb", "a\\r\\nb"),
+        ("\t=1", "\\t=1"),
+        ("\x1b[31m", "\\x1b[31m"),
+        ("a\0b", "a\\x00b"),
+        ("a\u2028b", "a\\u2028b"),
+        ("caf\udce9", "caf\\udce9"),
+        ('say "hi", you', 'say "hi", you'),
+    ],
+)
+def test_text_is_one_line_and_no_formula(text: str, written: str) -> None:
+    assert format_cell(text, column(str)) == written
+
+
+def test_text_that_is_no_str_is_written_as_it_prints() -> None:
+    assert format_cell(Path("a/b"), column(str)) == "a/b"
+
+
+def test_the_writer_writes_the_header_once_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    with TableWriter(path, TABLE) as writer:
+        assert path.read_bytes() == b"name,count,share,flag\n"
+        writer.write({"name": "a", "count": 1, "share": 0.5, "flag": True})
+        assert path.read_bytes() == b"name,count,share,flag\na,1,0.500,1\n"
+    with TableWriter(path, TABLE) as writer:
+        writer.write({"flag": False, "name": "b"})
+    assert path.read_bytes() == b"name,count,share,flag\na,1,0.500,1\nb,,,0\n"
+
+
+def test_an_empty_file_gets_its_header(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.touch()
+    TableWriter(path, TABLE).close()
+    assert path.read_bytes() == b"name,count,share,flag\n"
+
+
+def test_a_column_that_the_table_lacks_is_an_error_of_the_harness(tmp_path: Path) -> None:
+    with (
+        TableWriter(tmp_path / "t.csv", TABLE) as writer,
+        pytest.raises(InvariantError, match=r"table test has no column colour, size"),
+    ):
+        writer.write({"name": "a", "size": 1, "colour": 2})
+    assert cells(tmp_path / "t.csv") == [["name", "count", "share", "flag"]]
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(MachineError) as caught:
+        TableWriter(tmp_path / "missing" / "t.csv", TABLE)
+    assert caught.value.message == f"can't write {tmp_path}/missing/t.csv: No such file or directory"
+    assert "--results" in caught.value.cure
+
+
+@pytest.mark.parametrize("text", ['say "hi", you', "a,b", '"', '""', "'", "a;b", " padded ", "#", "nan", "NA", "None"])
+def test_text_comes_back_as_it_was(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "t.csv"
+    with TableWriter(path, TABLE) as writer:
+        writer.write({"name": text, "count": 1})
+    assert cells(path)[1] == [text, "1", "", ""]
+    assert list(read_table(path, TABLE)["name"]) == [text]
+
+
+def test_a_table_is_read_with_its_types(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    with TableWriter(path, TABLE) as writer:
+        writer.write({"name": "a", "count": 1, "share": 0.5, "flag": True})
+        writer.write({"name": "b", "count": None, "share": math.nan, "flag": False})
+        writer.write({"name": None, "count": 3, "share": 0.25})
+    frame = read_table(path, TABLE)
+    assert list(frame.columns) == ["name", "count", "share", "flag"]
+    assert list(frame["name"]) == ["a", "b", ""]
+    assert [frame["count"][0], frame["count"][2]] == [1, 3]
+    assert [frame["share"][0], frame["share"][2]] == [0.5, 0.25]
+    assert list(frame["flag"][:2]) == [1, 0]
+    unknown = frame[["count", "share", "flag"]].isna().to_numpy().tolist()
+    assert unknown == [[False, False, False], [True, True, False], [False, False, True]]
+
+
+def test_a_column_in_which_nothing_is_known_is_a_column_of_nan(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    with TableWriter(path, TABLE) as writer:
+        writer.write({"name": "a"})
+        writer.write({"name": "b"})
+    frame = read_table(path, TABLE)
+    for name in ("count", "share", "flag"):
+        assert frame[name].dtype.kind == "f", name
+        assert frame[name].isna().all(), name
+
+
+def test_a_table_without_rows_has_its_columns(tmp_path: Path) -> None:
+    TableWriter(tmp_path / "t.csv", TABLE).close()
+    frame = read_table(tmp_path / "t.csv", TABLE)
+    assert (len(frame), list(frame.columns)) == (0, ["name", "count", "share", "flag"])
+
+
+@pytest.mark.parametrize("cut", [b"c", b"c,3", b"c,3,0.5", b"c,3,0.500,1", b'"c', b"\xc3"])
+def test_a_last_line_that_was_cut_is_left_out(tmp_path: Path, cut: bytes) -> None:
+    """The last of them is half a letter."""
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"name,count,share,flag\na,1,0.500,1\nb,2,0.500,0\n" + cut)
+    assert list(read_table(path, TABLE)["name"]) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "name,count", "name,count,share\n", "name,share,count,flag\na,1,2,1\n", "name,count,share,flag,more\n"],
+)
+def test_another_header_is_not_read(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(InvariantError, match=r"t\.csv has the header .*not that of table test"):
+        read_table(path, TABLE)
+
+
+def test_a_table_that_is_written_again_is_the_same_to_the_byte(tmp_path: Path) -> None:
+    """All of it but the columns that were changed: names, decimals, empty cells."""
+    path = tmp_path / "t.csv"
+    with TableWriter(path, TABLE) as writer:
+        writer.write({"name": "=1+1", "count": 3, "share": 1764000000.123, "flag": True})
+        writer.write({"name": 'a "b", c', "count": None, "share": None, "flag": None})
+        writer.write({"name": "nan", "count": 0, "share": -0.1, "flag": False})
+        writer.write({"name": "caf\udce9", "count": 2**40, "share": 0.0005})
+    before = path.read_bytes()
+    frame = read_table(path, TABLE)
+    fill_columns(path, TABLE, {"flag": [True] * 4})
+    assert list(read_table(path, TABLE)["flag"]) == [1, 1, 1, 1]
+    assert [row[:3] for row in cells(path)] == [row[:3] for row in csv.reader(before.decode().splitlines())]
+    fill_columns(path, TABLE, {"flag": frame["flag"].tolist()})
+    assert path.read_bytes() == before
+
+
+def test_columns_of_a_table_without_rows_and_of_one_that_was_cut(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    TableWriter(path, TABLE).close()
+    before = path.read_bytes()
+    fill_columns(path, TABLE, {"flag": []})
+    assert path.read_bytes() == before
+    path.write_bytes(before + b"a,1,0.500,\nb,2,0.")
+    fill_columns(path, TABLE, {"flag": [False], "name": ["c"]})
+    assert path.read_bytes() == before + b"c,1,0.500,0\n"
+    with pytest.raises(InvariantError, match=r"t\.csv has 1 rows, not 2"):
+        fill_columns(path, TABLE, {"flag": [1, 1]})
+
+
+def test_rows_behind_a_line_that_was_cut_stay_whole(tmp_path: Path) -> None:
+    """What a full disk leaves: the next run must not write its row into the rest of the last one's."""
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"name,count,share,flag\na,1,0.500,1\nb,2,0.")
+    append_row(path, TABLE, {"name": "c", "count": 3, "share": 0.25, "flag": True})
+    frame = read_table(path, TABLE)
+    assert frame["name"][0] == "a"
+    assert frame.iloc[-1].to_list() == ["c", 3, 0.25, 1]
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from harness.errors import MachineError
+from harness.artifacts.files import TableWriter
+from harness.artifacts.schema import Column, Table
+table = Table("test", "one row", (Column("name", str, "", "run", ""), Column("count", int, "", "run", "")))
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+written = 0
+try:
+    with TableWriter(Path(sys.argv[1]), table) as writer:
+        for written in range(1000):
+            writer.write({"name": "abcdefgh", "count": written})
+except MachineError as error:
+    print(written, error.message)
+"""
+
+
+def test_a_row_for_which_the_disk_has_no_room_is_an_error_at_once(tmp_path: Path) -> None:
+    """A limit of 100 bytes a file stands in for the full disk: a header of 11 bytes, 8 rows of 11, and 1 byte."""
+    path = tmp_path / "t.csv"
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, path], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    written, _, message = done.stdout.strip().partition(" ")
+    assert message.startswith(f"can't write {path}")
+    assert path.read_bytes().count(b"\n") == 1 + 8
+    assert int(written) == 8
+
+
+APPENDER = """
+import sys, time
+from pathlib import Path
+from harness.artifacts.files import append_row
+from harness.artifacts.schema import Column, Table
+folder, writer = Path(sys.argv[1]), sys.argv[2]
+table = Table("test", "one row", (Column("name", str, "", "run", ""), Column("count", int, "", "run", "")))
+def together(what):
+    (folder / f"{what}.{writer}").touch()
+    while not all((folder / f"{what}.{other}").exists() for other in "abcd"):
+        time.sleep(0)
+together("start")
+for count in range(50):
+    append_row(folder / "shared.csv", table, {"name": writer * 3000, "count": count})
+for number in range(50):
+    together(number)
+    append_row(folder / f"old-{number}.csv", table, {"name": writer, "count": number})
+"""
+
+
+def test_rows_of_several_runs_at_once_stay_whole_and_alone_under_one_header(tmp_path: Path) -> None:
+    """Four runs add 50 rows of 3 KB each to one table, and then one row each to 50 tables of another version."""
+    for number in range(50):
+        (tmp_path / f"old-{number}.csv").write_text("speed\n1\n", encoding="utf-8")
+    writers = [
+        subprocess.Popen([sys.executable, "-c", APPENDER, tmp_path, name], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        for name in "abcd"
+    ]
+    try:
+        # One that fails would leave the others waiting for it.
+        while any(writer.poll() is None for writer in writers) and not any(writer.poll() for writer in writers):
+            time.sleep(0.01)
+    finally:
+        for writer in writers:
+            writer.kill()
+    errors = [writer.communicate()[1] for writer in writers]
+    assert errors == [""] * 4
+    header, *rows = cells(tmp_path / "shared.csv")
+    assert header == ["name", "count"]
+    assert len(rows) == 200
+    for name in "abcd":
+        assert [row[1] for row in rows if row[0] == name * 3000] == [str(count) for count in range(50)]
+    for number in range(50):
+        header, *rows = cells(tmp_path / f"old-{number}.csv")
+        assert header == ["name", "count"]
+        assert sorted(rows) == [[name, str(number)] for name in "abcd"]
+        assert (tmp_path / f"old-{number}.1.csv").read_text(encoding="utf-8") == "speed\n1\n"
+    assert len(list(tmp_path.glob("*.csv"))) == 1 + 2 * 50
+
+
+PAIR = """
+import sys, time
+from pathlib import Path
+from harness.artifacts.files import append_row
+from harness.artifacts.schema import SUMMARY
+folder, writer = Path(sys.argv[1]), sys.argv[2]
+(folder / writer).touch()
+while len(list(folder.glob("[ab]"))) < 2:
+    time.sleep(0)
+for count in range(500):
+    assert append_row(folder / "summary.csv", SUMMARY, {"run": f"{writer}{count}", "fps": count}, unique=("run",))
+"""
+
+
+def test_two_processes_that_add_500_rows_each_leave_1000_whole_ones_under_one_header(tmp_path: Path) -> None:
+    writers = [
+        subprocess.Popen([sys.executable, "-c", PAIR, tmp_path, name], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        for name in "ab"
+    ]
+    try:
+        errors = [writer.communicate(timeout=240)[1] for writer in writers]
+    finally:
+        for writer in writers:
+            writer.kill()
+    assert errors == ["", ""]
+    assert (tmp_path / "summary.csv").read_bytes().count(b"run,") == 1
+    rows = read_table(tmp_path / "summary.csv", SUMMARY)
+    assert len(rows) == 1000
+    for name in "ab":
+        assert list(rows["fps"][rows["run"].str.startswith(name)]) == list(range(500))
+
+
+def test_a_row_stands_once_under_its_unique_name(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    assert append_row(path, TABLE, {"name": "=a", "count": 1}, unique=("name",))
+    assert append_row(path, TABLE, {"name": 'b, "c"', "count": 1}, unique=("name",))
+    once = path.read_bytes()
+    assert not append_row(path, TABLE, {"name": "=a", "count": 1}, unique=("name",))
+    assert path.read_bytes() == once
+    # What is said of it last stands in the place of what was said first.
+    assert not append_row(path, TABLE, {"name": "=a", "count": 2, "share": 0.5}, unique=("name",))
+    assert cells(path)[1:] == [["'=a", "2", "0.500", ""], ['b, "c"', "1", "", ""]]
+    # Without a unique column every row is another.
+    assert append_row(path, TABLE, {"name": "=a", "count": 2, "share": 0.5})
+    assert len(cells(path)) == 1 + 3
+    # A row that is the same in all columns, and one that isn't.
+    assert not append_row(path, TABLE, {"name": 'b, "c"', "count": 1}, unique=tuple(TABLE.header))
+    assert append_row(path, TABLE, {"name": 'b, "c"', "count": 2}, unique=tuple(TABLE.header))
+    assert len(cells(path)) == 1 + 4
+
+
+def test_a_unique_row_in_a_table_that_a_spreadsheet_saved_in_its_own_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes("name,count,share,flag\r\nGr\xf6\xdfe,1,0.5,1\r\nb,1,0.5,1\r\n".encode("latin-1"))
+    assert not append_row(path, TABLE, {"name": "b", "count": 2}, unique=("name",))
+    assert path.read_bytes() == b"name,count,share,flag\r\nGr\xf6\xdfe,1,0.5,1\r\nb,2,,\n"
+
+
+@pytest.mark.parametrize("cut", [b"", b"c,3,0.5", b'"c'])
+def test_a_writer_knows_how_many_rows_there_are(tmp_path: Path, cut: bytes) -> None:
+    path = tmp_path / "t.csv"
+    with TableWriter(path, TABLE) as writer:
+        assert writer.rows == 0
+        for count in range(3):
+            writer.write({"name": "a", "count": count})
+            assert writer.rows == count + 1
+        with pytest.raises(InvariantError):
+            writer.write({"colour": 1})
+        assert writer.rows == 3
+    whole = path.read_bytes()
+    path.write_bytes(whole + cut)
+    # A line that was cut short is no row, and the next one begins where it did.
+    with TableWriter(path, TABLE) as writer:
+        assert writer.rows == 3
+        writer.write({"name": "b"})
+        assert writer.rows == 4
+    assert path.read_bytes() == whole + b"b,,,\n"
+
+
+def test_rows_are_counted_across_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "t.csv"
+    with TableWriter(path, TABLE) as writer:
+        for count in range(100):
+            writer.write({"name": "a" * (count % 7), "count": count})
+    whole = path.read_bytes()
+    for piece in range(1, 40):
+        monkeypatch.setattr("harness.artifacts.files.PIECE_BYTES", piece)
+        path.write_bytes(whole + b"cut")
+        with TableWriter(path, TABLE) as writer:
+            assert writer.rows == 100
+        assert path.read_bytes() == whole
+        path.write_bytes(whole + b"cut")
+        assert len(read_table(path, TABLE, ("count",))) == 100
+        for rows in (100, 57, 1, 0):
+            cut_rows(path, TABLE, rows)
+            assert path.read_bytes() == b"".join(whole.splitlines(keepends=True)[: 1 + rows])
+
+
+def test_a_table_is_cut_back_to_its_first_rows(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    with TableWriter(path, TABLE) as writer:
+        for count in range(5):
+            writer.write({"name": "a", "count": count})
+    path.write_bytes(path.read_bytes() + b"a,5,0.")
+    with pytest.raises(InvariantError) as caught:
+        cut_rows(path, TABLE, 6)
+    assert caught.value.message == "t.csv has 5 rows, 6 were written when the run was saved"
+    assert caught.value.cure
+    cut_rows(path, TABLE, 3)
+    assert [row[1] for row in cells(path)] == ["count", "0", "1", "2"]
+    with TableWriter(path, TABLE) as writer:
+        assert writer.rows == 3
+        writer.write({"name": "b", "count": 9})
+    assert [row[1] for row in cells(path)] == ["count", "0", "1", "2", "9"]
+    cut_rows(path, TABLE, 0)
+    assert path.read_bytes() == b"name,count,share,flag\n"
+    cut_rows(path, TABLE, 0)
+    with pytest.raises(InvariantError, match="has the header"):
+        cut_rows(path, OTHER, 0)
+
+
+def test_a_table_that_was_replaced_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    with TableWriter(path, TABLE) as writer:
+        writer.write({"name": "a"})
+        writer.sync()
+        path.rename(tmp_path / "old.csv")
+        path.write_bytes((tmp_path / "old.csv").read_bytes())
+        with pytest.raises(
+            MachineError, match="was removed or replaced while the run wrote to it; its 1 rows are lost"
+        ):
+            writer.sync()
+
+
+def test_a_disk_that_can_t_keep_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with TableWriter(tmp_path / "t.csv", TABLE) as writer:
+        monkeypatch.setattr(os, "fsync", fail_with(errno.EIO))
+        with pytest.raises(MachineError, match=r"can't write .*t\.csv: Input/output error"):
+            writer.sync()
+
+
+def test_a_file_of_another_version_is_moved_aside_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "summary.csv"
+    append_row(path, OTHER, {"name": "old", "speed": 1})
+    before = path.read_bytes()
+    append_row(path, TABLE, {"name": "new"})
+    append_row(path, TABLE, {"name": "newer"})
+    assert (tmp_path / "summary.1.csv").read_bytes() == before == b"name,speed\nold,1.0\n"
+    assert path.read_bytes() == b"name,count,share,flag\nnew,,,\nnewer,,,\n"
+    newer = path.read_bytes()
+    append_row(path, OTHER, {"name": "old again", "speed": 2})
+    append_row(path, TABLE, {"name": "newest"})
+    assert {file.name: file.read_bytes() for file in tmp_path.glob("*.csv")} == {
+        "summary.1.csv": before,
+        "summary.2.csv": newer,
+        "summary.3.csv": b"name,speed\nold again,2.0\n",
+        "summary.csv": b"name,count,share,flag\nnewest,,,\n",
+    }
+
+
+@pytest.mark.parametrize("content", [b"name,count,share,flag\r\na,1,0.5,1\r\n", b"\xef\xbb\xbfname,count,share,flag\n"])
+def test_what_a_spreadsheet_saved_is_not_lost(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "summary.csv"
+    path.write_bytes(content)
+    append_row(path, TABLE, {"name": "b"})
+    kept = b"".join(file.read_bytes() for file in sorted(tmp_path.glob("summary*.csv")))
+    assert content in kept
+    assert kept.endswith(b"b,,,\n")
+
+
+def test_a_file_that_is_not_utf_8_does_not_cost_the_row(tmp_path: Path) -> None:
+    """A spreadsheet may save it in the country's own encoding."""
+    path = tmp_path / "summary.csv"
+    content = "name,count,share,flag\nGröße,1,0.500,1\n".encode("latin-1")
+    path.write_bytes(content)
+    append_row(path, TABLE, {"name": "b"})
+    kept = b"".join(file.read_bytes() for file in sorted(tmp_path.glob("summary*.csv")))
+    assert content in kept
+    assert kept.endswith(b"b,,,\n")
+
+
+def test_a_shared_table_in_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(MachineError, match="can't write"):
+        append_row(tmp_path / "missing" / "t.csv", TABLE, {"name": "a"})
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    write_whole(path, "old")
+    write_whole(path, "new Größe\n")
+    assert path.read_bytes() == "new Größe\n".encode()
+    assert [file.name for file in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_reader_never_sees_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the moment when everything is written but nothing is in place yet, the old text still stands."""
+    path = tmp_path / "run.json"
+    write_whole(path, "old")
+    seen: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        seen.append(path.read_text(encoding="utf-8"))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_whole(path, "new")
+    assert seen == ["old"]
+    assert path.read_text(encoding="utf-8") == "new"
+
+
+def fail_with(code: int) -> Any:
+    def fail(_: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"), [(errno.ENOSPC, "No space left on device"), (errno.EIO, "Input/output error")]
+)
+def test_a_full_disk_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, reason: str
+) -> None:
+    path = tmp_path / "run.json"
+    write_whole(path, "old")
+    monkeypatch.setattr(os, "fsync", fail_with(code))
+    with pytest.raises(MachineError) as caught:
+        write_whole(path, "new")
+    assert caught.value.message == f"can't write {path}: {reason}"
+    assert "--results" in caught.value.cure
+    assert path.read_text(encoding="utf-8") == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_text_that_cannot_be_encoded_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    write_whole(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_whole(path, "caf\udce9")
+    assert path.read_text(encoding="utf-8") == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_writable_folder_is_made_and_left_empty(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    check_writable(folder)
+    assert folder.is_dir()
+    check_writable(folder)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_file_in_the_folder_s_way(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"1")
+    for folder, reason in ((tmp_path / "file", "File exists"), (tmp_path / "file" / "below", "Not a directory")):
+        with pytest.raises(MachineError) as caught:
+            check_writable(folder)
+        assert caught.value.message == f"can't write {folder}: {reason}"
+        assert caught.value.cure == "Name another folder with --results."
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(MachineError, match="Permission denied"):
+            check_writable(tmp_path)
+    finally:
+        tmp_path.chmod(0o700)

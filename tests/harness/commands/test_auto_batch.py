@@ -1,0 +1,71 @@
+"""When --auto-batch tries a smaller batch, and when it doesn't. The ranks are stood in for; test_run has real ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import harness.commands.run
+from harness.artifacts.record import RunFiles, read_record
+from harness.commands.run import measure
+from harness.errors import OutOfMemoryError, TrainingError
+from harness.plan.config import RunConfig
+from harness.plan.plan import RunPlan
+from harness.report.console import Console
+
+
+class Ranks:
+    """Run out of memory on batches of more than `fits` images, having left `lines` in the table of steps."""
+
+    def __init__(self, fits: int, lines: int = 1) -> None:
+        self.fits, self.lines = fits, lines
+        self.batches: list[int] = []
+
+    def __call__(self, files: RunFiles, _: object, plan: RunPlan, *__: Any, **___: Any) -> None:
+        self.batches.append(plan.batch_size)
+        assert read_record(files.record).plan == plan
+        files.table("steps").write_text("row\n" * self.lines)
+        if plan.batch_size > self.fits:
+            raise OutOfMemoryError(f"{plan.batch_size} images per device do not fit into the memory of rank 0: full")
+        raise TrainingError("far enough")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RunConfig:
+    for part in ("train", "val"):
+        (tmp_path / part / "a").mkdir(parents=True)
+        for number in range(24):
+            image = Image.fromarray(np.full((8, 8, 3), 10 * number, np.uint8))
+            image.save(tmp_path / part / "a" / f"{number}.jpg")
+    results = str(tmp_path / "results")
+    return RunConfig(device="cpu", gpus=1, data=str(tmp_path), batch_size=24, results=results, run_name="it",
+                     auto_batch=True, warmup=0)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fits", "lines", "auto", "batches"),
+    [
+        (24, 1, True, [24]),
+        (5, 1, True, [24, 12, 6, 3]),
+        (0, 1, True, [24, 12, 6, 3, 1]),
+        (5, 2, True, [24]),  # a step was recorded
+        (5, 1, False, [24]),
+    ],
+)
+def test_the_batch_is_halved_before_any_step(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch, fits: int, lines: int, auto: bool, batches: list[int]
+) -> None:
+    ranks = Ranks(fits, lines)
+    monkeypatch.setattr(harness.commands.run, "run_workers", ranks)
+    asked = RunConfig(**{**{name: getattr(config, name) for name in config.__slots__}, "auto_batch": auto})
+    with pytest.raises(TrainingError):
+        measure(asked, Console(), {})
+    assert ranks.batches == batches
+    record = read_record(Path(asked.results) / "it.json")
+    assert record.plan.batch_size == batches[-1]
+    assert record.plan.learning_rate == pytest.approx(0.1 / 256 * batches[-1])
+    assert len([text for text in record.warnings if text.startswith("--auto-batch")]) == len(batches) - 1

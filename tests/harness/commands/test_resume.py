@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.artifacts.checkpoint import Checkpoint, newest_checkpoint, write_checkpoint
+from harness.artifacts.files import TableWriter, read_table
+from harness.artifacts.record import RunFiles, RunRecord, write_record
+from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS
+from harness.commands.resume import (
+    HARMLESS,
+    Resumption,
+    check_same_run,
+    find_resumption,
+    held,
+    requested_config,
+    resume_command,
+    take_back,
+)
+from harness.errors import InvariantError, UsageError
+from harness.plan.config import RunConfig, option_fields
+from tests.support.plans import DIGITS, a_config, a_plan, a_record
+
+
+def save_run(folder: Path, name: str, **changes: Any) -> RunFiles:
+    files = RunFiles(folder, name)
+    files.checkpoints.mkdir()
+    write_record(files.record, a_record(run=name, **changes))
+    return files
+
+
+def test_without_the_option_the_configuration_is_what_was_given() -> None:
+    assert requested_config({"epochs": 3}) == RunConfig(epochs=3)
+
+
+def test_a_named_run_goes_on_as_it_was_asked_for_and_with_what_is_given_now(tmp_path: Path) -> None:
+    save_run(tmp_path, "it", status="interrupted", config=a_config(seed=5))
+    given = {"resume": "it", "results": str(tmp_path), "epochs": 30, "prefetch": 3}
+    # 20 epochs were few enough for a batch and a warm-up that 30 would not change now.
+    assert requested_config(given) == a_config(
+        seed=5, resume="it", run_name="it", results=str(tmp_path), epochs=30, prefetch=3, batch_size=32, warmup_epochs=5
+    )
+
+
+def test_one_command_line_begins_a_run_goes_on_with_it_and_sees_that_it_is_finished(tmp_path: Path) -> None:
+    given = {"run_name": "it", "resume": "auto", "results": str(tmp_path), "epochs": 20}
+    assert requested_config(given) == RunConfig(run_name="it", results=str(tmp_path), epochs=20)
+    (tmp_path / "it.json").touch()  # killed as it began
+    assert requested_config(given) == RunConfig(run_name="it", results=str(tmp_path), epochs=20)
+    assert list(tmp_path.iterdir()) == []
+    save_run(tmp_path, "it", status="running")
+    begun = requested_config(given)
+    assert begun is not None
+    assert begun.resume == "it"
+    write_record(tmp_path / "it.json", a_record(run="it", status="finished"))
+    assert requested_config(given) is None
+    with pytest.raises(UsageError, match="run 'it' is finished after 20 epochs"):
+        requested_config({**given, "epochs": 30})
+
+
+def test_a_batch_that_auto_batch_found_stays(tmp_path: Path) -> None:
+    save_run(tmp_path, "it", status="interrupted", config=a_config(auto_batch=True, batch_size=64))
+    found = requested_config({"resume": "it", "results": str(tmp_path), "auto_batch": True, "batch_size": 64})
+    assert found is not None
+    assert found.batch_size == 32
+
+
+def test_members_of_a_series_are_no_runs_to_go_on_with(tmp_path: Path) -> None:
+    save_run(tmp_path, "s.r1", status="interrupted", series="s")
+    with pytest.raises(UsageError, match="no unfinished run"):
+        requested_config({"resume": "auto", "results": str(tmp_path)})
+    with pytest.raises(UsageError, match="is part of the series 's'"):
+        requested_config({"resume": "s.r1", "results": str(tmp_path)})
+
+
+def test_a_run_whose_epochs_are_made_is_concluded_on_its_own_devices() -> None:
+    with pytest.raises(UsageError, match="has made all its epochs; with another number of devices"):
+        check_same_run(before(epoch=21, steps=0), a_config(gpus=4), a_plan(ranks=4))
+
+
+def test_attempts_that_made_nothing_break_nothing() -> None:
+    def attempt(first_block: int, ranks: int) -> dict[str, Any]:
+        return {"first_block": first_block, "ranks": ranks, "step": 0, "started_unix_seconds": 0.0}
+
+    record = a_record(attempts=(attempt(1, 2), attempt(9, 1), attempt(9, 2), attempt(12, 2)))
+    assert record.breaks() == ([9, 12], 1)
+    record = a_record(attempts=(attempt(1, 4), attempt(5, 2), attempt(9, 2)))
+    assert record.breaks() == ([5, 9], 5)
+    assert a_record().breaks() == ([], 1)
+
+
+def test_without_a_name_the_latest_unfinished_run_goes_on(tmp_path: Path) -> None:
+    for age, (name, status) in enumerate([("new", "finished"), ("old", "interrupted"), ("older", "failed")]):
+        files = save_run(tmp_path, name, status=status)
+        os.utime(files.checkpoints, (1000 - age, 1000 - age))
+    found = requested_config({"resume": "auto", "results": str(tmp_path)})
+    assert found is not None
+    assert found.resume == "old"
+
+
+def test_nothing_to_go_on_with_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no unfinished run in"):
+        requested_config({"resume": "auto", "results": str(tmp_path)})
+    with pytest.raises(UsageError, match="no run 'it' in"):
+        requested_config({"resume": "it", "results": str(tmp_path)})
+    with pytest.raises(UsageError, match=r"--resume '../it' names no run"):
+        requested_config({"resume": "../it", "results": str(tmp_path)})
+
+
+def test_a_throughput_run_is_started_again_instead(tmp_path: Path) -> None:
+    save_run(tmp_path, "it", status="interrupted", config=a_config(throughput_only=True))
+    with pytest.raises(UsageError, match="measures throughput"):
+        requested_config({"resume": "it", "results": str(tmp_path)})
+    with pytest.raises(UsageError, match="--resume is for a run of epochs"):
+        requested_config({"resume": "it", "throughput_only": True})
+
+
+def test_other_nodes_leave_the_checkpoint_to_node_0() -> None:
+    given = {"resume": "it", "nnodes": 2, "master": "10.0.0.1:6170", "node_rank": 1}
+    found = requested_config(given)
+    assert found is not None
+    assert found.resume is None
+
+
+def before(record: RunRecord | None = None, epoch: int = 3, steps: int = 7) -> Resumption:
+    values = {"progress": {"epoch": epoch, "steps": steps}, "updates": 51, "blocks": 9, "rows": {"steps": 60}}
+    return Resumption(record or a_record(), "000004", values)
+
+
+def test_an_equal_run_goes_on_without_a_note() -> None:
+    assert check_same_run(before(), a_config(), a_plan()) == ()
+    assert (before().first_block, before().step, before().rows) == (10, 51, {"steps": 60})
+
+
+STRICT: dict[str, Any] = {
+    "throughput_only": True, "model": "x1_0", "seed": 3, "image_size": 32, "batch_size": 16, "learning_rate": 0.1,
+    "warmup_epochs": 2, "momentum": 0.8, "weight_decay": 0.1, "label_smoothing": 0.0, "hw_decoder_load": 0.1,
+    "recipe": "dali", "auto_augment": True, "accumulate": 2, "pretrained": "a.pdparams", "batch_norm": "rank0",
+    "amp": "bf16-O1", "layout": "nhwc", "to_static": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STRICT)
+def test_what_decides_the_weights_must_be_as_it_was(name: str) -> None:
+    value = STRICT[name]
+    plan, config = a_plan(), a_config()
+    if hasattr(plan, name):
+        plan = replace(plan, **{name: value})
+    else:
+        config = replace(config, **{name: value})
+    with pytest.raises(UsageError, match="can't be gone on with under other settings") as caught:
+        check_same_run(before(), config, plan)
+    flag = "--" + name.replace("_", "-")
+    assert [line for line in caught.value.cure.splitlines() if line.startswith(flag)] == [
+        f"{flag}: {getattr(a_plan(), name) if hasattr(plan, name) else getattr(a_config(), name)} before, {value}"
+    ]
+
+
+def test_every_option_is_either_harmless_or_compared() -> None:
+    names = {item.name for item in option_fields()}
+    assert names - HARMLESS == set(STRICT)
+    assert names >= HARMLESS
+
+
+def test_all_differences_are_named_at_once() -> None:
+    plan = a_plan(image_size=32, model="x1_0", device="gpu", data=replace(DIGITS, train_images=9, name="other"))
+    with pytest.raises(UsageError) as caught:
+        check_same_run(before(), a_config(), plan)
+    lines = caught.value.cure.splitlines()
+    assert lines[:4] == [
+        "--model: x0_25 before, x1_0",
+        "--image-size: 64 before, 32",
+        "--device: cpu before, gpu",
+        "--data (train images): 1347 before, 9",
+    ]
+    assert len(lines) == 5
+
+
+@pytest.mark.parametrize(
+    ("plan", "note"),
+    [
+        (a_plan(decode_threads=7, epochs=20), None),
+        (a_plan(data=replace(DIGITS, source="/elsewhere", name="moved")), None),
+        (a_plan(epochs=30), "30 epochs, not 20: the learning rate's cosine ends later from here on"),
+        (a_plan(compute_threads=2), "2 compute threads, 1 before: sums may round otherwise"),
+    ],
+)
+def test_what_does_no_harm_is_at_most_noted(plan: Any, note: str | None) -> None:
+    assert check_same_run(before(), a_config(prefetch=4, telemetry_interval=2.0), plan) == ((note,) if note else ())
+
+
+def test_fewer_epochs_are_refused() -> None:
+    with pytest.raises(UsageError) as caught:
+        check_same_run(before(), a_config(), a_plan(epochs=10))
+    assert "--epochs: 20 before, 10; more are possible, fewer are not" in caught.value.cure
+
+
+def test_another_number_of_devices_is_for_an_epochs_start() -> None:
+    plan = a_plan(ranks=4, steps_per_epoch=11, total_steps=220, learning_rate=0.05)
+    with pytest.raises(UsageError, match="stands within epoch 3; with another number of devices") as caught:
+        check_same_run(before(), a_config(gpus=4), plan)
+    assert caught.value.cure == "Go on with --gpus 2 to the end of the epoch."
+    assert check_same_run(before(steps=0), a_config(gpus=4), plan) == (
+        "4 devices from epoch 3 on, 2 before: 128 images a step, learning rate 0.05, 64 and 0.025 before",
+    )
+
+
+def test_the_learning_rate_of_other_devices_is_the_users_if_given() -> None:
+    record = a_record(config=a_config(learning_rate=0.3), plan=a_plan(learning_rate=0.3))
+    plan = a_plan(ranks=4, learning_rate=0.4)
+    with pytest.raises(UsageError) as caught:
+        check_same_run(before(record, steps=0), a_config(gpus=4, learning_rate=0.4), plan)
+    assert "--learning-rate: 0.3 before, 0.4" in caught.value.cure
+
+
+def test_tables_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
+    files = RunFiles(tmp_path, "it")
+    rows: dict[Any, Callable[[int], dict[str, Any]]] = {
+        STEPS: lambda n: {"phase": "train", "step": n},
+        EPOCHS: lambda n: {"epoch": n},
+        DEVICES: lambda n: {"device": f"gpu{n}"},
+        BAD_IMAGES: lambda n: {"path": str(n)},
+    }
+    for table, row in rows.items():
+        with TableWriter(files.table(table.name), table) as writer:
+            for number in range(1, 6):
+                writer.write(row(number))
+    take_back(files, None, {"steps": 4, "epochs": 1, "devices": 5})
+    assert [len(read_table(files.table(table.name), table)) for table in rows] == [4, 1, 5, 0]
+    assert read_table(files.table("steps"), STEPS)["step"].tolist() == [1, 2, 3, 4]
+
+
+def test_telemetry_may_be_shorter_after_a_power_failure_and_no_other_table(tmp_path: Path) -> None:
+    files = RunFiles(tmp_path, "it")
+    for table, row in ((STEPS, {"phase": "train"}), (EPOCHS, {"epoch": 1}), (DEVICES, {"device": "cpu"})):
+        with TableWriter(files.table(table.name), table) as writer:
+            writer.write(row)
+    take_back(files, None, {"steps": 1, "epochs": 1, "devices": 5})
+    assert len(read_table(files.table("devices"), DEVICES)) == 1
+    with pytest.raises(InvariantError, match=r"it\.steps\.csv has 1 rows, 2 were written"):
+        take_back(files, None, {"steps": 2, "epochs": 1})
+    files.table("epochs").unlink()
+    with pytest.raises(InvariantError, match=r"it\.epochs\.csv is gone, of which 1 rows belong to the run"):
+        take_back(files, None, {"steps": 1, "epochs": 1})
+
+
+def test_what_a_kill_left_half_done_is_cleared_away_and_other_runs_files_are_not(tmp_path: Path) -> None:
+    files = RunFiles(tmp_path, "it")
+    files.checkpoints.mkdir()
+    names = [write_checkpoint(files.checkpoints, Checkpoint({}, {"updates": step})) for step in (1, 2, 3)]
+    for name in (".it.steps.csv.12.34", ".it.json.12.34", ".it.r1.json.12.34"):
+        (tmp_path / name).touch()
+    take_back(files, names[1], {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".it.r1.json.12.34", "it.checkpoints"]
+    assert newest_checkpoint(files.checkpoints) == ("000002", {"updates": 2})
+
+
+def test_a_run_belongs_to_one_process_at_a_time(tmp_path: Path) -> None:
+    files = RunFiles(tmp_path, "it")
+    with held(files), pytest.raises(UsageError, match="run 'it' is going on in another process"), held(files):
+        pass
+    with held(files):
+        pass
+
+
+def test_the_newest_whole_checkpoint_is_found_with_its_record(tmp_path: Path) -> None:
+    files = save_run(tmp_path, "it", status="running")
+    found = find_resumption(files)
+    assert (found.checkpoint, found.step, found.first_block, found.rows) == (None, 0, 1, {})
+    write_checkpoint(files.checkpoints, Checkpoint({}, {"updates": 5, "blocks": 2}))
+    found = find_resumption(files)
+    assert (found.checkpoint, found.step, found.first_block) == ("000001", 5, 3)
+    assert found.record.run == "it"
+
+
+def test_the_command_survives_a_shell(tmp_path: Path) -> None:
+    assert resume_command("it", RunConfig()) == "python run_bench.py --resume it"
+    hostile = resume_command("it", RunConfig(results="a b'; rm -rf $HOME"))
+    assert shlex.split(hostile) == ["python", "run_bench.py", "--resume", "it", "--results", "a b'; rm -rf $HOME"]

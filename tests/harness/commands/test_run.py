@@ -1,0 +1,136 @@
+"""How a run ends: what its first error was, whatever becomes of its files."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console as RichConsole
+
+from harness.artifacts.record import RunFiles, RunRecord, read_record, write_record
+from harness.commands import run as bench
+from harness.commands.series import run_series, series_members
+from harness.errors import MachineError, TrainingError, UsageError
+from harness.machine.device import Devices
+from harness.plan.config import RunConfig
+from harness.report.console import Console
+from models.architecture import parameter_shapes
+from models.sizes import SIZES
+from models.weights import write_weights
+from pipelines.augmentation import Augmentation
+from pipelines.dataset import Dataset
+from pipelines.image_lists import ImageList
+from tests.support.plans import a_config, a_plan, a_record
+from tests.support.small_disk import SmallDisk, fill
+
+Workers = Callable[[RunFiles], None]
+Measure = Callable[[Path, Workers], RunRecord]
+LOST = TrainingError("rank 1 was ended by signal 9", "Look at its log.")
+
+
+@pytest.fixture
+def measure(monkeypatch: pytest.MonkeyPatch) -> Measure:
+    """Carry out a run whose machine, data and workers are given; the rest is `measure`'s own."""
+
+    def carry_out(folder: Path, workers: Workers) -> RunRecord:
+        images = ImageList(folder, ("0.jpg",), (0,))
+        dataset = Dataset("one", folder, 10, images, None, Augmentation(), False)
+        prepared = bench._Prepared(Devices("cpu", 2, "CPU"), dataset, a_plan(), (), None)
+        surroundings = {"memory_bytes": None, "memory_limit_bytes": None}
+        monkeypatch.setattr(bench, "_prepare", lambda *_: prepared)
+        monkeypatch.setattr(bench, "check_paddle", lambda: None)
+        monkeypatch.setattr(bench, "describe", lambda *_, **__: surroundings)
+        monkeypatch.setattr(bench, "_check_data", lambda *_: ({"mean_bytes": 1e5}, []))
+        monkeypatch.setattr(bench, "run_workers", lambda files, *_, **__: workers(files))
+        console = Console(RichConsole(file=io.StringIO()))
+        return bench.measure(a_config(results=str(folder), run_name="it"), console, {})
+
+    return carry_out
+
+
+def test_what_ended_a_run_is_told_and_recorded(measure: Measure, tmp_path: Path) -> None:
+    def lose_a_rank(files: RunFiles) -> None:
+        raise LOST
+
+    with pytest.raises(TrainingError) as caught:
+        measure(tmp_path, lose_a_rank)
+    assert caught.value is LOST
+    record = read_record(tmp_path / "it.json")
+    assert (record.status, record.warnings) == ("failed", ("failed: rank 1 was ended by signal 9",))
+
+
+@pytest.mark.parametrize("error", [LOST, KeyboardInterrupt()])
+@pytest.mark.parametrize("fate", ["folder removed", "record removed", "record torn"])
+def test_what_ended_a_run_is_told_even_if_it_can_t_be_recorded(
+    measure: Measure, tmp_path: Path, error: BaseException, fate: str
+) -> None:
+    folder = tmp_path / "results"
+
+    def fail(files: RunFiles) -> None:
+        if fate == "folder removed":
+            shutil.rmtree(folder)
+        elif fate == "record removed":
+            files.record.unlink()
+        else:
+            files.record.write_text("{")
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        measure(folder, fail)
+    assert caught.value is error
+
+
+def test_what_ended_a_run_on_a_full_disk_is_told(measure: Measure, small_disk: SmallDisk) -> None:
+    disk = small_disk(64 * 1024)
+
+    def fail(files: RunFiles) -> None:
+        fill(disk)
+        raise LOST
+
+    with pytest.raises(TrainingError) as caught:
+        measure(disk, fail)
+    assert caught.value is LOST
+    # The record is that of a run which goes on, and whole.
+    assert read_record(disk / "it.json").status == "running"
+
+
+def test_a_folder_that_is_gone_when_the_ranks_have_ended(measure: Measure, tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    with pytest.raises(MachineError) as caught:
+        measure(folder, lambda files: shutil.rmtree(folder))
+    assert caught.value.message == f"can't read {folder}/it.json: No such file or directory"
+    assert caught.value.exit_code == 3
+
+
+def test_what_ended_a_series_on_a_full_disk_is_told(small_disk: SmallDisk) -> None:
+    disk = small_disk(64 * 1024)
+    config = RunConfig(throughput_only=True, repeats=2, results=str(disk), run_name="it")
+
+    def fail(config: RunConfig, name: str) -> RunRecord:
+        fill(disk)
+        raise LOST
+
+    with pytest.raises(TrainingError) as caught:
+        run_series(config, series_members(config), fail, Console(RichConsole(file=io.StringIO())))
+    assert caught.value is LOST
+    assert json.loads((disk / "it.json").read_text())["status"] == "running"
+
+
+def test_a_run_that_begins_again_wants_the_weights_it_began_with(tmp_path: Path) -> None:
+    """Without a checkpoint the file is read once more, and the record names what it was."""
+    path, files = tmp_path / "w.safetensors", RunFiles(tmp_path, "it")
+    shapes = parameter_shapes(SIZES["x0_25"].scale, 10)
+    write_weights(path, {name: np.ones(shape, np.float32) for name, shape in shapes.items()}, {})
+    config = a_config(pretrained=str(path))
+    first = {"file": "w.safetensors", "sha256": "0" * 64}
+    write_record(files.record, a_record(run="it", status="interrupted", config=config, pretrained=first))
+    files.checkpoints.mkdir()
+    dataset = Dataset("one", tmp_path, 10, ImageList(tmp_path, ("0.jpg",), (0,)), None, Augmentation(), False)
+    prepared = bench._Prepared(Devices("cpu", 2, "CPU"), dataset, a_plan(), (), None)
+    with pytest.raises(UsageError, match=r"w\.safetensors is another file than the one run 'it' began with"):
+        bench._go_on(files, config, prepared, {})

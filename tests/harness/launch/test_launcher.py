@@ -1,0 +1,496 @@
+"""How the ranks are started, watched and ended. A small script stands in for Paddle's launcher."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import harness.launch.launcher
+from harness import ROOT
+from harness.artifacts.record import RunFiles
+from harness.errors import InterruptedRunError, OutOfMemoryError, TrainingError
+from harness.launch.launcher import launch_command, run_workers
+from harness.launch.process_tree import run_root
+from harness.launch.rank_files import RankFiles
+from harness.machine.device import Devices
+from models.errors import ActionableError
+from tests.support.plans import a_plan
+
+PLAN = a_plan(compute_threads=3)
+# What every stand-in may use: the folder of the logs, and the run's own.
+PREAMBLE = """
+import json, os, signal, subprocess, sys, time
+from pathlib import Path
+logs, results, ranks = Path(sys.argv[1]), Path(sys.argv[2]).parent, sys.argv[3]
+def fail(rank, code, message, cure, seconds=0):
+    path = logs / f"failure.{rank}"
+    path.write_text(json.dumps({"kind": "ActionableError", "exit_code": code, "message": message, "cure": cure}))
+    os.utime(path, (seconds, seconds))
+def wait_for(path):
+    while not path.exists():
+        time.sleep(0.01)
+"""
+
+
+class Launch:
+    """Runs a script in the launcher's place. folders: where the launcher was told to put its logs."""
+
+    def __init__(self, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.files = RunFiles(results, "first")
+        self.folders: list[Path] = []
+        self._monkeypatch = monkeypatch
+
+    def __call__(
+        self,
+        script: str,
+        poll: Callable[[], None] = lambda: None,
+        environment: dict[str, str] | None = None,
+        **more: Any,
+    ) -> None:
+        def command(ranks: int, logs: Path, record: Path, _: object) -> list[str]:
+            self.folders.append(logs)
+            return [sys.executable, "-c", PREAMBLE + script, str(logs), str(record), str(ranks)]
+
+        self._monkeypatch.setattr(harness.launch.launcher, "launch_command", command)
+        run_workers(self.files, Devices("cpu", 2, "CPU"), PLAN, environment or dict(os.environ), poll, **more)
+
+
+@pytest.fixture
+def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launch:
+    results = tmp_path / "results"
+    results.mkdir()
+    return Launch(results, monkeypatch)
+
+
+def ended(process: int) -> bool:
+    """Whether the process behind this pidfd has ended, or does so in the next seconds."""
+    return bool(select.select([process], [], [], 5.0)[0])
+
+
+def test_the_launcher_s_command_line() -> None:
+    assert launch_command(4, Path("/tmp/logs"), Path("results/first.json")) == [
+        sys.executable,
+        *("-m", "paddle.distributed.launch"),
+        *("--nproc_per_node", "4"),
+        *("--log_dir", "/tmp/logs"),
+        *("--enable_gpu_log", "0"),
+        *(str(ROOT / "run_bench.py"), "worker", "results/first.json"),
+    ]
+
+
+CHAIN = """
+import subprocess, sys
+from harness.launch.process_tree import run_root
+depth = int(sys.argv[1])
+if depth:
+    sys.exit(subprocess.call([sys.executable, __file__, str(depth - 1)]))
+import os
+print(os.getpid(), run_root({}, os.getpid()), run_root({"PADDLE_TRAINER_ID": "0"}, os.getpid()))
+"""
+
+
+def test_a_run_hangs_from_the_process_above_the_launcher(tmp_path: Path) -> None:
+    script = tmp_path / "chain.py"
+    script.write_text(CHAIN)
+    # The bench, the launcher, a rank.
+    with subprocess.Popen(
+        [sys.executable, str(script), "2"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as bench:
+        rank, without_launcher, launched = map(int, bench.communicate()[0].split())
+    assert without_launcher == rank
+    assert launched == bench.pid
+
+
+def test_a_rank_that_is_gone_is_its_own_root() -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    assert run_root({"PADDLE_TRAINER_ID": "0"}, ended.pid) == ended.pid
+
+
+def test_a_rank_leaves_its_error_beside_its_log() -> None:
+    files = RankFiles.of({"PADDLE_LOG_DIR": "/tmp/logs", "PADDLE_TRAINER_ID": "3"})
+    assert files == RankFiles(Path("/tmp/logs/failure.3"), Path("/tmp/logs/pulse.3"), Path("/tmp/logs/joined.3"))
+
+
+def test_a_process_without_a_launcher_has_no_such_files() -> None:
+    assert RankFiles.of({}) is None
+
+
+def test_ranks_that_end_well_leave_nothing_behind(launch: Launch) -> None:
+    launch("(logs / 'workerlog.0').write_text('done')")
+    assert list(launch.files.folder.iterdir()) == []
+    assert not launch.folders[0].exists()
+
+
+def test_the_launcher_gets_the_workers_environment(launch: Launch) -> None:
+    launch(
+        "(results / 'seen').write_text(json.dumps([dict(os.environ), ranks]))",
+        environment={"PATH": os.environ["PATH"], "CUDA_VISIBLE_DEVICES": "0", "MINE": "kept"},
+    )
+    seen, ranks = json.loads((launch.files.folder / "seen").read_text(encoding="utf-8"))
+    assert ranks == "2"
+    assert (seen["OMP_NUM_THREADS"], seen["PADDLE_DISTRI_BACKEND"], seen["MINE"]) == ("3", "gloo", "kept")
+    assert "CUDA_VISIBLE_DEVICES" not in seen
+
+
+def test_logs_go_to_a_private_folder(launch: Launch) -> None:
+    """The launcher dumps the whole environment there."""
+    launch("(results / 'mode').write_text(oct(logs.stat().st_mode & 0o777))")
+    assert (launch.files.folder / "mode").read_text(encoding="utf-8") == "0o700"
+    assert launch.folders[0].parent == Path(tempfile.gettempdir())
+
+
+def test_poll_is_called_while_the_ranks_run_and_once_behind_them(launch: Launch) -> None:
+    """The stand-in waits for what the second poll writes; its own last words are there when the last poll comes."""
+    seen: list[bool] = []
+
+    def poll() -> None:
+        seen.append((launch.files.folder / "last").exists())
+        if len(seen) == 2:
+            (launch.files.folder / "go").touch()
+
+    launch("wait_for(results / 'go'); (results / 'last').touch()", poll)
+    assert len(seen) >= 3
+    assert seen[:2] == [False, False]
+    assert seen[-1]
+
+
+def test_a_rank_s_error_is_told_as_its_own(launch: Launch) -> None:
+    with pytest.raises(ActionableError) as caught:
+        launch("fail(1, 4, 'no such file: a.jpg', 'Restore it.'); sys.exit(1)")
+    error = caught.value
+    assert (error.message, error.cure, error.exit_code) == ("no such file: a.jpg", "Restore it.", 4)
+    assert list(launch.files.folder.iterdir()) == []
+
+
+def test_of_several_errors_the_first_is_told(launch: Launch) -> None:
+    """The others mostly follow from it."""
+    with pytest.raises(ActionableError) as caught:
+        launch("fail(0, 5, 'lost rank 1', '', 300); fail(1, 3, 'disk full', 'Make room.', 200); sys.exit(1)")
+    assert (caught.value.message, caught.value.exit_code) == ("disk full", 3)
+    assert ActionableError.exit_code == 1
+
+
+CRASH = """
+(logs / "workerlog.0").write_text("waiting for rank 1\\n")
+(logs / "workerlog.1").write_text(
+    "".join(f"step {n}\\n" for n in range(100)) + "Traceback (most recent call last):\\nMemoryError\\n"
+)
+(logs / "default.abcdef.log").write_text("MY_TOKEN=secret")
+(logs / "launcher.env").write_text("MY_TOKEN=secret")
+sys.exit(3)
+"""
+
+
+def test_a_rank_that_dies_is_told_with_the_end_of_its_log(launch: Launch) -> None:
+    with pytest.raises(TrainingError) as caught:
+        launch(CRASH)
+    kept = launch.files.folder / "first.logs"
+    assert caught.value.exit_code == 5
+    assert "exit code 3" in caught.value.message
+    assert caught.value.cure.splitlines() == [
+        "The end of workerlog.1:",
+        *(f"step {number}" for number in range(90, 100)),
+        "Traceback (most recent call last):",
+        "MemoryError",
+        f"Logs: {kept}",
+    ]
+
+
+def test_logs_are_kept_and_dumps_of_the_environment_are_not(launch: Launch) -> None:
+    with pytest.raises(TrainingError):
+        launch(CRASH)
+    kept = launch.files.folder / "first.logs"
+    assert sorted(path.name for path in kept.iterdir()) == ["workerlog.0", "workerlog.1"]
+    assert (kept / "workerlog.0").read_text(encoding="utf-8") == "waiting for rank 1\n"
+    assert "secret" not in "".join(path.read_text(encoding="utf-8") for path in kept.iterdir())
+    assert not launch.folders[0].exists()
+
+
+def test_a_log_that_is_no_text_can_be_told_all_the_same(launch: Launch) -> None:
+    with pytest.raises(TrainingError) as caught:
+        launch("(logs / 'workerlog.0').write_bytes(b'Error \\xff\\xfe'); sys.exit(1)")
+    assert "The end of workerlog.0:\nError \N{REPLACEMENT CHARACTER}" in caught.value.cure
+
+
+def test_a_rank_that_is_killed_is_an_error_too(launch: Launch) -> None:
+    with pytest.raises(TrainingError) as caught:
+        launch("os.kill(os.getpid(), signal.SIGKILL)")
+    assert "-9" in caught.value.message
+
+
+def test_a_launcher_that_never_starts_a_rank_is_told_with_its_own_words(launch: Launch) -> None:
+    with pytest.raises(TrainingError) as caught:
+        launch("sys.exit('ValueError: port 6170 is taken')")
+    assert "port 6170 is taken" in caught.value.cure
+
+
+def test_an_error_file_that_was_cut_short_is_not_the_last_word(launch: Launch) -> None:
+    """A rank may be killed, or the disk be full, while it writes the file."""
+    with pytest.raises(TrainingError) as caught:
+        launch(
+            "(logs / 'failure.0').write_text('{\"exit_code\": 4, \"mess');"
+            "(logs / 'workerlog.0').write_text('Error: no space'); sys.exit(1)"
+        )
+    assert "Error: no space" in caught.value.cure
+
+
+SLEEP = "time.sleep(60)"
+# A rank that doesn't listen, but begins as every worker does. Paddle's launcher, too, gives each a session of its own
+# (launch/utils/process_context.py).
+# The poll finds its process id in a file that is complete once it is there.
+DEAF_RANK = """
+rank = subprocess.Popen([sys.executable, "-c", '''
+import os, signal, sys, time
+from harness.launch.launcher import die_with_parent
+die_with_parent()
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+with open(sys.argv[1] + ".part", "w") as stream:
+    stream.write(str(os.getpid()))
+os.rename(sys.argv[1] + ".part", sys.argv[1])
+time.sleep(60)
+''', str(results / "rank")], start_new_session=True)
+wait_for(results / "rank")
+"""
+
+
+class Watch:
+    """A poll that opens the rank's process as soon as it is known, and then does what it is told to."""
+
+    def __init__(self, results: Path, then: Callable[[], None]) -> None:
+        self._file, self._then = results / "rank", then
+        self.rank: int | None = None
+
+    def __call__(self) -> None:
+        if self.rank is None and self._file.exists():
+            self.rank = os.pidfd_open(int(self._file.read_text(encoding="utf-8")))
+            self._then()
+
+    def rank_ended(self) -> bool:
+        """Asked once: kills a rank that was left running, so that the test leaves none."""
+        assert self.rank is not None
+        try:
+            if ended(self.rank):
+                return True
+            signal.pidfd_send_signal(self.rank, signal.SIGKILL)
+            return False
+        finally:
+            os.close(self.rank)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+LISTENING = """
+def stop(*_):
+    (results / "told").touch()
+    sys.exit(15)
+signal.signal(signal.SIGTERM, stop)
+(results / "part").write_text(str(os.getpid()))
+(results / "part").rename(results / "rank")
+"""
+
+
+def test_ctrl_c_tells_the_launcher_to_stop(launch: Launch) -> None:
+    """Paddle's launcher then ends its ranks; the stand-in is launcher and rank in one."""
+    watch = Watch(launch.files.folder, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        launch(f"{LISTENING}\n{SLEEP}", watch)
+    assert watch.rank_ended()
+    assert (launch.files.folder / "told").exists()
+    assert not launch.folders[0].exists()
+
+
+def test_ctrl_c_ends_a_launcher_that_does_not_listen_and_its_ranks(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(harness.launch.launcher, "STOP_SECONDS", 0.2)
+    watch = Watch(launch.files.folder, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        launch(f"signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{DEAF_RANK}\n{SLEEP}", watch)
+    assert watch.rank_ended()
+
+
+def test_an_error_of_the_poll_ends_the_launcher_too(launch: Launch) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    watch = Watch(launch.files.folder, fail)
+    with pytest.raises(ZeroDivisionError):
+        launch(f"{LISTENING}\n{SLEEP}", watch)
+    assert watch.rank_ended()
+    assert (launch.files.folder / "told").exists()
+
+
+def test_a_launcher_that_is_killed_leaves_no_rank_behind(launch: Launch) -> None:
+    """The kernel kills whoever takes the most memory: the launcher's ranks must not go on training for nobody."""
+    watch = Watch(launch.files.folder, (launch.files.folder / "go").touch)
+    with pytest.raises(TrainingError):
+        launch(f"{DEAF_RANK}\nwait_for(results / 'go')\nos.kill(os.getpid(), signal.SIGKILL)", watch)
+    assert watch.rank_ended()
+
+
+# A rank as the watching process knows it: a child of the launcher with a number, whose code the launcher passes on.
+RANK = """
+def rank(script, number=0):
+    environment = {**os.environ, "PADDLE_TRAINER_ID": str(number), "PADDLE_LOCAL_RANK": str(number)}
+    log = (logs / f"workerlog.{number}").open("w")
+    return subprocess.Popen([sys.executable, "-c", script, str(logs), str(results)], env=environment, stdout=log,
+                            stderr=log, start_new_session=True)
+def end_with(process):
+    # As Paddle's launcher does, which looks once a second.
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    time.sleep(0.5)
+    sys.exit(process.wait())
+"""
+SAVING_RANK = """
+import json, signal, sys, time
+from pathlib import Path
+def save(*_):
+    told = {"kind": "InterruptedRunError", "exit_code": 75, "message": "stopped at step 7", "cure": "Use --resume."}
+    (Path(sys.argv[1]) / "failure.0").write_text(json.dumps(told))
+    sys.exit(75)
+signal.signal(signal.SIGTERM, save)
+(Path(sys.argv[2]) / "ready").touch()
+time.sleep(60)
+"""
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended, waited for or not."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def interrupt_once_ready(folder: Path, times: int = 1) -> Callable[[], None]:
+    left = [times]
+
+    def poll() -> None:
+        if left[0] and (folder / "ready").exists():
+            left[0] -= 1
+            raise KeyboardInterrupt
+
+    return poll
+
+
+def test_ctrl_c_lets_the_ranks_save_and_tells_what_they_say(launch: Launch) -> None:
+    said: list[str] = []
+    with pytest.raises(InterruptedRunError) as caught:
+        launch(
+            f"{RANK}\nend_with(rank({SAVING_RANK!r}))", interrupt_once_ready(launch.files.folder),
+            say=said.append,
+        )  # fmt: skip
+    assert (caught.value.message, caught.value.cure) == ("stopped at step 7", "Use --resume.")
+    assert caught.value.exit_code == 75
+    assert said == ["finishing the step and saving; press Ctrl-C again to stop at once"]
+
+
+def test_ranks_that_die_of_the_first_ctrl_c_are_an_interruption(launch: Launch) -> None:
+    script = SAVING_RANK.replace("signal.signal(signal.SIGTERM, save)", "")
+    with pytest.raises(KeyboardInterrupt):
+        launch(f"{RANK}\nend_with(rank({script!r}))", interrupt_once_ready(launch.files.folder))
+
+
+def test_a_second_ctrl_c_ends_everything_at_once(launch: Launch) -> None:
+    script = SAVING_RANK.replace("sys.exit(75)", "return").replace("(Path(sys.argv[1])", "0 and (Path(sys.argv[1])")
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        launch(
+            f"{RANK}\n(results / 'id').write_text(str(rank({script!r}).pid))\n{SLEEP}",
+            interrupt_once_ready(launch.files.folder, 2),
+        )
+    assert time.monotonic() - begin < 30
+    assert gone(int((launch.files.folder / "id").read_text(encoding="utf-8")))
+
+
+def test_an_error_of_memory_is_told_as_one(launch: Launch) -> None:
+    with pytest.raises(OutOfMemoryError) as caught:
+        launch(
+            "(logs / 'failure.0').write_text(json.dumps("
+            "{'exit_code': 5, 'message': 'full', 'cure': 'smaller', 'kind': 'OutOfMemoryError'})); sys.exit(1)"
+        )
+    assert (caught.value.message, caught.value.exit_code) == ("full", 5)
+
+
+def test_a_rank_that_native_code_ends_for_want_of_memory_is_told_as_one(launch: Launch) -> None:
+    """A C++ exception that nobody catches becomes SIGABRT."""
+    text = "terminate called after throwing an instance of 'std::bad_alloc'"
+    script = f"import os, sys, time; print({text!r}, flush=True); time.sleep(1); os.abort()"
+    with pytest.raises(OutOfMemoryError) as caught:
+        launch(f"{RANK}\nend_with(rank({script!r}))")
+    assert caught.value.message.startswith("32 images per device do not fit into the memory of rank 0: terminate")
+    assert "Use --batch-size 16 or less, or --auto-batch" in caught.value.cure
+
+
+def test_a_rank_that_was_killed_is_named_though_another_is_found_first(launch: Launch) -> None:
+    """The launcher names the failed rank with the lowest number."""
+    victim = "import time; time.sleep(1.5); raise SystemExit(1)"
+    with pytest.raises(TrainingError) as caught:
+        launch(
+            f"{RANK}\nfirst = rank({victim!r}, 0)\nsecond = rank('import time; time.sleep(60)', 1)\n"
+            "time.sleep(1); second.kill(); time.sleep(1); first.wait()\n"
+            "print('Container rank 0 status failed cmd x code 1 log y'); sys.exit(1)"
+        )
+    assert caught.value.message == "rank 1 was ended by SIGKILL (signal 9)"
+    assert "dmesg" in caught.value.cure
+
+
+def test_ranks_that_all_stand_still_are_ended_from_outside(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stopped rank's own watchdog is stopped with it."""
+    monkeypatch.setattr(harness.launch.launcher, "WATCHDOG_GRACE_SECONDS", 0.5)
+    begin = time.monotonic()
+    with pytest.raises(TrainingError) as caught:
+        launch(
+            f"{RANK}\nprocess = rank('import time; time.sleep(60)')\n(logs / 'pulse.0').touch()\n"
+            f"os.kill(process.pid, signal.SIGSTOP)\n{SLEEP}",
+            stall_seconds=1.5,
+        )
+    assert time.monotonic() - begin < 1.5 + 30
+    assert caught.value.message == (
+        "no step for 1.5 s: rank 0: no answer (stopped or hung in the kernel);"
+        " rank 1: no answer (stopped or hung in the kernel)"
+    )
+    assert caught.value.exit_code == 5
+
+
+CONTAINER = """
+import subprocess, sys
+from functools import partial
+import os
+from harness.launch.launcher import die_with_parent
+assert os.getpid() == 1
+child = subprocess.run([sys.executable, "-c", "print('alive')"], preexec_fn=partial(die_with_parent, os.getpid()))
+sys.exit(child.returncode)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="a process 1 of its own needs root")
+def test_the_first_process_of_a_container_can_start_a_launcher() -> None:
+    """There its children's parent is process 1, as an orphan's is elsewhere."""
+    done = subprocess.run(
+        ["unshare", "--pid", "--fork", sys.executable, "-c", CONTAINER],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    if "unshare failed" in done.stderr:
+        pytest.skip("this system makes no process namespace")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "alive\n"

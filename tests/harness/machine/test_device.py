@@ -1,0 +1,377 @@
+"""Which devices a run gets and what their clocks say. No GPU is touched: NVML and CUDA events are stand-ins."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import harness.machine.device
+from harness import ROOT
+from harness.errors import MachineError
+from harness.machine.device import (
+    CudaClock,
+    Devices,
+    HostClock,
+    check_paddle,
+    choose_devices,
+    installed_version,
+    local_rank,
+    open_device,
+    worker_environment,
+)
+from harness.machine.nvml import Gpu
+
+NO_GPUS = {"CUDA_VISIBLE_DEVICES": ""}
+UUIDS = [f"GPU-{index}0000000-aaaa-bbbb-cccc-00000000000{index}" for index in range(4)]
+
+# choose_devices for each (kind, count, CUDA_VISIBLE_DEVICES or null) of the first argument.
+CHOOSE = """
+import json, sys
+from dataclasses import asdict
+from harness.machine.device import choose_devices
+from harness.errors import MachineError
+answers = []
+for kind, count, visible in json.loads(sys.argv[1]):
+    try:
+        devices, notices = choose_devices(kind, count, {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
+        answers.append([asdict(devices), list(notices)])
+    except MachineError as error:
+        answers.append([error.message, error.cure])
+print(json.dumps(answers))
+"""
+
+
+def choose(environment: dict[str, str], *cases: tuple[str, int | None, str | None]) -> list[Any]:
+    """Devices and notices, or message and cure, in a process that has the environment."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", CHOOSE, json.dumps(cases)],
+        env={**os.environ, **environment},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    answers: list[Any] = json.loads(done.stdout)
+    return answers
+
+
+def with_cores(monkeypatch: pytest.MonkeyPatch, cores: int) -> None:
+    monkeypatch.setattr(harness.machine.device, "available_cores", lambda: cores)
+
+
+def with_packages(monkeypatch: pytest.MonkeyPatch, **versions: str) -> None:
+    """Only these packages are installed; their names have underscores for dashes."""
+
+    def version(package: str) -> str:
+        found = versions.get(package.replace("-", "_"))
+        if found is None:
+            raise PackageNotFoundError(package)
+        return found
+
+    monkeypatch.setattr(harness.machine.device, "version", version)
+
+
+@pytest.fixture
+def gpu_build(tmp_path: Path) -> dict[str, str]:
+    """Environment in which paddlepaddle-gpu seems to be installed: its metadata is, which is all that is looked at."""
+    metadata = tmp_path / "paddlepaddle_gpu-3.3.1.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text("Metadata-Version: 2.1\nName: paddlepaddle-gpu\nVersion: 3.3.1\n", encoding="utf-8")
+    return {"PYTHONPATH": str(tmp_path)}
+
+
+@pytest.mark.parametrize(
+    ("cores", "count", "ranks", "notices"),
+    [
+        (64, None, 4, ()),
+        (2, None, 2, ()),
+        (64, 16, 16, ()),
+        (2, 2, 2, ()),
+        (2, 3, 3, ("3 ranks share 2 cores",)),
+    ],
+)
+def test_cpus(
+    monkeypatch: pytest.MonkeyPatch, cores: int, count: int | None, ranks: int, notices: tuple[str, ...]
+) -> None:
+    with_cores(monkeypatch, cores)
+    assert choose_devices("cpu", count, {}) == (Devices("cpu", ranks, "CPU"), notices)
+    assert choose_devices("cpu", count, {}, look=False) == (Devices("cpu", ranks, "CPU"), notices)
+
+
+def test_a_dry_run_takes_the_gpus_that_are_asked_for_as_given() -> None:
+    assert choose_devices("auto", 4, NO_GPUS, look=False) == (Devices("gpu", 4, "GPU"), ())
+    assert choose_devices("gpu", None, NO_GPUS, look=False) == (Devices("gpu", 1, "GPU"), ())
+    assert choose_devices("gpu", 5, NO_GPUS, look=False) == (Devices("gpu", 5, "GPU"), ())
+
+
+@pytest.mark.parametrize("look", [True, False])
+def test_auto_without_a_gpu_is_the_cpu_with_a_notice(monkeypatch: pytest.MonkeyPatch, look: bool) -> None:
+    with_cores(monkeypatch, 3)
+    devices, (notice,) = choose_devices("auto", None, NO_GPUS, look=look)
+    assert devices == Devices("cpu", 3, "CPU")
+    assert notice.startswith("no GPU (")
+    assert notice.endswith("): training on the CPU, 3 ranks")
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "wanted", "ranks"),
+    [("gpu", None, "1 GPU", 1), ("gpu", 1, "1 GPU", 1), ("auto", 2, "2 GPUs", 2), ("auto", 8, "8 GPUs", 3)],
+)
+def test_gpus_that_are_asked_for_and_not_there(
+    monkeypatch: pytest.MonkeyPatch, kind: str, count: int | None, wanted: str, ranks: int
+) -> None:
+    with_cores(monkeypatch, 3)
+    with pytest.raises(MachineError) as caught:
+        choose_devices(kind, count, NO_GPUS)
+    assert caught.value.message.startswith(f"{wanted} asked for, 0 found (")
+    assert caught.value.cure == f"To run on this machine's CPU instead: --device cpu --gpus {ranks}"
+
+
+def test_gpus_that_are_there(nvml_standin: dict[str, str], gpu_build: dict[str, str]) -> None:
+    """The stand-in's PCI order is 1, 2, 3, 0."""
+    every, two, visible, by_name, five, three_of_two, none = choose(
+        {**nvml_standin, **gpu_build},
+        ("auto", None, None),
+        ("gpu", 2, None),
+        ("auto", None, "3,0"),
+        ("gpu", 1, "GPU-2"),
+        ("auto", 5, None),
+        ("gpu", 3, "0,1"),
+        ("gpu", None, ""),
+    )
+    assert [gpu["index"] for gpu in every[0]["gpus"]] == [1, 2, 3, 0]
+    assert (every[0]["kind"], every[0]["count"], every[0]["name"], every[1]) == ("gpu", 4, "Stand-in 80GB", [])
+    assert (two[0]["count"], [gpu["uuid"] for gpu in two[0]["gpus"]]) == (2, UUIDS[1:3])
+    assert (visible[0]["count"], [gpu["uuid"] for gpu in visible[0]["gpus"]]) == (2, [UUIDS[0], UUIDS[1]])
+    assert [gpu["uuid"] for gpu in by_name[0]["gpus"]] == [UUIDS[2]]
+    assert five[0] == "5 GPUs asked for, 4 found"
+    assert "--device cpu --gpus " in five[1]
+    assert three_of_two[0] == "3 GPUs asked for, 2 found"
+    assert none[0] == "1 GPU asked for, 0 found (NVML sees none that CUDA_VISIBLE_DEVICES admits)"
+
+
+def test_gpus_under_the_cpu_build_of_paddle(nvml_standin: dict[str, str]) -> None:
+    if installed_version("paddlepaddle-gpu") is not None:
+        pytest.skip("the GPU build is installed here")
+    fallback, asked = choose(nvml_standin, ("auto", None, None), ("auto", 4, None))
+    assert fallback[0]["kind"] == "cpu"
+    assert fallback[1][0].startswith("no GPU (paddlepaddle here is the CPU build): training on the CPU, ")
+    assert asked == [
+        "4 GPUs found, but paddlepaddle here is the CPU build",
+        "Install the GPU build: pip install paddlepaddle-gpu==3.3.1"
+        " -i https://www.paddlepaddle.org.cn/packages/stable/cu126/",
+    ]
+
+
+def test_the_workers_environment_on_gpus() -> None:
+    given = {"HOME": "/home/me", "CUDA_VISIBLE_DEVICES": "1,0", "OMP_NUM_THREADS": "64"}
+    gpus = (Gpu(1, "GPU-b", "X", "00000000:17:00.0"), Gpu(0, "GPU-a", "X", "00000000:C1:00.0"))
+    assert worker_environment(Devices("gpu", 2, "X", gpus), 6, given) == {
+        "HOME": "/home/me",
+        "CUDA_VISIBLE_DEVICES": "GPU-b,GPU-a",
+        "OMP_NUM_THREADS": "6",
+        "FLAGS_cudnn_exhaustive_search": "True",
+        "FLAGS_cudnn_batchnorm_spatial_persistent": "True",
+    }
+    assert given == {"HOME": "/home/me", "CUDA_VISIBLE_DEVICES": "1,0", "OMP_NUM_THREADS": "64"}
+
+
+def test_the_workers_environment_on_cpus() -> None:
+    given = {"HOME": "/home/me", "CUDA_VISIBLE_DEVICES": "0"}
+    assert worker_environment(Devices("cpu", 2, "CPU"), 3, given) == {
+        "HOME": "/home/me",
+        "OMP_NUM_THREADS": "3",
+        "PADDLE_DISTRI_BACKEND": "gloo",
+    }
+    assert given == {"HOME": "/home/me", "CUDA_VISIBLE_DEVICES": "0"}
+    assert worker_environment(Devices("cpu", 1, "CPU"), 1, {})["PADDLE_DISTRI_BACKEND"] == "gloo"
+
+
+@pytest.mark.parametrize(
+    "versions",
+    [
+        {"paddlepaddle": "3.2.0"},
+        {"paddlepaddle": "3.2.0rc1"},
+        {"paddlepaddle": "3.10.0"},
+        {"paddlepaddle": "10.0"},
+        {"paddlepaddle_gpu": "3.3.1"},
+        {"paddlepaddle_gpu": "3.3.1", "paddlepaddle": "2.6.2"},
+    ],
+)
+def test_a_paddle_that_serves(monkeypatch: pytest.MonkeyPatch, versions: dict[str, str]) -> None:
+    with_packages(monkeypatch, **versions)
+    check_paddle()
+
+
+@pytest.mark.parametrize(
+    ("versions", "wrong", "cure"),
+    [
+        (
+            {"paddlepaddle_gpu": "2.6.2"},
+            "paddlepaddle-gpu 2.6.2 is too old; 3.2 or newer is needed",
+            "pip install paddlepaddle-gpu==3.3.1 -i https://www.paddlepaddle.org.cn/packages/stable/cu126/",
+        ),
+        (
+            {"paddlepaddle": "3.1.9"},
+            "paddlepaddle 3.1.9 is too old; 3.2 or newer is needed",
+            "pip install 'paddlepaddle>=3.2'",
+        ),
+        ({"paddlepaddle_gpu": "2.6.2.post120", "paddlepaddle": "3.3.1"}, "paddlepaddle-gpu 2.6.2.post120", "-i https"),
+    ],
+)
+def test_a_paddle_that_is_too_old(
+    monkeypatch: pytest.MonkeyPatch, versions: dict[str, str], wrong: str, cure: str
+) -> None:
+    with_packages(monkeypatch, **versions)
+    with pytest.raises(MachineError) as caught:
+        check_paddle()
+    assert wrong in caught.value.message
+    assert cure in caught.value.cure
+
+
+def test_no_paddle_at_all_is_told_both_ways_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_packages(monkeypatch)
+    with pytest.raises(MachineError) as caught:
+        check_paddle()
+    assert caught.value.message == "Paddle isn't installed"
+    assert caught.value.cure.splitlines() == [
+        "On a CPU: pip install 'paddlepaddle>=3.2'",
+        "On GPUs: pip install paddlepaddle-gpu==3.3.1 -i https://www.paddlepaddle.org.cn/packages/stable/cu126/",
+    ]
+
+
+def test_versions_of_packages() -> None:
+    assert installed_version("pytest") == pytest.__version__
+    assert installed_version("no-such-package-here") is None
+
+
+def test_the_host_clock_counts_from_its_start() -> None:
+    times = iter([100.0, 200.0, 200.25, 203.0, 300.0, 300.5])
+    clock = HostClock(lambda: next(times))
+    assert clock.started_at == 100.0
+    clock.start()
+    assert clock.started_at == 200.0
+    marks = [clock.mark(), clock.mark()]
+    clock.wait(marks[1])
+    assert clock.seconds(marks) == [0.25, 3.0]
+    assert clock.seconds([]) == []
+    clock.start()
+    assert clock.mark() == 0.5
+
+
+class StandInGpu:
+    """paddle.device with a GPU whose time is set by hand; like CUDA it gives spans as float32 milliseconds."""
+
+    def __init__(self) -> None:
+        self.milliseconds = 0.0
+        self.synchronized = 0
+        self.waited_for: list[StandInEvent] = []
+        self.current = ""
+
+    def synchronize(self) -> None:
+        self.synchronized += 1
+
+    def set_device(self, name: str) -> None:
+        self.current = name
+
+    def Event(self, enable_timing: bool) -> StandInEvent:  # noqa: N802 - Paddle's name
+        assert enable_timing
+        return StandInEvent(self)
+
+
+class StandInEvent:
+    def __init__(self, gpu: StandInGpu) -> None:
+        self.gpu = gpu
+        self.milliseconds: float | None = None
+
+    def record(self) -> None:
+        self.milliseconds = self.gpu.milliseconds
+
+    def synchronize(self) -> None:
+        self.gpu.waited_for.append(self)
+
+    def elapsed_time(self, later: StandInEvent) -> float:
+        assert self.milliseconds is not None
+        assert later.milliseconds is not None
+        (span,) = struct.unpack("f", struct.pack("f", later.milliseconds - self.milliseconds))
+        return float(span)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> StandInGpu:
+    paddle, gpu = ModuleType("paddle"), StandInGpu()
+    paddle.device = gpu  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "paddle", paddle)
+    return gpu
+
+
+def test_the_arithmetic_of_the_cuda_clock(gpu: StandInGpu) -> None:
+    """Milliseconds become seconds since the start, and only the last mark is waited for. Checks no GPU."""
+    gpu.milliseconds = 5000.0
+    clock = CudaClock()
+    assert gpu.synchronized == 1
+    marks = []
+    for gpu.milliseconds in (5250.0, 5500.0, 7000.0):
+        marks.append(clock.mark())
+    assert gpu.waited_for == []
+    assert clock.seconds(marks) == [0.25, 0.5, 2.0]
+    assert gpu.waited_for == [marks[2]]
+    assert clock.seconds([]) == []
+    gpu.milliseconds = 8000.0
+    last = clock.mark()
+    assert clock.seconds([last]) == [3.0]
+    assert gpu.waited_for == [marks[2], last]
+    clock.wait(marks[0])
+    assert gpu.waited_for == [marks[2], last, marks[0]]
+    assert gpu.synchronized == 1
+
+
+def test_a_cuda_clock_that_starts_again_counts_from_there(gpu: StandInGpu) -> None:
+    clock = CudaClock()
+    gpu.milliseconds = 1000.0
+    assert clock.seconds([clock.mark()]) == [1.0]
+    first_start = clock.started_at
+    clock.start()
+    assert gpu.synchronized == 2
+    assert clock.started_at > first_start
+    gpu.milliseconds = 1500.0
+    assert clock.seconds([clock.mark()]) == [0.5]
+
+
+def test_the_cuda_clock_stays_exact_over_a_day(gpu: StandInGpu) -> None:
+    """A float32 of a day's milliseconds has steps of 8 ms; the anchor that moves with each reading avoids them.
+
+    Checks arithmetic, no GPU.
+    """
+    clock = CudaClock()
+    seconds = []
+    for _ in range(864):
+        gpu.milliseconds += 100_000.0
+        seconds = clock.seconds([clock.mark()])
+    assert seconds == [86_400.0]
+    gpu.milliseconds += 0.25
+    before = clock.mark()
+    gpu.milliseconds += 0.25
+    assert clock.seconds([before, clock.mark()]) == [86_400.00025, 86_400.0005]
+
+
+def test_opening_a_device_makes_it_paddle_s_current_one(gpu: StandInGpu) -> None:
+    clock, index = open_device("gpu", 3)
+    assert (gpu.current, type(clock), index) == ("gpu:3", CudaClock, 3)
+    clock, index = open_device("cpu", 3)
+    assert (gpu.current, type(clock), index) == ("cpu", HostClock, None)
+
+
+def test_the_local_rank_is_the_launcher_s() -> None:
+    assert local_rank({"PADDLE_LOCAL_RANK": "3", "PADDLE_TRAINER_ID": "7"}) == 3
+    assert local_rank({}) == 0

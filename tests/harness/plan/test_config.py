@@ -1,0 +1,371 @@
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import math
+from typing import Any
+
+import pytest
+
+from harness.errors import UsageError
+from harness.plan.config import RunConfig, flag, option_fields, option_type, parse_config
+
+TYPES = {
+    "throughput_only": bool,
+    "model": str,
+    "gpus": int,
+    "device": str,
+    "epochs": int,
+    "warmup": int,
+    "precision": float,
+    "max_seconds": float,
+    "repeats": int,
+    "scaling": str,
+    "stall_seconds": float,
+    "resume": str,
+    "eval_only": bool,
+    "seed": int,
+    "data": str,
+    "classes": int,
+    "image_size": int,
+    "crop_area_min": float,
+    "recipe": str,
+    "auto_augment": bool,
+    "bad_images": str,
+    "max_bad_images": int,
+    "flip_probability": float,
+    "batch_size": int,
+    "accumulate": int,
+    "auto_batch": bool,
+    "learning_rate": float,
+    "warmup_epochs": int,
+    "momentum": float,
+    "weight_decay": float,
+    "pretrained": str,
+    "batch_norm": str,
+    "amp": str,
+    "amp_level": str,
+    "layout": str,
+    "to_static": bool,
+    "label_smoothing": float,
+    "compute_threads": int,
+    "decode_threads": int,
+    "prefetch": int,
+    "hw_decoder_load": float,
+    "width_hint": int,
+    "height_hint": int,
+    "nnodes": int,
+    "master": str,
+    "node_rank": int,
+    "join_seconds": float,
+    "checkpoint_minutes": float,
+    "results": str,
+    "run_name": str,
+    "telemetry_interval": float,
+}
+
+
+def refusal(**values: Any) -> UsageError:
+    with pytest.raises(UsageError) as caught:
+        RunConfig(**values)
+    return caught.value
+
+
+def test_the_defaults_are_the_published_recipe() -> None:
+    """None is decided by device or data; test_plan states what becomes of it."""
+    assert dataclasses.asdict(RunConfig()) == {
+        "throughput_only": False,
+        "model": "x1_0",
+        "gpus": None,
+        "device": "auto",
+        "epochs": 360,
+        "warmup": None,
+        "precision": 0.02,
+        "max_seconds": 130.0,
+        "repeats": 1,
+        "scaling": None,
+        "stall_seconds": 600.0,
+        "resume": None,
+        "eval_only": False,
+        "seed": 0,
+        "data": None,
+        "classes": None,
+        "image_size": 224,
+        "crop_area_min": None,
+        "recipe": "paddleclas",
+        "auto_augment": None,
+        "bad_images": "skip",
+        "max_bad_images": 100,
+        "flip_probability": None,
+        "batch_size": None,
+        "accumulate": 1,
+        "auto_batch": False,
+        "learning_rate": None,
+        "warmup_epochs": None,
+        "momentum": 0.9,
+        "weight_decay": None,
+        "pretrained": None,
+        "batch_norm": "average",
+        "amp": "off",
+        "amp_level": None,
+        "layout": "nchw",
+        "to_static": False,
+        "label_smoothing": 0.1,
+        "compute_threads": None,
+        "decode_threads": None,
+        "prefetch": 2,
+        "hw_decoder_load": 0.65,
+        "width_hint": 0,
+        "height_hint": 0,
+        "nnodes": 1,
+        "master": None,
+        "node_rank": None,
+        "join_seconds": 300.0,
+        "checkpoint_minutes": 15.0,
+        "results": "results",
+        "run_name": None,
+        "telemetry_interval": 0.5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "limit"),
+    [
+        *((name, 0, "at least 1") for name in ("gpus", "epochs", "image_size", "classes", "batch_size")),
+        *((name, 0, "at least 1") for name in ("compute_threads", "decode_threads", "prefetch")),
+        *((name, 0, "at least 1") for name in ("repeats", "accumulate")),
+        ("gpus", -4, "at least 1"),
+        ("warmup", -1, "at least 0"),
+        ("warmup_epochs", -1, "at least 0"),
+        ("weight_decay", -1e-05, "at least 0"),
+        ("weight_decay", math.nan, "finite"),
+        *((name, 0.0, "above 0") for name in ("max_seconds", "precision", "learning_rate", "crop_area_min")),
+        *(("checkpoint_minutes", value, "above 0") for value in (0.0, -0.5)),
+        ("checkpoint_minutes", math.nan, "finite"),
+        ("max_bad_images", -1, "at least 0"),
+        *((name, -0.5, "above 0") for name in ("max_seconds", "precision", "learning_rate", "crop_area_min")),
+        *(("telemetry_interval", value, "at least 0.1") for value in (0.0, -0.5, 0.09)),
+        ("precision", math.nan, "finite"),
+        ("max_seconds", math.nan, "finite"),
+        ("learning_rate", -math.inf, "finite"),
+        ("crop_area_min", 1.01, "at most 1"),
+        *((name, -0.01, "at least 0") for name in ("flip_probability", "label_smoothing", "hw_decoder_load")),
+        *((name, 1.01, "at most 1") for name in ("flip_probability", "label_smoothing", "hw_decoder_load")),
+        ("momentum", -0.1, "at least 0"),
+        ("momentum", 1.0, "below 1"),
+        ("stall_seconds", 4.9, "at least 5"),
+        ("join_seconds", 0.0, "above 0"),
+        ("seed", -1, "at least 0"),
+    ],
+)
+def test_a_value_outside_its_limits_is_named_with_them(name: str, value: float, limit: str) -> None:
+    message = refusal(**{name: value}).message
+    assert message.startswith(f"{flag(name)} is {value}; it must be ")
+    assert limit in message
+
+
+@pytest.mark.parametrize("name", ["max_seconds", "precision", "learning_rate", "weight_decay", "telemetry_interval"])
+def test_infinity_is_refused_as_not_finite(name: str) -> None:
+    """ "inf; it must be above 0" would be untrue."""
+    message = refusal(**{name: math.inf}).message
+    assert message.startswith(f"{flag(name)} is inf")
+    assert "finite" in message
+
+
+def test_the_limit_of_the_seed_is_told_in_full() -> None:
+    """Rounded to six figures, 2.14742e+09, it would admit the value that is refused."""
+    message = refusal(seed=2147418112).message
+    assert message.startswith("--seed is 2147418112")
+    assert "2147418111" in message.replace(",", "")
+
+
+def test_a_number_that_no_float_holds_is_a_mistake_of_the_user() -> None:
+    assert refusal(epochs=10**400).message.startswith("--epochs is 1000")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, 1) for name in ("gpus", "epochs", "image_size", "classes", "batch_size", "decode_threads")),
+        *((name, 0) for name in ("warmup", "warmup_epochs", "weight_decay", "momentum", "label_smoothing", "seed")),
+        *((name, 0.0) for name in ("flip_probability", "hw_decoder_load")),
+        *((name, 1.0) for name in ("flip_probability", "hw_decoder_load", "crop_area_min", "label_smoothing")),
+        ("seed", 2147418111),
+        ("momentum", 0.999),
+        ("max_seconds", 1e-3),
+        ("precision", 1e-6),
+        ("checkpoint_minutes", 1e-3),
+        ("max_bad_images", 0),
+    ],
+)
+def test_the_limits_themselves_are_allowed(name: str, value: float) -> None:
+    given: dict[str, Any] = {name: value}
+    assert getattr(RunConfig(**given), name) == value
+
+
+def test_an_unknown_choice_is_told_what_is_known() -> None:
+    error = refusal(model="x3_0")
+    assert error.message == "unknown model 'x3_0'"
+    assert error.cure == "Known: x0_25, x0_35, x0_5, x0_75, x1_0, x1_5, x2_0, x2_5."
+    error = refusal(device="tpu")
+    assert (error.message, error.cure) == ("unknown device 'tpu'", "Known: auto, gpu, cpu.")
+    error = refusal(bad_images="ignore")
+    assert (error.message, error.cure) == ("unknown bad_images 'ignore'", "Known: skip, fail.")
+
+
+def test_the_learning_rate_may_rise_for_all_of_the_run_and_no_longer() -> None:
+    assert RunConfig(epochs=6, warmup_epochs=6).warmup_epochs == 6
+    error = refusal(epochs=6, warmup_epochs=7)
+    assert error.message == "--warmup-epochs 7 is longer than the run's 6 epochs"
+    assert "--epochs" in error.cure
+
+
+@pytest.mark.parametrize("name", ["a", "7", "20261124-153012-x1_0-cpu2", "A.b_c-1", "a..b", "x" * 100])
+def test_names_that_a_run_may_have(name: str) -> None:
+    assert RunConfig(run_name=name).run_name == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "../x", "..", ".x", "a/b", "a\\b", "a\nb", "a\n", "=1", "-x", "_x", "a b", "ü", "１", "a\0b", "x" * 101],
+)
+def test_names_that_a_run_may_not_have(name: str) -> None:
+    error = refusal(run_name=name)
+    assert error.message == f"--run-name {name!r} can't name files"
+    assert "100 letters" in error.cure
+
+
+@pytest.mark.parametrize("name", ["", "../x", ".x", "a/b", "a b", "x" * 101])
+def test_a_run_to_go_on_with_has_a_run_s_name(name: str) -> None:
+    assert refusal(resume=name).message == f"--resume {name!r} names no run"
+
+
+@pytest.mark.parametrize(
+    "more", [{"throughput_only": True}, {"repeats": 2}, {"throughput_only": True, "scaling": "1,2"}]
+)
+def test_only_a_run_of_epochs_can_be_gone_on_with(more: dict[str, Any]) -> None:
+    assert RunConfig(resume="first").resume == "first"
+    assert refusal(resume="first", **more).message.startswith("--resume is for a run of epochs")
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [("amp", "off, bf16, fp16"), ("amp_level", "O1, O2"), ("layout", "nchw, nhwc"), ("recipe", "paddleclas, dali"),
+     ("batch_norm", "average, rank0, sync")],
+)  # fmt: skip
+def test_what_a_choice_may_be(name: str, known: str) -> None:
+    error = refusal(**{name: "other"})
+    assert (error.message, error.cure) == (f"unknown {name} 'other'", f"Known: {known}.")
+
+
+@pytest.mark.parametrize(
+    ("given", "mode", "dtype"),
+    [({}, "off", "float32"), ({"amp": "bf16"}, "bf16-O1", "bfloat16"),
+     ({"amp": "fp16", "amp_level": "O2"}, "fp16-O2", "float16")],
+)  # fmt: skip
+def test_mixed_precision_in_one_word(given: dict[str, str], mode: str, dtype: str) -> None:
+    config = RunConfig(**given)  # type: ignore[arg-type]
+    assert (config.amp_mode, config.compute_dtype) == (mode, dtype)
+
+
+def test_a_level_of_mixed_precision_needs_mixed_precision() -> None:
+    assert refusal(amp_level="O2").message == "--amp-level O2 is of mixed precision, and --amp is off"
+
+
+def test_an_evaluation_needs_weights() -> None:
+    assert refusal(eval_only=True).message == "--eval-only needs weights to evaluate"
+    config = RunConfig(eval_only=True, pretrained="a.pdparams")
+    assert not config.trains_epochs
+    assert RunConfig().trains_epochs
+    assert not RunConfig(throughput_only=True).trains_epochs
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"throughput_only": True}, {"repeats": 2}, {"resume": "it"}, {"auto_batch": True}, {"accumulate": 2}],
+)
+def test_an_evaluation_does_not_train(more: dict[str, Any]) -> None:
+    error = refusal(eval_only=True, pretrained="a.pdparams", **more)
+    (name,) = more
+    assert error.message == f"--eval-only does not train, and {flag(name)} is about training"
+
+
+def test_a_configuration_never_changes() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        RunConfig().epochs = 1  # type: ignore[misc]
+
+
+def test_flags_are_spelled_with_dashes() -> None:
+    assert flag("batch_size") == "--batch-size"
+    assert flag("gpus") == "--gpus"
+
+
+def test_every_option_has_a_type_without_none() -> None:
+    assert {item.name: option_type(item.name) for item in option_fields()} == TYPES
+
+
+def test_every_option_is_explained() -> None:
+    for item in option_fields():
+        assert item.metadata["help"], item.name
+        needs_placeholder = TYPES[item.name] is not bool and not item.metadata["choices"]
+        assert bool(item.metadata["metavar"]) == needs_placeholder, item.name
+
+
+def test_parsing_keeps_values_and_takes_both_spellings() -> None:
+    assert parse_config({}, "run.toml") == {}
+    assert parse_config(
+        {"batch-size": 64, "image_size": 128, "model": "x0_5", "throughput-only": True}, "run.toml"
+    ) == {
+        "batch_size": 64,
+        "image_size": 128,
+        "model": "x0_5",
+        "throughput_only": True,
+    }
+
+
+def test_a_whole_number_serves_where_a_fraction_is_wanted() -> None:
+    value = parse_config({"max_seconds": 30}, "run.toml")["max_seconds"]
+    assert (value, type(value)) == (30.0, float)
+
+
+def test_an_unknown_key_gets_the_closest_one() -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_config({"epoch": 1}, "run.toml")
+    assert caught.value.message == "run.toml: unknown key 'epoch'"
+    assert caught.value.cure == "Did you mean 'epochs'?"
+
+
+def test_an_unknown_key_like_no_other_gets_all_of_them() -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_config({"zzz": 1}, "run.toml")
+    assert caught.value.message == "run.toml: unknown key 'zzz'"
+    assert caught.value.cure == f"Known: {', '.join(TYPES)}."
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "has", "wanted"),
+    [
+        ("epochs", "5", "str", "int"),
+        ("epochs", 5.0, "float", "int"),
+        ("epochs", True, "bool", "int"),
+        ("batch-size", False, "bool", "int"),
+        ("max_seconds", True, "bool", "float"),
+        ("max_seconds", "45", "str", "float"),
+        ("throughput_only", 1, "int", "bool"),
+        ("throughput_only", "yes", "str", "bool"),
+        ("model", 1, "int", "str"),
+        ("data", ["a", "b"], "list", "str"),
+        ("gpus", {"count": 4}, "dict", "int"),
+        ("seed", None, "NoneType", "int"),
+        ("run_name", datetime.date(2026, 11, 24), "date", "str"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(key: str, value: object, has: str, wanted: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_config({key: value}, "run.toml")
+    assert caught.value.message == f"run.toml: {key} is {value!r}, of type {has}; it must be of type {wanted}"
+
+
+def test_a_whole_number_that_no_float_holds_is_a_mistake_of_the_user() -> None:
+    with pytest.raises(UsageError, match="max_seconds"):
+        parse_config({"max_seconds": 10**400}, "run.toml")

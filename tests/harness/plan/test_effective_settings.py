@@ -1,0 +1,73 @@
+"""Settings that aren't in force are an error in the harness."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from harness.errors import InvariantError
+from harness.plan.effective_settings import check_settings
+from tests.support.plans import a_config, a_plan
+
+READ_BACK = {"threads": 2, "prefetch": 2, "hw_decoder_load": None, "batch_size": 32, "image_size": 64,
+             "dtype": "float32", "layout": "nchw", "recipe": "paddleclas", "antialias": False, "auto_augment": False,
+             "parameters": "float32", "logits": "float32", "network_layout": "nchw",
+             "sync_batch_norm": False, "to_static": False, "accumulate": 1, "ranks": 2, "cudnn_tf32": None}  # fmt: skip
+
+
+def test_settings_in_force_pass() -> None:
+    check_settings(a_config(), a_plan(), READ_BACK)
+
+
+@pytest.mark.parametrize(
+    ("asked", "read"),
+    [
+        ({"amp": "bf16"}, {"logits": "bfloat16"}),
+        ({"amp": "bf16", "amp_level": "O2"}, {"logits": "bfloat16", "parameters": "bfloat16"}),
+        ({"amp": "fp16"}, {"logits": "float16", "dtype": "float16"}),
+        ({"amp": "fp16", "amp_level": "O2"}, {"logits": "float16", "dtype": "float16", "parameters": "float16"}),
+        ({"layout": "nhwc"}, {"layout": "nhwc", "network_layout": "nhwc"}),
+        ({"recipe": "dali"}, {"recipe": "dali", "antialias": True}),
+        ({"to_static": True}, {"to_static": True}),
+        ({"batch_norm": "sync"}, {"sync_batch_norm": True}),
+    ],
+)
+def test_what_each_setting_puts_in_force(asked: dict[str, Any], read: dict[str, Any]) -> None:
+    check_settings(a_config(**asked), a_plan(), {**READ_BACK, **read})
+    for name in read:
+        with pytest.raises(InvariantError, match=f"{name} .* was asked for"):
+            check_settings(a_config(**asked), a_plan(), {**READ_BACK, **read, name: READ_BACK[name]})
+
+
+def test_an_evaluation_shows_nothing_of_training() -> None:
+    trained = ("recipe", "auto_augment", "accumulate")
+    shown = {name: value for name, value in READ_BACK.items() if name not in trained}
+    check_settings(a_config(eval_only=True, pretrained="a.pdparams"), a_plan(), shown)
+    with pytest.raises(InvariantError, match="antialias False was asked for, True was in force"):
+        check_settings(a_config(eval_only=True, pretrained="a.pdparams"), a_plan(), {**shown, "antialias": True})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("threads", 1), ("prefetch", 3), ("batch_size", 64), ("image_size", 128), ("dtype", "float16"),
+     ("parameters", "float16"), ("ranks", 1), ("threads", None), ("layout", "nhwc"), ("recipe", "dali"),
+     ("antialias", True), ("auto_augment", True), ("logits", "bfloat16"),
+     ("network_layout", "nhwc"), ("to_static", True), ("accumulate", 2)],
+)  # fmt: skip
+def test_a_setting_that_is_not_in_force(name: str, value: Any) -> None:
+    with pytest.raises(InvariantError, match=f"{name} .* was asked for, {value} was in force") as caught:
+        check_settings(a_config(), a_plan(), {**READ_BACK, name: value})
+    assert "no row was written" in caught.value.cure
+
+
+@pytest.mark.parametrize("asked", [0.75, 0.1234567, 0.01234567])
+def test_the_jpeg_engines_share_is_read_with_six_decimals(asked: float) -> None:
+    config, plan = a_config(hw_decoder_load=asked), a_plan(device="gpu")
+    check_settings(config, plan, {**READ_BACK, "hw_decoder_load": float(f"{asked:.6f}")})
+    with pytest.raises(InvariantError, match="hw_decoder_load"):
+        check_settings(config, plan, {**READ_BACK, "hw_decoder_load": asked + 0.001})
+
+
+def test_a_share_that_dali_does_not_tell_is_no_error() -> None:
+    check_settings(a_config(hw_decoder_load=0.75), a_plan(device="gpu"), READ_BACK)

@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+import dataclasses
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console as RichConsole
+
+from harness.artifacts.record import RunFiles, RunRecord
+from harness.artifacts.reference_table import MirrorRow
+from harness.artifacts.schema import TRAIN
+from harness.plan.plan import IMAGENET
+from harness.report.console import Console, differences, plan_facts, summary_facts
+from harness.report.findings import ledger_text, verdict_facts
+from tests.support.plans import a_plan, a_record, a_throughput_record, a_verdict, figures, plain
+
+PLAN = a_plan()
+RECORD = a_record()
+MIRROR = MirrorRow(
+    ("Method", "Crop Size", "FPS (CPU x 2)", "TOP1 Accuracy"), ("PPLCNet_x0_25", "64x64", "85.3", "0.9533")
+)
+REFERENCE = "PPLCNet_x1_0 224x224 2537 BI x 4 0.7062"
+
+
+def without_top1(record: RunRecord) -> RunRecord:
+    return dataclasses.replace(record, summary={**record.summary, "top1": None, "top5": None, "epochs": 0})
+
+
+def shown(console: Console) -> list[str]:
+    """The lines printed so far, blanks folded."""
+    assert isinstance(console.rich.file, io.StringIO)
+    return [" ".join(line.split()) for line in console.rich.file.getvalue().splitlines()]
+
+
+@pytest.fixture
+def console() -> Console:
+    return Console(RichConsole(file=io.StringIO(), width=100, highlight=False))
+
+
+def test_a_run_ends_with_its_row_beside_the_reference_under_one_header(console: Console) -> None:
+    console.conclusion(RECORD, RunFiles(Path("results"), RECORD.run), MIRROR)
+    lines = shown(console)
+    at = lines.index("Method Crop Size FPS (all devices) devices TOP1 Accuracy")
+    assert lines[at - 1] == "beside the reference (DeepSparkHub, BI-V100)" or not lines[at - 1]
+    assert lines[at + 2 : at + 4] == [REFERENCE, "PPLCNet_x0_25 64x64 85.3 CPU x 2 0.9533"]
+    below = lines[at + 4 :]
+    said = [line for line in below if line]
+    assert said == [
+        "data: ImageNet (ILSVRC2012) there, digits here (a built-in set, not ImageNet)",
+        "devices: 4 x BI-V100 there, 2 CPU ranks on Xeon 6148 here",
+        "model: PPLCNet_x1_0 there, PPLCNet_x0_25 here",
+        "crop: 224x224 there, 64x64 here",
+        "images a step: 2048 there, 64 here",
+        "epochs: 360 there, 20 here",
+        "Written to results/: 20261124-153012-x0_25-cpu2.*, summary.csv, table-cpux2-digits.csv",
+    ]
+
+
+def test_a_run_without_top_1_says_so(console: Console) -> None:
+    record = without_top1(RECORD)
+    mirror = dataclasses.replace(MIRROR, cells=(*MIRROR.cells[:3], ""))
+    console.conclusion(record, RunFiles(Path("results"), record.run), mirror)
+    lines = shown(console)
+    assert "top-1 not measured" in lines
+    assert "top-5 not measured" in lines
+    assert "PPLCNet_x0_25 64x64 85.3 CPU x 2 -" in lines
+    assert "top-1: after 360 epochs there, not measured here" in lines
+    assert not [line for line in lines if line.startswith("epochs:")]
+
+
+def test_a_run_s_figures_have_their_scope() -> None:
+    assert dict(summary_facts(RECORD)) == {
+        "throughput": "85.3 images/s (84.1 to 86.4) on 2 x CPU together",
+        "per device": "42.6 images/s",
+        "window": "437 steps, 27,968 images, 328.0 s, after 3 warm-up steps; ended with the last epoch",
+        "steady state": "yes; warm-up found in the step times; drift -1.2%",
+        "step": "median 0.7421 s, p95 0.9013 s, p99 1.0042 s",
+        "time": (
+            "waiting for data 2.6%, forward 22.5%, backward 45.0%, optimizer 11.0%, evaluation 17.5%, recording 0.3%,"
+            " between steps 1.0%, unaccounted 0.1%"
+        ),
+        "outliers": "4 steps, 1.0% of the window: 3 x data wait, 1 x unknown",
+        "disturbed": "no",
+        "CPU utilisation": "94 %, whole host",
+        "top-1": "0.9533 after 20 epochs",
+        "top-5": "0.9978 after 20 epochs",
+        "data": "digits: 1,347 files of 1.5 KiB, 3.46 bits per pixel",
+    }
+
+
+def with_summary(**changes: object) -> RunRecord:
+    return a_record(summary={**RECORD.summary, **changes})
+
+
+def test_what_is_not_known_is_not_made_up() -> None:
+    facts = dict(
+        summary_facts(
+            dataclasses.replace(
+                with_summary(step_seconds_p95=None, step_seconds_p99=None, cpu_util_percent=None),
+                profile={**RECORD.profile, "bits_per_pixel": None},
+                phases={TRAIN: plain(figures(fps_low=None, fps_high=None))},
+                steady={"warmup_steps": 3, "steady": None, "drift": None, "reason": "warm-up given by --warmup"},
+                taint={"reasons": None, "tainted_steps": 0, "window_steps": 437, "shares": {}},
+                outliers={**RECORD.outliers, "count": 0},
+            )
+        )
+    )
+    assert facts["throughput"] == "85.3 images/s (no interval) on 2 x CPU together"
+    assert facts["step"] == "median 0.7421 s"
+    assert facts["steady state"] == "can't tell; warm-up given by --warmup"
+    assert facts["outliers"] == "none"
+    assert facts["disturbed"] == "unknown"
+    assert facts["CPU utilisation"].startswith("unknown")
+    assert facts["data"] == "digits: 1,347 files of 1.5 KiB"
+    # A CPU run has no GPU whose utilisation could be unknown.
+    assert "GPU utilisation" not in facts
+    assert "accelerator" not in facts
+
+
+def test_what_only_gpus_have_is_told_of_gpus() -> None:
+    gpus = dataclasses.replace(
+        with_summary(gpu_util_percent=97.6, model_flops_util=0.1234, images_per_joule=3.456, accelerator_util=0.987),
+        plan=a_plan(device="gpu", device_name="H100"),
+    )
+    facts = dict(summary_facts(gpus))
+    assert facts["GPU utilisation"] == "98 %"
+    assert facts["accelerator"] == (
+        "utilisation 98.7% (MLPerf Storage's: end to end over compute only), 12.3% of its FP32 peak,"
+        " 3.46 images per joule"
+    )
+    unknown = dataclasses.replace(with_summary(gpu_util_percent=None), plan=gpus.plan)
+    assert dict(summary_facts(unknown))["GPU utilisation"] == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("count", "told"), [(None, None), (0, None), (7, "7 steps changed no weight, and are quicker for it")]
+)
+def test_steps_that_overflowed_are_told(count: int | None, told: str | None) -> None:
+    assert dict(summary_facts(with_summary(overflow_steps=count))).get("overflow") == told
+
+
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        ("precision", "ended as precise as asked"),
+        ("max_seconds", "ended by --max-seconds"),
+        ("epochs", "ended with the last epoch"),
+    ],
+)
+def test_what_ended_the_window_is_told(end: str, told: str) -> None:
+    assert dict(summary_facts(with_summary(window_end=end)))["window"].endswith(f" warm-up steps; {told}")
+
+
+def test_no_steady_state_and_what_disturbed_a_run_are_told_loudly() -> None:
+    record = a_record(
+        steady={"warmup_steps": 3, "steady": False, "drift": 0.123, "reason": "warm-up found in the step times"},
+        taint={
+            "reasons": ["foreign_cpu"], "tainted_steps": 250, "window_steps": 437,
+            "shares": {"foreign_cpu": 0.571, "swap": 0.01},
+        },
+    )  # fmt: skip
+    facts = dict(summary_facts(record))
+    assert facts["steady state"] == "NO STEADY STATE; warm-up found in the step times; drift +12.3%"
+    assert facts["disturbed"] == "YES: foreign_cpu 57% of the time; 250 of 437 steps"
+
+
+def test_a_bucket_too_small_to_show_is_left_out_but_what_is_unaccounted_never_is() -> None:
+    ledger = {**RECORD.ledger, "recording_seconds": 0.19, "rest_seconds": 0.0}
+    assert ledger_text(ledger).endswith("evaluation 17.5%, between steps 1.0%, unaccounted 0.0%")
+    assert "recording 0.1%" in ledger_text({**ledger, "recording_seconds": 0.21})
+
+
+def test_a_verdict_in_words() -> None:
+    assert verdict_facts(a_throughput_record()) == [
+        ("bound by", "shared"),
+        (
+            "ceiling",
+            "80.0 (one after the other) to 100.0 images/s; end to end reaches 85.3% of 100.0, 0.0% unexplained",
+        ),
+        ("evidence", "end to end runs at 85.3% of training on cached batches"),
+        ("evidence", "steps wait for data 3.1% of the time"),
+        ("try", "fewer --decode-threads"),
+    ]
+    unsure = a_verdict(bound="compute", certain=False, ceiling_low_fps=100.0, evidence=(), remedies=())
+    assert verdict_facts(a_throughput_record(verdict=plain(unsure))) == [
+        ("bound by", "compute (the intervals leave room for another answer)"),
+        ("ceiling", "100.0 images/s; end to end reaches 85.3% of 100.0, 0.0% unexplained"),
+    ]
+
+
+def test_a_throughput_run_ends_with_its_phases_and_its_verdict(console: Console) -> None:
+    console.conclusion(a_throughput_record(), RunFiles(Path("results"), RECORD.run), MIRROR)
+    lines = shown(console)
+    at = lines.index("phase images/s 95 % interval steps seconds")
+    assert lines[at + 2 : at + 6] == [
+        "pipeline only 400.0 - 100 16.0",
+        "compute only 100.0 - 100 64.0",
+        "compute, no exchange 110.0 - 100 58.2",
+        "end to end 85.3 84.1 to 86.4 437 328.0",
+    ]
+    assert "bound by shared" in lines[at + 6 :]
+    assert "try fewer --decode-threads" in lines[at + 6 :]
+
+
+def test_a_run_of_epochs_has_neither(console: Console) -> None:
+    console.conclusion(RECORD, RunFiles(Path("results"), RECORD.run), MIRROR)
+    assert not [line for line in shown(console) if line.startswith(("bound by", "phase", "end to end"))]
+
+
+def test_a_run_like_the_reference_differs_in_its_devices_alone() -> None:
+    plan = dataclasses.replace(
+        PLAN,
+        model="x1_0",
+        device="gpu",
+        device_name="H100",
+        ranks=4,
+        data=IMAGENET,
+        image_size=224,
+        batch_size=512,
+        epochs=360,
+    )
+    record = dataclasses.replace(RECORD, plan=plan)
+    assert differences(record) == ["devices: 4 x BI-V100 there, 4 x H100 here"]
+    other_data = dataclasses.replace(IMAGENET, name="mine", imagenet=False)
+    record = dataclasses.replace(RECORD, plan=dataclasses.replace(plan, data=other_data))
+    assert differences(record)[0] == "data: ImageNet (ILSVRC2012) there, mine here (not ImageNet)"
+
+
+def test_a_plan_is_told_in_full() -> None:
+    assert dict(plan_facts(PLAN)) == {
+        "model": "PPLCNet_x0_25, 10 classes",
+        "devices": "2 x CPU, one rank on each",
+        "data": "digits: 1,347 training and 450 validation images",
+        "crops": "64x64, area 0.5 to 1, flipped with probability 0",
+        "batch": "32 images per device, 64 images a step",
+        "length": "20 epochs, 440 steps; 22 steps an epoch",
+        "learning rate": "0.025 after 5 epochs of linear warm-up, then a cosine to 0",
+        "weight decay": "3e-05, none on batch norm",
+        "precision": "float32",
+        "warm-up": "at least 3 steps, its end found in the step times",
+        "threads per rank": "1 training, 2 DALI",
+    }
+    several = dict(plan_facts(a_plan(accumulate=3, amp="bf16-O1", auto_augment=True)))
+    assert several["batch"] == "32 images per device, 3 batches a step, 192 images a step"
+    assert several["precision"] == "mixed, bf16-O1"
+    assert several["crops"] == "64x64, area 0.5 to 1, flipped with probability 0, AutoAugment"
+    alone = dict(plan_facts(a_plan(total_steps=0)))
+    assert alone["length"] == "one evaluation, 64x64"
+    assert {"crops", "learning rate", "weight decay", "warm-up"}.isdisjoint(alone)
+    endless = dict(plan_facts(a_plan(total_steps=None)))
+    assert endless["length"] == "until the throughput is precise or time is up; 22 steps an epoch"
+
+
+def test_a_plan_is_printed_under_its_remark(console: Console) -> None:
+    console.plan(PLAN, "counted in digits")
+    lines = shown(console)
+    assert lines[0] == "plan (counted in digits)"
+    assert "batch 32 images per device, 64 images a step" in lines
+
+
+def test_warnings_come_before_the_figures(console: Console) -> None:
+    console.conclusion(RECORD.warned("first").warned("second"), RunFiles(Path("results"), RECORD.run), MIRROR)
+    assert shown(console)[:3] == ["note: first", "note: second", f"run {RECORD.run}"]
+
+
+@pytest.mark.parametrize("name", ["[red]set[/red]", "[/b]", "[link=file:///etc]x", ":smile:", "\\[b]"])
+def test_names_are_never_read_as_markup(console: Console, name: str) -> None:
+    plan = a_plan(data=dataclasses.replace(PLAN.data, name=name), device_name=name)
+    record = dataclasses.replace(RECORD, run=name, plan=plan, summary={**RECORD.summary, "device_name": name})
+    console.notice(f"{name} is small")
+    console.plan(plan, f"counted in {name}")
+    console.conclusion(record, RunFiles(Path(name), name), MIRROR)
+    lines = shown(console)
+    assert lines[:2] == [f"note: {name} is small", f"plan (counted in {name})"]
+    assert f"data {name}: 1,347 training and 450 validation images" in lines
+    assert f"run {name}" in lines
+    assert f"devices: 4 x BI-V100 there, 2 CPU ranks on {name} here" in lines
+    assert f"data: ImageNet (ILSVRC2012) there, {name} here (a built-in set, not ImageNet)" in lines
+
+
+def test_the_name_of_a_device_beside_the_reference_is_never_read_as_markup(console: Console) -> None:
+    header = ("Method", "Crop Size", "FPS (Card [pcie] x 4)", "TOP1 Accuracy")
+    console.conclusion(RECORD, RunFiles(Path("results"), RECORD.run), dataclasses.replace(MIRROR, header=header))
+    assert "PPLCNet_x0_25 64x64 85.3 Card [pcie] x 4 0.9533" in shown(console)
+
+
+def test_a_name_that_is_not_utf_8_can_be_printed() -> None:
+    """A folder may be called anything, and most terminals take UTF-8 and nothing else."""
+    printed = io.BytesIO()
+    console = Console(RichConsole(file=io.TextIOWrapper(printed, encoding="utf-8"), width=100, highlight=False))
+    data = dataclasses.replace(PLAN.data, name="caf\udce9")
+    console.plan(a_plan(data=data), "counted in caf\udce9")
+    console.notice("caf\udce9 is small")
+    console.rich.file.flush()
+    assert b"1,347 training" in printed.getvalue()
+
+
+def test_nothing_is_coloured_where_there_is_no_terminal(console: Console) -> None:
+    console.conclusion(RECORD, RunFiles(Path("results"), RECORD.run), MIRROR)
+    assert not [line for line in shown(console) if "\x1b" in line]

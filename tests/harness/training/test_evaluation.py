@@ -1,0 +1,76 @@
+"""Top-1 and top-5 count every image once, whatever the number of ranks and the batch size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+
+from harness.training.evaluation import Evaluator
+from harness.training.ranks import FloatArray, Ranks
+from pipelines.batch import Batch
+from pipelines.sampling import BEGINNING, EvaluationOrder, Position
+
+IMAGES, CLASSES = 103, 10
+RNG = np.random.default_rng(1)
+LOGITS = RNG.standard_normal((IMAGES, CLASSES)).astype(np.float32)
+LABELS = RNG.integers(0, CLASSES, IMAGES)
+# Which rank of the label's logit each image has: the truth, by counting.
+PLACE = (LOGITS[np.arange(IMAGES), LABELS][:, None] < LOGITS).sum(axis=1)
+LOG_SOFTMAX = LOGITS - np.log(np.exp(LOGITS).sum(axis=1, keepdims=True))
+LOSS = -LOG_SOFTMAX[np.arange(IMAGES), LABELS].mean()
+
+
+class Lookup(nn.Layer):
+    """Gives the logits of the image whose number the input holds."""
+
+    def forward(self, images: Any) -> Any:
+        return paddle.to_tensor(LOGITS)[images.astype("int64")]
+
+
+class SomeRanks(Ranks):
+    """Stands for all ranks at once: gathers what each one's evaluator counted."""
+
+    counted: list[FloatArray]
+
+    def gather(self, values: FloatArray) -> FloatArray:
+        return np.stack(self.counted)
+
+
+def no_lap() -> None:
+    pytest.fail("an evaluation has no backward pass to tell apart")
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("batch_size", [1, 8, 64, 200])
+def test_accuracy_is_exact_for_every_split(world_size: int, batch_size: int) -> None:
+    evaluators = []
+    for rank in range(world_size):
+        order, position = EvaluationOrder(IMAGES, rank, world_size, batch_size), BEGINNING
+        evaluator = Evaluator(Lookup())
+        for _ in range(order.steps):
+            drawn = order.draw(position, frozenset())
+            position = drawn.next
+            batch = Batch(paddle.to_tensor(drawn.indices), paddle.to_tensor(LABELS[drawn.indices]), drawn.real)
+            loss = evaluator.step(batch, no_lap)
+            assert (loss is None) == (drawn.real == 0)
+        assert position == Position(epoch=1)
+        evaluators.append(evaluator)
+    ranks = SomeRanks(0, world_size)
+    object.__setattr__(ranks, "counted", [evaluator.counts() for evaluator in evaluators])
+    accuracy = evaluators[0].result(ranks)
+    assert accuracy.images == IMAGES
+    assert accuracy.top1 == (PLACE == 0).sum() / IMAGES
+    assert accuracy.top5 == (PLACE < 5).sum() / IMAGES
+    assert accuracy.loss == pytest.approx(LOSS, rel=1e-6)
+
+
+def test_with_fewer_than_five_classes_top5_is_among_all() -> None:
+    evaluator = Evaluator(lambda images: images)
+    logits = paddle.to_tensor([[0.0, 1.0, 2.0], [5.0, 1.0, 2.0]])
+    evaluator.step(Batch(logits, paddle.to_tensor([0, 0]), 2), no_lap)
+    accuracy = evaluator.result(Ranks(0, 1))
+    assert (accuracy.top1, accuracy.top5) == (0.5, 1.0)

@@ -1,0 +1,147 @@
+"""Nothing that lives as long as a run grows with it: days of steps and samples on clocks that are told the time."""
+
+from __future__ import annotations
+
+import io
+import os
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console as RichConsole
+
+from harness.artifacts.files import TableWriter
+from harness.artifacts.record import RunFiles
+from harness.artifacts.schema import DEVICES, EPOCHS, STEPS
+from harness.machine.host import HostProbe, HostSample
+from harness.machine.processes import RunProcesses
+from harness.machine.sampler import DeviceSample, Sampler
+from harness.report.console import Console
+from harness.report.progress import Progress
+from harness.training.recorder import TableRecorder
+from tests.harness.machine.test_processes import FakeProc
+from tests.harness.machine.test_sampler import START, FakeTime, ScriptedHost
+from tests.harness.training.test_recorder import global_step
+from tests.support.plans import a_plan
+
+# Of memory between a fifth of the way and the end; 8 bytes more with each step would be 160,000.
+GROWTH_BYTES = 100_000
+
+
+class Watch:
+    """The memory that is held and the files that are open, at a fifth of the way and at the end."""
+
+    def __init__(self, count: int) -> None:
+        self._early, self._late = count // 5, count
+        self._seen: list[tuple[int, int]] = []
+
+    def __call__(self, number: int) -> None:
+        if number in (self._early, self._late):
+            self._seen.append((tracemalloc.get_traced_memory()[0], len(os.listdir("/proc/self/fd"))))  # noqa: PTH208
+
+    def check(self) -> None:
+        (early_bytes, early_files), (late_bytes, late_files) = self._seen
+        assert late_bytes - early_bytes < GROWTH_BYTES
+        assert late_files == early_files
+
+
+def traced(work: Callable[[Watch], object], count: int) -> None:
+    watch = Watch(count)
+    tracemalloc.start()
+    try:
+        work(watch)
+    finally:
+        tracemalloc.stop()
+    watch.check()
+
+
+def test_a_sampler_keeps_its_history_and_no_more() -> None:
+    """100,000 samples every half second: 14 hours."""
+    count = 100_000
+    samplers = []
+
+    def sample(watch: Watch) -> None:
+        time = FakeTime(START + (count - 1) * 0.5)
+        numbers = iter(range(1, count + 1))
+
+        def on_sample(row: DeviceSample) -> None:
+            number = next(numbers)
+            watch(number)
+            if number % 2:
+                raise OSError(f"failure {number}")
+
+        sampler = Sampler(
+            (), None, ScriptedHost(lambda: 50.0), on_sample, warn=lambda message: None, interval_seconds=0.5,
+            history_seconds=600.0, clock=time.clock, wait=time.wait,
+        )  # fmt: skip
+        samplers.append(sampler)
+        with sampler:
+            assert time.ended.wait(240)
+
+    traced(sample, count)
+    assert len(samplers[0]._times) == len(samplers[0]._rounds) == 1201
+    assert len(samplers[0]._warned) == 50
+
+
+def test_a_recorder_and_the_bar_that_follows_it_hold_nothing(tmp_path: Path) -> None:
+    """25,000 steps and as many samples, written and shown on a terminal."""
+    count = 25_000
+    files = RunFiles(tmp_path, "it")
+    rich = RichConsole(file=io.StringIO(), force_terminal=True, width=120)
+    time = FakeTime(START)
+    sampler = Sampler((), None, ScriptedHost(lambda: 50.0), lambda row: None, warn=print, clock=time.clock)
+    sample: dict[str, Any] = {"time_unix_seconds": START, "device": "cpu", "util_percent": 50.0}
+
+    def record(watch: Watch) -> None:
+        with (
+            TableWriter(files.table("steps"), STEPS) as steps,
+            TableWriter(files.table("epochs"), EPOCHS) as epochs,
+            TableWriter(files.table("devices"), DEVICES) as devices,
+        ):
+            recorder = TableRecorder(steps, epochs, sampler)
+            # Left without being entered, so that no thread of its own draws meanwhile.
+            progress = Progress(Console(rich), a_plan(total_steps=count), 1.0, files)
+            for number in range(1, count + 1):
+                step = global_step(number, 0.1 * number, 0.1)
+                recorder.step(step, START, phase="train", block=1, epoch=1, step=number)
+                devices.write(sample)
+                if number % 100 == 0:
+                    progress.poll()
+                watch(number)
+            assert steps.rows == devices.rows == count
+            (task,) = progress._bar.tasks
+            assert task.completed == count
+            assert len(task._progress) <= 1000
+
+    traced(record, count)
+
+
+def test_a_probe_forgets_processes_that_have_ended(tmp_path: Path) -> None:
+    """5,000 readings a second apart; every fifth a worker has ended and another begun, and so have strangers."""
+    count = 5_000
+    proc = FakeProc(tmp_path)
+    (tmp_path / "vmstat").write_text("pswpin 1\npswpout 2\n")
+    proc.write(10, 1, 100, 20)
+    processes = proc.processes(10)
+    probe = HostProbe(proc.clock, processes, proc=tmp_path, cgroups=tmp_path)
+    samples: list[HostSample] = []
+
+    def read(watch: Watch) -> None:
+        for number in range(1, count + 1):
+            if number % 5 == 1:
+                pid = 100 + 2 * (number // 5)
+                if number > 5:
+                    proc.end(pid - 2)
+                    proc.end(pid - 1)
+                proc.write(pid, 10, 5)
+                proc.write(pid + 1, 1, 5)
+            proc.now += 1.0
+            samples[:] = [probe.sample()]
+            watch(number)
+
+    traced(read, count)
+    assert isinstance(processes, RunProcesses)
+    assert len(processes._known) == 2
+    assert len(processes._foreign) == 1
+    assert samples[0].swap_bytes == 0.0

@@ -1,0 +1,518 @@
+"""The step loop's arithmetic, on a clock whose truth is known."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from harness.errors import InvariantError
+from harness.machine.device import HostClock
+from harness.training.loop import Consumer, GlobalStep, merge_ranks, never, pause, run_steps
+from harness.training.ranks import FloatArray, Ranks
+from pipelines.batch import Batch
+from tests.support.simulation import Cluster, FakeTime, SimulatedRanks
+
+Lap = Callable[[], None]
+
+
+def batches(time: FakeTime, waits: Iterator[float], images: int = 8) -> Iterator[Batch]:
+    for wait in waits:
+        time.spend(wait)
+        yield Batch(None, None, images)
+
+
+def training(time: FakeTime, seconds: float, loss: float = 2.0) -> Consumer:
+    """A consumer that doesn't tell its passes apart."""
+
+    def consume(batch: Batch, lap: Lap) -> float:
+        time.spend(seconds)
+        return loss
+
+    return consume
+
+
+def run(
+    waits: Iterator[float],
+    compute: float,
+    done: Callable[[GlobalStep], bool] = never,
+    most_steps: int | None = None,
+) -> list[GlobalStep]:
+    time, steps = FakeTime(), list[GlobalStep]()
+    run_steps(
+        batches(time, waits), training(time, compute), HostClock(time), Ranks(0, 1), steps.append, done, most_steps
+    )
+    return steps
+
+
+def parts(step: GlobalStep) -> tuple[float, float, float, float]:
+    return step.recording_seconds, step.other_seconds, step.data_wait_seconds, step.compute_seconds
+
+
+def test_every_second_of_a_step_is_wait_or_work() -> None:
+    steps = run(itertools.repeat(0.25), 0.75, most_steps=10)
+    assert [step.index for step in steps] == list(range(10))
+    assert [step.step_seconds for step in steps] == pytest.approx([1.0] * 10)
+    assert [step.data_wait_seconds for step in steps] == pytest.approx([0.25] * 10)
+    assert [step.end_seconds for step in steps] == pytest.approx(list(range(1, 11)))
+    assert [step.compute_seconds for step in steps] == pytest.approx([0.75] * 10)
+    assert [step.fps for step in steps] == pytest.approx([8.0] * 10)
+    assert {step.loss for step in steps} == {2.0}
+    # One rank is neither quicker nor slower than itself.
+    assert {(step.slowest_rank, step.rank_skew_seconds) for step in steps} == {(0, 0.0)}
+
+
+def test_a_stall_shows_in_its_own_step_only() -> None:
+    waits = itertools.chain([0.1] * 3, [5.0], itertools.repeat(0.1))
+    steps = run(waits, 0.4, most_steps=6)
+    assert [step.data_wait_seconds for step in steps] == pytest.approx([0.1, 0.1, 0.1, 5.0, 0.1, 0.1])
+    assert [step.step_seconds for step in steps] == pytest.approx([0.5, 0.5, 0.5, 5.4, 0.5, 0.5])
+
+
+def test_a_loop_ends_with_the_block_in_which_it_is_done() -> None:
+    # Steps of 0.5 s in blocks of 1 and then 2, so of about a second each: the 7th step is the last of its block.
+    steps = run(itertools.repeat(0.1), 0.4, done=lambda step: step.end_seconds >= 3.25)
+    assert len(steps) == 7
+    assert sum(step.images for step in steps) / sum(step.step_seconds for step in steps) == pytest.approx(16.0)
+    # Done with the 6th, it has made the 7th already, which counts too.
+    assert len(run(itertools.repeat(0.1), 0.4, done=lambda step: step.end_seconds >= 2.75)) == 7
+
+
+def test_a_loop_that_is_done_at_once_has_made_a_step() -> None:
+    assert len(run(itertools.repeat(1.0), 9.0, done=lambda _: True)) == 1
+
+
+def test_done_in_the_middle_of_a_block_is_not_forgotten_at_its_end() -> None:
+    """A condition may hold for one step and not for the next."""
+    assert len(run(itertools.repeat(0.01), 0.02, done=lambda step: step.index == 3)) == 7  # blocks of 1, 2 and 4
+
+
+def test_most_steps_is_exact_whatever_the_blocks() -> None:
+    for wanted in (1, 2, 7, 64):
+        assert len(run(itertools.repeat(0.01), 0.02, most_steps=wanted)) == wanted
+
+
+def test_a_loop_that_turns_slow_is_not_left_long_without_a_look() -> None:
+    """Batches that were ready make the first steps fast; the rest waits 3 s for each."""
+    steps = run(itertools.chain([0.0] * 6, itertools.repeat(3.0)), 0.01, done=lambda step: step.end_seconds >= 10.0)
+    # the 6 fast steps and 4 slow ones fill the 10 s; the block that finds it out may hold as many again
+    assert 10 <= len(steps) <= 18
+
+
+def test_what_the_recorder_costs_counts_as_recording_in_the_next_step() -> None:
+    time, steps = FakeTime(), list[GlobalStep]()
+
+    def emit(step: GlobalStep) -> None:
+        time.spend(2.0)
+        steps.append(step)
+
+    run_steps(
+        batches(time, itertools.repeat(1.0)), training(time, 3.0), HostClock(time), Ranks(0, 1), emit, most_steps=3
+    )
+    assert [step.step_seconds for step in steps] == pytest.approx([4.0, 6.0, 6.0])
+    assert [parts(step) for step in steps] == [
+        pytest.approx((0.0, 0.0, 1.0, 3.0)),
+        pytest.approx((2.0, 0.0, 1.0, 3.0)),
+        pytest.approx((2.0, 0.0, 1.0, 3.0)),
+    ]
+
+
+def test_what_the_recorder_costs_falls_on_the_first_step_of_the_next_block() -> None:
+    """The loop records a block's steps together, so that only one step in about a second has it."""
+    time, steps = FakeTime(), list[GlobalStep]()
+
+    def emit(step: GlobalStep) -> None:
+        time.spend(0.01)
+        steps.append(step)
+
+    run_steps(
+        batches(time, itertools.repeat(0.1)), training(time, 0.1), HostClock(time), Ranks(0, 1), emit, most_steps=9
+    )
+    # Blocks of 1, 2, 4 and what is left of 5.
+    assert [step.recording_seconds for step in steps] == pytest.approx([0, 0.01, 0, 0.02, 0, 0, 0, 0.04, 0])
+    assert [step.other_seconds for step in steps] == pytest.approx([0.0] * 9)
+
+
+@dataclass(frozen=True)
+class SlowRanks(Ranks):
+    """An exchange between ranks that takes its time."""
+
+    time: FakeTime
+    exchange_seconds: float
+
+    def gather(self, values: FloatArray) -> FloatArray:
+        self.time.spend(self.exchange_seconds)
+        return super().gather(values)
+
+
+def test_the_exchange_between_ranks_is_neither_recording_nor_data_wait() -> None:
+    time, steps = FakeTime(), list[GlobalStep]()
+
+    def emit(step: GlobalStep) -> None:
+        time.spend(2.0)
+        steps.append(step)
+
+    ranks = SlowRanks(0, 1, time, 0.25)
+    run_steps(batches(time, itertools.repeat(1.0)), training(time, 3.0), HostClock(time), ranks, emit, most_steps=3)
+    assert [step.step_seconds for step in steps] == pytest.approx([4.0, 6.25, 6.25])
+    assert [parts(step) for step in steps] == [
+        pytest.approx((0.0, 0.0, 1.0, 3.0)),
+        pytest.approx((2.0, 0.25, 1.0, 3.0)),
+        pytest.approx((2.0, 0.25, 1.0, 3.0)),
+    ]
+
+
+def test_agreeing_on_the_end_is_an_exchange_too() -> None:
+    time, steps = FakeTime(), list[GlobalStep]()
+    ranks = SlowRanks(0, 1, time, 0.25)
+    source, consume = batches(time, itertools.repeat(1.0)), training(time, 3.0)
+    run_steps(source, consume, HostClock(time), ranks, steps.append, lambda step: step.index == 2)
+    # one exchange for the records, one for the end
+    assert [step.other_seconds for step in steps] == pytest.approx([0.0, 0.5, 0.5])
+
+
+def laps_of(time: FakeTime, *seconds: float) -> Consumer:
+    """A consumer that calls lap between stretches of so many seconds."""
+
+    def consume(batch: Batch, lap: Lap) -> float:
+        for number, stretch in enumerate(seconds):
+            if number:
+                lap()
+            time.spend(stretch)
+        return 2.0
+
+    return consume
+
+
+def run_laps(*seconds: float) -> list[GlobalStep]:
+    time, steps = FakeTime(), list[GlobalStep]()
+    source, consume = batches(time, itertools.repeat(0.5)), laps_of(time, *seconds)
+    run_steps(source, consume, HostClock(time), Ranks(0, 1), steps.append, most_steps=5)
+    return steps
+
+
+def test_laps_part_the_computation_into_forward_backward_and_optimizer() -> None:
+    for step in run_laps(0.25, 0.5, 0.125):
+        assert (step.forward_seconds, step.backward_seconds, step.optimizer_seconds) == (0.25, 0.5, 0.125)
+        assert parts(step) == (0.0, 0.0, 0.5, 0.875)
+        assert step.step_seconds == 1.375
+
+
+def test_a_consumer_without_laps_has_a_computation_all_the_same() -> None:
+    for step in run_laps(0.875):
+        assert [step.forward_seconds, step.backward_seconds, step.optimizer_seconds] == pytest.approx(
+            [math.nan] * 3, nan_ok=True
+        )
+        assert parts(step) == (0.0, 0.0, 0.5, 0.875)
+
+
+@pytest.mark.parametrize(("laps", "marks"), [(1, 4), (3, 6)])
+def test_a_consumer_that_laps_once_or_too_often_is_refused(laps: int, marks: int) -> None:
+    with pytest.raises(InvariantError, match=f"{marks} marks in 1 batches; a consumer tells 2 laps of each, or none"):
+        run_laps(*[0.25] * (laps + 1))
+
+
+def test_a_consumer_that_laps_in_some_steps_only_is_refused() -> None:
+    time, numbers = FakeTime(), itertools.count()
+
+    def consume(batch: Batch, lap: Lap) -> None:
+        time.spend(0.01)
+        if next(numbers) == 2:  # the second step of the second block
+            lap()
+
+    with pytest.raises(InvariantError, match="7 marks in 2 batches"):
+        run_steps(batches(time, itertools.repeat(0.01)), consume, HostClock(time), Ranks(0, 1), lambda _: None)
+
+
+def test_batches_are_held_until_the_device_is_done_with_them() -> None:
+    time = FakeTime()
+    waited: list[float] = []
+
+    class Clock(HostClock):
+        def wait(self, mark: float) -> None:
+            waited.append(mark)
+
+    run_steps(
+        batches(time, itertools.repeat(0.25)), training(time, 0.25), Clock(time), Ranks(0, 1), lambda _: None,
+        most_steps=5,
+    )  # fmt: skip
+    # Before step k goes on, step k - 2 has been waited for.
+    assert waited == pytest.approx([0.5, 1.0, 1.5])
+
+
+class News:
+    """Bad images that a rank meets, by the batch; told has how many batches it had taken whenever it told of them."""
+
+    def __init__(self, *bad_batches: int) -> None:
+        self._bad_batches = bad_batches
+        self._taken = 0
+        self.untold: list[int] = []
+        self.told: list[int] = []
+
+    def met(self, source: Iterator[Batch]) -> Iterator[Batch]:
+        for self._taken, batch in enumerate(source, 1):
+            if self._taken in self._bad_batches:
+                self.untold.append(self._taken)
+            yield batch
+
+    def tell(self) -> None:
+        self.told.append(self._taken)
+        self.untold.clear()
+
+
+def run_cluster(
+    compute: list[float],
+    done: Callable[[int, GlobalStep], bool],
+    waits: list[float] | None = None,
+    news: list[News] | None = None,
+) -> list[list[GlobalStep]]:
+    """What each rank of several sees; compute and waits are each rank's seconds, done is given the rank too.
+
+    Every rank looks into its own news, if any, for each of its batches.
+    """
+    cluster = Cluster(len(compute))
+    seen: list[list[GlobalStep]] = [[] for _ in compute]
+
+    def rank(number: int) -> None:
+        time, own = cluster.times[number], news[number] if news else None
+        source = batches(time, itertools.repeat(waits[number] if waits else 0.25))
+        run_steps(
+            source if own is None else own.met(source),
+            training(time, compute[number], loss=float(number)),
+            HostClock(time),
+            SimulatedRanks(number, len(compute), cluster),
+            seen[number].append,
+            lambda step: done(number, step),
+            bad=own,
+        )
+
+    threads = [threading.Thread(target=rank, args=(number,), daemon=True) for number in range(len(compute))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    return seen
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_the_first_rank_that_is_done_ends_the_loop_of_all(first: int) -> None:
+    """Arithmetic may differ in the last bit between machines; a rank that went on alone would wait forever."""
+    # Steps of 1 s are blocks of their own. Another rank would have stopped after 6 steps, the third never.
+    wanted = {first: 4, (first + 1) % 3: 6, (first + 2) % 3: math.inf}
+    seen = run_cluster([0.75] * 3, lambda rank, step: step.index + 1 >= wanted[rank])
+    assert [len(steps) for steps in seen] == [4, 4, 4]
+    assert [step.step_seconds for steps in seen for step in steps] == pytest.approx([1.0] * 12)
+    assert [step.images for step in seen[2]] == [24] * 4
+
+
+def test_all_ranks_tell_of_bad_images_when_any_has_met_some_and_only_then() -> None:
+    """Telling is an exchange: a rank that did so alone would wait forever."""
+    # Steps of 1 s are blocks of their own. Two ranks meet one in batch 5; nobody meets any in the other batches.
+    news = [News(5), News(2, 5), News()]
+    seen = run_cluster([0.75] * 3, lambda _, step: step.index == 6, news=news)
+    assert [len(steps) for steps in seen] == [7, 7, 7]
+    assert [own.told for own in news] == [[2, 5]] * 3
+
+
+def test_bad_images_are_told_behind_the_block_in_which_they_were_met() -> None:
+    # Blocks of 1, 2 and 4 steps.
+    news = [News(4), News(5)]
+    run_cluster([0.05] * 2, lambda _, step: step.index == 6, waits=[0.05] * 2, news=news)
+    assert [own.told for own in news] == [[7], [7]]
+
+
+def test_a_loop_without_bad_images_tells_of_none() -> None:
+    news = [News(), News()]
+    run_cluster([0.75] * 2, lambda _, step: step.index == 3, news=news)
+    assert [own.told for own in news] == [[], []]
+
+
+def test_every_rank_sees_the_slowest_of_them() -> None:
+    seen = run_cluster([0.25, 0.75, 0.5], lambda _, step: step.index == 2)
+    for steps in seen:
+        assert [step.slowest_rank for step in steps] == [1, 1, 1]
+        assert [step.rank_skew_seconds for step in steps] == pytest.approx([0.5] * 3)
+        assert [step.step_seconds for step in steps] == pytest.approx([1.0] * 3)
+        assert [step.loss for step in steps] == pytest.approx([1.0] * 3)
+
+
+def rank_rows(*rows: tuple[float, ...]) -> FloatArray:
+    """Rows of images, request, got, end, loss and, if told, recording and the laps' two times."""
+    table = np.full((len(rows), 9), np.nan)
+    for row, values in zip(table, rows, strict=True):
+        images, request, got, end, loss, recording, forward, backward = (
+            *values,
+            *(0.0, np.nan, np.nan)[len(values) - 5 :],
+        )
+        row[:] = images, request, got, forward, backward, end, loss, recording, 0.0
+    return table[:, np.newaxis]
+
+
+def test_a_step_of_four_ranks_is_as_long_as_the_slowest() -> None:
+    step = merge_ranks(
+        rank_rows(
+            (8, 10.0, 10.1, 11.0, 1.0), (8, 10.0, 10.4, 11.5, 2.0), (8, 10.0, 10.0, 11.2, 3.0), (8, 9.9, 10.2, 11, 4)
+        ),
+        index=7,
+        end_before=10.0,
+    )
+    assert step.images == 32
+    assert step.step_seconds == pytest.approx(1.5)
+    # of rank 1, which got its batch last
+    assert parts(step) == pytest.approx((0.0, 0.0, 0.4, 1.1))
+    # ranks computed 0.9, 1.1, 1.2 and 0.8 s: the last to end is not the one that computed longest
+    assert step.slowest_rank == 2
+    assert step.rank_skew_seconds == pytest.approx(0.4)
+    assert step.fps == pytest.approx(32 / 1.5)
+    assert step.loss == pytest.approx(2.5)
+
+
+def test_the_parts_of_a_step_are_those_of_the_rank_that_got_its_batch_last() -> None:
+    step = merge_ranks(
+        rank_rows(
+            (8, 10.1, 10.2, 11.5, 1.0, 0.01, 10.4, 10.9),
+            (8, 10.3, 10.6, 11.3, 1.0, 0.2, 10.7, 11.0),
+        ),
+        index=7,
+        end_before=10.0,
+    )
+    assert parts(step) == pytest.approx((0.2, 0.1, 0.3, 0.9))
+    assert sum(parts(step)) == pytest.approx(step.step_seconds) == pytest.approx(1.5)
+    # rank 1's optimizer ended at 11.3; it then waits for rank 0
+    assert (step.forward_seconds, step.backward_seconds, step.optimizer_seconds) == pytest.approx((0.1, 0.3, 0.5))
+    assert step.slowest_rank == 0
+    assert step.rank_skew_seconds == pytest.approx(1.3 - 0.7)
+
+
+def test_waiting_during_the_step_before_is_not_this_steps() -> None:
+    # Rank 1 ended step 6 at 9.0 and waited until 10.3, while the slowest rank worked on step 6 until 10.0.
+    step = merge_ranks(rank_rows((8, 10.0, 10.1, 11.0, 1.0), (8, 9.0, 10.3, 11.0, 1.0)), index=7, end_before=10.0)
+    assert parts(step) == pytest.approx((0.0, 0.0, 0.3, 0.7))
+
+
+def test_recording_during_the_step_before_is_not_this_steps() -> None:
+    # Rank 0 recorded from 9.0 to 10.4, of which 0.4 s lie behind the end of step 6 at 10.0.
+    step = merge_ranks(rank_rows((8, 10.4, 10.5, 11.0, 1.0, 1.4)), index=7, end_before=10.0)
+    assert parts(step) == pytest.approx((0.4, 0.0, 0.1, 0.5))
+
+
+def test_loss_counts_every_real_image_once() -> None:
+    step = merge_ranks(rank_rows((3, 0, 0, 1, 1.0), (1, 0, 0, 1, 5.0), (0, 0, 0, 1, math.nan)), 0, 0.0)
+    assert step.images == 4
+    assert step.loss == pytest.approx(2.0)
+
+
+def test_no_real_image_no_loss() -> None:
+    step = merge_ranks(rank_rows((0, 0, 0, 1, math.nan)), 0, 0.0)
+    assert step.images == 0
+    assert math.isnan(step.loss)
+
+
+@pytest.mark.parametrize(
+    ("losses", "lost_rank"),
+    [
+        ((1.0, 2.0, 3.0, 4.0), None),
+        ((1.0, math.nan, 3.0, 4.0), 1),
+        ((1.0, 2.0, math.inf, math.nan), 2),
+        ((math.nan, -math.inf, 3.0, 4.0), 0),
+    ],
+)
+def test_the_first_rank_without_a_finite_loss_is_named(losses: tuple[float, ...], lost_rank: int | None) -> None:
+    step = merge_ranks(rank_rows(*((8, 0, 0, 1, loss) for loss in losses)), 0, 0.0)
+    assert step.lost_rank == lost_rank
+    assert math.isfinite(step.loss) == (lost_rank is None)
+
+
+def test_a_rank_without_images_has_not_lost_anything() -> None:
+    step = merge_ranks(rank_rows((0, 0, 0, 1, math.nan), (8, 0, 0, 1, 1.5), (8, 0, 0, 1, math.nan)), 0, 0.0)
+    assert step.lost_rank == 2
+    assert merge_ranks(rank_rows((0, 0, 0, 1, math.nan)), 0, 0.0).lost_rank is None
+
+
+def test_a_step_of_several_batches_is_their_sum() -> None:
+    first = rank_rows((8, 10.1, 10.2, 11.0, 1.0, 0.1, 10.3, 10.8), (8, 10.0, 10.1, 11.4, 2.0, 0.0, 10.4, 11.0))
+    second = rank_rows((4, 11.0, 11.5, 12.5, 3.0, 0.0, 11.9, 12.3), (8, 11.4, 11.4, 12.0, 4.0, 0.0, 11.5, 11.8))
+    step = merge_ranks(np.concatenate([first, second], axis=1), index=7, end_before=10.0)
+    assert (step.images, step.end_seconds) == (28, 12.5)
+    assert step.step_seconds == pytest.approx(2.5)
+    # Rank 0 got both of its batches last, the second one 0.1 s behind the end of the slowest rank's first.
+    assert parts(step) == pytest.approx((0.1, 0.0, 0.1 + 0.1, 1.2 + 1.0))
+    laps = (step.forward_seconds, step.backward_seconds, step.optimizer_seconds)
+    assert laps == pytest.approx((0.1 + 0.4, 0.5 + 0.4, 0.6 + 0.2))
+    # 0.8 + 1.0 s of computing on rank 0, 1.3 + 0.6 on rank 1
+    assert step.slowest_rank == 1
+    assert step.rank_skew_seconds == pytest.approx(0.1)
+    assert step.loss == pytest.approx((8 * 1 + 8 * 2 + 4 * 3 + 8 * 4) / 28)
+    assert step.lost_rank is None
+
+
+def test_a_loss_that_is_lost_in_any_batch_is_its_ranks() -> None:
+    whole, lost = rank_rows((8, 0, 0, 1, 1.0), (8, 0, 0, 1, 1.0)), rank_rows((8, 1, 1, 2, 1.0), (8, 1, 1, 2, math.nan))
+    assert merge_ranks(np.concatenate([whole, lost], axis=1), 0, 0.0).lost_rank == 1
+
+
+def test_steps_of_several_batches_take_so_many_and_end_together() -> None:
+    time, steps, taken = FakeTime(), list[GlobalStep](), list[int]()
+
+    def counted() -> Iterator[Batch]:
+        for number in itertools.count():
+            taken.append(number)
+            time.spend(0.05)
+            yield Batch(None, None, 8)
+
+    run_steps(counted(), training(time, 0.2), HostClock(time), Ranks(0, 1), steps.append, most_steps=5, batches=3)
+    assert (len(steps), len(taken)) == (5, 15)
+    assert [step.index for step in steps] == list(range(5))
+    for step in steps:
+        assert step.images == 24
+        assert parts(step) == pytest.approx((0.0, 0.0, 0.15, 0.6))
+    assert steps[-1].end_seconds == pytest.approx(5 * 0.75)
+
+
+def test_a_pause_is_a_step_of_nothing_but_other_time() -> None:
+    step = pause(2.5)
+    assert (step.images, step.end_seconds, step.step_seconds, step.fps) == (0, 2.5, 2.5, 0.0)
+    assert parts(step) == (0.0, 2.5, 0.0, 0.0)
+    unknown = (step.loss, step.forward_seconds, step.backward_seconds, step.optimizer_seconds)
+    assert all(math.isnan(value) for value in unknown)
+    assert step.lost_rank is None
+
+
+def global_step(**values: float) -> GlobalStep:
+    """A step of 1 s: 0.2 s of waiting, 0.5 s of computing, 0.1 s of recording and 0.2 s of the rest."""
+    usual = {
+        "end_seconds": 10.0, "step_seconds": 1.0, "data_wait_seconds": 0.2, "compute_seconds": 0.5,
+        "forward_seconds": 0.1, "backward_seconds": 0.3, "optimizer_seconds": 0.1, "recording_seconds": 0.1,
+        "other_seconds": 0.2, "rank_skew_seconds": 0.0, "loss": 0.0,
+    }  # fmt: skip
+    return GlobalStep(index=3, images=8, slowest_rank=0, lost_rank=None, **{**usual, **values})
+
+
+def test_parts_that_do_not_make_their_step_are_refused() -> None:
+    assert global_step().fps == 8.0
+    with pytest.raises(InvariantError) as caught:
+        global_step(data_wait_seconds=2.0)
+    assert caught.value.message == (
+        "step 3: parts of 2.000000, 0.500000, 0.100000, 0.200000 s don't make the step's 1.000000 s"
+    )
+    with pytest.raises(InvariantError, match=r"parts of 0\.200000, 0\.499998, 0\.100000, 0\.200000 s"):
+        global_step(compute_seconds=0.499998)
+
+
+@pytest.mark.parametrize("part", ["data_wait_seconds", "compute_seconds", "recording_seconds", "other_seconds"])
+def test_a_negative_part_is_refused_although_the_sum_is_right(part: str) -> None:
+    others = {"data_wait_seconds": 0.2, "compute_seconds": 0.5, "recording_seconds": 0.1, "other_seconds": 0.2}
+    made_up = next(name for name in others if name != part)
+    with pytest.raises(InvariantError, match=r"don't make the step's 1\.000000 s"):
+        global_step(**{part: -0.1, made_up: others[made_up] + others[part] + 0.1})
+
+
+def test_a_step_too_short_for_the_clock_has_no_rate() -> None:
+    nothing = dict.fromkeys(("step_seconds", "data_wait_seconds", "compute_seconds"), 0.0)
+    assert math.isnan(global_step(**nothing, recording_seconds=0.0, other_seconds=0.0).fps)

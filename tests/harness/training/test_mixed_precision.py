@@ -1,0 +1,202 @@
+"""Loss scaling and precision as far as a CPU shows them: Paddle's own scaler and autocast are the GPU's alone."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+
+from harness.errors import MachineError
+from harness.training.mixed_precision import MixedPrecision
+from harness.training.recipe import Schedule, TrainingStep
+from pipelines.batch import Batch
+
+LARGEST_FLOAT16 = 65504.0
+
+
+class Scaler:
+    """Does what Paddle says of its GradScaler, on a CPU: gradients beyond float16's range are no update."""
+
+    def __init__(self) -> None:
+        self.factor, self.good = 1024.0, 0
+
+    def scale(self, loss: Any) -> Any:
+        return loss * self.factor
+
+    def step(self, optimizer: Any) -> None:
+        gradients = [p.grad for p in optimizer._parameter_list]
+        self._cache_found_inf = any(bool((g.abs() > LARGEST_FLOAT16).any()) for g in gradients)
+        if not self._cache_found_inf:
+            for gradient in gradients:
+                gradient.set_value(gradient / self.factor)
+            optimizer.step()
+
+    def update(self) -> None:
+        self.factor, self.good = (self.factor / 2, 0) if self._cache_found_inf else (self.factor, self.good + 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"scale": np.array([self.factor], np.float32), "incr_count": self.good, "use_dynamic_loss_scaling": True}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.factor, self.good = state["scale"].item(), state["incr_count"]
+
+
+@pytest.fixture
+def autocasts(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What autocast was entered with."""
+    entered: list[dict[str, Any]] = []
+
+    @contextmanager
+    def auto_cast(**options: Any) -> Iterator[None]:
+        entered.append(options)
+        yield
+
+    monkeypatch.setattr(paddle.amp, "auto_cast", auto_cast)
+    monkeypatch.setattr(paddle.amp, "GradScaler", Scaler)
+    return entered
+
+
+def a_step(precision: MixedPrecision, accumulate: int = 1) -> tuple[nn.Layer, TrainingStep]:
+    model = nn.Linear(2, 2, weight_attr=nn.initializer.Constant(0.1))
+    optimizer = paddle.optimizer.Momentum(learning_rate=0.0, momentum=0.9, parameters=model.parameters())
+    schedule = Schedule(0.5, 0, 1_000_000)
+    return model, TrainingStep(model, optimizer, schedule, 0.0, (0,), accumulate=accumulate, precision=precision)
+
+
+def a_batch(size: float) -> Batch:
+    return Batch(paddle.full([2, 2], size) * paddle.to_tensor([[1.0, -1.0]]), paddle.to_tensor([0, 0]), 2)
+
+
+def test_float32_is_neither_scaled_nor_cast(autocasts: list[dict[str, Any]]) -> None:
+    precision = MixedPrecision()
+    _, train = a_step(precision)
+    train(a_batch(1.0), lambda: None)
+    assert autocasts == []
+    assert precision.state() == {}
+    assert train.logits_dtype == "float32"
+
+
+@pytest.mark.parametrize(("dtype", "level"), [("bfloat16", "O1"), ("bfloat16", "O2"), ("float16", "O2")])
+def test_the_network_runs_at_the_level_and_in_the_format_asked_for(
+    dtype: str, level: str, autocasts: list[dict[str, Any]]
+) -> None:
+    _, train = a_step(MixedPrecision(dtype, level))
+    train(a_batch(1.0), lambda: None)
+    assert autocasts == [{"level": level, "dtype": dtype}]
+
+
+def test_the_loss_is_computed_in_float32_outside_of_the_network_s_precision(
+    monkeypatch: pytest.MonkeyPatch, autocasts: list[dict[str, Any]]
+) -> None:
+    """In bfloat16 a smoothed label of 0.9001 would be 0.8984, and a loss near 7 known to 0.03."""
+    inside = [False]
+    network, cross_entropy = nn.Linear(2, 2), paddle.nn.functional.cross_entropy
+    given: list[tuple[str, bool]] = []
+
+    @contextmanager
+    def auto_cast(**_: Any) -> Iterator[None]:
+        inside[0] = True
+        yield
+        inside[0] = False
+
+    def recorded(logits: Any, *arguments: Any, **options: Any) -> Any:
+        given.append((str(logits.dtype).rpartition(".")[2], inside[0]))
+        return cross_entropy(logits, *arguments, **options)
+
+    class Half(nn.Layer):
+        def forward(self, images: Any) -> Any:
+            return network(images).astype("bfloat16")
+
+    monkeypatch.setattr(paddle.amp, "auto_cast", auto_cast)
+    monkeypatch.setattr(paddle.nn.functional, "cross_entropy", recorded)
+    optimizer = paddle.optimizer.Momentum(learning_rate=0.0, parameters=network.parameters())
+    train = TrainingStep(Half(), optimizer, Schedule(0.5, 0, 9), 0.1, (0,), precision=MixedPrecision("bfloat16"))
+    loss = train(a_batch(1.0), lambda: None)
+    assert given == [("float32", False)]
+    assert (str(loss.dtype), train.logits_dtype) == (str(paddle.float32), "bfloat16")
+
+
+def test_a_scaled_loss_moves_the_weights_as_an_unscaled_one_does(autocasts: list[dict[str, Any]]) -> None:
+    plain, by_plain = a_step(MixedPrecision())
+    scaled, by_scaled = a_step(MixedPrecision("float16"))
+    losses = [[float(train(a_batch(1.0), lambda: None)) for _ in range(3)] for train in (by_plain, by_scaled)]
+    assert losses[0] == losses[1]
+    np.testing.assert_allclose(scaled.weight.numpy(), plain.weight.numpy(), rtol=1e-6)
+    assert np.abs(plain.weight.numpy() - 0.1).max() > 0.1
+    assert by_scaled.overflowed == set()
+
+
+def test_an_overflowing_step_is_counted_and_changes_no_weight(autocasts: list[dict[str, Any]]) -> None:
+    precision = MixedPrecision("float16")
+    model, train = a_step(precision)
+    before = model.weight.numpy().copy()
+    # A gradient of about 100 times 1024 is beyond 65504; times 512 it isn't.
+    for number, factor in enumerate((512.0, 512.0), 1):
+        train(a_batch(200.0), lambda: None)
+        assert train.updates == number
+        assert precision.state()["scale"] == [factor]
+        assert np.array_equal(model.weight.numpy(), before) == (number == 1)
+    assert train.overflowed == {0}
+
+
+def test_the_factor_goes_on_from_a_saved_state(autocasts: list[dict[str, Any]]) -> None:
+    first = MixedPrecision("float16")
+    _, train = a_step(first)
+    train(a_batch(200.0), lambda: None)
+    state = first.state()
+    assert state == {"scale": [512.0], "incr_count": 0, "use_dynamic_loss_scaling": True}
+    second = MixedPrecision("float16")
+    second.restore(state)
+    assert second.state() == state
+    third = MixedPrecision("float16")
+    third.restore({})
+    assert third.state()["scale"] == [1024.0]
+
+
+def test_o2_gives_the_weights_16_bits_and_keeps_float32_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(paddle.amp, "decorate", lambda *arguments, **options: asked.append((arguments, options)))
+    for dtype, level in (("float32", "O1"), ("bfloat16", "O1"), ("bfloat16", "O2")):
+        MixedPrecision(dtype, level).prepare("model", "optimizer")
+    assert asked == [(("model", "optimizer"), {"level": "O2", "dtype": "bfloat16", "master_weight": True})]
+
+
+def test_what_is_read_of_paddles_scaler_is_there() -> None:
+    """No CPU runs it; a version that calls it otherwise must not count no overflow."""
+    assert "self._cache_found_inf = " in inspect.getsource(paddle.amp.GradScaler.step)
+
+
+def test_a_gpu_without_bfloat16_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paddle.amp, "is_bfloat16_supported", lambda: False)
+    with pytest.raises(MachineError, match="needs a GPU that computes in bfloat16"):
+        MixedPrecision("bfloat16")
+
+
+@pytest.mark.parametrize("accumulate", [2, 3])
+def test_accumulated_batches_are_one_update_by_their_mean(accumulate: int) -> None:
+    """Without batch norm and dropout, N batches of 2 are one of 2 N."""
+    together, whole = a_step(MixedPrecision())
+    apart, parts = a_step(MixedPrecision(), accumulate)
+    generator = np.random.default_rng(1)
+    laps: list[int] = []
+    for update in range(3):
+        images = generator.normal(size=(2 * accumulate, 2)).astype("float32")
+        labels = generator.integers(0, 2, 2 * accumulate)
+        whole_loss = float(whole(Batch(paddle.to_tensor(images), paddle.to_tensor(labels), len(labels)), lambda: None))
+        losses = []
+        for part in range(accumulate):
+            assert parts.updates == update
+            rows = slice(2 * part, 2 * part + 2)
+            batch = Batch(paddle.to_tensor(images[rows]), paddle.to_tensor(labels[rows]), 2)
+            losses.append(float(parts(batch, partial(laps.append, update))))
+        assert parts.updates == update + 1
+        assert laps.count(update) == 2 * accumulate
+        assert np.mean(losses) == pytest.approx(whole_loss, rel=1e-5)
+        np.testing.assert_allclose(apart.weight.numpy(), together.weight.numpy(), rtol=1e-5, atol=1e-7)

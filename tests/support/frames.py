@@ -1,0 +1,25 @@
+"""Rows of the steps table, as `read_table` gives them, for tests of the analysis."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from harness.artifacts.schema import STEPS, TRAIN
+
+USUAL: dict[str, Any] = {
+    "phase": TRAIN, "block": 1, "images": 32, "step_seconds": 0.1, "data_wait_seconds": 0.02, "compute_seconds": 0.08,
+    "forward_seconds": 0.02, "backward_seconds": 0.04, "optimizer_seconds": 0.02, "recording_seconds": 0.0,
+    "other_seconds": 0.0, "slowest_rank": 0, "rank_skew_seconds": 0.0, "settling": None, "warmup": 0, "taint": "none",
+}  # fmt: skip
+
+
+def steps_frame(*rows: dict[str, Any]) -> pd.DataFrame:
+    """Rows with the usual values where they say nothing; times of day follow from step_seconds, from 1000 s on."""
+    frame = pd.DataFrame([{**USUAL, **row} for row in rows])
+    if "time_unix_seconds" not in frame:
+        frame["time_unix_seconds"] = 1000.0 + frame["step_seconds"].cumsum()
+    frame["step"] = range(1, len(frame) + 1)
+    ordered: pd.DataFrame = frame.reindex(columns=STEPS.header)
+    return ordered

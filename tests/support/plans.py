@@ -1,0 +1,185 @@
+"""A plan, a configuration and a finished record, for tests that need one and care for some of its values only."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from typing import Any
+
+from harness.analysis.interference import Taint
+from harness.analysis.ledger import Ledger
+from harness.analysis.outliers import Outliers
+from harness.analysis.steady import SteadyState
+from harness.analysis.summarize import SUMMARISED
+from harness.analysis.verdict import Verdict
+from harness.analysis.window import PhaseFigures
+from harness.artifacts.record import RunRecord
+from harness.artifacts.schema import COMPUTE, COMPUTE_ALONE, PIPELINE, TRAIN
+from harness.plan.config import RunConfig
+from harness.plan.plan import DataFacts, RunPlan
+from pipelines.augmentation import Augmentation
+
+DIGITS = DataFacts("digits", "digits", 1347, 450, 10, Augmentation(0.5, 1.0, 0.9, 1.1, 0.0), False, True)
+
+
+def a_config(**changes: Any) -> RunConfig:
+    """What asks for `a_plan`."""
+    asked = RunConfig(model="x0_25", device="cpu", gpus=2, epochs=20, image_size=64, data="digits", decode_threads=2)
+    return replace(asked, **changes)
+
+
+def a_plan(**changes: Any) -> RunPlan:
+    """20 epochs of the smallest model on digits, on two CPU ranks."""
+    plan = RunPlan(
+        model="x0_25",
+        device="cpu",
+        device_name="CPU",
+        ranks=2,
+        data=DIGITS,
+        image_size=64,
+        batch_size=32,
+        steps_per_epoch=22,
+        epochs=20,
+        total_steps=440,
+        learning_rate=0.025,
+        warmup_epochs=5,
+        weight_decay=3e-5,
+        warmup_steps=3,
+        compute_threads=1,
+        decode_threads=2,
+    )
+    return replace(plan, **changes)
+
+
+def figures(**changes: Any) -> PhaseFigures:
+    """437 steps of 64 images in 328.03 s, 85.26 images/s, known to 1.35 %."""
+    measured = PhaseFigures(
+        images=27_968,
+        window_seconds=328.03,
+        window_steps=437,
+        warmup_steps=3,
+        fps=27_968 / 328.03,
+        fps_low=84.12,
+        fps_high=86.43,
+        relative_standard_error=0.00685,
+        degrees_of_freedom=200.0,
+        autocorrelation=0.2,
+        step_seconds_p50=0.7421,
+        step_seconds_p95=0.9013,
+        step_seconds_p99=1.0042,
+        step_seconds_sd=0.08,
+        data_wait_share=0.0312,
+        rank_skew_share=0.01,
+        slowest_rank=1,
+        gpu_util_percent=None,
+        cpu_util_percent=93.7,
+    )
+    return replace(measured, **changes)
+
+
+def a_verdict(**changes: Any) -> Verdict:
+    """A training that decoding takes cores from."""
+    verdict = Verdict(
+        bound="shared",
+        certain=True,
+        end_to_end_fps=27_968 / 328.03,
+        pipeline_fps=400.0,
+        compute_fps=100.0,
+        compute_alone_fps=110.0,
+        ceiling_low_fps=80.0,
+        ceiling_high_fps=100.0,
+        share_of_ceiling=0.8526,
+        unexplained_share=0.0,
+        accelerator_util=0.8526,
+        exposed_communication_share=1 - 100 / 110,
+        slowest_rank=None,
+        rank_skew_share=0.01,
+        evidence=("end to end runs at 85.3% of training on cached batches", "steps wait for data 3.1% of the time"),
+        remedies=("fewer --decode-threads",),
+    )
+    return replace(verdict, **changes)
+
+
+LEDGER = Ledger(
+    wall_seconds=400.0,
+    data_wait_seconds=10.23,
+    forward_seconds=90.0,
+    backward_seconds=180.0,
+    optimizer_seconds=44.0,
+    compute_seconds=0.0,
+    evaluation_seconds=70.0,
+    checkpoint_seconds=0.0,
+    recording_seconds=1.2,
+    other_seconds=4.1,
+)
+
+
+def a_record(**changes: Any) -> RunRecord:
+    """The finished run of `a_config` and `a_plan`, as it is read back: a run of epochs has no verdict."""
+    run, train = "20261124-153012-x0_25-cpu2", figures()
+    record = RunRecord(
+        run=run,
+        status="finished",
+        config=a_config(),
+        plan=a_plan(),
+        environment={"python": "3.11.7", "cores": 2, "gpus": [], "packages": {"numpy": "2.3"}},
+        profile={"images": 1347, "mean_bytes": 1536.0, "bits_per_pixel": 3.456},
+        read_back={
+            "threads": 2, "prefetch": 2, "hw_decoder_load": None, "batch_size": 32, "image_size": 64,
+            "dtype": "float32", "layout": "nchw", "recipe": "paddleclas", "antialias": False, "auto_augment": False,
+            "parameters": "float32", "logits": "float32", "network_layout": "nchw",
+            "sync_batch_norm": False, "to_static": False, "accumulate": 1, "ranks": 2,
+        },
+        phases={TRAIN: plain(train)},
+        steady=plain(SteadyState(3, True, -0.0123, "warm-up found in the step times")),
+        ledger={**plain(LEDGER), "rest_seconds": LEDGER.rest_seconds},
+        outliers=plain(Outliers(4, 3.28, 0.01, 100.0, {"data wait": 3, "unknown": 1})),
+        taint=plain(Taint((), 2, 437, {"swap": 0.004})),
+        summary=a_summary(run, train),
+    )  # fmt: skip
+    return replace(record, **changes)
+
+
+def a_throughput_record(**changes: Any) -> RunRecord:
+    """The same as a throughput run: every phase measured, with a verdict and without a top-1."""
+    verdict = a_verdict()
+    rates = {PIPELINE: 400.0, COMPUTE: 100.0, COMPUTE_ALONE: 110.0}
+    others = {
+        name: figures(images=6400, window_steps=100, window_seconds=6400 / fps, fps=fps, fps_low=None, fps_high=None)
+        for name, fps in rates.items()
+    }
+    known = {name: getattr(verdict, name) for name in (
+        "bound", "pipeline_fps", "compute_fps", "accelerator_util", "exposed_communication_share")}  # fmt: skip
+    epochs, alone = a_record(), replace(LEDGER, wall_seconds=330.0, evaluation_seconds=0.0)
+    record = replace(
+        epochs,
+        config=a_config(throughput_only=True),
+        plan=a_plan(total_steps=None),
+        phases={**epochs.phases, **{name: plain(found) for name, found in others.items()}},
+        ledger={**plain(alone), "rest_seconds": alone.rest_seconds},
+        verdict=plain(verdict),
+        summary={**epochs.summary, **known, "window_end": "precision", "top1": None, "top5": None, "epochs": 0},
+    )
+    return replace(record, **changes)
+
+
+def a_summary(run: str, train: PhaseFigures) -> dict[str, Any]:
+    """The row of summary.csv."""
+    plan = a_plan()
+    of_train = {name: value for name, value in asdict(train).items() if name in SUMMARISED}
+    return {
+        "run": run, "series": None, "model": plan.model, "dataset": plan.data.name, "crop_size": plan.image_size,
+        "device": plan.device, "device_name": "Xeon 6148", "devices": plan.ranks, "batch_size": plan.batch_size,
+        "amp": "off", "overflow_steps": None, "fps_per_device": train.fps / plan.ranks, **of_train, "steady": True,
+        "window_end": "epochs",
+        "bound": None, "pipeline_fps": None, "compute_fps": None, "accelerator_util": None,
+        "exposed_communication_share": None, "outlier_steps": 4, "tainted": "none", "tainted_steps": 2,
+        "model_flops_util": None, "images_per_joule": None, "top1": 0.95333, "top5": 0.99778, "epochs": 20,
+        "bad_images": 0,
+    }  # fmt: skip
+
+
+def plain(found: Any) -> dict[str, Any]:
+    """A dataclass as a record that was read back has it: lists where it has tuples."""
+    values: dict[str, Any] = json.loads(json.dumps(asdict(found)))
+    return values

@@ -1,0 +1,180 @@
+"""Weights from a file: a training that begins with them, and an evaluation of them alone, as a user starts both."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+import models
+from benchmarks.kills import ROOT, write_data
+from harness.artifacts.files import read_table
+from harness.artifacts.record import RunFiles
+from harness.artifacts.schema import EPOCHS, SUMMARY
+from models.weights import write_weights
+from tests.whole_runs.test_resumed_runs import wait_for_steps
+
+OPTIONS = ("--device", "cpu", "--model", "x0_25", "--image-size", "32", "--batch-size", "8", "--epochs", "2",
+           "--telemetry-interval", "0.1")  # fmt: skip
+
+
+def bench(folder: Path, *arguments: str) -> tuple[int, str, str]:
+    line = [sys.executable, str(ROOT / "run_bench.py"), *arguments, "--results", str(folder)]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=240, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """160 training and 93 validation images of 4 classes."""
+    folder = tmp_path_factory.mktemp("data")
+    write_data(folder, 160, 93)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of a run on two ranks, and its weights in both formats."""
+    folder = tmp_path_factory.mktemp("trained")
+    code, _, err = bench(folder, *OPTIONS, "--gpus", "2", "--data", str(data), "--run-name", "it")
+    assert code == 0, err
+    for name in ("it.pdparams", "it.safetensors"):
+        code, _, err = bench(folder, "export", "it", str(folder / name))
+        assert code == 0, err
+    return folder
+
+
+@pytest.mark.parametrize(("name", "gpus"), [("it.pdparams", "1"), ("it.safetensors", "2")])
+def test_exported_weights_have_the_accuracy_of_the_run_they_are_from(
+    name: str, gpus: str, data: Path, trained: Path, tmp_path: Path
+) -> None:
+    weights = trained / name
+    code, out, err = bench(
+        tmp_path, *OPTIONS, "--gpus", gpus, "--data", str(data), "--eval-only", "--pretrained", str(weights),
+        "--run-name", "eval",
+    )  # fmt: skip
+    assert code == 0, err
+    last = read_table(trained / "it.epochs.csv", EPOCHS).iloc[-1]
+    row = read_table(tmp_path / "eval.epochs.csv", EPOCHS).iloc[0]
+    assert (row["epoch"], row["val_images"]) == (0, 93)
+    assert (row["top1"], row["top5"]) == (last["top1"], last["top5"])
+    assert row["val_loss"] == pytest.approx(last["val_loss"], rel=1e-5)
+    assert row[["images", "seconds", "fps", "train_loss", "learning_rate"]].isna().all()
+    summary = read_table(tmp_path / "summary.csv", SUMMARY).iloc[0]
+    assert (summary["run"], summary["top1"], summary["epochs"]) == ("eval", last["top1"], 0)
+    assert summary[["fps", "images", "window_seconds"]].isna().all()
+    steps = pd.read_csv(tmp_path / "eval.steps.csv")
+    assert set(steps["phase"]) == {"evaluate"}
+    assert steps["images"].sum() == 93
+    record = json.loads((tmp_path / "eval.json").read_text())
+    assert record["status"] == "finished"
+    assert record["pretrained"]["file"] == name
+    assert len(record["pretrained"]["sha256"]) == 64
+    assert record["read_back"]["batch_size"] == 8
+    # Nothing was trained, so nothing stands beside the reference or can be gone on with.
+    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == [
+        "eval.bad_images.csv", "eval.devices.csv", "eval.epochs.csv", "eval.json", "eval.steps.csv", "summary.csv"
+    ]  # fmt: skip
+    assert f"{last['top1']:.4f} of 93 images" in out
+    assert "0.5186 and 0.7565 for PPLCNet_x0_25 on ImageNet" in " ".join(out.split())
+    assert "says nothing about them" in " ".join(out.split())
+
+
+def test_a_training_begins_with_the_weights_it_is_given(data: Path, trained: Path, tmp_path: Path) -> None:
+    """At a learning rate that moves nothing, they are still there at its end."""
+    weights = trained / "it.safetensors"
+    code, _, err = bench(
+        tmp_path, *OPTIONS, "--gpus", "2", "--data", str(data), "--pretrained", str(weights), "--run-name", "on",
+        "--learning-rate", "1e-30",
+    )  # fmt: skip
+    assert code == 0, err
+    code, _, err = bench(tmp_path, "export", "on", str(tmp_path / "on.safetensors"))
+    assert code == 0, err
+    before, after = load_file(weights), load_file(tmp_path / "on.safetensors")
+    for name, values in before.items():
+        if not name.endswith(("_mean", "_variance")):
+            np.testing.assert_array_equal(after[name], values, err_msg=name)
+    record = json.loads((tmp_path / "on.json").read_text())
+    assert record["pretrained"]["file"] == "it.safetensors"
+    (row,) = pd.read_csv(next(tmp_path.glob("table-cpux2-*.csv"))).to_dict("records")
+    assert row["Method"] == "PPLCNet_x0_25, pretrained"
+
+
+def test_a_run_that_goes_on_needs_the_file_no_more(data: Path, trained: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "mine.safetensors"
+    weights.write_bytes((trained / "it.safetensors").read_bytes())
+    line = [sys.executable, str(ROOT / "run_bench.py"), *OPTIONS, "--gpus", "1", "--data", str(data)]
+    line += ["--pretrained", str(weights), "--results", str(tmp_path), "--run-name", "on"]
+    with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        files = RunFiles(tmp_path, "on")
+        wait_for_steps(files, 2, "train")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 75
+    weights.unlink()
+    code, _, err = bench(tmp_path, "--resume", "on")
+    assert code == 0, err
+    assert json.loads(files.record.read_text())["pretrained"]["file"] == "mine.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("classes", "size", "differing", "cure"),
+    [
+        (10, "x0_25", "fc.weight: 1280 x 10 in the file, 1280 x 4 wanted", "--classes 10"),
+        (
+            4,
+            "x0_35",
+            "blocks2.0.pw_conv.conv.weight: 16 x 8 x 1 x 1 in the file, 8 x 8 x 1 x 1 wanted",
+            "--model x0_35",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_before_the_run(
+    classes: int, size: str, differing: str, cure: str, data: Path, tmp_path: Path
+) -> None:
+    paddle.seed(0)
+    other = {name: values.numpy() for name, values in models.build(size, classes).state_dict().items()}
+    write_weights(tmp_path / "other.pdparams", other, {})
+    code, _, err = bench(
+        tmp_path, *OPTIONS, "--gpus", "1", "--data", str(data), "--eval-only", "--pretrained",
+        str(tmp_path / "other.pdparams"), "--run-name", "eval",
+    )  # fmt: skip
+    assert code == 4
+    assert f"{differing}" in err
+    assert cure in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "eval.json").exists()
+
+
+def test_answers_that_are_no_numbers_are_no_accuracy(data: Path, trained: Path, tmp_path: Path) -> None:
+    weights = load_file(trained / "it.safetensors")
+    weights["conv1.bn._variance"] = -np.ones_like(weights["conv1.bn._variance"])
+    write_weights(tmp_path / "bad.safetensors", weights, {})
+    code, _, err = bench(
+        tmp_path, *OPTIONS, "--gpus", "1", "--data", str(data), "--eval-only", "--pretrained",
+        str(tmp_path / "bad.safetensors"), "--run-name", "eval",
+    )  # fmt: skip
+    assert code == 5
+    assert err.startswith("error: the loss on the validation images is nan")
+    assert json.loads((tmp_path / "eval.json").read_text())["status"] == "failed"
+    assert not (tmp_path / "summary.csv").exists()
+
+
+def test_an_evaluation_can_not_be_gone_on_with_nor_compared(data: Path, trained: Path, tmp_path: Path) -> None:
+    code, _, err = bench(
+        tmp_path, *OPTIONS, "--gpus", "1", "--data", str(data), "--eval-only", "--pretrained",
+        str(trained / "it.pdparams"), "--run-name", "eval",
+    )  # fmt: skip
+    assert code == 0, err
+    code, _, err = bench(tmp_path, "compare", "eval", "bi_v100")
+    assert code == 2
+    assert "no throughput" in err
+    code, out, _ = bench(tmp_path, "--resume", "eval")
+    assert (code, out) == (0, "nothing to go on with: the run is finished\n")

@@ -1,0 +1,298 @@
+"""Two nodes: network namespaces of this machine, joined by a cable of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from harness import ROOT
+from harness.artifacts.files import read_table
+from harness.artifacts.schema import EPOCHS
+from harness.errors import MachineError, UsageError
+from harness.plan.config import RunConfig
+from harness.plan.nodes import Node, check_terms, find_node, interface_of, route_to, terms
+from tests.support.plans import a_config, a_plan
+
+MASTER, OTHER, PORT = "10.77.31.1", "10.77.31.2", 6170
+SMALL = ("--device", "cpu", "--model", "x0_25", "--image-size", "32", "--batch-size", "4", "--compute-threads", "1")
+LEARNT = ["epoch", "images", "train_loss", "val_loss", "top1", "top5", "learning_rate"]
+needs_namespaces = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("ip") is None, reason="network namespaces need root and ip (iproute2)"
+)
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def namespaces() -> Iterator[tuple[str, str]]:
+    """Two namespaces; node 0's has the address MASTER, the other's OTHER."""
+    names = (f"node0-{os.getpid()}", f"node1-{os.getpid()}")
+    try:
+        for name in names:
+            ip("netns", "add", name)
+        ip("link", "add", "cable0", "netns", names[0], "type", "veth", "peer", "name", "cable1", "netns", names[1])
+        for number, (name, address) in enumerate(zip(names, (MASTER, OTHER), strict=True)):
+            ip("-n", name, "address", "add", f"{address}/24", "dev", f"cable{number}")
+            ip("-n", name, "link", "set", f"cable{number}", "up")
+            ip("-n", name, "link", "set", "lo", "up")
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"this system makes no network namespace: {error.stderr}")
+    else:
+        yield names
+    finally:
+        for name in names:
+            with suppress(subprocess.CalledProcessError):
+                ip("netns", "delete", name)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """41 training and 13 validation images of three colours."""
+    root = tmp_path_factory.mktemp("colours")
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 41), ("val", 13)):
+        for index in range(count):
+            pixels = rng.integers(0, 60, (40, 48, 3), dtype=np.uint8)
+            pixels[:, :, index % 3] += 180
+            folder = root / part / f"colour {index % 3}"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / f"{index}.jpg")
+    return root
+
+
+@dataclass(frozen=True)
+class Started:
+    """A node's process and its folder."""
+
+    process: subprocess.Popen[str]
+    folder: Path
+
+    def end(self) -> tuple[int, str, str]:
+        out, err = self.process.communicate(timeout=90)
+        return self.process.returncode, out, err
+
+    def tree(self) -> list[psutil.Process]:
+        process = psutil.Process(self.process.pid)
+        return [process, *process.children(recursive=True)]
+
+
+def start(namespace: str, rank: int, folder: Path, *options: str) -> Started:
+    own = folder / str(rank)
+    # A proxy that nobody runs: the launchers' store would ask it for the master.
+    environment = {**os.environ, "http_proxy": "http://127.0.0.1:9", "all_proxy": "http://127.0.0.1:9"}
+    command = [sys.executable, str(ROOT / "run_bench.py"), "--results", str(own), "--run-name", "it", *SMALL,
+               "--gpus", "1", "--nnodes", "2", "--master", f"{MASTER}:{PORT}", "--node-rank", str(rank)]  # fmt: skip
+    process = subprocess.Popen(
+        ["ip", "netns", "exec", namespace, *command, *options],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+    )  # fmt: skip
+    return Started(process, own)
+
+
+def start_both(namespaces: tuple[str, str], folder: Path, *options: str) -> list[Started]:
+    return [start(name, rank, folder, *options) for rank, name in enumerate(namespaces)]
+
+
+def start_endless(namespaces: tuple[str, str], data: Path, folder: Path, *options: str) -> list[Started]:
+    """Two nodes that have recorded some steps and have many to go."""
+    nodes = start_both(namespaces, folder, "--data", str(data), "--epochs", "5000", *options)
+    steps, deadline = folder / "0" / "it.steps.csv", time.monotonic() + 60
+    while (not steps.exists() or steps.read_bytes().count(b"\n") < 12) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return nodes
+
+
+@needs_namespaces
+def test_two_nodes_learn_what_two_ranks_of_one_do(namespaces: tuple[str, str], data: Path, tmp_path: Path) -> None:
+    nodes = start_both(namespaces, tmp_path, "--data", str(data), "--epochs", "2")
+    (code, out, err), (other_code, other_out, other_err) = (node.end() for node in nodes)
+    assert (code, other_code) == (0, 0), err + other_err
+    local = tmp_path / "local"
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "run_bench.py"), "--results", str(local), "--run-name", "it", *SMALL,
+         "--gpus", "2", "--data", str(data), "--epochs", "2"],
+        capture_output=True, text=True, timeout=90, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    there, here = (read_table(folder / "it.epochs.csv", EPOCHS) for folder in (nodes[0].folder, local))
+    assert there[LEARNT].to_csv() == here[LEARNT].to_csv()
+    assert list(there["images"]) == [48, 48]
+    # One folder of results, node 0's.
+    assert not nodes[1].folder.exists()
+    assert f"node 1 is done; node 0 ({MASTER}) has the tables" in other_out
+    assert "top-1" not in other_out
+    assert "top-1" in out
+    record = json.loads((nodes[0].folder / "it.json").read_text())
+    assert (record["plan"]["ranks"], record["plan"]["nodes"]) == (2, 2)
+    assert record["summary"]["devices"] == 2
+    assert len(list(nodes[0].folder.glob("table-cpux2-*"))) == 1
+
+
+@needs_namespaces
+def test_nodes_that_mean_other_runs_end_with_what_differs(
+    namespaces: tuple[str, str], data: Path, tmp_path: Path
+) -> None:
+    begin = time.monotonic()
+    first = start(namespaces[0], 0, tmp_path, "--data", str(data), "--epochs", "2")
+    second = start(namespaces[1], 1, tmp_path, "--data", str(data), "--epochs", "3", "--seed", "4")
+    for node in (first, second):
+        code, _, err = node.end()
+        assert code == 2
+        assert err.startswith("error: node 1 was started for another run than node 0\n")
+        assert "  --epochs: 2 on node 0, 3 on node 1\n" in err
+        assert "  --seed: 0 on node 0, 4 on node 1\n" in err
+    assert time.monotonic() - begin < 60
+
+
+@needs_namespaces
+def test_a_node_that_does_not_come_is_not_waited_for_for_good(
+    namespaces: tuple[str, str], data: Path, tmp_path: Path
+) -> None:
+    begin = time.monotonic()
+    node = start(namespaces[0], 0, tmp_path, "--data", str(data), "--epochs", "2", "--join-seconds", "4")
+    code, _, err = node.end()
+    assert code == 5
+    assert err.startswith(f"error: 2 nodes were expected at {MASTER}:{PORT} within 4 s, and not all came\n")
+    assert "--nnodes" in err
+    assert time.monotonic() - begin < 4 + 30
+
+
+@needs_namespaces
+def test_a_node_that_is_lost_ends_the_run(namespaces: tuple[str, str], data: Path, tmp_path: Path) -> None:
+    nodes = start_endless(namespaces, data, tmp_path)
+    begin = time.monotonic()
+    for process in nodes[1].tree():
+        process.send_signal(signal.SIGKILL)
+    code, _, err = nodes[0].end()
+    assert code == 5
+    assert time.monotonic() - begin < 30
+    assert err.startswith(f"error: a node was lost: the connection of rank 0 to another node ({OTHER}) broke\n")
+    nodes[1].process.communicate()
+
+
+@needs_namespaces
+def test_a_network_that_is_gone_ends_both_nodes(namespaces: tuple[str, str], data: Path, tmp_path: Path) -> None:
+    """Nothing tells them; what ends them is the limit without a step."""
+    nodes = start_endless(namespaces, data, tmp_path, "--stall-seconds", "6")
+    begin = time.monotonic()
+    ip("-n", namespaces[1], "link", "set", "cable1", "down")
+    try:
+        for rank, node in enumerate(nodes):
+            code, _, err = node.end()
+            assert code == 5
+            assert err.startswith(f"error: no step for 6 s: rank {rank}: harness/")
+            assert "the network between them" in err
+    finally:
+        ip("-n", namespaces[1], "link", "set", "cable1", "up")
+    assert time.monotonic() - begin < 6 + 30
+
+
+def several(**changes: object) -> RunConfig:
+    asked: dict[str, object] = {"nnodes": 2, "master": "127.0.0.1:6170", "node_rank": 0, **changes}
+    return RunConfig(**asked)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"master": None}, "--nnodes 2 needs --master"),
+        ({"node_rank": None}, "--nnodes 2 needs --node-rank"),
+        ({"node_rank": None, "master": None}, "--nnodes 2 needs --master and --node-rank"),
+        ({"node_rank": 2}, "--node-rank is 2; with --nnodes 2 it must be at most 1"),
+        ({"node_rank": -1}, "--node-rank is -1; it must be at least 0"),
+        ({"nnodes": 0}, "--nnodes is 0; it must be at least 1"),
+        ({"nnodes": 1}, "--master 127.0.0.1:6170 is for a run on several nodes, and --nnodes is 1"),
+        ({"nnodes": 1, "master": None}, "--node-rank 0 is for a run on several nodes, and --nnodes is 1"),
+        *(({"master": text}, f"--master {text} is no HOST:PORT with a port from 1 to 65535")
+          for text in ("host", "host:", ":6170", "host:0", "host:65536", "host:x", "::1:6170", "host:-1")),
+        ({"join_seconds": 0.0}, "--join-seconds is 0.0; it must be above 0"),
+        ({"repeats": 2}, "--repeats 2 runs on one node, --nnodes is 2"),
+        ({"scaling": "1,2", "throughput_only": True}, "--scaling runs on one node, --nnodes is 2"),
+        ({"auto_batch": True}, "--auto-batch finds the batch of one run on one node; it can't be used with --nnodes"),
+    ],
+)  # fmt: skip
+def test_options_that_make_no_sense_together_are_refused(changes: dict[str, object], said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        several(**changes)
+    assert caught.value.message.startswith(said)
+
+
+def test_one_node_has_no_place() -> None:
+    assert find_node(RunConfig()) is None
+
+
+def test_a_node_knows_its_address_and_interface() -> None:
+    node = find_node(several(node_rank=1))
+    assert node == Node(2, 1, ("127.0.0.1", 6170), "127.0.0.1", "lo", 300.0)
+    assert route_to("127.0.0.1", 6170) == "127.0.0.1"
+    assert interface_of("127.0.0.1") == "lo"
+
+
+def test_the_launcher_and_the_libraries_are_told() -> None:
+    node = Node(2, 1, ("10.0.0.1", 6170), "10.0.0.2", "eth1", 300.0)
+    assert node.launcher_options() == [
+        "--nnodes", "2", "--master", "10.0.0.1:6170", "--rank", "1", "--host", "10.0.0.2"
+    ]  # fmt: skip
+    told = node.environment({"NO_PROXY": "localhost", "GLOO_SOCKET_IFNAME": "ib0"})
+    assert told == {
+        "NO_PROXY": "localhost,10.0.0.1", "no_proxy": "10.0.0.1",
+        "GLOO_SOCKET_IFNAME": "ib0", "NCCL_SOCKET_IFNAME": "eth1",
+    }  # fmt: skip
+    assert node.environment(told) == told
+
+
+def test_a_master_that_is_elsewhere_is_refused_on_node_0() -> None:
+    with pytest.raises(UsageError, match=r"192\.0\.2\.1:6170 (is no address of this|can't be reached)"):
+        find_node(several(master="192.0.2.1:6170"))
+
+
+def test_a_master_without_an_address_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"'no\.such\.host\.invalid' has no IPv4 address"):
+        find_node(several(master="no.such.host.invalid:6170"))
+
+
+def test_a_port_that_is_taken_is_told_on_node_0() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(MachineError, match=f"port {port} of --master .* can't be listened on"):
+            find_node(several(master=f"127.0.0.1:{port}"))
+
+
+def test_what_is_a_node_s_own_may_differ() -> None:
+    first = terms(a_config(), a_plan(nodes=2))
+    second = terms(
+        a_config(results="elsewhere", data="/mnt/digits", decode_threads=4, telemetry_interval=1.0),
+        a_plan(nodes=2, decode_threads=4, compute_threads=2),
+    )
+    check_terms([first, second], [0, 1])
+    assert (first["gpus"], first["nnodes"], first["train_images"]) == (2 // 2, 2, 1347)
+
+
+def test_every_difference_is_told_with_both_values() -> None:
+    first, second = terms(a_config(), a_plan(nodes=2)), terms(
+        a_config(momentum=0.8), a_plan(nodes=2, ranks=4, learning_rate=0.05)
+    )  # fmt: skip
+    with pytest.raises(UsageError) as caught:
+        check_terms([first, first, second], [0, 0, 1])
+    assert caught.value.cure.splitlines()[:-1] == [
+        "--momentum: 0.9 on node 0, 0.8 on node 1",
+        "--gpus: 1 on node 0, 2 on node 1",
+        "--learning-rate: 0.025 on node 0, 0.05 on node 1",
+    ]
