@@ -53,12 +53,12 @@ def main() -> None:
                     record = _run(
                         folder / "results", f"{name.replace(' ', '-')}-{time}", arguments.max_seconds, options
                     )
-                called = str(record["summary"]["tainted"] if neighbours else record["verdict"]["bound"])
+                called = str(record["summary"]["interference"] if neighbours else record["verdict"]["bottleneck"])
                 right = expected in called.split("|")
                 wrong += not right
                 rates = ", ".join(f"{phase} {figures['fps']:.1f}" for phase, figures in record["phases"].items())
                 certain = "certain" if record["verdict"]["certain"] else "uncertain"
-                disturbed = record["summary"]["tainted"]
+                disturbed = record["summary"]["interference"]
                 print(
                     f"{name}: {'right' if right else 'WRONG'}: {called}, {certain}, disturbed by {disturbed};"
                     f" images/s: {rates}",

@@ -21,7 +21,7 @@ from tests.support.simulation import ar1
 
 MEMORIES = (0.0, 0.5, 0.8)
 LENGTHS = (10, 20, 30, 60, 100, 200, 500, 1000, 3000)
-LIMITS = Limits(max_seconds=1e9, precision=0.02, least_warmup=3)
+LIMITS = Limits(max_seconds=1e9, target_ci=0.02, min_warmup=3)
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def _holds(steps: object) -> bool:
 def _stopped(memory: float, seed: int) -> bool:
     steps = 1 + ar1(memory, 6000, 0.08, seed)
     end = next((end for end in range(120, len(steps), 40) if is_precise(steps[:end].tolist(), LIMITS)), len(steps))
-    return _holds(steps[find_steady_state(steps[:end], LIMITS.least_warmup).warmup_steps : end])
+    return _holds(steps[find_steady_state(steps[:end], LIMITS.min_warmup).warmup_steps : end])
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ OPTIONS = [
 ]  # fmt: skip
 MOMENTS = (TRAIN, EVALUATE, CHECKPOINT)
 VICTIMS = ("run", "launcher", "rank 0", "rank 1")
-LONGEST_SECONDS = 120.0
+MAX_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def command(data: Path, results: Path, run: str, ranks: int) -> list[str]:
 def finish(data: Path, results: Path, run: str, ranks: int) -> Result:
     """Begin or go on with a run to its end. Raises RuntimeError with what it printed when it fails."""
     done = subprocess.run(
-        command(data, results, run, ranks), capture_output=True, text=True, timeout=LONGEST_SECONDS, check=False
+        command(data, results, run, ranks), capture_output=True, text=True, timeout=MAX_SECONDS, check=False
     )
     if done.returncode:
         raise RuntimeError(f"exit {done.returncode}: {done.stderr}")
@@ -111,11 +111,11 @@ def kill(
     process = subprocess.Popen(command(data, results, run, ranks), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     files = RunFiles(results, run)
     begun_at, saved_rows = time.time(), _saved(files).get("rows", {}).get(STEPS.name, 0)
-    deadline = time.monotonic() + LONGEST_SECONDS
+    deadline = time.monotonic() + MAX_SECONDS
     try:
         while process.poll() is None and not _has_come(files, moment, epoch, saved_rows, begun_at):
             if time.monotonic() > deadline:
-                raise RuntimeError(f"no {moment} of epoch {epoch} in {LONGEST_SECONDS:.0f} s")
+                raise RuntimeError(f"no {moment} of epoch {epoch} in {MAX_SECONDS:.0f} s")
             time.sleep(0.002)
         time.sleep(delay_seconds)
         if process.poll() is not None:
@@ -125,7 +125,7 @@ def kill(
             return "too early"
         found.send_signal(signal.SIGKILL)
         seen = _last(files, begun_at)
-        process.wait(LONGEST_SECONDS)
+        process.wait(MAX_SECONDS)
         return seen
     finally:
         process.kill()

@@ -19,10 +19,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from harness.analysis.summarize import conclude
+from harness.analysis.summarize import summarize
 from harness.artifacts.files import append_row
 from harness.artifacts.record import RunFiles, read_record, write_record
-from harness.artifacts.reference_table import append_mirror_row
+from harness.artifacts.reference_table import append_reference_row
 from harness.artifacts.schema import SUMMARY
 from harness.report.console import Console
 from tests.support.long_runs import LongRun
@@ -39,8 +39,8 @@ def main() -> int:
     asked = parser.parse_args()
     resumed_behind = tuple(range(asked.epochs // 4, asked.epochs, max(1, asked.epochs // 4)))
     run = LongRun(epochs=asked.epochs, steps_per_epoch=asked.steps, resumed_behind=resumed_behind)
-    if asked.conclude is not None:
-        _conclude(asked.conclude, run)
+    if asked.summarize is not None:
+        _conclude(asked.summarize, run)
         return 0
     with tempfile.TemporaryDirectory() as folder:
         files, _ = run.write(Path(folder))
@@ -57,11 +57,11 @@ def _conclude(folder: Path, run: LongRun) -> None:
     """What `harness.commands.run` does behind the workers."""
     files = RunFiles(folder, "long")
     record = read_record(files.record)
-    record = replace(record, status="finished", **conclude(files, record, run.breaks).as_record())
+    record = replace(record, status="finished", **summarize(files, record, run.breaks).as_record())
     append_row(folder / "summary.csv", SUMMARY, record.summary, unique=("run",))
-    mirror = append_mirror_row(folder, record.plan, record.summary)
+    reference_row = append_reference_row(folder, record.plan, record.summary)
     write_record(files.record, record)
-    Console().conclusion(record, files, mirror)
+    Console().conclusion(record, files, reference_row)
 
 
 if __name__ == "__main__":

@@ -81,14 +81,14 @@ def main() -> None:
 def _one_run(folder: Path, name: str, slowdown: float, max_seconds: float) -> None:
     config = RunConfig(
         throughput_only=True, device="cpu", gpus=1, model="x0_25", image_size=64, data="digits", batch_size=32,
-        compute_threads=1, decode_threads=1, max_seconds=max_seconds, precision=0.005,
+        compute_threads=1, decode_threads=1, max_seconds=max_seconds, target_ci=0.005,
     )  # fmt: skip
     devices, _ = choose_devices("cpu", 1, os.environ)
     dataset = open_dataset("digits")
     plan = make_plan(config, devices, facts_of(dataset, "digits"), os.environ)
     # Before Paddle is loaded, as in a worker.
     os.environ.update(worker_environment(devices, plan.compute_threads, os.environ))
-    from harness.analysis.summarize import conclude
+    from harness.analysis.summarize import summarize
     from harness.training.recorder import open_recorder
     from harness.training.stop_signal import StopRequest
     from harness.training.trainer import open_trainer
@@ -102,8 +102,8 @@ def _one_run(folder: Path, name: str, slowdown: float, max_seconds: float) -> No
     trainer.train = _Stretched(trainer.train, slowdown)  # type: ignore[assignment]
     with open_recorder(files, False, config.telemetry_interval, os.environ) as recorder:
         measure_throughput(trainer, recorder, StopRequest())
-    record = replace(record, status="finished", read_back=trainer.in_force)
-    write_record(files.record, replace(record, **conclude(files, record).as_record()))
+    record = replace(record, status="finished", effective_settings=trainer.effective_settings)
+    write_record(files.record, replace(record, **summarize(files, record).as_record()))
 
 
 class _Stretched:

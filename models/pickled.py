@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 # An array takes 15 to 50; the largest of PaddleClas's models has some 2000 of them.
-MOST_OPERATIONS = 200_000
-MOST_DIMENSIONS = 8
-MOST_BYTES = 1 << 31  # of a file; 20 times the largest size with 20,000 classes
-LONGEST_SHOWN = 60
+MAX_OPERATIONS = 200_000
+MAX_DIMENSIONS = 8
+MAX_BYTES = 1 << 31  # of a file; 20 times the largest size with 20,000 classes
+MAX_SHOWN = 60
 # What `paddle.save` adds to a state_dict: Paddle's own names, and how what is above 1 GiB was split.
 NAMES, SPLIT = "StructuredToParameterName@@", "UnpackBigParamInfor@@"
 CODES = frozenset({"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"})
@@ -78,9 +78,9 @@ class _Array:
         self.values: npt.NDArray[Any] | None = None
 
     def fill(self, shape: Any, dtype: Any, fortran: bool, raw: bytes) -> None:
-        if not isinstance(dtype, _Dtype) or type(shape) is not tuple or len(shape) > MOST_DIMENSIONS:
+        if not isinstance(dtype, _Dtype) or type(shape) is not tuple or len(shape) > MAX_DIMENSIONS:
             raise RefusedError("has an array that is none of numbers")
-        if not all(type(side) is int and 0 <= side < MOST_BYTES for side in shape):
+        if not all(type(side) is int and 0 <= side < MAX_BYTES for side in shape):
             raise RefusedError("has an array whose sides are no numbers")
         if math.prod(shape) * dtype.dtype.itemsize != len(raw):
             raise RefusedError(f"has an array with the shape {shown_shape(shape)} and {len(raw):,} bytes for it")
@@ -109,7 +109,7 @@ def read_pickle(data: bytes) -> dict[str, npt.NDArray[Any]]:
 
 def shown(text: str) -> str:
     """A name from the file, quoted, on one line of bounded length."""
-    return repr(text) if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]!r}..."
+    return repr(text) if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]!r}..."
 
 
 def shown_shape(shape: tuple[int, ...]) -> str:
@@ -172,8 +172,8 @@ class _Machine:
         """What the pickle makes."""
         try:
             for count, (name, argument) in enumerate(_operations(data)):
-                if count >= MOST_OPERATIONS:
-                    raise RefusedError(f"takes more than {MOST_OPERATIONS:,} operations to read")
+                if count >= MAX_OPERATIONS:
+                    raise RefusedError(f"takes more than {MAX_OPERATIONS:,} operations to read")
                 self._step(name, argument)
             return self.pop(1)[0]
         # Data that end early, and lengths or texts that can't be.

@@ -16,14 +16,14 @@ import numpy.typing as npt
 
 from models.architecture import parameter_shapes
 from models.errors import WeightsError as WeightsError
-from models.pickled import MOST_BYTES, RefusedError, read_pickle, shown, shown_shape
+from models.pickled import MAX_BYTES, RefusedError, read_pickle, shown, shown_shape
 from models.sizes import SIZES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 PDPARAMS, SAFETENSORS = ".pdparams", ".safetensors"
-MOST_DIFFERENCES = 5  # in a message
+MAX_DIFFERENCES = 5  # in a message
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 Weights = dict[str, npt.NDArray[np.float32]]
@@ -92,11 +92,11 @@ def fit(found: Arrays, size: str, num_classes: int) -> Weights:
             model = f"--model {fits[0]}" if fits[0] != size else ""
             classes = f"--classes {fits[1]}" if fits[1] != num_classes else ""
             cure = f"They are those of {_described(*fits)}: {' '.join(filter(None, (model, classes)))}."
-        more = [f"and {len(lines) - MOST_DIFFERENCES} more"] if len(lines) > MOST_DIFFERENCES else []
+        more = [f"and {len(lines) - MAX_DIFFERENCES} more"] if len(lines) > MAX_DIFFERENCES else []
         wanted = len(parameter_shapes(SIZES[size].scale, num_classes))
         raise WeightsError(
             f"the weights don't fit {_described(size, num_classes)}: {len(lines)} differences from its {wanted} entries"
-            + "".join(f"\n  {line}" for line in [*lines[:MOST_DIFFERENCES], *more]),
+            + "".join(f"\n  {line}" for line in [*lines[:MAX_DIFFERENCES], *more]),
             cure,
         )
     try:
@@ -188,9 +188,9 @@ def _read(path: Path) -> bytes:
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
             raise WeightsError(f"{str(path)!r} is no regular file", _WANTED)
         with path.open("rb") as stream:
-            if status.st_size > MOST_BYTES:
+            if status.st_size > MAX_BYTES:
                 raise WeightsError(
-                    f"{str(path)!r} has {status.st_size:,} bytes; {MOST_BYTES:,} are the most that is read", _WANTED
+                    f"{str(path)!r} has {status.st_size:,} bytes; {MAX_BYTES:,} are the most that is read", _WANTED
                 )
             return stream.read(status.st_size)
     except OSError as error:

@@ -34,7 +34,7 @@ CODEC_REASONS = {
 # All that DALI says of pixels it can't decode; the decoder's own words go to standard error.
 SAMPLE_FAILURE = re.compile(r"Failed to decode sample #\d+ :\s*")
 BROKEN_PIXELS = "its pixels can't be decoded: damaged or cut off"
-LONGEST_REASON = 200
+MAX_REASON = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,4 +102,4 @@ def reason_of(text: str) -> str:
         return CODEC_REASONS[code[1]]
     if SAMPLE_FAILURE.fullmatch(told):
         return BROKEN_PIXELS
-    return f"can't be decoded: {told[:LONGEST_REASON]}" if told else "can't be decoded"
+    return f"can't be decoded: {told[:MAX_REASON]}" if told else "can't be decoded"

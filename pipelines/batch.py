@@ -17,7 +17,7 @@ class Batch:
 
     images: Any
     labels: Any
-    real: int
+    valid_images: int
 
 
 class Source(Protocol):

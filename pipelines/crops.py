@@ -16,20 +16,20 @@ _MARGIN = 1e-6
 _BELOW_ONE = 1 - 2**-24
 
 
-def draw_crop(size: Any, augmentation: Augmentation, recipe: str) -> tuple[Any, Any]:
+def draw_crop(size: Any, augmentation: Augmentation, preprocessing: str) -> tuple[Any, Any]:
     """Within a graph: a region's anchor and shape, whole pixels [2] (down, right), of an image of size [2], int32.
 
-    recipe "paddleclas" is PaddleClas's RandCropImage (ppcls/data/preprocess/ops/operators.py). Width over height is
-    drawn evenly from the aspect's limits; the share of the image's area evenly from the area's, each lowered to the
+    preprocessing "paddleclas" is PaddleClas's RandCropImage (ppcls/data/preprocess/ops/operators.py). Width over height
+    is drawn evenly from the aspect's limits; the share of the image's area evenly from the area's, each lowered to the
     largest share that fits with this aspect; the sides are cut to whole pixels; every position is as likely. So a crop
     is drawn once, whatever the image's shape. RandCropImage fails where a side is less than a pixel; here it is 1.
     Where only the largest crop that fits is allowed, its double precision costs that a pixel in 12 % of draws; here
     none.
 
-    recipe "dali" is fn.random_crop_generator: the aspect's logarithm is drawn evenly, and both again, up to ten times,
-    until they fit.
+    preprocessing "dali" is fn.random_crop_generator: the aspect's logarithm is drawn evenly, and both again, up to ten
+    times, until they fit.
     """
-    if recipe == "dali":
+    if preprocessing == "dali":
         anchor, shape = fn.random_crop_generator(
             size,
             random_area=[augmentation.crop_area_min, augmentation.crop_area_max],

@@ -18,7 +18,7 @@ from pipelines.crops import draw_crop
 
 DTYPES = {"float32": types.FLOAT, "float16": types.FLOAT16}
 LAYOUTS = {"nchw": "CHW", "nhwc": "HWC"}
-RECIPES = ("paddleclas", "dali")
+PREPROCESSINGS = ("paddleclas", "dali")
 # Of an encoded file, enough to tell its format.
 SIGNATURE_BYTES = 16
 
@@ -31,8 +31,8 @@ class PipelineSettings:
     CPU. threads are DALI's worker threads of this rank. prefetch counts batches ready ahead of the consumer.
     hw_decoder_load is the share of images that goes to the GPU's JPEG engine; width_hint and height_hint (pixels, 0 for
     none) let the GPU decoder allocate once for the largest image. dtype is "float32" or "float16", layout "nchw" or
-    "nhwc". recipe is "paddleclas", the published crop (see draw_crop) and resizing without smoothing, or "dali", DALI's
-    own crop and its antialiasing. auto_augment adds AutoAugment to training.
+    "nhwc". preprocessing is "paddleclas", the published crop (see draw_crop) and resizing without smoothing, or "dali",
+    DALI's own crop and its antialiasing. auto_augment adds AutoAugment to training.
     """
 
     batch_size: int
@@ -47,7 +47,7 @@ class PipelineSettings:
     height_hint: int = 0
     dtype: str = "float32"
     layout: str = "nchw"
-    recipe: str = "paddleclas"
+    preprocessing: str = "paddleclas"
     auto_augment: bool = False
 
     def __post_init__(self) -> None:
@@ -62,8 +62,8 @@ class PipelineSettings:
             raise ValueError(f"dtype is {self.dtype!r}; it must be one of {', '.join(DTYPES)}")
         if self.layout not in LAYOUTS:
             raise ValueError(f"layout is {self.layout!r}; it must be one of {', '.join(LAYOUTS)}")
-        if self.recipe not in RECIPES:
-            raise ValueError(f"recipe is {self.recipe!r}; it must be one of {', '.join(RECIPES)}")
+        if self.preprocessing not in PREPROCESSINGS:
+            raise ValueError(f"preprocessing is {self.preprocessing!r}; it must be one of {', '.join(PREPROCESSINGS)}")
 
     def decoder(self) -> dict[str, Any]:
         """The decoder's arguments: where it runs, and on a GPU how its engines and memory are used."""
@@ -104,7 +104,7 @@ def prepared_for_training(encoded: Any, augmentation: Augmentation, settings: Pi
 
     With auto_augment the graph must have been made with enable_conditionals.
     """
-    anchor, shape = draw_crop(_height_and_width(encoded), augmentation, settings.recipe)
+    anchor, shape = draw_crop(_height_and_width(encoded), augmentation, settings.preprocessing)
     crops = fn.decoders.image_slice(
         encoded,
         anchor,
@@ -171,7 +171,7 @@ def decoding_graph(names: Callable[[], Sequence[npt.NDArray[np.uint8]]], setting
 
 
 def checking_graph(
-    names: Callable[[], Sequence[npt.NDArray[np.uint8]]], settings: PipelineSettings, most_pixels: int
+    names: Callable[[], Sequence[npt.NDArray[np.uint8]]], settings: PipelineSettings, max_pixels: int
 ) -> Pipeline:
     """The files that names gives, until it raises StopIteration, decoded whole unless they have more than most_pixels.
 
@@ -190,7 +190,7 @@ def checking_graph(
         encoded = _read(fn.external_source(source=names, batch=True, dtype=types.UINT8, ndim=1))
         size = _height_and_width(encoded)
         # The product of two sizes may be beyond int32.
-        if fn.cast(size[0], dtype=types.INT64) * size[1] > most_pixels:
+        if fn.cast(size[0], dtype=types.INT64) * size[1] > max_pixels:
             image = types.Constant(np.zeros((1, 1, 3), np.uint8), layout="HWC", device="cpu")
         else:
             image = fn.decoders.image(encoded, output_type=types.RGB, device="cpu")
@@ -200,23 +200,25 @@ def checking_graph(
     return graph()
 
 
-def read_back(pipeline: Pipeline) -> dict[str, Any]:
+def read_settings(pipeline: Pipeline) -> dict[str, Any]:
     """The settings that a built pipeline reports, by PipelineSettings' names, and antialias, whether resizing smooths.
 
     All but threads and prefetch are read from the operators' own specifications. hw_decoder_load is None for a decoder
-    that has none (a CPU's), or where this DALI doesn't tell; recipe for a graph that draws no crop, and antialias for
-    one that doesn't resize.
+    that has none (a CPU's), or where this DALI doesn't tell; preprocessing for a graph that draws no crop, and
+    antialias for one that doesn't resize.
     """
     specifications = "\n".join(str(operator.spec) for operator in getattr(pipeline, "_ops", ()))
     schemas = set(re.findall(r"^OpSpec for (?:experimental__)?(\w+):$", specifications, re.MULTILINE))
     load = re.search(r"^\s*hw_decoder_load: ([0-9.eE+-]+)$", specifications, re.MULTILINE)
     antialias = re.search(r"^\s*antialias: (True|False)$", specifications, re.MULTILINE)
-    recipe = "dali" if "RandomCropGenerator" in schemas else "paddleclas" if "random__Uniform" in schemas else None
+    preprocessing = (
+        "dali" if "RandomCropGenerator" in schemas else "paddleclas" if "random__Uniform" in schemas else None
+    )
     return {
         "threads": pipeline.num_threads,
         "prefetch": pipeline.prefetch_queue_depth,
         "hw_decoder_load": float(load[1]) if load else None,
-        "recipe": recipe,
+        "preprocessing": preprocessing,
         "antialias": antialias[1] == "True" if antialias else None,
         "auto_augment": schemas.issuperset(auto_augment.SCHEMAS),
     }
@@ -256,11 +258,12 @@ def _pipeline(settings: PipelineSettings, seed: int, **state_options: Any) -> An
 
 
 def _resized(images: Any, settings: PipelineSettings, **size: Any) -> Any:
-    """By bilinear interpolation, as OpenCV does it; DALI's recipe smooths before, as fn.resize does by default."""
+    """By bilinear interpolation, as OpenCV does it; DALI's preprocessing smooths before, as fn.resize does by
+    default."""
     return fn.resize(
         images,
         interp_type=types.INTERP_LINEAR,
-        antialias=settings.recipe == "dali",
+        antialias=settings.preprocessing == "dali",
         # The whole image becomes the whole result, though its longer side was rounded to whole pixels.
         subpixel_scale=False,
         **size,

@@ -25,9 +25,9 @@ _GZIP = b"\x1f\x8b"
 
 # EMNIST's largest split has 547 MB. A gzip file can unpack to a thousand times its size, so what is unpacked has a
 # limit, not only what the header says.
-MOST_BYTES = 2**30
+MAX_BYTES = 2**30
 # Each becomes a file; EMNIST's largest split has 697,932.
-MOST_IMAGES = 2_000_000
+MAX_IMAGES = 2_000_000
 _CHUNK_BYTES = 2**20
 
 # How the four files are called: KMNIST and Fashion-MNIST took MNIST's names, EMNIST puts the split before them and says
@@ -135,7 +135,7 @@ def read_idx(path: Path, dimensions: int) -> Bytes:
     """The array of unsigned bytes that an IDX file holds, with that many dimensions; packed by gzip or not.
 
     Raises DataError for a file that cannot be read or unpacked, that is of another type or number of dimensions, of
-    more than MOST_BYTES, and that is shorter or longer than its header says.
+    more than MAX_BYTES, and that is shorter or longer than its header says.
     """
     where = shown(path)
     try:
@@ -152,14 +152,14 @@ def read_idx(path: Path, dimensions: int) -> Bytes:
             shape = _read_header(stream, where, dimensions)
             wanted = math.prod(shape)
             sizes = " x ".join(f"{size:,}" for size in shape)
-            if wanted > MOST_BYTES:
+            if wanted > MAX_BYTES:
                 raise DataError(
-                    f"{where} says that it holds {sizes} values, {wanted:,} bytes; at most {MOST_BYTES:,} are read",
+                    f"{where} says that it holds {sizes} values, {wanted:,} bytes; at most {MAX_BYTES:,} are read",
                     _AGAIN,
                 )
-            if shape[0] > MOST_IMAGES:
+            if shape[0] > MAX_IMAGES:
                 raise DataError(
-                    f"{where} says that it is of {shape[0]:,} images; at most {MOST_IMAGES:,} are read", _AGAIN
+                    f"{where} says that it is of {shape[0]:,} images; at most {MAX_IMAGES:,} are read", _AGAIN
                 )
             values = _read_at_most(stream, wanted + 1)
             if len(values) != wanted:

@@ -16,7 +16,7 @@ from pipelines.errors import DataError
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".jp2")
 
 # A classifier of more has a head of billions of weights; it is a mistyped number.
-MOST_CLASSES = 1_000_000
+MAX_CLASSES = 1_000_000
 
 # Enough to see the pattern of a fault without filling the terminal.
 FAULTS_NAMED = 10
@@ -106,8 +106,8 @@ def read_list(list_file: Path, root: Path, num_classes: int) -> ImageList:
     DataError, with the first ten faults by line, for a missing, unreadable or empty list, a line without a label, a
     label outside its range and a path that leaves root.
     """
-    if num_classes > MOST_CLASSES:
-        raise DataError(f"{num_classes:,} classes; at most {MOST_CLASSES:,} are read", "Use --classes N with fewer.")
+    if num_classes > MAX_CLASSES:
+        raise DataError(f"{num_classes:,} classes; at most {MAX_CLASSES:,} are read", "Use --classes N with fewer.")
     known_labels = {str(label): label for label in range(num_classes)}  # a look-up is several times faster than int()
     paths: list[str] = []
     labels: list[int] = []

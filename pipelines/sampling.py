@@ -38,7 +38,7 @@ class Draw:
     """One batch: image indices [batch size], of which the first `real` count, and where the next one begins."""
 
     indices: IntArray
-    real: int
+    valid_images: int
     next: Position
 
 
@@ -58,11 +58,11 @@ class TrainingOrder:
     """
 
     def __init__(
-        self, images: int, rank: int, world_size: int, batch_size: int, seed: int, accumulate: int = 1
+        self, images: int, rank: int, world_size: int, batch_size: int, seed: int, accumulation_steps: int = 1
     ) -> None:
         self._images, self._batch_size, self._seed = images, batch_size, seed
         self._start, self._end = shard_bounds(images, rank, world_size)
-        self._batches = accumulate * steps_per_epoch(images, world_size, accumulate * batch_size)
+        self._batches = accumulation_steps * steps_per_epoch(images, world_size, accumulation_steps * batch_size)
         # DALI decodes ahead, from the next epoch while a failed batch of this one may have to be drawn again.
         self._shard = lru_cache(maxsize=2)(self._make_shard)
 
@@ -112,12 +112,12 @@ class EvaluationOrder:
             cursor += 1
             if index not in bad:
                 chosen.append(index)
-        real = len(chosen)
-        if real < self._batch_size:
-            chosen += [chosen[-1] if chosen else self._any_image(bad)] * (self._batch_size - real)
+        valid_images = len(chosen)
+        if valid_images < self._batch_size:
+            chosen += [chosen[-1] if chosen else self._any_image(bad)] * (self._batch_size - valid_images)
         last = position.step + 1 == self.steps
         following = Position(position.epoch + 1) if last else Position(position.epoch, position.step + 1, cursor)
-        return Draw(np.array(chosen, dtype=np.int64), real, following)
+        return Draw(np.array(chosen, dtype=np.int64), valid_images, following)
 
     def _any_image(self, bad: AbstractSet[int]) -> int:
         for index in range(self._images):

@@ -16,13 +16,13 @@ from paddle.utils import dlpack
 
 from pipelines.bad_image_probe import DATA_FAULT, Fault, file_name, find_faults, what_happened
 from pipelines.batch import Batch, Source
-from pipelines.dali_graphs import Feed, PipelineSettings, read_back
+from pipelines.dali_graphs import Feed, PipelineSettings, read_settings
 from pipelines.errors import DataError
 from pipelines.image_lists import ImageList
 from pipelines.read_ahead import read_ahead
 from pipelines.sampling import BEGINNING, Draw, Order, Position
 
-LARGEST_SEED = 2**31 - 1
+MAX_SEED = 2**31 - 1
 IMAGE_CHANNELS = 3
 
 
@@ -72,7 +72,7 @@ class DaliSource:
         self._drawn: deque[Draw] = deque()
         self._to_draw = read_ahead(self._draws(position), self._paths, self._settings.batch_size)
         seed = np.random.SeedSequence([*self._seed, position.epoch, position.step]).generate_state(1)[0]
-        self._pipeline = self._graph(self._feed, int(seed) % LARGEST_SEED, state)
+        self._pipeline = self._graph(self._feed, int(seed) % MAX_SEED, state)
         with warnings.catch_warnings():
             # The feed's place is kept here, see `state`.
             warnings.filterwarnings("ignore", message="Checkpointing enabled in a pipeline with external source")
@@ -118,7 +118,7 @@ class DaliSource:
         draw = self._drawn.popleft()
         self._position = draw.next
         # Dense views of DALI's own buffers; they live for as long as the Paddle tensors do.
-        batch = Batch(dlpack.from_dlpack(images.as_tensor()), dlpack.from_dlpack(labels.as_tensor()), draw.real)
+        batch = Batch(dlpack.from_dlpack(images.as_tensor()), dlpack.from_dlpack(labels.as_tensor()), draw.valid_images)
         if self._first is None:
             shape, dtype = batch.images.shape, str(batch.images.dtype)
             self._first = {
@@ -138,7 +138,7 @@ class DaliSource:
 
     def settings(self) -> dict[str, Any]:
         """What the pipeline says of itself, and what its first batch was like (once there was one)."""
-        return {**read_back(self._pipeline), **(self._first or {})}
+        return {**read_settings(self._pipeline), **(self._first or {})}
 
     def state(self) -> SourceState:
         """Where the source stands, with the random state of crops and flips: the `start` of one that goes on."""

@@ -17,9 +17,9 @@ from pipelines.image_lists import ImageList, check_files, file_fault
 from pipelines.read_ahead import read_ahead
 
 # From here on Pillow takes an image for an attack (Image.MAX_IMAGE_PIXELS, twice); decoded it has 0.5 GB.
-LARGEST_PIXELS = 178_956_970
+MAX_PIXELS = 178_956_970
 # Those of more are decoded one at a time: a batch of them would need gigabytes.
-LARGEST_IN_A_BATCH_PIXELS = 25_000_000
+MAX_IN_A_BATCH_PIXELS = 25_000_000
 BATCH_SIZE = 32
 # Files looked at in one go, ahead of decoding: the answers of a network disk come many at once.
 LOOKED_AT = 1024
@@ -42,7 +42,7 @@ KINDS = {
     MISSING: Kind("missing", True, "restore"),
     UNREADABLE: Kind("unreadable", True, "restore, or allow reading"),
     UNDECODABLE: Kind("undecodable", True, "restore"),
-    HUGE: Kind(f"of more than {LARGEST_PIXELS:,} pixels", True, "scale down"),
+    HUGE: Kind(f"of more than {MAX_PIXELS:,} pixels", True, "scale down"),
     LEAK: Kind("of validation in training too", True, "take out of one of the lists"),
     TWICE: Kind("named before in the same list", False, "counted as often as named"),
     FORMAT: Kind("of another format than the name says", False, "used all the same"),
@@ -145,7 +145,7 @@ class Verification:
         pipeline: Any = None
         while True:
             if pipeline is None:
-                pipeline = checking_graph(self._feed, self._settings, LARGEST_IN_A_BATCH_PIXELS)
+                pipeline = checking_graph(self._feed, self._settings, MAX_IN_A_BATCH_PIXELS)
                 pipeline.build()
             try:
                 _, sizes, signatures = pipeline.run()
@@ -203,7 +203,7 @@ class Verification:
             return [_file_finding(index, reason)]
         self._name = [file_name(self._root, self._images.paths[index])]
         if self._pipeline is None:
-            self._pipeline = checking_graph(lambda: self._name, self._alone, LARGEST_PIXELS)
+            self._pipeline = checking_graph(lambda: self._name, self._alone, MAX_PIXELS)
             self._pipeline.build()
         try:
             _, sizes, signatures = self._pipeline.run()
@@ -212,7 +212,7 @@ class Verification:
             _raise_unless_data(error)
             return [Finding(index, UNDECODABLE, reason_of(str(error)))]
         (height, width), signature = np.array(sizes.at(0)), np.array(signatures.at(0))
-        if int(height) * int(width) > LARGEST_PIXELS:
+        if int(height) * int(width) > MAX_PIXELS:
             return [Finding(index, HUGE, f"{width:,} x {height:,} pixels")]
         return self._judge_format(index, signature.tobytes())
 
@@ -221,7 +221,7 @@ class Verification:
         found: list[Finding] = []
         pixels = sizes.astype(np.int64).prod(axis=1)
         for index, count, signature in zip(indices, pixels.tolist(), signatures, strict=True):
-            if count > LARGEST_IN_A_BATCH_PIXELS:
+            if count > MAX_IN_A_BATCH_PIXELS:
                 found += self._check_alone(index)
             else:
                 found += self._judge_format(index, signature.tobytes())

@@ -99,12 +99,12 @@ def compare(a: Side, b: Side) -> Difference:
     difference = statistics.fmean(b.log_fps) - statistics.fmean(a.log_fps)
     change = b.mean_fps / a.mean_fps - 1
     unknown = [letter for letter, side in (("A", a), ("B", b)) if _unknown(side)]
-    terms = (*_terms(a), *_terms(b))
-    if unknown or not terms:
+    run_signature = (*_terms(a), *_terms(b))
+    if unknown or not run_signature:
         how = f"{unknown[0]} has no interval" if len(unknown) == 1 else "neither A nor B has an interval"
         return Difference(change, None, None, None, "unknown", how)
-    variance = math.fsum(term.variance for term in terms)
-    doubt = math.fsum(term.variance**2 / term.degrees_of_freedom for term in terms)
+    variance = math.fsum(term.variance for term in run_signature)
+    doubt = math.fsum(term.variance**2 / term.degrees_of_freedom for term in run_signature)
     degrees = variance**2 / doubt if doubt > 0 else math.inf
     error = math.sqrt(variance)
     reach = t_quantile(degrees) * error

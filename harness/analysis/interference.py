@@ -21,7 +21,7 @@ QUOTA_SHARE = 0.02
 # Of the images' bytes: from this share on they come from storage, not from the page cache.
 STORAGE_SHARE = 0.1
 # Programs read files of their own: as a rate, less than this is no sign of cold data.
-LEAST_STORAGE_BYTES_PER_SECOND = 1e6
+MIN_STORAGE_BYTES_PER_SECOND = 1e6
 # A clock below this share of the fast ones', under load.
 FALLEN_CLOCK, LOADED_PERCENT = 0.9, 50.0
 POWER_CAP = "SwPowerCap"
@@ -30,7 +30,7 @@ THROTTLE_REASONS = ("HwSlowdown", "SwThermalSlowdown", "HwThermalSlowdown", "HwP
 TAINTED_STEP, TAINTED_WINDOW = 0.5, 0.05
 # A sample speaks for the time since the one before, unless that is this many sampling intervals: then telemetry failed,
 # or the run was stopped.
-LONGEST_GAP = 10.0
+MAX_GAP = 10.0
 # Of a window's time that telemetry must cover for anything to be said of it.
 COVERED_WINDOW = 0.5
 
@@ -38,7 +38,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class Taint:
+class Interference:
     """What disturbed a window, and how many of its steps.
 
     reasons are those of at least TAINTED_WINDOW of the window's seconds, None where telemetry covers less than
@@ -46,7 +46,7 @@ class Taint:
     """
 
     reasons: tuple[str, ...] | None
-    tainted_steps: int
+    interference_steps: int
     window_steps: int
     shares: dict[str, float] = field(default_factory=dict)
 
@@ -56,7 +56,7 @@ class Taint:
         return None if self.reasons is None else "|".join(self.reasons) or "none"
 
 
-def mark_taint(steps: pd.DataFrame, devices: pd.DataFrame, image_bytes: float) -> pd.DataFrame:
+def mark_interference(steps: pd.DataFrame, devices: pd.DataFrame, image_bytes: float) -> pd.DataFrame:
     """The steps table with its column taint filled in from the devices table.
 
     A step is tainted by what held for at least half of its time; image_bytes is a training file's mean size. Steps that
@@ -73,7 +73,7 @@ def mark_taint(steps: pd.DataFrame, devices: pd.DataFrame, image_bytes: float) -
         if len(times) < 2:
             continue
         slack = float(np.median(np.diff(times)))
-        spoken_for = np.diff(times, prepend=times[0]) <= LONGEST_GAP * slack
+        spoken_for = np.diff(times, prepend=times[0]) <= MAX_GAP * slack
         behind_gap = np.flatnonzero(~spoken_for)
         # Samples before and behind a gap reach as far into it as those at the run's ends reach out.
         gap_ends = np.append(times[behind_gap] - slack, np.inf)
@@ -88,22 +88,24 @@ def mark_taint(steps: pd.DataFrame, devices: pd.DataFrame, image_bytes: float) -
     texts: list[str | None] = ["none" if known else None for known in covered]
     for row, reasons in found.items():
         texts[row] = "|".join(reasons)
-    marked: pd.DataFrame = steps.assign(taint=pd.Series(texts, index=steps.index, dtype=object))
+    marked: pd.DataFrame = steps.assign(interference=pd.Series(texts, index=steps.index, dtype=object))
     return marked
 
 
-def window_taint(window: pd.DataFrame) -> Taint:
+def window_interference(window: pd.DataFrame) -> Interference:
     """The taint of measured steps, rows of a steps table with its column taint filled in."""
-    known = window[window["taint"].notna() & (window["taint"] != "")]
+    known = window[window["interference"].notna() & (window["interference"] != "")]
     total = math.fsum(known["step_seconds"])
     if total == 0 or total < COVERED_WINDOW * math.fsum(window["step_seconds"]):
-        return Taint(None, 0, len(window))
+        return Interference(None, 0, len(window))
     shares: dict[str, float] = {}
-    for text, seconds in zip(known["taint"], known["step_seconds"], strict=True):
+    for text, seconds in zip(known["interference"], known["step_seconds"], strict=True):
         for reason in text.split("|") if text != "none" else ():
             shares[reason] = shares.get(reason, 0.0) + seconds / total
     reasons = tuple(sorted(reason for reason, share in shares.items() if share >= TAINTED_WINDOW))
-    return Taint(reasons, int((known["taint"] != "none").sum()), len(window), dict(sorted(shares.items())))
+    return Interference(
+        reasons, int((known["interference"] != "none").sum()), len(window), dict(sorted(shares.items()))
+    )
 
 
 Rule = Callable[[pd.DataFrame], BoolArray]
@@ -119,7 +121,7 @@ def _host_rules(storage_rate: float) -> dict[str, Rule]:
         "cpu_quota": lambda s: _at_least(_per_second(s, "quota_throttled_seconds"), QUOTA_SHARE),
         "swap": lambda s: _at_least(s["swap_bytes"], 1.0),
         "cold_data": lambda s: _at_least(
-            _per_second(s, "storage_read_bytes"), max(storage_rate, LEAST_STORAGE_BYTES_PER_SECOND)
+            _per_second(s, "storage_read_bytes"), max(storage_rate, MIN_STORAGE_BYTES_PER_SECOND)
         ),
     }
 
@@ -161,13 +163,13 @@ def _per_second(samples: pd.DataFrame, column: str) -> pd.Series[float]:
 
 def _seconds_under(
     times: npt.NDArray[np.float64],
-    held: BoolArray,
+    exclusive_run_lock: BoolArray,
     begins: npt.NDArray[np.float64],
     ends: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.float64]:
     """For each span the seconds in which a rule held; a sample speaks for the time since the one before it."""
     spans = np.diff(times, prepend=times[0])
-    until = np.cumsum(np.where(held, spans, 0.0))
+    until = np.cumsum(np.where(exclusive_run_lock, spans, 0.0))
     total: npt.NDArray[np.float64] = np.interp(ends, times, until) - np.interp(begins, times, until)
     # A rule that no sample met leaves nothing to a step of no length either.
     return np.where(total > 0, total, -1.0)

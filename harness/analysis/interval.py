@@ -13,11 +13,11 @@ from scipy import special
 
 CONFIDENCE = 0.95
 # Fewer values say too little of their own spread.
-MINIMUM_VALUES = 10
+MIN_VALUES = 10
 # The longest memory that is looked for, in steps, and how many values each step of it needs.
-MOST_LAGS, VALUES_PER_LAG = 8, 8
+MAX_LAGS, VALUES_PER_LAG = 8, 8
 # Closer to 1 the sum of the coefficients can't be told from a series that has no mean.
-LARGEST_COEFFICIENT_SUM = 0.98
+MAX_COEFFICIENT_SUM = 0.98
 
 # With fewer steps or seconds a window isn't precise, however alike its steps are.
 MIN_WINDOW_STEPS, MIN_WINDOW_SECONDS = 20, 10.0
@@ -30,7 +30,7 @@ class Estimate:
     """A mean with its standard error, in the unit of the values.
 
     standard_error respects autocorrelation; degrees_of_freedom belong to it, for Student's t. Both are None below
-    MINIMUM_VALUES values. autocorrelation is the values' own at lag 1 (0 for constant ones).
+    MIN_VALUES values. autocorrelation is the values' own at lag 1 (0 for constant ones).
     """
 
     mean: float
@@ -81,15 +81,15 @@ def mean_estimate(values: Sequence[float] | FloatArray | Any) -> Estimate:
     mean = float(series.mean())
     centred = series - mean
     variance = float(centred @ centred) / n
-    if n < MINIMUM_VALUES:
+    if n < MIN_VALUES:
         return Estimate(mean, n, None, None, None)
     if variance <= (1e-9 * mean) ** 2:
         return Estimate(mean, n, 0.0, float(n - 1), 0.0)
-    orders = max(1, min(MOST_LAGS, n // VALUES_PER_LAG))
+    orders = max(1, min(MAX_LAGS, n // VALUES_PER_LAG))
     covariances = [float(centred[: n - lag] @ centred[lag:]) / n for lag in range(orders + 1)]
     order, coefficient_sum, innovation = _autoregression(covariances, n)
     if order:
-        coefficient_sum = min(coefficient_sum + (1 + 3 * coefficient_sum) / n, LARGEST_COEFFICIENT_SUM)
+        coefficient_sum = min(coefficient_sum + (1 + 3 * coefficient_sum) / n, MAX_COEFFICIENT_SUM)
     spectral = innovation * n / (n - order - 1) / (1 - coefficient_sum) ** 2
     log_variance = 2 / (n - order - 1)
     if order:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
-from harness.analysis.ledger import LARGEST_REST, Ledger
+from harness.analysis.ledger import MAX_REST, Ledger
 from harness.analysis.window import PhaseFigures
 from harness.artifacts.schema import TRAIN
 from harness.errors import InvariantError
@@ -37,7 +37,7 @@ def check_run(
 
 
 def _steps(steps: pd.DataFrame, plan: RunPlan) -> Iterator[str]:
-    parts = steps[["data_wait_seconds", "compute_seconds", "recording_seconds", "other_seconds"]]
+    parts = steps[["data_wait_seconds", "compute_seconds", "recording_seconds", "exchange_seconds"]]
     if (parts < -TOLERANCE).any().any():
         yield "a part of a step is negative"
     off = (parts.sum(axis=1) - steps["step_seconds"]).abs() > TOLERANCE
@@ -66,5 +66,5 @@ def _phase(name: str, figures: PhaseFigures) -> Iterator[str]:
 
 
 def _ledger(ledger: Ledger) -> Iterator[str]:
-    if abs(ledger.rest_seconds) > LARGEST_REST * ledger.wall_seconds:
+    if abs(ledger.rest_seconds) > MAX_REST * ledger.wall_seconds:
         yield f"{ledger.rest_seconds:.3f} s of the window's {ledger.wall_seconds:.3f} s lie in no bucket, or in two"

@@ -11,7 +11,7 @@ import pandas as pd
 from harness.artifacts.schema import CHECKPOINT, EVALUATE, TRAIN
 
 # What may lie in no bucket, as a share of the window.
-LARGEST_REST = 0.005
+MAX_REST = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Ledger:
     evaluation_seconds: float
     checkpoint_seconds: float
     recording_seconds: float
-    other_seconds: float
+    exchange_seconds: float
 
     @property
     def rest_seconds(self) -> float:
@@ -68,15 +68,15 @@ def time_ledger(steps: pd.DataFrame, breaks: Collection[int] = ()) -> Ledger:
         evaluation_seconds=seconds_of(EVALUATE),
         checkpoint_seconds=seconds_of(CHECKPOINT),
         recording_seconds=math.fsum(train["recording_seconds"]),
-        other_seconds=math.fsum(train["other_seconds"]) + between,
+        exchange_seconds=math.fsum(train["exchange_seconds"]) + between,
     )
 
 
 def _wall_seconds(window: pd.DataFrame, breaks: Collection[int]) -> tuple[float, float]:
     """Wall-clock seconds by the rows' times of day, and those of them between one block and the next."""
-    blocks = window.groupby("block", sort=False)
-    begins = blocks["time_unix_seconds"].first() - blocks["step_seconds"].first()
-    ends = blocks["time_unix_seconds"].last()
+    segments = window.groupby("segment", sort=False)
+    begins = segments["time_unix_seconds"].first() - segments["step_seconds"].first()
+    ends = segments["time_unix_seconds"].last()
     # Of blocks that follow one another the time between belongs to the run; otherwise another phase lies there, or a
     # warm-up, or the time in which the run was stopped.
     numbers = begins.index.to_series()

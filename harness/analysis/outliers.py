@@ -15,7 +15,7 @@ FAR_DEVIATIONS, FAR_SHARE = 5.0, 0.1
 CAUSES = {
     "data_wait_seconds": "data wait",
     "recording_seconds": "recording",
-    "other_seconds": "between steps",
+    "exchange_seconds": "between steps",
     "forward_seconds": "forward pass",
     "backward_seconds": "backward pass",
     "optimizer_seconds": "optimizer",
@@ -47,10 +47,10 @@ def find_outliers(window: pd.DataFrame) -> Outliers:
     parts = window[list(CAUSES)]
     more = (parts - parts.median())[far]
     causes: dict[str, int] = {}
-    for row, taint in zip(more.index, window.loc[far, "taint"], strict=True):
+    for row, interference in zip(more.index, window.loc[far, "interference"], strict=True):
         made = [name for name, column in zip(CAUSES.values(), CAUSES, strict=True)
                 if more.loc[row, column] >= excess[row] / 2]  # fmt: skip
-        known = "" if pd.isna(taint) or taint == "none" else str(taint)
+        known = "" if pd.isna(interference) or interference == "none" else str(interference)
         cause = " with ".join(filter(None, [made[0] if made else "", known])) or "unknown"
         causes[cause] = causes.get(cause, 0) + 1
     positions = np.flatnonzero(far.to_numpy())

@@ -22,7 +22,7 @@ SETTINGS, FILES, ENVIRONMENT = "settings", "files", "environment"
 
 
 @dataclass(frozen=True, slots=True)
-class Differing:
+class SettingDifference:
     """One thing that two runs don't share. where is settings, files or environment; None is unset or unknown."""
 
     where: str
@@ -35,7 +35,7 @@ class Differing:
 class Job:
     """What must be the same for two rates to be rates of the same work. batch_size is per device.
 
-    recipe is None where it isn't known, which is like any.
+    preprocessing is None where it isn't known, which is like any.
     """
 
     model: str
@@ -47,7 +47,7 @@ class Job:
     mixed_precision: str = "off"
     accumulated_batches: int = 1
     auto_augment: bool = False
-    recipe: str | None = "paddleclas"
+    preprocessing: str | None = "paddleclas"
 
     def unlike(self, other: Job) -> list[str]:
         """What differs between the two, in words."""
@@ -75,13 +75,13 @@ def job_of(record: RunRecord) -> Job:
         plan.ranks,
         plan.batch_size,
         record.config.amp_mode,
-        plan.accumulate,
+        plan.accumulation_steps,
         plan.auto_augment,
-        record.read_back.get("recipe"),
+        record.effective_settings.get("preprocessing"),
     )
 
 
-def differences(a: RunRecord, b: RunRecord) -> list[Differing]:
+def differences(a: RunRecord, b: RunRecord) -> list[SettingDifference]:
     """Everything recorded of both runs that differs between them, but for what can't change their speed.
 
     Settings are those decided, not those asked for. Names of nested values have dots. What one of the records has no
@@ -97,9 +97,9 @@ def differences(a: RunRecord, b: RunRecord) -> list[Differing]:
 def settings(record: RunRecord) -> dict[str, Any]:
     """A run's settings by their dotted names: what was given, overridden by what the plan made of it."""
     merged = {**asdict(record.config), **asdict(record.plan)}
-    if record.read_back and "recipe" not in record.read_back:
+    if record.effective_settings and "preprocessing" not in record.effective_settings:
         # Before there were recipes, crops and resizing were those of neither.
-        merged["recipe"] = None
+        merged["preprocessing"] = None
     kept = {name: value for name, value in merged.items() if name not in (*LEFT_OUT, *DECIDED)}
     return dict(_flat("", kept))
 
@@ -115,10 +115,10 @@ def _in_both(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[dict[str, Any]
     return dict(_flat("", kept_a)), dict(_flat("", kept_b))
 
 
-def _differing(where: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Differing]:
+def _differing(where: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[SettingDifference]:
     for name in {**a, **b}:
         if name.rpartition(".")[2] not in NAMES and a.get(name) != b.get(name):
-            yield Differing(where, name, a.get(name), b.get(name))
+            yield SettingDifference(where, name, a.get(name), b.get(name))
 
 
 def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -13,18 +13,18 @@ from typing import Any
 from harness.analysis.compare import Side
 from harness.analysis.run_diff import REFERENCE_JOB, Job, job_of
 from harness.artifacts.record import SCHEMA_VERSION, RunRecord, read_record
-from harness.artifacts.reference_table import REFERENCE_FILE, MirrorRow, read_reference
+from harness.artifacts.reference_table import REFERENCE_FILE, ReferenceRow, read_reference
 from harness.artifacts.schema import REPEATS, TRAIN
 from harness.errors import UsageError
 
 REFERENCE = REFERENCE_FILE.stem
-MOST_NAMED = 5  # runs in a cure
+MAX_NAMED = 5  # runs in a cure
 # Version 3 of the schema changed runs' records, not series.
 SERIES_VERSIONS = range(2, SCHEMA_VERSION + 1)
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
+class StoredResult:
     """What a name stands for: one finished run, the finished runs of a series of repeats, or the reference row.
 
     Either records or reference is there. name is the file's, without .json.
@@ -32,7 +32,7 @@ class Saved:
 
     name: str
     records: tuple[RunRecord, ...]
-    reference: MirrorRow | None = None
+    reference: ReferenceRow | None = None
 
     @property
     def side(self) -> Side:
@@ -53,17 +53,17 @@ class Saved:
         return REFERENCE_JOB if self.reference is not None else job_of(self.records[0])
 
 
-def find_saved(name: str, folder: Path) -> Saved:
+def find_result(name: str, folder: Path) -> StoredResult:
     """What name stands for: the reference, a path that ends in .json, or a run or series in the folder.
 
     Raises UsageError for what isn't there, can't be read, isn't finished, or is a series of anything but repeats.
     """
     if name == REFERENCE:
-        return Saved(name, (), read_reference())
+        return StoredResult(name, (), read_reference())
     path = _path(name, folder)
     values = _values(path)
     if "kind" not in values:
-        return Saved(path.stem, (_finished(path),))
+        return StoredResult(path.stem, (_finished(path),))
     members = _members(path, values)
     if values["kind"] != REPEATS:
         raise UsageError(
@@ -81,7 +81,7 @@ def find_saved(name: str, folder: Path) -> Saved:
             f"the series {path.stem!r} lacks its runs {_listed(missing)} in {str(path.parent)!r}",
             "Put their files beside the series', or compare single runs.",
         )
-    return Saved(path.stem, tuple(_finished(path.parent / f"{member}.json") for member in members))
+    return StoredResult(path.stem, tuple(_finished(path.parent / f"{member}.json") for member in members))
 
 
 def _path(name: str, folder: Path) -> Path:
@@ -123,10 +123,10 @@ def _hint(name: str, folder: Path) -> str:
 
 
 def _listed(names: Sequence[str], word: str = "and") -> str:
-    """The names as one can type them, the first MOST_NAMED of many."""
-    shown = [repr(name) for name in names[:MOST_NAMED]]
-    if len(names) > MOST_NAMED:
-        shown.append(f"{len(names) - MOST_NAMED} more")
+    """The names as one can type them, the first MAX_NAMED of many."""
+    shown = [repr(name) for name in names[:MAX_NAMED]]
+    if len(names) > MAX_NAMED:
+        shown.append(f"{len(names) - MAX_NAMED} more")
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} {word} {shown[-1]}"
 
 

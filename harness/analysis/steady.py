@@ -13,13 +13,13 @@ import numpy.typing as npt
 from harness.analysis.interval import mean_estimate, t_quantile
 
 # The fewest steps that a warm-up can be looked for in; half of them must follow it.
-MINIMUM_STEPS = 10
+MIN_STEPS = 10
 # A change of the step time over the window that matters, if it is no accident.
 TOLERATED_DRIFT = 0.05
 # Noise that hides a change this large hides whether there is a steady state.
 NOTICED_DRIFT = 0.2
 # A single stall may not look like a warm-up: a step counts for at most this many deviations from the usual.
-MOST_DEVIATIONS = 5.0
+MAX_DEVIATIONS = 5.0
 # The standard deviation of a normal distribution over its median absolute deviation.
 NORMAL_MAD = 1.4826
 # MSER's best cut chases noise: shorter ones count as good that are this much worse, per independent step. A step this
@@ -36,7 +36,7 @@ class SteadyState:
     """What the step times say.
 
     warmup_steps is where the window begins. drift is the step time's change over the window by a straight line, as a
-    share of its mean (0.1: 10 % slower at the end); None for fewer than MINIMUM_STEPS steps. steady is None where the
+    share of its mean (0.1: 10 % slower at the end); None for fewer than MIN_STEPS steps. steady is None where the
     steps are too few to tell; reason says in words what was found.
     """
 
@@ -47,15 +47,15 @@ class SteadyState:
 
 
 def find_steady_state(
-    step_seconds: Sequence[float] | FloatArray | Any, least_warmup: int = 0, given_warmup: int | None = None
+    step_seconds: Sequence[float] | FloatArray | Any, min_warmup: int = 0, given_warmup: int | None = None
 ) -> SteadyState:
     """Cut the warm-up off a series of step times, and test what is left for a trend.
 
     The cut is MSER's (White, "An effective truncation heuristic for bias reduction in simulation output", 1997): where
     the squared standard error of the rest's mean is smallest, of all cuts in the first half. It is made on logarithms,
-    limited to MOST_DEVIATIONS median absolute deviations of the second half, so that stalls and outliers pull no cut
+    limited to MAX_DEVIATIONS median absolute deviations of the second half, so that stalls and outliers pull no cut
     to themselves; and it is the shortest cut that noise can't tell from the best one, moved on past steps that are
-    still far from the usual. The cut is at least least_warmup; given_warmup takes its place where the user has decided.
+    still far from the usual. The cut is at least min_warmup; given_warmup takes its place where the user has decided.
 
     No steady state: the best cut leaves less than half of the steps, or the rest has a trend of more than
     TOLERATED_DRIFT that its noise can't explain. Can't tell: the noise could hide one of NOTICED_DRIFT.
@@ -63,27 +63,25 @@ def find_steady_state(
     series = np.asarray(step_seconds, dtype=np.float64)
     if given_warmup is not None:
         return _judge(series, min(given_warmup, len(series)), "warm-up given by --warmup")
-    searched = len(series) - least_warmup
-    if searched < MINIMUM_STEPS:
-        cut = min(least_warmup, len(series))
+    searched = len(series) - min_warmup
+    if searched < MIN_STEPS:
+        cut = min(min_warmup, len(series))
         return SteadyState(cut, None, None, f"{len(series)} steps are too few to look for a warm-up")
-    found = _cut(*_tamed(series[least_warmup:]))
-    judged = _judge(series, least_warmup + found, "warm-up found in the step times")
+    found = _cut(*_tamed(series[min_warmup:]))
+    judged = _judge(series, min_warmup + found, "warm-up found in the step times")
     if found >= searched // 2:
         return replace(judged, steady=False, reason=STILL_CHANGING)
     return judged
 
 
-def steady_across(
-    attempts: Sequence[FloatArray], least_warmup: int = 0, given_warmup: int | None = None
-) -> SteadyState:
+def steady_across(attempts: Sequence[FloatArray], min_warmup: int = 0, given_warmup: int | None = None) -> SteadyState:
     """The same for a run that was resumed: the step times of each attempt, in which everything warms up anew.
 
     The warm-up is looked for in the longest attempt, which knows most of it; as many steps of every attempt are left
     out, and all that is left together is tested for a trend.
     """
     made = [attempt for attempt in attempts if len(attempt)]
-    found = find_steady_state(max(attempts, key=len), least_warmup, given_warmup)
+    found = find_steady_state(max(attempts, key=len), min_warmup, given_warmup)
     if len(made) <= 1 or found.reason == STILL_CHANGING:
         return found
     rest = np.concatenate([attempt[found.warmup_steps :] for attempt in made])
@@ -107,14 +105,14 @@ def mser_cut(values: FloatArray, tolerance: float = 0.0) -> int:
 
 
 def _tamed(series: FloatArray) -> tuple[FloatArray, float]:
-    """Logarithms in units of the usual steps' deviation from their median, limited to MOST_DEVIATIONS; their lag-1
+    """Logarithms in units of the usual steps' deviation from their median, limited to MAX_DEVIATIONS; their lag-1
     autocorrelation in the second half."""
     logs = np.log(np.maximum(series, 1e-12))
     usual = logs[len(logs) // 2 :]
     middle = float(np.median(usual))
     # Where the usual steps are all alike, a step 1 % off is as far off as a step can be.
     deviation = max(NORMAL_MAD * float(np.median(np.abs(usual - middle))), 0.002)
-    tamed = np.clip((logs - middle) / deviation, -MOST_DEVIATIONS, MOST_DEVIATIONS)
+    tamed = np.clip((logs - middle) / deviation, -MAX_DEVIATIONS, MAX_DEVIATIONS)
     return tamed, mean_estimate(tamed[len(logs) // 2 :]).autocorrelation or 0.0
 
 
@@ -128,7 +126,7 @@ def _cut(tamed: FloatArray, autocorrelation: float) -> int:
 
 def _judge(series: FloatArray, cut: int, how: str) -> SteadyState:
     rest = series[cut:]
-    if len(rest) < MINIMUM_STEPS:
+    if len(rest) < MIN_STEPS:
         return SteadyState(cut, None, None, f"{how}; {len(rest)} steps behind it are too few to tell a trend")
     drift, accidental = _drift(rest), _accidental_drift(rest)
     if abs(drift) > TOLERATED_DRIFT and abs(drift) > accidental:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.analysis.interference import STORAGE_SHARE, Taint, mark_taint, window_taint
+from harness.analysis.interference import STORAGE_SHARE, Interference, mark_interference, window_interference
 from harness.analysis.interval import MIN_WINDOW_SECONDS, MIN_WINDOW_STEPS
 from harness.analysis.invariants import check_run
 from harness.analysis.ledger import Ledger, time_ledger
@@ -28,7 +28,7 @@ from harness.artifacts.record import RunFiles, RunRecord
 from harness.artifacts.schema import (
     BAD_IMAGES,
     COMPUTE,
-    COMPUTE_ALONE,
+    COMPUTE_NO_SYNC,
     DEVICES,
     EPOCHS,
     PIPELINE,
@@ -52,14 +52,14 @@ DEVICE_COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Conclusion:
+class RunFigures:
     """What a finished run says. verdict is None for a run of epochs, which measures training alone."""
 
     phases: dict[str, PhaseFigures]
     steady: SteadyState
     ledger: Ledger
     outliers: Outliers
-    taint: Taint
+    interference: Interference
     verdict: Verdict | None
     summary: dict[str, Any]
 
@@ -70,16 +70,16 @@ class Conclusion:
             "steady": asdict(self.steady),
             "ledger": {**asdict(self.ledger), "rest_seconds": self.ledger.rest_seconds},
             "outliers": asdict(self.outliers),
-            "taint": asdict(self.taint),
+            "interference": asdict(self.interference),
             "verdict": None if self.verdict is None else asdict(self.verdict),
             "summary": self.summary,
         }
 
 
-def conclude(files: RunFiles, record: RunRecord, breaks: Sequence[int] = (), first_block: int = 1) -> Conclusion:
+def summarize(files: RunFiles, record: RunRecord, breaks: Sequence[int] = (), first_segment: int = 1) -> RunFigures:
     """Compute a run's figures from its tables, and complete the steps table with what only the whole run shows.
 
-    breaks are the first blocks of a resumed run's later attempts, first_block the one from which on it ran on the
+    breaks are the first blocks of a resumed run's later attempts, first_segment the one from which on it ran on the
     plan's devices; what lies before is no part of any window. A run can be concluded again: its figures come from
     what was written while it went on, and not from what this adds. Raises TrainingError when nothing was measured,
     InvariantError when the figures contradict one another; the steps table is left as it was then.
@@ -88,19 +88,19 @@ def conclude(files: RunFiles, record: RunRecord, breaks: Sequence[int] = (), fir
     accuracy = final_accuracy(read_table(files.table(EPOCHS.name), EPOCHS))
     devices = read_table(files.table(DEVICES.name), DEVICES, DEVICE_COLUMNS)
     every_step = read_table(files.table(STEPS.name), STEPS)
-    steps = every_step[every_step["block"] >= first_block].reset_index(drop=True)
-    breaks = [block for block in breaks if block > first_block]
+    steps = every_step[every_step["segment"] >= first_segment].reset_index(drop=True)
+    breaks = [segment for segment in breaks if segment > first_segment]
     steps, steady = mark_window(steps, plan.warmup_steps, config.warmup, breaks)
-    steps = mark_taint(steps, devices, record.profile["mean_bytes"])
-    names = [name for name in (TRAIN, PIPELINE, COMPUTE, COMPUTE_ALONE) if (steps["phase"] == name).any()]
+    steps = mark_interference(steps, devices, record.profile["mean_bytes"])
+    names = [name for name in (TRAIN, PIPELINE, COMPUTE, COMPUTE_NO_SYNC) if (steps["phase"] == name).any()]
     phases = {name: measure_phase(steps, name) for name in names}
     ledger = time_ledger(steps, breaks)
     # An attempt that was only evaluated and concluded had none in force.
-    if not breaks or ((steps["phase"] == TRAIN) & (steps["block"] >= max(breaks))).any():
-        check_settings(config, plan, record.read_back)
+    if not breaks or ((steps["phase"] == TRAIN) & (steps["segment"] >= max(breaks))).any():
+        check_settings(config, plan, record.effective_settings)
     check_run(steps, phases, ledger, plan)
     window = measured_steps(steps, TRAIN)
-    outliers, taint = find_outliers(window), window_taint(window)
+    outliers, interference = find_outliers(window), window_interference(window)
     verdict = (
         judge(phases, _setting(plan, config.prefetch, devices, steps, record.profile["mean_bytes"]))
         if PIPELINE in names
@@ -108,15 +108,18 @@ def conclude(files: RunFiles, record: RunRecord, breaks: Sequence[int] = (), fir
     )
     window_end = _window_end(config, steady, phases[TRAIN])
     earlier = len(every_step) - len(steps)
-    filled = {"warmup": [1] * earlier + steps["warmup"].tolist(), "taint": [None] * earlier + steps["taint"].tolist()}
+    filled = {
+        "warmup": [1] * earlier + steps["warmup"].tolist(),
+        "interference": [None] * earlier + steps["interference"].tolist(),
+    }
     fill_columns(files.table(STEPS.name), STEPS, filled)
     train = asdict(phases[TRAIN])
-    return Conclusion(
+    return RunFigures(
         phases=phases,
         steady=steady,
         ledger=ledger,
         outliers=outliers,
-        taint=taint,
+        interference=interference,
         verdict=verdict,
         summary={
             **_of_job(files, record),
@@ -126,8 +129,8 @@ def conclude(files: RunFiles, record: RunRecord, breaks: Sequence[int] = (), fir
             "window_end": window_end,
             **_of_verdict(verdict),
             "outlier_steps": outliers.count,
-            "tainted": taint.text,
-            "tainted_steps": taint.tainted_steps if taint.reasons is not None else None,
+            "interference": interference.text,
+            "interference_steps": interference.interference_steps if interference.reasons is not None else None,
             "overflow_steps": _overflow_steps(every_step),
             "bad_images": _bad_images(files),
             **_of_hardware(config, plan, phases[TRAIN], devices, window),
@@ -136,7 +139,7 @@ def conclude(files: RunFiles, record: RunRecord, breaks: Sequence[int] = (), fir
     )
 
 
-def conclude_evaluation(files: RunFiles, record: RunRecord) -> dict[str, Any]:
+def summarize_evaluation(files: RunFiles, record: RunRecord) -> dict[str, Any]:
     """The row of summary.csv of a run that only evaluated: its accuracy, and nothing of speed."""
     accuracy = final_accuracy(read_table(files.table(EPOCHS.name), EPOCHS))
     known = {**_of_job(files, record), **accuracy, "epochs": 0, "bad_images": _bad_images(files)}
@@ -183,7 +186,7 @@ def _window_end(config: RunConfig, steady: SteadyState, train: PhaseFigures) -> 
     if train.window_steps < MIN_WINDOW_STEPS or train.window_seconds < MIN_WINDOW_SECONDS:
         return "max_seconds"
     half_width = train.fps / train.fps_low - 1
-    return "precision" if half_width <= config.precision else "max_seconds"
+    return "target_ci" if half_width <= config.target_ci else "max_seconds"
 
 
 def _setting(plan: RunPlan, prefetch: int, devices: pd.DataFrame, steps: pd.DataFrame, image_bytes: float) -> Setting:
@@ -201,7 +204,7 @@ def _setting(plan: RunPlan, prefetch: int, devices: pd.DataFrame, steps: pd.Data
 
 
 def _of_verdict(verdict: Verdict | None) -> dict[str, Any]:
-    names = ("bound", "pipeline_fps", "compute_fps", "accelerator_util", "exposed_communication_share")
+    names = ("bottleneck", "pipeline_fps", "compute_fps", "accelerator_util", "exposed_communication_share")
     return {name: None if verdict is None else getattr(verdict, name) for name in names}
 
 

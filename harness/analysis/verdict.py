@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from harness.analysis.interval import t_quantile
 from harness.analysis.utilisation import accelerator_utilisation
 from harness.analysis.window import PhaseFigures
-from harness.artifacts.schema import COMPUTE, COMPUTE_ALONE, PIPELINE, TRAIN
+from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
 
 # MLPerf Storage asks this accelerator utilisation of a storage system that feeds its accelerators well.
 FED = 0.9
@@ -49,12 +49,12 @@ class Verdict:
     adds; None with one rank. slowest_rank is None unless it holds the others up.
     """
 
-    bound: str
+    bottleneck: str
     certain: bool
     end_to_end_fps: float
     pipeline_fps: float
     compute_fps: float
-    compute_alone_fps: float | None
+    compute_no_sync_fps: float | None
     ceiling_low_fps: float
     ceiling_high_fps: float
     share_of_ceiling: float
@@ -68,7 +68,7 @@ class Verdict:
 
 
 def judge(phases: dict[str, PhaseFigures], setting: Setting) -> Verdict:
-    """The verdict on phases TRAIN, PIPELINE and COMPUTE, and COMPUTE_ALONE where there are several ranks.
+    """The verdict on phases TRAIN, PIPELINE and COMPUTE, and COMPUTE_NO_SYNC where there are several ranks.
 
     Training that reaches FED of compute-only is not held back by its data: it is bound by communication if that costs
     EXPOSED of its time, else by compute. Below FED it is bound by the pipeline where it runs at the pipeline's own rate
@@ -77,7 +77,7 @@ def judge(phases: dict[str, PhaseFigures], setting: Setting) -> Verdict:
     explanation, and what is missing stays unexplained. Sources of the limits: docs/methodology.md.
     """
     end_to_end, pipeline, compute = (phases[name].fps for name in (TRAIN, PIPELINE, COMPUTE))
-    alone = phases.get(COMPUTE_ALONE)
+    alone = phases.get(COMPUTE_NO_SYNC)
     high = min(pipeline, compute)
     low = 1 / (1 / pipeline + 1 / compute) if setting.device == "cpu" else high
     fed = accelerator_utilisation(end_to_end, compute)
@@ -87,33 +87,33 @@ def judge(phases: dict[str, PhaseFigures], setting: Setting) -> Verdict:
     harmless = setting.device == "cpu" and low >= FED * compute
     waits = phases[TRAIN].data_wait_share / end_to_end >= WAITING * (1 / end_to_end - 1 / compute)
     if fed < FED and end_to_end >= REACHED * pipeline:
-        bound = "pipeline"
+        bottleneck = "pipeline"
     elif fed < FED and waits and (setting.device != "cpu" or harmless):
         # A pipeline that would keep up by its mean, but not batch by batch.
-        bound = "pipeline"
+        bottleneck = "pipeline"
     elif fed < FED and not harmless:
-        bound = "shared"
+        bottleneck = "shared"
     else:
-        bound = "communication" if exposed is not None and exposed >= EXPOSED else "compute"
+        bottleneck = "communication" if exposed is not None and exposed >= EXPOSED else "compute"
     doubts = [_straddles(phases[TRAIN], phases[COMPUTE], FED)]
     if fed < FED:
         doubts += [harmless, _straddles(phases[TRAIN], phases[PIPELINE], REACHED)]
     elif alone is not None:
         doubts.append(_straddles(phases[COMPUTE], alone, 1 - EXPOSED))
     facts = Facts(
-        bound=bound,
+        bottleneck=bottleneck,
         setting=setting,
         slowest_rank=alone.slowest_rank if alone is not None and skewed else None,
         data_wait_share=phases[TRAIN].data_wait_share,
         share_of_pipeline=end_to_end / pipeline,
     )
     return Verdict(
-        bound=bound,
+        bottleneck=bottleneck,
         certain=not any(doubts),
         end_to_end_fps=end_to_end,
         pipeline_fps=pipeline,
         compute_fps=compute,
-        compute_alone_fps=None if alone is None else alone.fps,
+        compute_no_sync_fps=None if alone is None else alone.fps,
         ceiling_low_fps=low,
         ceiling_high_fps=high,
         share_of_ceiling=end_to_end / high,
@@ -133,7 +133,7 @@ def judge(phases: dict[str, PhaseFigures], setting: Setting) -> Verdict:
 class Facts:
     """What the remedies are chosen by."""
 
-    bound: str
+    bottleneck: str
     setting: Setting
     slowest_rank: int | None
     data_wait_share: float
@@ -154,44 +154,44 @@ def _threads(facts: Facts) -> int:
 
 REMEDIES = (
     Remedy(
-        lambda f: f.bound == "pipeline" and f.setting.from_storage,
+        lambda f: f.bottleneck == "pipeline" and f.setting.from_storage,
         "the files come from storage: copy them to a local disk or a RAM disk (--data)",
     ),
     Remedy(
-        lambda f: f.bound == "pipeline" and f.setting.ranks * f.setting.decode_threads < f.setting.cores,
+        lambda f: f.bottleneck == "pipeline" and f.setting.ranks * f.setting.decode_threads < f.setting.cores,
         "cores are left: more --decode-threads",
     ),
     Remedy(
-        lambda f: f.bound == "pipeline" and f.setting.device == "gpu",
+        lambda f: f.bottleneck == "pipeline" and f.setting.device == "gpu",
         "sweep --hw-decoder-load between 0 and 1, and give --width-hint and --height-hint",
     ),
     Remedy(
-        lambda f: f.bound == "pipeline" and not f.setting.from_storage,
+        lambda f: f.bottleneck == "pipeline" and not f.setting.from_storage,
         "decoding costs what the files' pixels cost: --data with images made smaller beforehand",
     ),
     Remedy(
-        lambda f: f.bound == "pipeline" and f.share_of_pipeline < REACHED,
+        lambda f: f.bottleneck == "pipeline" and f.share_of_pipeline < REACHED,
         "alone the pipeline would deliver more: its batches come unevenly, which --prefetch {prefetch} evens out",
     ),
     Remedy(
-        lambda f: f.bound == "shared" and f.setting.device == "cpu" and _threads(f) > f.setting.cores,
+        lambda f: f.bottleneck == "shared" and f.setting.device == "cpu" and _threads(f) > f.setting.cores,
         "training and DALI have more threads than there are cores: fewer --decode-threads or --compute-threads",
     ),
     Remedy(
-        lambda f: f.bound == "shared" and f.setting.device == "cpu",
+        lambda f: f.bottleneck == "shared" and f.setting.device == "cpu",
         "decoding takes cores from training: --data with images made smaller beforehand, or more cores",
     ),
     Remedy(
-        lambda f: f.bound == "shared" and f.setting.device == "gpu",
+        lambda f: f.bottleneck == "shared" and f.setting.device == "gpu",
         "decoding and training slow one another down on the same GPU or host: sweep --hw-decoder-load (the JPEG engine"
         " takes no arithmetic from training) and --decode-threads",
     ),
     Remedy(
-        lambda f: f.bound == "communication",
+        lambda f: f.bottleneck == "communication",
         "gradients cost the same for any batch: a larger --batch-size per device has fewer exchanges per image",
     ),
     Remedy(
-        lambda f: f.bound == "communication" and f.setting.device == "cpu" and f.setting.ranks > 1,
+        lambda f: f.bottleneck == "communication" and f.setting.device == "cpu" and f.setting.ranks > 1,
         "fewer ranks with more threads each exchange less: --gpus 1 and more --compute-threads",
     ),
     Remedy(
@@ -200,23 +200,23 @@ REMEDIES = (
         " <run>.devices.csv, or leave the device out of CUDA_VISIBLE_DEVICES and --gpus",
     ),
     Remedy(
-        lambda f: f.bound == "compute" and f.setting.device == "gpu",
+        lambda f: f.bottleneck == "compute" and f.setting.device == "gpu",
         "the devices are fed: a larger --batch-size if memory is left, more --gpus, or a smaller --model",
     ),
     Remedy(
         lambda f: (
-            f.bound == "compute"
+            f.bottleneck == "compute"
             and f.setting.device == "cpu"
             and f.setting.ranks * f.setting.compute_threads < f.setting.cores
         ),
         "cores are left: more --gpus (ranks) or --compute-threads",
     ),
     Remedy(
-        lambda f: f.bound == "compute" and f.setting.device == "cpu",
+        lambda f: f.bottleneck == "compute" and f.setting.device == "cpu",
         "the cores are busy training: a smaller --model or --image-size, or more cores",
     ),
     Remedy(
-        lambda f: f.bound == "compute" and f.data_wait_share > 0.02,
+        lambda f: f.bottleneck == "compute" and f.data_wait_share > 0.02,
         "some steps wait for data although it is not the limit: --prefetch {prefetch} evens out decoding times",
     ),
 )
@@ -247,6 +247,6 @@ def _evidence(
     if slowest_rank is not None:
         lines.append(
             f"rank {slowest_rank} computes longer than the quickest,"
-            f" {phases[COMPUTE_ALONE].rank_skew_share:.0%} of a step"
+            f" {phases[COMPUTE_NO_SYNC].rank_skew_share:.0%} of a step"
         )
     return tuple(lines)

@@ -53,7 +53,7 @@ class PhaseFigures:
 
 
 def mark_window(
-    steps: pd.DataFrame, least_warmup: int = 0, given_warmup: int | None = None, breaks: Sequence[int] = ()
+    steps: pd.DataFrame, min_warmup: int = 0, given_warmup: int | None = None, breaks: Sequence[int] = ()
 ) -> tuple[pd.DataFrame, SteadyState]:
     """The table with its column warmup filled in, and what training's step times say.
 
@@ -63,12 +63,12 @@ def mark_window(
     block. breaks are the first blocks of a resumed run's later attempts: each has a warm-up of its own, as long as the
     first one's. What stood in the column doesn't count: marking a marked table changes nothing.
     """
-    marked = steps.assign(warmup=(steps["settling"] == 1).astype(int))
+    marked = steps.assign(warmup=(steps["transition"] == 1).astype(int))
     settled, training = marked["warmup"] == 0, marked["phase"] == TRAIN
-    attempt = np.searchsorted(np.sort(np.asarray(breaks, dtype=int)), marked["block"].to_numpy(), side="right")
+    attempt = np.searchsorted(np.sort(np.asarray(breaks, dtype=int)), marked["segment"].to_numpy(), side="right")
     attempts = [marked.index[training & settled & (attempt == number)] for number in range(len(breaks) + 1)]
     seconds = marked["step_seconds"]
-    state = steady_across([seconds.loc[rows].to_numpy(float) for rows in attempts], least_warmup, given_warmup)
+    state = steady_across([seconds.loc[rows].to_numpy(float) for rows in attempts], min_warmup, given_warmup)
     early = np.zeros(len(marked), dtype=bool)
     if breaks and all(len(rows) <= state.warmup_steps for rows in attempts):
         # None was long enough; the latter three quarters of each are the best there is.
@@ -84,7 +84,7 @@ def mark_window(
     for _, others in marked[~training & settled].groupby("phase"):
         out = others.index[early[marked.index.get_indexer(others.index)]]
         if len(out) == len(others):
-            out = others.index[others["block"] < others["block"].max()]
+            out = others.index[others["segment"] < others["segment"].max()]
         marked.loc[out, "warmup"] = 1
     return marked, state
 

@@ -23,11 +23,11 @@ NAME_TIME = "%Y%m%d-%H%M%S"
 class RunRecord:
     """Everything about a run but its tables.
 
-    status is running, finished, failed or interrupted. config holds what was given, plan what was decided, read_back
-    the settings that DALI and Paddle then reported. profile describes the training files. The rest is what
-    `harness.analysis.summarize` found in the tables: phases by name, steady, ledger, outliers, taint, verdict (None
-    for a run of epochs) and summary, the run's row of summary.csv. All are empty until known. series names the
-    `--repeats` or `--scaling` that the run is part of.
+    status is running, finished, failed or interrupted. config holds what was given, plan what was decided,
+    effective_settings the settings that DALI and Paddle then reported. profile describes the training files. The rest
+    is what `harness.analysis.summarize` found in the tables: phases by name, steady, ledger, outliers, taint, verdict
+    (None for a run of epochs) and summary, the run's row of summary.csv. All are empty until known. series names the
+    `--repeats` or `--device-counts` that the run is part of.
 
     attempts are the run's starts: the number of the first block of steps, the training steps made before, when, and on
     how many ranks; the last one goes on from checkpoint, if any. bad_images are those that were unusable before its
@@ -43,12 +43,12 @@ class RunRecord:
     profile: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     series: str | None = None
-    read_back: dict[str, Any] = field(default_factory=dict)
+    effective_settings: dict[str, Any] = field(default_factory=dict)
     phases: dict[str, Any] = field(default_factory=dict)
     steady: dict[str, Any] = field(default_factory=dict)
     ledger: dict[str, Any] = field(default_factory=dict)
     outliers: dict[str, Any] = field(default_factory=dict)
-    taint: dict[str, Any] = field(default_factory=dict)
+    interference: dict[str, Any] = field(default_factory=dict)
     verdict: dict[str, Any] | None = None
     summary: dict[str, Any] = field(default_factory=dict)
     attempts: tuple[dict[str, Any], ...] = ()
@@ -61,14 +61,14 @@ class RunRecord:
         """First blocks of the attempts behind the first one, and of the earliest from which on the ranks are as now."""
         first = 1
         # An attempt that ended before its first block has left nothing to be compared.
-        following = [*(attempt["first_block"] for attempt in self.attempts[1:]), None]
-        made = [one for one, after in zip(self.attempts, following, strict=False) if one["first_block"] != after]
+        following = [*(attempt["first_segment"] for attempt in self.attempts[1:]), None]
+        made = [one for one, after in zip(self.attempts, following, strict=False) if one["first_segment"] != after]
         for attempt in made:
             if attempt["ranks"] != self.plan.ranks:
                 first = 0
             elif not first:
-                first = attempt["first_block"]
-        return [attempt["first_block"] for attempt in made[1:]], first
+                first = attempt["first_segment"]
+        return [attempt["first_segment"] for attempt in made[1:]], first
 
     def warned(self, message: str) -> RunRecord:
         """The record with one more warning."""

@@ -12,52 +12,52 @@ from typing import Any
 
 from harness import ROOT
 from harness.artifacts.files import append_row, format_cell
-from harness.artifacts.schema import mirror_table
+from harness.artifacts.schema import reference_table
 from harness.plan.config import SYNC, RunConfig
 from harness.plan.plan import RunPlan
 from models.sizes import SIZES
 
-LONGEST_FILE_PART = 60  # of the 255 bytes a file's name may have
+MAX_FILE_PART = 60  # of the 255 bytes a file's name may have
 REFERENCE_FILE = ROOT / "results" / "bi_v100.csv"
 
 
 @dataclass(frozen=True, slots=True)
-class MirrorRow:
+class ReferenceRow:
     """A row under its own header, both as text in file order."""
 
     header: tuple[str, ...]
     cells: tuple[str, ...]
 
 
-def read_reference() -> MirrorRow:
+def read_reference() -> ReferenceRow:
     """The BI-V100 row."""
     with REFERENCE_FILE.open(newline="", encoding="utf-8") as stream:
         header, cells = csv.reader(stream)
-    return MirrorRow(tuple(header), tuple(cells))
+    return ReferenceRow(tuple(header), tuple(cells))
 
 
 def method_marks(config: RunConfig, plan: RunPlan) -> tuple[str, ...]:
     """What sets a run's method apart from the reference's, for which the header has no column either."""
     marks = {
         f"AMP {config.amp_mode}": config.amp != "off",
-        f"{config.recipe} recipe": config.recipe != "paddleclas",
+        f"{config.preprocessing} preprocessing": config.preprocessing != "paddleclas",
         "AutoAugment": plan.auto_augment and not SIZES[plan.model].auto_augment,
         "no AutoAugment": SIZES[plan.model].auto_augment and not plan.auto_augment,
-        "synchronised batch norm": config.batch_norm == SYNC,
+        "synchronised batch norm": config.bn_stats == SYNC,
         "pretrained": config.pretrained is not None,
     }
     return tuple(mark for mark, there in marks.items() if there)
 
 
-def append_mirror_row(
+def append_reference_row(
     folder: Path, plan: RunPlan, summary: Mapping[str, Any], marks: Sequence[str] = (), *, once: bool = False
-) -> MirrorRow:
+) -> ReferenceRow:
     """Add a finished run to its mirrored table, and return the row; once: unless the very same row is there.
 
     marks stand behind the method's name. The header has no room for the data set, so results on anything but ImageNet
     get a file named after it.
     """
-    table = mirror_table(plan.device_name, plan.ranks)
+    table = reference_table(plan.device_name, plan.ranks)
     values = (
         ", ".join((f"PPLCNet_{plan.model}", *marks)),
         f"{plan.image_size}x{plan.image_size}",
@@ -65,11 +65,11 @@ def append_mirror_row(
         summary["top1"],
     )
     row = dict(zip(table.header, values, strict=True))
-    append_row(folder / mirror_file(plan), table, row, unique=tuple(table.header) if once else ())
-    return MirrorRow(tuple(table.header), tuple(format_cell(row[column.name], column) for column in table.columns))
+    append_row(folder / reference_table_file(plan), table, row, unique=tuple(table.header) if once else ())
+    return ReferenceRow(tuple(table.header), tuple(format_cell(row[column.name], column) for column in table.columns))
 
 
-def mirror_file(plan: RunPlan) -> str:
+def reference_table_file(plan: RunPlan) -> str:
     """The file's name: table-<device>x<n>.csv for ImageNet, with the data set's name behind it otherwise."""
     device = _plain(plan.device_name if plan.device == "gpu" else plan.device)
     data = "" if plan.data.imagenet else f"-{_file_part(plan.data.name)}"
@@ -82,7 +82,7 @@ def _plain(name: str) -> str:
 
 def _file_part(name: str) -> str:
     """The name as a part of a file's name; one that has to be altered gets a hash, so that no two share a file."""
-    plain = _plain(name)[:LONGEST_FILE_PART]
+    plain = _plain(name)[:MAX_FILE_PART]
     if plain == name:
         return plain
     return f"{plain}-{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"

@@ -42,7 +42,7 @@ RUN = "run"
 
 # Phases, the values of a step's first column.
 TRAIN, EVALUATE, CHECKPOINT = "train", "evaluate", "checkpoint"
-PIPELINE, COMPUTE, COMPUTE_ALONE = "pipeline", "compute", "compute_alone"
+PIPELINE, COMPUTE, COMPUTE_NO_SYNC = "pipeline", "compute", "compute_no_sync"
 
 # Kinds of series.
 REPEATS, SCALES = "repeats", "scaling"
@@ -57,10 +57,10 @@ STEPS = Table(
             "",
             RUN,
             "train (end to end), evaluate or checkpoint (the state is saved, without images); with --throughput-only"
-            " train, pipeline (batches arrive, nothing trains), compute (training on cached batches) and compute_alone"
-            " (the same, no gradients exchanged)",
+            " train, pipeline (batches arrive, nothing trains), compute (training on cached batches)"
+            " and compute_no_sync (the same, no gradients exchanged)",
         ),
-        Column("block", int, "", RUN, "from 1: stretches of one phase without a break, counted over the whole run"),
+        Column("segment", int, "", RUN, "from 1: stretches of one phase without a break, counted over the whole run"),
         Column("epoch", int, "", RUN, "from 1; empty with --throughput-only"),
         Column("step", int, "", RUN, "from 1, counted over the whole run, per phase; empty for a checkpoint"),
         Column("time_unix_seconds", float, "s", GLOBAL, "end of the step"),
@@ -80,7 +80,7 @@ STEPS = Table(
         Column("backward_seconds", float, "s", LAST_RANK, "part of it: backward pass and gradient exchange", 9),
         Column("optimizer_seconds", float, "s", LAST_RANK, "part of it: the rest, with the wait for slower ranks", 9),
         Column("recording_seconds", float, "s", LAST_RANK, "part of step_seconds spent writing tables", 9),
-        Column("other_seconds", float, "s", LAST_RANK, "its rest: the ranks' exchange of records", 9),
+        Column("exchange_seconds", float, "s", LAST_RANK, "its rest: the ranks' exchange of records", 9),
         Column("slowest_rank", int, "", GLOBAL, "the rank that computed longest"),
         Column(
             "rank_skew_seconds",
@@ -106,7 +106,7 @@ STEPS = Table(
             GLOBAL,
             "1: a gradient was beyond float16's range and no weight changed; empty without loss scaling",
         ),
-        Column("settling", bool, "", RUN, "1: one of a block's first steps, in which the phase before still shows"),
+        Column("transition", bool, "", RUN, "1: one of a block's first steps, in which the phase before still shows"),
         Column(
             "warmup",
             bool,
@@ -115,7 +115,11 @@ STEPS = Table(
             "1: before the measured window, again after each resumption, or settling; empty in a run cut short",
         ),
         Column(
-            "taint", str, "", RUN, "what disturbed the step, joined by |, or none; empty where unknown or cut short"
+            "interference",
+            str,
+            "",
+            RUN,
+            "what disturbed the step, joined by |, or none; empty where unknown or cut short",
         ),
     ),
 )
@@ -208,7 +212,7 @@ SUMMARY = Table(
     "one finished run",
     (
         Column("run", str, "", RUN, "name of the run's files"),
-        Column("series", str, "", RUN, "of --repeats or --scaling; empty for a run of its own"),
+        Column("series", str, "", RUN, "of --repeats or --device-counts; empty for a run of its own"),
         Column("model", str, "", RUN, "size of PP-LCNet"),
         Column("dataset", str, "", RUN, "name of the data set"),
         Column("crop_size", int, "pixels", RUN, "side of the square crop"),
@@ -228,9 +232,9 @@ SUMMARY = Table(
             RUN,
             "1: a steady state was found; 0: none; empty: too few steps to tell, or too much noise",
         ),
-        Column("window_end", str, "", RUN, "what ended the window: precision, max_seconds or epochs"),
-        Column("tainted", str, "", RUN, "what disturbed 5 % of the window or more, joined by |, or none"),
-        Column("bound", str, "", RUN, "pipeline, compute, communication or shared; empty for a run of epochs"),
+        Column("window_end", str, "", RUN, "what ended the window: target_ci, max_seconds or epochs"),
+        Column("interference", str, "", RUN, "what disturbed 5 % of the window or more, joined by |, or none"),
+        Column("bottleneck", str, "", RUN, "pipeline, compute, communication or shared; empty for a run of epochs"),
         Column("pipeline_fps", float, "images/s", GLOBAL, "of pipeline-only; empty for a run of epochs"),
         Column("compute_fps", float, "images/s", GLOBAL, "of compute-only, likewise"),
         Column("accelerator_util", float, "fraction", GLOBAL, "MLPerf Storage's: fps / compute_fps", 4),
@@ -251,7 +255,7 @@ SUMMARY = Table(
         Column("step_seconds_p99", float, "s", GLOBAL, "99th percentile; empty below 100 steps", 6),
         Column("outlier_steps", int, "steps", GLOBAL, "of the window: far longer than its median step"),
         Column("overflow_steps", int, "steps", GLOBAL, "in which a gradient overflowed; empty without loss scaling"),
-        Column("tainted_steps", int, "steps", GLOBAL, "of the window: disturbed for half of their time or more"),
+        Column("interference_steps", int, "steps", GLOBAL, "of the window: disturbed for half of their time or more"),
         Column(
             "data_wait_share",
             float,
@@ -292,8 +296,8 @@ SCALING = Table(
         Column(
             "efficiency", float, "fraction", GLOBAL, "fps per device over that of the smallest number of devices", 4
         ),
-        Column("flag", str, "", RUN, "superlinear: efficiency above 1.03, which no added device explains; else none"),
-        Column("bound", str, "", RUN, "the run's verdict"),
+        Column("superlinear", bool, "", RUN, "1: efficiency above 1.03, which adding devices can't explain; else 0"),
+        Column("bottleneck", str, "", RUN, "the run's verdict"),
         Column(
             "exposed_communication_share",
             float,
@@ -336,7 +340,7 @@ BAD_FILES = Table(
 )
 
 
-def mirror_table(device: str, count: int) -> Table:
+def reference_table(device: str, count: int) -> Table:
     """The reference's own header for a device and a number of them; source: DeepSparkHub, PP-LCNet, BI-V100."""
     return Table(
         f"table-{device}x{count}",

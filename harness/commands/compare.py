@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from harness.analysis.compare import Difference, compare
-from harness.analysis.run_lookup import Saved, find_saved
+from harness.analysis.run_lookup import StoredResult, find_result
 from harness.errors import GateError, UsageError
 from harness.report.comparison import change_line, show_comparison
 from harness.report.console import Console
@@ -20,18 +20,18 @@ def compare_saved(a: str, b: str, results: str, fail_if_slower: str | None = Non
     by more than that, and not by noise.
     """
     limit = None if fail_if_slower is None else parse_limit(fail_if_slower)
-    saved_a, saved_b = find_saved(a, Path(results)), find_saved(b, Path(results))
-    difference = compare(saved_a.side, saved_b.side)
+    result_a, result_b = find_result(a, Path(results)), find_result(b, Path(results))
+    difference = compare(result_a.side, result_b.side)
     console = Console()
-    show_comparison(console, saved_a, saved_b, difference)
+    show_comparison(console, result_a, result_b, difference)
     if limit is not None:
-        unlike = saved_a.job.unlike(saved_b.job)
+        unlike = result_a.job.unlike(result_b.job)
         if unlike:
             raise UsageError(
                 f"--fail-if-slower can't be judged: A and B did not do the same job ({', '.join(unlike)})",
                 "Measure B with A's settings.",
             )
-        console.notice(check_gate(saved_a, saved_b, difference, limit))
+        console.notice(check_gate(result_a, result_b, difference, limit))
 
 
 def parse_limit(text: str) -> float:
@@ -46,7 +46,7 @@ def parse_limit(text: str) -> float:
     return share
 
 
-def check_gate(a: Saved, b: Saved, difference: Difference, limit: float) -> str:
+def check_gate(a: StoredResult, b: StoredResult, difference: Difference, limit: float) -> str:
     """Why B isn't too slow, in one line. Raises GateError if it is, UsageError if nobody can tell."""
     told, slowdown = f"--fail-if-slower {100 * limit:g} %", -difference.change
     # A slowdown of the limit itself passes, rounding or not.

@@ -86,7 +86,7 @@ def _weights(record: RunRecord, checkpoint: Checkpoint) -> Weights:
     """The model that the ranks would evaluate: their weights are the same, their batch-norm statistics made one."""
     size, num_classes = record.plan.model, record.plan.data.num_classes
     arrays, found = checkpoint.arrays, {}
-    whose = range(1 if record.config.batch_norm == RANK0 else checkpoint.values["ranks"])
+    whose = range(1 if record.config.bn_stats == RANK0 else checkpoint.values["ranks"])
     for name in parameter_shapes(SIZES[size].scale, num_classes):
         own = [of_rank(rank) + STATISTICS + name for rank in whose]
         if MODEL + name in arrays:
@@ -101,18 +101,18 @@ def _history(record: RunRecord, values: Mapping[str, Any]) -> tuple[dict[str, st
 
     epoch counts the epochs that were trained to their end. The top-1 may be of an epoch before that.
     """
-    progress, updates, last = values["progress"], values["updates"], values["progress"]["last"]
+    progress, optimizer_steps, last = values["progress"], values["optimizer_steps"], values["progress"]["last"]
     epoch, steps = progress["epoch"] - 1, progress["steps"]
     if steps >= record.plan.steps_per_epoch:
         epoch, steps = epoch + 1, 0
     origin = f"run {record.run} after epoch {epoch}" if not steps else f"run {record.run} in epoch {epoch + 1}"
-    origin += f" (step {updates:,})"
+    origin += f" (step {optimizer_steps:,})"
     metadata = {
         "model": record.plan.model,
         "num_classes": str(record.plan.data.num_classes),
         "run": record.run,
         "epoch": str(epoch),
-        "updates": str(updates),
+        "optimizer_steps": str(optimizer_steps),
         "dataset": record.plan.data.name,
     }
     if last:

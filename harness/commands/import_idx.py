@@ -24,7 +24,7 @@ from pipelines.image_lists import shown
 # PP-LCNet halves its input five times: 64 pixels leave 2 x 2 for the last stage, as for the built-in digits.
 IMAGE_SIZE_PIXELS = 64
 # Above, a picture of 28 pixels is only blur, and 70,000 of them fill a disk: a mistyped number.
-MOST_PIXELS = 1024
+MAX_PIXELS = 1024
 # As for the built-in digits: a mirrored digit is no digit, and a crop of 8 % of one is an anonymous piece of stroke.
 FLIP_PROBABILITY = 0.0
 CROP_AREA_MIN = 0.35
@@ -46,8 +46,8 @@ def import_idx(
     """
     target = Path(to)
     name = _checked_name(target, name)
-    if not 1 <= image_size <= MOST_PIXELS:
-        raise UsageError(f"--image-size is {image_size}; it must be between 1 and {MOST_PIXELS} pixels")
+    if not 1 <= image_size <= MAX_PIXELS:
+        raise UsageError(f"--image-size is {image_size}; it must be between 1 and {MAX_PIXELS} pixels")
     try:
         augmentation = Augmentation(flip_probability=flip_probability, crop_area_min=crop_area_min)
     except ValueError as error:

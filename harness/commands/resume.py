@@ -26,13 +26,13 @@ CUT = (STEPS, EPOCHS, DEVICES, BAD_IMAGES)
 # What may differ when a run is gone on with, or can't, or is compared by what the plan makes of it; the rest decides
 # its weights.
 HARMLESS = frozenset({
-    "gpus", "device", "data", "classes", "crop_area_min", "flip_probability", "epochs", "warmup", "precision",
-    "max_seconds", "repeats", "scaling", "stall_seconds", "resume", "bad_images", "max_bad_images", "auto_batch",
+    "gpus", "device", "data", "classes", "crop_area_min", "flip_probability", "epochs", "warmup", "target_ci",
+    "max_seconds", "repeats", "device_counts", "stall_timeout", "resume", "bad_images", "max_bad_images", "auto_batch",
     "compute_threads", "decode_threads", "prefetch", "width_hint", "height_hint", "nnodes", "master", "node_rank",
-    "join_seconds", "results", "run_name", "telemetry_interval", "checkpoint_minutes", "amp_level", "eval_only",
+    "rendezvous_timeout", "results", "run_name", "telemetry_interval", "checkpoint_minutes", "amp_level", "eval_only",
 })  # fmt: skip
 # Defaults that follow from the number of epochs and devices.
-DECIDED = ("batch_size", "warmup_epochs")
+DECIDED = ("batch_size", "lr_warmup_epochs")
 # Of the data set; where it lies is harmless.
 DATA_FACTS = ("train_images", "val_images", "num_classes", "augmentation", "fingerprint")
 
@@ -52,14 +52,14 @@ class Resumption:
         return rows
 
     @property
-    def first_block(self) -> int:
+    def first_segment(self) -> int:
         """The number of the first block of steps that will follow."""
-        return int(self.values.get("blocks", 0)) + 1
+        return int(self.values.get("segments", 0)) + 1
 
     @property
     def step(self) -> int:
         """Training steps made before."""
-        return int(self.values.get("updates", 0))
+        return int(self.values.get("optimizer_steps", 0))
 
 
 def requested_config(given: Mapping[str, Any]) -> RunConfig | None:
@@ -115,7 +115,7 @@ def _chosen(config: RunConfig, folder: Path) -> str | None:
             return None
         if files.record.stat().st_size:
             return config.run_name
-        with held(files):
+        with exclusive_run_lock(files):
             # Killed before it had a record; nothing of it is worth anything, and its name is free.
             files.record.unlink()
             shutil.rmtree(files.checkpoints, ignore_errors=True)
@@ -199,7 +199,7 @@ def _differences(old: RunRecord, config: RunConfig, plan: RunPlan, other_ranks: 
             yield f"data ({name.replace('_', ' ')})", *found
 
 
-def take_back(files: RunFiles, checkpoint: str | None, rows: Mapping[str, int]) -> None:
+def truncate_to_checkpoint(files: RunFiles, checkpoint: str | None, rows: Mapping[str, int]) -> None:
     """Leave a run's files as they were when a checkpoint was made: without later rows, and what a kill left half done.
 
     Telemetry may be shorter than it was then, as it isn't kept from a power failure. Raises InvariantError when
@@ -220,7 +220,7 @@ def take_back(files: RunFiles, checkpoint: str | None, rows: Mapping[str, int]) 
 
 
 @contextmanager
-def held(files: RunFiles) -> Iterator[None]:
+def exclusive_run_lock(files: RunFiles) -> Iterator[None]:
     """Keep the run to this process. Raises UsageError when another one has it, MachineError when it can't be had."""
     path = files.checkpoints / LOCK
     try:

@@ -12,14 +12,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.analysis.summarize import conclude, conclude_evaluation
+from harness.analysis.summarize import summarize, summarize_evaluation
 from harness.artifacts.bad_image import TRAIN_SPLIT, VAL_SPLIT, BadImage
 from harness.artifacts.checkpoint import newest_checkpoint
 from harness.artifacts.files import append_row
 from harness.artifacts.record import NAME_TIME, RunFiles, RunRecord, claim_files, read_record, write_record
-from harness.artifacts.reference_table import append_mirror_row, method_marks
+from harness.artifacts.reference_table import append_reference_row, method_marks
 from harness.artifacts.schema import STEPS, SUMMARY
-from harness.commands.resume import check_same_run, find_resumption, held, resume_command, take_back
+from harness.commands.resume import (
+    check_same_run,
+    exclusive_run_lock,
+    find_resumption,
+    resume_command,
+    truncate_to_checkpoint,
+)
 from harness.commands.series import run_series, series_members
 from harness.errors import INTERRUPTED_EXIT_CODE, InterruptedRunError, OutOfMemoryError, UsageError
 from harness.launch.launcher import run_workers
@@ -57,7 +63,7 @@ def run(config: RunConfig, *, dry_run: bool = False, environment: Mapping[str, s
         _print_plan(config, console, environment)
         return
     members = series_members(config)
-    if config.scaling is not None:
+    if config.device_counts is not None:
         # More devices than there are should not show after the first runs, nor may the runs differ in anything else.
         largest = _prepare(members[-1], console, environment).plan
         members = [
@@ -132,15 +138,15 @@ def _measure(
     with ExitStack() as stack:
         if config.resume is not None:
             files = RunFiles(folder, config.resume)
-            stack.enter_context(held(files))
-            record = _go_on(files, config, prepared, environment)
+            stack.enter_context(exclusive_run_lock(files))
+            record = _resume_record(files, config, prepared, environment)
         else:
             files = claim_files(folder, config.run_name, run_name(prepared.plan, time.strftime(NAME_TIME)))
             if config.trains_epochs:
-                stack.enter_context(held(files))
+                stack.enter_context(exclusive_run_lock(files))
             record = _begin(files, config, prepared, environment, series)
         console.plan(record.plan, f"run {files.run}")
-        return _carry_out(record, files, prepared, environment, console, node)
+        return _execute(record, files, prepared, environment, console, node)
 
 
 def _begin(
@@ -148,7 +154,7 @@ def _begin(
 ) -> RunRecord:
     """The record of a run that has no step yet, written; its name is free again if that fails."""
     try:
-        surroundings, profiled, bad = _look(files, config, prepared, environment)
+        surroundings, profiled, bad = _inspect_inputs(files, config, prepared, environment)
         record = RunRecord(
             run=files.run,
             status="running",
@@ -171,7 +177,9 @@ def _begin(
     return record
 
 
-def _go_on(files: RunFiles, config: RunConfig, prepared: _Prepared, environment: Mapping[str, str]) -> RunRecord:
+def _resume_record(
+    files: RunFiles, config: RunConfig, prepared: _Prepared, environment: Mapping[str, str]
+) -> RunRecord:
     """The record of a run that goes on from its newest checkpoint, written, its tables cut back to that."""
     before = find_resumption(files)
     plan = prepared.plan
@@ -183,8 +191,8 @@ def _go_on(files: RunFiles, config: RunConfig, prepared: _Prepared, environment:
             raise UsageError(
                 f"{config.pretrained} is another file than the one run {files.run!r} began with", "Start another run."
             )
-    surroundings, profiled, bad = _look(files, config, prepared, environment)
-    take_back(files, before.checkpoint, before.rows)
+    surroundings, profiled, bad = _inspect_inputs(files, config, prepared, environment)
+    truncate_to_checkpoint(files, before.checkpoint, before.rows)
     record = replace(
         before.record,
         status="running",
@@ -193,20 +201,20 @@ def _go_on(files: RunFiles, config: RunConfig, prepared: _Prepared, environment:
         environment=surroundings,
         profile=profiled,
         warnings=(*before.record.warnings, *notes),
-        attempts=(*before.record.attempts, _attempt(before.first_block, before.step, plan)),
+        attempts=(*before.record.attempts, _attempt(before.first_segment, before.step, plan)),
         bad_images=tuple(asdict(image) for image in bad),
         checkpoint=before.checkpoint,
-        read_back=before.values.get("read_back", {}),
+        effective_settings=before.values.get("effective_settings", {}),
     )
     write_record(files.record, record)
     return record
 
 
-def _attempt(first_block: int, step: int, plan: RunPlan) -> dict[str, Any]:
-    return {"first_block": first_block, "step": step, "started_unix_seconds": time.time(), "ranks": plan.ranks}
+def _attempt(first_segment: int, step: int, plan: RunPlan) -> dict[str, Any]:
+    return {"first_segment": first_segment, "step": step, "started_unix_seconds": time.time(), "ranks": plan.ranks}
 
 
-def _carry_out(
+def _execute(
     record: RunRecord,
     files: RunFiles,
     prepared: _Prepared,
@@ -223,23 +231,25 @@ def _carry_out(
             console.notice(f"node {node.rank} is done; node 0 ({node.master[0]}) has the tables, in its --results")
             return replace(record, status="finished")
         if config.eval_only:
-            record = replace(record, status="finished", summary=conclude_evaluation(files, record))
+            record = replace(record, status="finished", summary=summarize_evaluation(files, record))
             append_row(files.folder / "summary.csv", SUMMARY, record.summary)
             write_record(files.record, record)
             console.evaluation(record, files)
             return record
-        breaks, first_block = record.breaks()
-        record = replace(record, status="finished", **conclude(files, record, breaks, first_block).as_record())
+        breaks, first_segment = record.breaks()
+        record = replace(record, status="finished", **summarize(files, record, breaks, first_segment).as_record())
         if node is not None:
             # The energy is that of node 0's GPUs, the images are of all.
             record = replace(record, summary={**record.summary, "images_per_joule": None})
         # Only a run that is concluded again has a row already; another run of that name keeps its own.
         unique = ("run",) if len(record.attempts) > 1 else ()
         is_first = append_row(files.folder / "summary.csv", SUMMARY, record.summary, unique)
-        mirror = append_mirror_row(files.folder, plan, record.summary, method_marks(config, plan), once=not is_first)
+        reference_row = append_reference_row(
+            files.folder, plan, record.summary, method_marks(config, plan), once=not is_first
+        )
         write_record(files.record, record)
     except BaseException as error:
-        told = error if record.series is not None else _with_way_on(error, files, config)
+        told = error if record.series is not None else _add_resume_hint(error, files, config)
         stopped = isinstance(told, ActionableError) and told.exit_code == INTERRUPTED_EXIT_CODE
         status = "interrupted" if stopped or isinstance(told, KeyboardInterrupt) else "failed"
         # A full disk, which may be what ended the run, must not take the place of what is told about it.
@@ -249,18 +259,18 @@ def _carry_out(
         if told is error:
             raise
         raise told from error
-    console.conclusion(record, files, mirror)
+    console.conclusion(record, files, reference_row)
     return record
 
 
-def _with_way_on(error: BaseException, files: RunFiles, config: RunConfig) -> BaseException:
+def _add_resume_hint(error: BaseException, files: RunFiles, config: RunConfig) -> BaseException:
     """What ended a run, with the command that goes on with it, where it has a checkpoint."""
     if not isinstance(error, (ActionableError, KeyboardInterrupt)):
         return error
-    saved = newest_checkpoint(files.checkpoints)
-    if saved is None:
+    result = newest_checkpoint(files.checkpoints)
+    if result is None:
         return error
-    step, command = saved[1]["updates"], resume_command(files.run, config)
+    step, command = result[1]["optimizer_steps"], resume_command(files.run, config)
     way_on = f"The state behind step {step:,} is kept. To go on from it:\n  {command}"
     if isinstance(error, KeyboardInterrupt):
         return InterruptedRunError("interrupted", way_on)
@@ -293,7 +303,7 @@ def _train(
                     environment,
                     progress.poll,
                     node=node,
-                    stall_seconds=config.stall_seconds,
+                    stall_timeout=config.stall_timeout,
                     say=console.notice,
                     kept=kept,
                 )
@@ -328,7 +338,7 @@ def _open(source: str, config: RunConfig) -> tuple[Dataset, DataFacts]:
     return dataset, facts_of(dataset, source)
 
 
-def _look(
+def _inspect_inputs(
     files: RunFiles, config: RunConfig, prepared: _Prepared, environment: Mapping[str, str]
 ) -> tuple[dict[str, Any], dict[str, Any], list[BadImage]]:
     """The machine, the training files, and those of both splits that can't be read."""

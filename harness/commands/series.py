@@ -14,7 +14,7 @@ from typing import Any
 from harness.analysis.compare import Side
 from harness.artifacts.files import TableWriter, write_whole
 from harness.artifacts.record import NAME_TIME, SCHEMA_VERSION, RunFiles, RunRecord, claim_files
-from harness.artifacts.schema import COMPUTE_ALONE, REPEATS, SCALES, SCALING
+from harness.artifacts.schema import COMPUTE_NO_SYNC, REPEATS, SCALES, SCALING
 from harness.errors import InterruptedRunError
 from harness.plan.config import RunConfig
 from harness.report.console import Console
@@ -42,8 +42,8 @@ class BetweenRuns:
 
 def series_members(config: RunConfig) -> list[RunConfig]:
     """The configurations of the runs that a configuration asks for, without their names; itself alone, if it is one."""
-    if config.scaling is not None:
-        return [replace(config, scaling=None, gpus=count) for count in config.scaling_counts()]
+    if config.device_counts is not None:
+        return [replace(config, device_counts=None, gpus=count) for count in config.parsed_device_counts()]
     return [replace(config, repeats=1)] * config.repeats
 
 
@@ -58,7 +58,7 @@ def run_series(
     measure carries out one of them, given the series' name. `<series>.json` names the runs from the start and gets its
     figures after the last; `<series>.scaling.csv` gets a row behind each run.
     """
-    kind = REPEATS if config.scaling is None else SCALES
+    kind = REPEATS if config.device_counts is None else SCALES
     files = claim_files(Path(config.results), config.run_name, f"{time.strftime(NAME_TIME)}-{config.model}-{kind}")
     letter = "r" if kind == REPEATS else "n"
     labels = [member.gpus if kind == SCALES else number for number, member in enumerate(members, 1)]
@@ -99,13 +99,13 @@ def between_runs(fps: Sequence[float]) -> BetweenRuns:
 
 def scaling_row(record: RunRecord, base: RunRecord) -> dict[str, Any]:
     """A row of the scaling table; both are finished throughput runs, base the one with the fewest devices."""
-    summary, alone = record.summary, record.phases.get(COMPUTE_ALONE)
+    summary, alone = record.summary, record.phases.get(COMPUTE_NO_SYNC)
     efficiency = summary["fps_per_device"] / base.summary["fps_per_device"]
-    same = ("run", "fps", "fps_low", "fps_high", "bound", "exposed_communication_share")
+    same = ("run", "fps", "fps_low", "fps_high", "bottleneck", "exposed_communication_share")
     return {
         "devices": record.plan.ranks,
         "efficiency": efficiency,
-        "flag": "superlinear" if efficiency > SUPERLINEAR else "none",
+        "superlinear": efficiency > SUPERLINEAR,
         "slowest_rank": None if alone is None else alone["slowest_rank"],
         "rank_skew_share": None if alone is None else alone["rank_skew_share"],
         **{name: summary[name] for name in same},

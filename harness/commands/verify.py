@@ -31,7 +31,7 @@ SCHEMA_VERSION = 1
 # What a killed verification does again is at most this long.
 SAVE_SECONDS = 2.0
 RUNNING, INTERRUPTED, FINISHED = "running", "interrupted", "finished"
-LONGEST_NAME = 80
+MAX_NAME = 80
 CLASSES_NAMED = 10
 
 
@@ -75,7 +75,7 @@ def verify(data: str, results: str, classes: int | None = None, threads: int | N
 
 def safe_name(name: str) -> str:
     """A part of a file's name that tells the data set; its own where that is plain, else with some of its hash."""
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:LONGEST_NAME]
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:MAX_NAME]
     if name and plain == name:
         return name
     return f"{plain.strip('.-') or 'data'}-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:8]}"
@@ -140,7 +140,7 @@ def _check(dataset: Dataset, table: Path, state: Verified, threads: int, console
     """Go on to the end, saving now and then."""
     total = sum(map(len, splits_of(dataset).values()))
     before, began = _done(state), time.monotonic()
-    saved = began
+    result = began
     try:
         with TableWriter(table, BAD_FILES) as writer, image_bar(console, total) as bar:
             task = bar.add_task("verifying", total=total, rate="images")
@@ -152,8 +152,8 @@ def _check(dataset: Dataset, table: Path, state: Verified, threads: int, console
                 now = time.monotonic()
                 rate = (_done(state) - before) / max(now - began, 1e-9)
                 bar.update(task, completed=_done(state), description=split, rate=f"images, {rate:,.0f} images/s")
-                if now - saved >= SAVE_SECONDS:
-                    saved = now
+                if now - result >= SAVE_SECONDS:
+                    result = now
                     _save(table, state)
     except KeyboardInterrupt:
         _save(table, replace(state, status=INTERRUPTED))

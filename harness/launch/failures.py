@@ -10,7 +10,7 @@ from pathlib import Path
 from harness import ROOT
 from harness.errors import OutOfMemoryError, TrainingError
 from harness.launch.memory import memory_line
-from harness.launch.rank_monitor import Ending
+from harness.launch.rank_monitor import RankExit
 from harness.launch.watchdog import innermost_frame, timed_out
 from harness.plan.plan import RunPlan
 from models.errors import ActionableError
@@ -39,7 +39,7 @@ def memory_error(plan: RunPlan, rank: int, said: str) -> OutOfMemoryError:
 
 
 def death(
-    logs: Path, plan: RunPlan, first: Ending | None, first_rank: int, launcher_code: int, kept: Path
+    logs: Path, plan: RunPlan, first: RankExit | None, first_rank: int, launcher_code: int, kept: Path
 ) -> ActionableError:
     """The error of a run whose ranks ended without a word; first is the one that did so first, if anybody saw it.
 
@@ -83,7 +83,7 @@ def stall(logs: Path, plan: RunPlan, first_rank: int, seconds: float, kept: Path
         hint += " Another node may have stopped, or the network between them."
     return TrainingError(
         f"no step for {seconds:g} s: {'; '.join(told)}",
-        f"{hint} Where a step may take that long, give more --stall-seconds.\nLogs: {kept}",
+        f"{hint} Where a step may take that long, give more --stall-timeout.\nLogs: {kept}",
     )
 
 
@@ -108,15 +108,15 @@ def read_log(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
-def _completed(first: Ending | None, logs: Path, first_rank: int) -> Ending | None:
+def _completed(first: RankExit | None, logs: Path, first_rank: int) -> RankExit | None:
     """The ending with what the launcher saw of it, where nobody else did."""
     failed = FAILED_RANK.search(read_log(logs / "launcher.log"))
     if failed is None or (first is not None and first.exit_code is not None):
         return first
     local, code = int(failed["rank"]), int(failed["code"])
     if first is None:
-        return Ending(first_rank + local, local, code)
-    return Ending(first.rank, local, code) if first.local_rank == local else first
+        return RankExit(first_rank + local, local, code)
+    return RankExit(first.rank, local, code) if first.local_rank == local else first
 
 
 def _signal_name(number: int) -> str:

@@ -21,7 +21,7 @@ from harness.errors import TrainingError
 from harness.launch.failures import death, keep_logs, stall, stalled
 from harness.launch.process_tree import RUN_PID, die_with_parent
 from harness.launch.rank_files import first_failure, joined_ranks
-from harness.launch.rank_monitor import Pulse, RankWatch
+from harness.launch.rank_monitor import Pulse, RankMonitor
 from harness.launch.watchdog import TELL_STACKS
 from harness.machine.device import Devices, worker_environment
 from harness.plan.nodes import Node
@@ -46,14 +46,14 @@ def run_workers(
     poll: Callable[[], None] = lambda: None,
     *,
     node: Node | None = None,
-    stall_seconds: float = math.inf,
+    stall_timeout: float = math.inf,
     say: Callable[[str], None] = lambda _: None,
     kept: Path | None = None,
 ) -> None:
     """Run this node's ranks to their end, calling poll a few times a second.
 
     Raises the error a rank left behind, or TrainingError with what ended the first rank, or with where each was when
-    none moved on for stall_seconds, or when the other nodes didn't come; the logs are then kept, beside the tables or
+    none moved on for stall_timeout, or when the other nodes didn't come; the logs are then kept, beside the tables or
     where kept says. A first Ctrl-C asks the ranks to end by themselves and waits for them; a second ends everything.
     Both go on as KeyboardInterrupt, unless the ranks leave an error of their own, or have finished.
     """
@@ -72,8 +72,8 @@ def run_workers(
                 start_new_session=True,
                 preexec_fn=partial(die_with_parent, os.getpid()),
             )
-            watch = RankWatch(process.pid, plan.ranks_per_node)
-            run = _Running(process, watch, logs, plan, node, stall_seconds, say)
+            watch = RankMonitor(process.pid, plan.ranks_per_node)
+            run = _Running(process, watch, logs, plan, node, stall_timeout, say)
             with _stopped_at_exit(run):
                 run.wait(poll)
         poll()
@@ -85,11 +85,11 @@ class _Running:
     """A launcher and its ranks while they run. asked_to_end: by the first Ctrl-C; stalled: nothing moved on."""
 
     process: subprocess.Popen[bytes]
-    watch: RankWatch
+    watch: RankMonitor
     logs: Path
     plan: RunPlan
     node: Node | None
-    stall_seconds: float
+    stall_timeout: float
     say: Callable[[str], None]
     asked_to_end: bool = False
     stalled: bool = False
@@ -111,11 +111,13 @@ class _Running:
                     if stalled(self.logs):
                         # Before the launcher ends the others: those that can say where they are.
                         self.watch.send(TELL_STACKS)
-                if pulse.longest_silence_seconds() > self.stall_seconds + WATCHDOG_GRACE_SECONDS:
+                if pulse.max_silence_seconds() > self.stall_timeout + WATCHDOG_GRACE_SECONDS:
                     self.stalled = True
                     self.watch.send(TELL_STACKS)
                     time.sleep(POLL_SECONDS)
-                self.unjoined = self.node is not None and self._joins_too_late(now - started_at, self.node.join_seconds)
+                self.unjoined = self.node is not None and self._joins_too_late(
+                    now - started_at, self.node.rendezvous_timeout
+                )
                 # Left to itself the launcher waits for a rank that doesn't end, for good if the kernel holds that rank.
                 overdue = failed_at is not None and now - failed_at > END_SECONDS
                 if self.launcher_told_at is not None:
@@ -165,15 +167,15 @@ def _raise_what_ended(run: _Running, code: int, kept: Path) -> None:
     keep_logs(logs, kept)
     if run.unjoined and node is not None:
         raise TrainingError(
-            f"{node.count} nodes were expected at {node.master[0]}:{node.master[1]} within {node.join_seconds:g} s, and"
-            " not all came",
+            f"{node.count} nodes were expected at {node.master[0]}:{node.master[1]} within {node.rendezvous_timeout:g} s,"
+            " and not all came",
             "Check that every node runs, with the same --nnodes and --master and a --node-rank of its own; that node 0"
             f" can be reached at {node.master[0]} (firewall), and the nodes at one another on any port; or give more"
-            f" --join-seconds.\nLogs: {kept}",
+            f" --rendezvous-timeout.\nLogs: {kept}",
         )
     first_rank = 0 if node is None else node.rank * plan.ranks_per_node
     if run.stalled or stalled(logs):
-        raise stall(logs, plan, first_rank, run.stall_seconds, kept)
+        raise stall(logs, plan, first_rank, run.stall_timeout, kept)
     raise death(logs, plan, run.watch.first_failed, first_rank, code, kept)
 
 

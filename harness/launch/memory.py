@@ -19,7 +19,7 @@ OUT_OF_MEMORY = re.compile(
     r"|Unable to allocate \S+ \S+ for an array"
     r"|\bMemoryError\b"
 )
-LONGEST_SAID = 200
+MAX_SAID = 200
 
 
 def out_of_memory(error: BaseException) -> str | None:
@@ -43,4 +43,4 @@ def memory_line(text: str) -> str | None:
     if not lines:
         return None
     # Paddle's headline has no figures, the line below it has.
-    return next((line for line in lines if re.search(r"\d", line)), lines[0])[:LONGEST_SAID]
+    return next((line for line in lines if re.search(r"\d", line)), lines[0])[:MAX_SAID]

@@ -22,7 +22,7 @@ PULSE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class RankExit:
     """A rank that ended. rank is global, local_rank its number on this node.
 
     exit_code is negative for a signal, and None where nobody saw it.
@@ -44,7 +44,7 @@ class _Rank:
     handle: int | None
 
 
-class RankWatch:
+class RankMonitor:
     """Follows the ranks that a launcher starts, from outside: its children with PADDLE_TRAINER_ID.
 
     The launcher looks about once a second and names the failed rank with the lowest number. Here a rank's end wakes the
@@ -57,7 +57,7 @@ class RankWatch:
         self._launcher_handle = _handle(launcher_pid)
         self._living: dict[int, _Rank] = {}
         self._seen: set[int] = set()
-        self.endings: list[Ending] = []
+        self.exits: list[RankExit] = []
 
     def wait(self, seconds: float) -> None:
         """Return when a rank or the launcher ends, or after so many seconds."""
@@ -71,7 +71,7 @@ class RankWatch:
 
     def look(self) -> None:
         """Note new ranks and ended ones."""
-        if len(self.endings) + len(self._living) < self._expected:
+        if len(self.exits) + len(self._living) < self._expected:
             for pid in self._children():
                 self._meet(pid)
         ended = []
@@ -81,17 +81,17 @@ class RankWatch:
                 continue
             known = fields is not None and fields[19] == rank.started
             code = os.waitstatus_to_exitcode(int(fields[49])) if known and fields is not None else None
-            ended.append(Ending(rank.rank, rank.local_rank, code))
+            ended.append(RankExit(rank.rank, rank.local_rank, code))
             if rank.handle is not None:
                 os.close(rank.handle)
             del self._living[pid]
         # Of several that ended between two looks.
-        self.endings += sorted(ended, key=_likely_order)
+        self.exits += sorted(ended, key=_likely_order)
 
     @property
-    def first_failed(self) -> Ending | None:
+    def first_failed(self) -> RankExit | None:
         """The rank that failed first, as far as is known."""
-        return next((ending for ending in self.endings if ending.exit_code != 0), None)
+        return next((ending for ending in self.exits if ending.exit_code != 0), None)
 
     @property
     def living(self) -> tuple[int, ...]:
@@ -152,7 +152,7 @@ class Pulse:
         self._last: dict[str, tuple[int, float]] = {}
         self._looked_at: float | None = None
 
-    def longest_silence_seconds(self) -> float:
+    def max_silence_seconds(self) -> float:
         """How long the rank that has been still for longest has been so; 0 before any has begun.
 
         Measured between looks, so that a clock that is set doesn't count.
@@ -168,7 +168,7 @@ class Pulse:
         return max((at - since for _, since in self._last.values()), default=0.0)
 
 
-def _likely_order(ending: Ending) -> tuple[int, int]:
+def _likely_order(ending: RankExit) -> tuple[int, int]:
     """Which of ranks that ended at about the same time did so first: the one that no other can have taken along."""
     code = ending.exit_code
     if code is not None and -code in FIRST_SIGNALS:

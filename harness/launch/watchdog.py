@@ -20,7 +20,7 @@ ENTRY_FUNCTION = "run_rank"
 # Has a rank write its stacks and go on. Nothing else here uses it.
 TELL_STACKS = signal.SIGUSR1
 # Of the shortest limit, 5 s, little; a timer and a file's time are not for every batch.
-LEAST_SECONDS = 0.2
+MIN_SECONDS = 0.2
 
 
 @dataclass(slots=True)
@@ -54,9 +54,9 @@ def arm(seconds: float, pulse: Path | None = None, *, first_seconds: float = 0.0
 
 
 def progress() -> None:
-    """Count the seconds from here, at most once in LEAST_SECONDS. Nothing happens in a process that isn't armed."""
+    """Count the seconds from here, at most once in MIN_SECONDS. Nothing happens in a process that isn't armed."""
     now = time.monotonic()
-    if _armed.seconds is None or now - _armed.counted_at < LEAST_SECONDS:
+    if _armed.seconds is None or now - _armed.counted_at < MIN_SECONDS:
         return
     _armed.counted_at = now
     faulthandler.dump_traceback_later(_armed.seconds, exit=True, file=sys.stderr)

@@ -14,13 +14,13 @@ from harness.errors import MachineError
 from harness.machine.host import available_cores
 from harness.machine.nvml import Gpu, Nvml, NvmlUnavailable, visible_gpus
 
-MINIMUM_PADDLE = (3, 2)
+MIN_PADDLE = (3, 2)
 PADDLE_GPU_VERSION = "3.3.1"
 # Paddle's own index: the package index ends at paddlepaddle-gpu 2.6.2 (CUDA 11.8).
 PADDLE_GPU_INDEX = "https://www.paddlepaddle.org.cn/packages/stable/cu126/"
 INSTALL_CPU = "pip install 'paddlepaddle>=3.2'"
 INSTALL_GPU = f"pip install paddlepaddle-gpu=={PADDLE_GPU_VERSION} -i {PADDLE_GPU_INDEX}"
-MOST_CPU_RANKS = 4
+MAX_CPU_RANKS = 4
 
 LAUNCHER_VARIABLES = ("PADDLE_", "FLAGS_selected_", "MASTER_", "POD_")
 # Set on GPUs by the reference run (DeepSparkHub, PP-LCNet).
@@ -84,7 +84,7 @@ def choose_devices(
 
 def _cpus(count: int | None) -> tuple[Devices, tuple[str, ...]]:
     cores = available_cores()
-    ranks = count if count is not None else min(MOST_CPU_RANKS, cores)
+    ranks = count if count is not None else min(MAX_CPU_RANKS, cores)
     notices = (f"{ranks} ranks share {cores} cores",) if ranks > cores else ()
     return Devices("cpu", ranks, "CPU"), notices
 
@@ -96,7 +96,7 @@ def check_paddle() -> None:
         if installed is None:
             continue
         numbers = tuple(int(n) for n in re.findall(r"\d+", installed)[:2])
-        if numbers < MINIMUM_PADDLE:
+        if numbers < MIN_PADDLE:
             raise MachineError(f"{package} {installed} is too old; 3.2 or newer is needed", f"Install it: {install}")
         return
     raise MachineError("Paddle isn't installed", f"On a CPU: {INSTALL_CPU}\nOn GPUs: {INSTALL_GPU}")

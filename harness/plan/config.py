@@ -11,17 +11,17 @@ from typing import Any, get_args, get_type_hints
 
 from harness.errors import UsageError
 from models.sizes import SIZES
-from pipelines.image_lists import MOST_CLASSES
+from pipelines.image_lists import MAX_CLASSES
 
 # Paddle and DALI seed with 32 bits, and ranks add to it; no other whole number needs more either.
-LARGEST = 2**31 - 1 - 2**16
+MAX_INT = 2**31 - 1 - 2**16
 # Processor clocks tick a hundred times a second, and NVML's samples are no closer.
-SHORTEST_INTERVAL = 0.1
+MIN_INTERVAL = 0.1
 # Ranks exchange what they have done about once a second.
-SHORTEST_STALL = 5.0
-LONGEST_WAIT = 7 * 86400.0
-LARGEST_PORT = 65535
-LONGEST_SERIES_NAME = 90  # its runs' names are longer
+MIN_STALL = 5.0
+MAX_WAIT = 7 * 86400.0
+MAX_PORT = 65535
+MAX_SERIES_NAME = 90  # its runs' names are longer
 # What becomes of an image that can't be used.
 SKIP, FAIL = "skip", "fail"
 # Whose running statistics of batch norm are evaluated.
@@ -65,7 +65,7 @@ class RunConfig:
     warmup: int | None = option(
         None, "run", "training steps before the measured window; default: found in the step times", metavar="STEPS"
     )
-    precision: float = option(
+    target_ci: float = option(
         0.02, "run", "of a throughput run: it ends once the throughput's 95 % interval reaches no further to each side,"
         " as a share of it", metavar="SHARE",
     )  # fmt: skip
@@ -74,10 +74,10 @@ class RunConfig:
         metavar="SECONDS",
     )  # fmt: skip
     repeats: int = option(1, "run", "runs in turn, each in fresh processes, for the spread between runs", metavar="K")
-    scaling: str | None = option(
+    device_counts: str | None = option(
         None, "run", "device counts to measure in turn, such as 1,2,4; default: --gpus alone", metavar="N,N,..."
     )
-    stall_seconds: float = option(
+    stall_timeout: float = option(
         600.0, "run", "without progress after which a rank ends, and with it the run, at least 5", metavar="SECONDS"
     )
     resume: str | None = option(
@@ -103,7 +103,7 @@ class RunConfig:
     crop_area_min: float | None = option(
         None, "data", "smallest training crop as a share of the image; default: the data set's", metavar="SHARE"
     )
-    recipe: str = option(
+    preprocessing: str = option(
         "paddleclas", "data", "how images are cropped and resized: PaddleClas's uniform aspect ratio and plain bilinear"
         " resizing, or DALI's log-uniform aspect ratio and antialiasing", choices=("paddleclas", "dali"),
     )  # fmt: skip
@@ -122,7 +122,7 @@ class RunConfig:
     batch_size: int | None = option(
         None, "training", "images per device and batch; default: 512 on GPUs, 16 on CPUs", metavar="N"
     )
-    accumulate: int = option(
+    accumulation_steps: int = option(
         1, "training", "batches of each device whose gradients are added up to one step", metavar="N"
     )
     auto_batch: bool = option(
@@ -131,7 +131,7 @@ class RunConfig:
     learning_rate: float | None = option(
         None, "training", "peak learning rate; default: 0.1 per 256 images of the global batch", metavar="RATE"
     )
-    warmup_epochs: int | None = option(
+    lr_warmup_epochs: int | None = option(
         None, "training", "epochs over which the learning rate rises from 0; default: 5, or all of a shorter run",
         metavar="N",
     )  # fmt: skip
@@ -142,7 +142,7 @@ class RunConfig:
     pretrained: str | None = option(
         None, "training", "weights to begin with: PaddleClas's .pdparams, or .safetensors", metavar="FILE"
     )
-    batch_norm: str = option(
+    bn_stats: str = option(
         AVERAGE, "training", "whose running statistics are evaluated: the mean of all ranks', rank 0's, or those of"
         " all ranks' images together, which they then train with, too (GPUs only)",
         choices=(AVERAGE, RANK0, SYNC),
@@ -186,7 +186,7 @@ class RunConfig:
         None, "nodes", "where node 0 can be reached, with a free port, such as 10.0.0.1:6170", metavar="HOST:PORT"
     )
     node_rank: int | None = option(None, "nodes", "this node's number, from 0; node 0 writes the tables", metavar="R")
-    join_seconds: float = option(300.0, "nodes", "in which all nodes have to be there", metavar="SECONDS")
+    rendezvous_timeout: float = option(300.0, "nodes", "in which all nodes have to be there", metavar="SECONDS")
 
     checkpoint_minutes: float = option(
         15.0, "recording", "between two checkpoints, besides those at every epoch's end", metavar="MINUTES"
@@ -208,39 +208,39 @@ class RunConfig:
                 raise UsageError(f"unknown {item.name} {value!r}", f"Known: {', '.join(choices)}.")
         for item in option_fields():
             if option_type(item.name) is int:
-                self._check(item.name, at_most=LARGEST)
+                self._check(item.name, at_most=MAX_INT)
         for name in ("gpus", "epochs", "image_size", "classes", "batch_size", "compute_threads", "decode_threads"):
             self._check(name, at_least=1)
-        for name in ("prefetch", "repeats", "nnodes", "accumulate"):
+        for name in ("prefetch", "repeats", "nnodes", "accumulation_steps"):
             self._check(name, at_least=1)
-        self._check("classes", at_most=MOST_CLASSES)
-        for name in ("seed", "warmup", "warmup_epochs", "weight_decay", "width_hint", "height_hint"):
+        self._check("classes", at_most=MAX_CLASSES)
+        for name in ("seed", "warmup", "lr_warmup_epochs", "weight_decay", "width_hint", "height_hint"):
             self._check(name, at_least=0)
         self._check("node_rank", at_least=0)
-        self._check("stall_seconds", at_least=SHORTEST_STALL, at_most=LONGEST_WAIT)
-        self._check("join_seconds", above=0, at_most=LONGEST_WAIT)
+        self._check("stall_timeout", at_least=MIN_STALL, at_most=MAX_WAIT)
+        self._check("rendezvous_timeout", above=0, at_most=MAX_WAIT)
         self._check("max_bad_images", at_least=0)
-        for name in ("max_seconds", "precision", "learning_rate", "crop_area_min", "checkpoint_minutes"):
+        for name in ("max_seconds", "target_ci", "learning_rate", "crop_area_min", "checkpoint_minutes"):
             self._check(name, above=0)
         for name in ("crop_area_min", "flip_probability", "label_smoothing", "hw_decoder_load"):
             self._check(name, at_least=0, at_most=1)
         self._check("momentum", at_least=0, below=1)
-        self._check("telemetry_interval", at_least=SHORTEST_INTERVAL)
-        if self.warmup_epochs is not None and self.warmup_epochs > self.epochs:
+        self._check("telemetry_interval", at_least=MIN_INTERVAL)
+        if self.lr_warmup_epochs is not None and self.lr_warmup_epochs > self.epochs:
             raise UsageError(
-                f"--warmup-epochs {self.warmup_epochs} is longer than the run's {self.epochs} epochs",
+                f"--lr-warmup-epochs {self.lr_warmup_epochs} is longer than the run's {self.epochs} epochs",
                 "Give fewer warm-up epochs, or more --epochs.",
             )
-        if self.scaling is not None:
-            counts = self.scaling_counts()
+        if self.device_counts is not None:
+            counts = self.parsed_device_counts()
             if self.gpus is not None or self.repeats > 1 or not self.throughput_only:
                 raise UsageError(
-                    f"--scaling {self.scaling} measures throughput once on each number of devices",
+                    f"--device-counts {self.device_counts} measures throughput once on each number of devices",
                     "Give it with --throughput-only, and without --gpus and --repeats.",
                 )
             for count in counts:
-                if not 1 <= count <= LARGEST:
-                    raise UsageError(f"--scaling names {count} devices; it must be at least 1")
+                if not 1 <= count <= MAX_INT:
+                    raise UsageError(f"--device-counts names {count} devices; it must be at least 1")
         self._check_nodes()
         if self.amp_level is not None and self.amp == "off":
             raise UsageError(
@@ -251,22 +251,22 @@ class RunConfig:
         if self.resume is not None:
             if not RUN_NAME.fullmatch(self.resume):
                 raise UsageError(f"--resume {self.resume!r} names no run", "Give the name of its files.")
-            if self.throughput_only or self.repeats > 1 or self.scaling is not None:
+            if self.throughput_only or self.repeats > 1 or self.device_counts is not None:
                 raise UsageError("--resume is for a run of epochs; a throughput run can't be gone on with")
-        if self.auto_batch and (self.nnodes > 1 or self.repeats > 1 or self.scaling is not None):
-            several = "--nnodes" if self.nnodes > 1 else "--repeats" if self.repeats > 1 else "--scaling"
+        if self.auto_batch and (self.nnodes > 1 or self.repeats > 1 or self.device_counts is not None):
+            several = "--nnodes" if self.nnodes > 1 else "--repeats" if self.repeats > 1 else "--device-counts"
             raise UsageError(
                 f"--auto-batch finds the batch of one run on one node; it can't be used with {several}",
                 "Find the batch with one run first, then give it as --batch-size.",
             )
         if (
             self.run_name is not None
-            and (self.repeats > 1 or self.scaling)
-            and len(self.run_name) > LONGEST_SERIES_NAME
+            and (self.repeats > 1 or self.device_counts)
+            and len(self.run_name) > MAX_SERIES_NAME
         ):
             raise UsageError(
                 f"--run-name of {len(self.run_name)} characters leaves no room for the names of a series' runs",
-                f"Use up to {LONGEST_SERIES_NAME}.",
+                f"Use up to {MAX_SERIES_NAME}.",
             )
         if self.run_name == "auto" or (self.run_name is not None and not RUN_NAME.fullmatch(self.run_name)):
             raise UsageError(
@@ -282,7 +282,7 @@ class RunConfig:
             "--repeats": self.repeats > 1,
             "--resume": self.resume is not None,
             "--auto-batch": self.auto_batch,
-            "--accumulate": self.accumulate > 1,
+            "--accumulation-steps": self.accumulation_steps > 1,
         }
         for name, given in others.items():
             if given:
@@ -321,8 +321,8 @@ class RunConfig:
                 f"--node-rank is {self.node_rank}; with --nnodes {self.nnodes} it must be at most {self.nnodes - 1}",
                 example,
             )
-        if self.repeats > 1 or self.scaling is not None:
-            series = "--scaling" if self.scaling is not None else f"--repeats {self.repeats}"
+        if self.repeats > 1 or self.device_counts is not None:
+            series = "--device-counts" if self.device_counts is not None else f"--repeats {self.repeats}"
             raise UsageError(f"{series} runs on one node, --nnodes is {self.nnodes}", "Start each run by itself.")
         self.master_address()
 
@@ -330,21 +330,25 @@ class RunConfig:
         """Host and port of --master. Raises UsageError."""
         host, _, port = (self.master or "").rpartition(":")
         # Paddle's launcher parts the two at a colon, so that it knows IPv4 only.
-        if not host or ":" in host or not (port.isascii() and port.isdigit()) or not 1 <= int(port) <= LARGEST_PORT:
+        if not host or ":" in host or not (port.isascii() and port.isdigit()) or not 1 <= int(port) <= MAX_PORT:
             raise UsageError(
-                f"--master {self.master} is no HOST:PORT with a port from 1 to {LARGEST_PORT}",
+                f"--master {self.master} is no HOST:PORT with a port from 1 to {MAX_PORT}",
                 "HOST is a name or an IPv4 address of node 0, such as 10.0.0.1:6170.",
             )
         return host, int(port)
 
-    def scaling_counts(self) -> tuple[int, ...]:
-        """The numbers of devices that --scaling names, in rising order. Raises UsageError."""
+    def parsed_device_counts(self) -> tuple[int, ...]:
+        """The numbers of devices that --device-counts names, in rising order. Raises UsageError."""
         try:
-            counts = tuple(int(part) for part in (self.scaling or "").split(","))
+            counts = tuple(int(part) for part in (self.device_counts or "").split(","))
         except ValueError as error:
-            raise UsageError(f"--scaling {self.scaling!r} is no list of numbers", "Such as --scaling 1,2,4.") from error
+            raise UsageError(
+                f"--device-counts {self.device_counts!r} is no list of numbers", "Such as --device-counts 1,2,4."
+            ) from error
         if len(counts) < 2 or list(counts) != sorted(set(counts)):
-            raise UsageError(f"--scaling {self.scaling} must name two numbers or more, rising", "Such as 1,2,4.")
+            raise UsageError(
+                f"--device-counts {self.device_counts} must name two numbers or more, rising", "Such as 1,2,4."
+            )
         return counts
 
     def _check(
@@ -398,7 +402,7 @@ def parse_config(values: Mapping[str, Any], where: str) -> dict[str, Any]:
             hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}."
             raise UsageError(f"{where}: unknown key {key!r}", hint)
         wanted = option_type(name)
-        if wanted is float and type(value) is int and abs(value) <= LARGEST:
+        if wanted is float and type(value) is int and abs(value) <= MAX_INT:
             value = float(value)
         if type(value) is not wanted:
             raise UsageError(

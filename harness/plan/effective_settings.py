@@ -11,14 +11,14 @@ from harness.plan.config import SYNC, RunConfig
 from harness.plan.plan import RunPlan
 
 # What a run that only evaluates has no occasion to show.
-OF_TRAINING = ("recipe", "auto_augment", "accumulate")
+OF_TRAINING = ("preprocessing", "auto_augment", "accumulation_steps")
 
 
-def check_settings(config: RunConfig, plan: RunPlan, read_back: Mapping[str, Any]) -> None:
+def check_settings(config: RunConfig, plan: RunPlan, effective_settings: Mapping[str, Any]) -> None:
     """Raise InvariantError, which names every setting that isn't in force.
 
-    read_back is what the ranks' trainer read back. hw_decoder_load counts where DALI reports it (single precision,
-    written with six decimals).
+    effective_settings is what the ranks' trainer read back. hw_decoder_load counts where DALI reports it (single
+    precision, written with six decimals).
     """
     asked: dict[str, Any] = {
         "threads": plan.decode_threads,
@@ -27,25 +27,25 @@ def check_settings(config: RunConfig, plan: RunPlan, read_back: Mapping[str, Any
         "image_size": plan.image_size,
         "dtype": "float16" if config.compute_dtype == "float16" else "float32",
         "layout": config.layout,
-        "recipe": config.recipe,
-        "antialias": config.recipe == "dali",
+        "preprocessing": config.preprocessing,
+        "antialias": config.preprocessing == "dali",
         "auto_augment": plan.auto_augment,
         "parameters": config.compute_dtype if config.amp_level == "O2" else "float32",
         "logits": config.compute_dtype,
         "network_layout": config.layout,
-        "sync_batch_norm": config.batch_norm == SYNC,
+        "sync_batch_norm": config.bn_stats == SYNC,
         "to_static": config.to_static,
-        "accumulate": plan.accumulate,
+        "accumulation_steps": plan.accumulation_steps,
         "ranks": plan.ranks,
     }
     if config.eval_only:
         asked = {name: value for name, value in asked.items() if name not in OF_TRAINING}
-    if plan.device == "gpu" and read_back.get("hw_decoder_load") is not None:
+    if plan.device == "gpu" and effective_settings.get("hw_decoder_load") is not None:
         asked["hw_decoder_load"] = config.hw_decoder_load
     wrong = [
-        f"{name} {wanted} was asked for, {read_back.get(name)} was in force"
+        f"{name} {wanted} was asked for, {effective_settings.get(name)} was in force"
         for name, wanted in asked.items()
-        if not _same(read_back.get(name), wanted)
+        if not _same(effective_settings.get(name), wanted)
     ]
     if wrong:
         raise InvariantError(

@@ -18,7 +18,7 @@ from harness.plan.plan import RunPlan
 # What may differ between nodes: where things lie, how a node is reached, how fast it loads.
 OWN_OPTIONS = frozenset({
     "gpus", "device", "data", "resume", "checkpoint_minutes",
-    "results", "run_name", "master", "node_rank", "join_seconds", "stall_seconds",
+    "results", "run_name", "master", "node_rank", "rendezvous_timeout", "stall_timeout",
     "compute_threads", "decode_threads", "telemetry_interval", "hw_decoder_load", "width_hint", "height_hint",
 })  # fmt: skip
 OWN_FIGURES = frozenset({"data", "compute_threads", "decode_threads", "notes", "warmup_given", "total_steps"})
@@ -40,7 +40,7 @@ class Node:
     master: tuple[str, int]
     address: str
     interface: str
-    join_seconds: float
+    rendezvous_timeout: float
 
     def launcher_options(self) -> list[str]:
         """What Paddle's launcher has to be told."""
@@ -87,7 +87,7 @@ def find_node(config: RunConfig) -> Node | None:
     interface = interface_of(address)
     if config.node_rank == 0:
         _check_master(config, number, port)
-    return Node(config.nnodes, config.node_rank, (number, port), address, interface, config.join_seconds)
+    return Node(config.nnodes, config.node_rank, (number, port), address, interface, config.rendezvous_timeout)
 
 
 def route_to(number: str, port: int) -> str:
@@ -130,7 +130,7 @@ def _check_master(config: RunConfig, number: str, port: int) -> None:
             ) from error
 
 
-def terms(config: RunConfig, plan: RunPlan) -> dict[str, Any]:
+def run_signature(config: RunConfig, plan: RunPlan) -> dict[str, Any]:
     """What every rank of a run has to agree on, under the names of options; values as JSON has them."""
     planned = {PLANNED.get(name, name): value for name, value in asdict(plan).items() if name not in OWN_FIGURES}
     planned["gpus"] = plan.ranks_per_node
@@ -144,17 +144,17 @@ def terms(config: RunConfig, plan: RunPlan) -> dict[str, Any]:
     return agreed
 
 
-def check_terms(told: Sequence[Mapping[str, Any]], ranks_of_node: Iterable[int]) -> None:
+def check_signatures(told: Sequence[Mapping[str, Any]], ranks_of_node: Iterable[int]) -> None:
     """Raise UsageError unless every rank was told the same; told is each rank's terms, ranks_of_node its node.
 
     The error names each differing value of the first node that differs, beside node 0's.
     """
     first = told[0]
-    for node, terms_there in zip(ranks_of_node, told, strict=True):
-        names = [name for name in {**first, **terms_there} if first.get(name) != terms_there.get(name)]
+    for node, signature_there in zip(ranks_of_node, told, strict=True):
+        names = [name for name in {**first, **signature_there} if first.get(name) != signature_there.get(name)]
         if names:
             lines = [
-                f"{_called(name)}: {first.get(name)} on node 0, {terms_there.get(name)} on node {node}"
+                f"{_called(name)}: {first.get(name)} on node 0, {signature_there.get(name)} on node {node}"
                 for name in names
             ]
             raise UsageError(

@@ -30,7 +30,7 @@ GPU_WARMUP_STEPS = 20  # cuDNN tries its algorithms, DALI its buffers, the clock
 CPU_WARMUP_STEPS = 3
 NOTED_EXCESS = 0.05  # of an epoch's full batches over the data set
 OTHER_NODES = "utilisation, power and what disturbed the run are those of node 0; images and times are of all nodes"
-MOST_DECODE_THREADS = 8  # beyond it DALI's threads contend with the training's
+MAX_DECODE_THREADS = 8  # beyond it DALI's threads contend with the training's
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +86,8 @@ class RunPlan:
 
     A step is one update of the weights, from `accumulate` batches of each rank. total_steps is None with
     --throughput-only, whose window ends by precision or time, and 0 with --eval-only. warmup_steps come before the
-    measured window at least, or exactly if warmup_given; warmup_epochs are the recipe's, over which the learning rate
-    rises. notes say where the plan leaves the recipe. ranks are those of all nodes.
+    measured window at least, or exactly if warmup_given; lr_warmup_epochs are the recipe's, over which the learning
+    rate rises. notes say where the plan leaves the recipe. ranks are those of all nodes.
     """
 
     model: str
@@ -101,7 +101,7 @@ class RunPlan:
     epochs: int
     total_steps: int | None
     learning_rate: float
-    warmup_epochs: int
+    lr_warmup_epochs: int
     weight_decay: float
     warmup_steps: int
     compute_threads: int
@@ -109,7 +109,7 @@ class RunPlan:
     notes: tuple[str, ...] = ()
     warmup_given: bool = False
     nodes: int = 1
-    accumulate: int = 1
+    accumulation_steps: int = 1
     auto_augment: bool = False
     amp: str = "off"
 
@@ -121,7 +121,7 @@ class RunPlan:
     @property
     def global_batch(self) -> int:
         """Images in one step of all ranks."""
-        return self.batch_size * self.accumulate * self.ranks
+        return self.batch_size * self.accumulation_steps * self.ranks
 
 
 def make_plan(config: RunConfig, devices: Devices, data: DataFacts, environment: Mapping[str, str]) -> RunPlan:
@@ -135,7 +135,7 @@ def make_plan(config: RunConfig, devices: Devices, data: DataFacts, environment:
         _refuse_on_cpu(config)
     ranks = devices.count * config.nnodes
     batch_size, notes = _batch_size(config, devices.kind, ranks, data)
-    step_images = batch_size * config.accumulate
+    step_images = batch_size * config.accumulation_steps
     epoch_steps = steps_per_epoch(data.train_images, ranks, step_images)
     total_steps = None if config.throughput_only else 0 if config.eval_only else config.epochs * epoch_steps
     warmup = config.warmup
@@ -156,7 +156,7 @@ def make_plan(config: RunConfig, devices: Devices, data: DataFacts, environment:
             f"an epoch of {epoch_steps} full batches trains on {epoch_images:,} images, {data.name} has"
             f" {data.train_images:,}",
         )
-    if config.recipe == "dali":
+    if config.preprocessing == "dali":
         notes += ("images are cropped and resized as DALI does by default, not as published",)
     if config.nnodes > 1:
         notes += (OTHER_NODES,)
@@ -179,15 +179,17 @@ def make_plan(config: RunConfig, devices: Devices, data: DataFacts, environment:
         total_steps=total_steps,
         learning_rate=config.learning_rate or LEARNING_RATE_PER_IMAGE * step_images * ranks,
         # PaddleClas shortens the warm-up of a run that is shorter than it.
-        warmup_epochs=config.warmup_epochs if config.warmup_epochs is not None else min(WARMUP_EPOCHS, config.epochs),
+        lr_warmup_epochs=config.lr_warmup_epochs
+        if config.lr_warmup_epochs is not None
+        else min(WARMUP_EPOCHS, config.epochs),
         weight_decay=config.weight_decay if config.weight_decay is not None else size.weight_decay,
         warmup_steps=warmup,
         compute_threads=config.compute_threads or _positive_int(environment.get("OMP_NUM_THREADS")) or share,
-        decode_threads=config.decode_threads or min(MOST_DECODE_THREADS, share),
+        decode_threads=config.decode_threads or min(MAX_DECODE_THREADS, share),
         notes=notes,
         warmup_given=config.warmup is not None,
         nodes=config.nnodes,
-        accumulate=config.accumulate,
+        accumulation_steps=config.accumulation_steps,
         auto_augment=auto_augment,
         amp=config.amp_mode,
     )
@@ -196,7 +198,7 @@ def make_plan(config: RunConfig, devices: Devices, data: DataFacts, environment:
 def _refuse_on_cpu(config: RunConfig) -> None:
     for asked, lacking in (
         (config.amp != "off", f"--amp {config.amp} needs GPUs: Paddle has no {config.amp} convolutions for CPUs"),
-        (config.batch_norm == SYNC, "--batch-norm sync needs GPUs: Paddle has it for no CPU"),
+        (config.bn_stats == SYNC, "--bn-stats sync needs GPUs: Paddle has it for no CPU"),
     ):
         if asked:
             raise MachineError(lacking, "Leave it away to train on the CPU.")
@@ -212,15 +214,15 @@ def _batch_size(config: RunConfig, kind: str, ranks: int, data: DataFacts) -> tu
     few = f"{data.train_images:,} training images of {data.name} over {ranks} ranks leave at most {shard} each"
     if data.train_images < ranks:
         raise UsageError(f"fewer images than ranks: {data.train_images} over {ranks}", "Use fewer --gpus.")
-    largest = shard // config.accumulate
+    largest = shard // config.accumulation_steps
     if not largest:
         raise UsageError(
-            f"a step of {config.accumulate} batches is larger than a rank's shard: {few}",
-            f"Use --accumulate {shard} or less, or fewer --gpus.",
+            f"a step of {config.accumulation_steps} batches is larger than a rank's shard: {few}",
+            f"Use --accumulation-steps {shard} or less, or fewer --gpus.",
         )
     wanted = config.batch_size or min(usual, largest)
     if wanted > largest:
-        several = f"a step of {config.accumulate} batches" if config.accumulate > 1 else "a batch"
+        several = f"a step of {config.accumulation_steps} batches" if config.accumulation_steps > 1 else "a batch"
         raise UsageError(
             f"{several} of {wanted} images is larger than a rank's shard: {few}",
             f"Use --batch-size {largest} or less, or fewer --gpus.",

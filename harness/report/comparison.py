@@ -12,8 +12,8 @@ from rich import box
 from rich.table import Table as RichTable
 
 from harness.analysis.compare import Difference
-from harness.analysis.run_diff import Differing, differences
-from harness.analysis.run_lookup import Saved
+from harness.analysis.run_diff import SettingDifference, differences
+from harness.analysis.run_lookup import StoredResult
 from harness.artifacts.record import RunRecord
 from harness.artifacts.schema import TRAIN
 from harness.report.console import Console
@@ -21,7 +21,7 @@ from harness.report.findings import with_interval
 from harness.report.text import plain_text
 
 
-def show_comparison(console: Console, a: Saved, b: Saved, difference: Difference) -> None:
+def show_comparison(console: Console, a: StoredResult, b: StoredResult, difference: Difference) -> None:
     """Everything there is to say of two measurements: figures, warnings, the result, and what differs."""
     rich = console.rich
     rich.print(_side_by_side(a, b))
@@ -35,8 +35,8 @@ def show_comparison(console: Console, a: Saved, b: Saved, difference: Difference
     if not a.records or not b.records:
         rich.print(plain_text("  Of the reference's settings and machine nothing else is known."))
         return
-    for letter, saved in (("A", a), ("B", b)):
-        among = _differing_within(saved)
+    for letter, result in (("A", a), ("B", b)):
+        among = _differing_within(result)
         if among:
             rich.print(plain_text(f"  The runs of {letter} differ among themselves: {', '.join(among)}"))
     found = differences(a.records[0], b.records[0])
@@ -63,18 +63,18 @@ def change_line(difference: Difference) -> str:
     )
 
 
-def warnings(a: Saved, b: Saved) -> list[str]:
+def warnings(a: StoredResult, b: StoredResult) -> list[str]:
     """What makes a side's figures doubtful, each with its cure."""
     lines = []
     shared = [record.run for record in a.records if record in b.records]
     if shared:
         lines.append(f"A and B have runs in common, which can't differ: {', '.join(shared)}")
-    for letter, saved in (("A", a), ("B", b)):
+    for letter, result in (("A", a), ("B", b)):
         for caveat in CAVEATS:
-            hit = [record for record in saved.records if caveat.applies(record)]
+            hit = [record for record in result.records if caveat.applies(record)]
             if hit:
-                whose = letter if len(saved.records) == 1 else f"{letter} ({', '.join(record.run for record in hit)})"
-                reasons = sorted(set(chain.from_iterable(map(_taints, hit))))
+                whose = letter if len(result.records) == 1 else f"{letter} ({', '.join(record.run for record in hit)})"
+                reasons = sorted(set(chain.from_iterable(map(_interference_kinds, hit))))
                 lines.append(f"{whose}: {caveat.text.format(taints=', '.join(reasons))}")
     return lines
 
@@ -92,9 +92,9 @@ def _known(record: RunRecord) -> bool:
     return "relative_standard_error" in record.phases[TRAIN]
 
 
-def _taints(record: RunRecord) -> list[str]:
-    tainted = record.summary.get("tainted")
-    return str(tainted).split("|") if tainted not in (None, "none") else []
+def _interference_kinds(record: RunRecord) -> list[str]:
+    interference = record.summary.get("interference")
+    return str(interference).split("|") if interference not in (None, "none") else []
 
 
 def _too_short(record: RunRecord) -> bool:
@@ -106,7 +106,9 @@ CAVEATS = (
         lambda record: not _known(record),
         "written by an earlier version, which knew no interval, steady state or disturbance; run it again",
     ),
-    Caveat(lambda record: bool(_taints(record)), "disturbed by {taints}; run it again on a machine left alone"),
+    Caveat(
+        lambda record: bool(_interference_kinds(record)), "disturbed by {taints}; run it again on a machine left alone"
+    ),
     Caveat(
         lambda record: record.summary.get("steady") is False,
         "no steady state, so the rate depends on when the run ended; try a longer --warmup or --max-seconds",
@@ -121,12 +123,12 @@ CAVEATS = (
             and record.summary.get("steady") is True
             and not _too_short(record)
         ),
-        "ended by --max-seconds before it was as precise as --precision asked, or long enough to tell; raise that",
+        "ended by --max-seconds before it was as precise as --target-ci asked, or long enough to tell; raise that",
     ),
 )
 
 
-def _side_by_side(a: Saved, b: Saved) -> RichTable:
+def _side_by_side(a: StoredResult, b: StoredResult) -> RichTable:
     table = RichTable(title="comparison", box=box.SIMPLE_HEAD, title_justify="left")
     for title in ("", "A", "B"):
         table.add_column(title, overflow="fold")
@@ -135,34 +137,36 @@ def _side_by_side(a: Saved, b: Saved) -> RichTable:
     return table
 
 
-def _facts(saved: Saved) -> list[tuple[str, str]]:
+def _facts(result: StoredResult) -> list[tuple[str, str]]:
     """One side as labels and values, each with its scope; - is not known or not measured."""
-    fps, job = saved.side.mean_fps, saved.job
-    if saved.reference is not None:
-        throughput, top1, bound = with_interval({"fps": fps}), saved.reference.cells[3], ""
+    fps, job = result.side.mean_fps, result.job
+    if result.reference is not None:
+        throughput, top1, bottleneck = with_interval({"fps": fps}), result.reference.cells[3], ""
         runs, hardware = "the published row", "BI-V100"
     else:
-        low, high = saved.side.spread_interval or (None, None)
+        low, high = result.side.spread_interval or (None, None)
         figures = (
-            saved.records[0].phases[TRAIN]
-            if len(saved.records) == 1
+            result.records[0].phases[TRAIN]
+            if len(result.records) == 1
             else {"fps": fps, "fps_low": low, "fps_high": high}
         )
         throughput = with_interval(figures)
-        summaries = [record.summary for record in saved.records]
+        summaries = [record.summary for record in result.records]
         top1 = _mean_accuracy([summary.get("top1") for summary in summaries])
-        bound = "|".join(sorted({str(summary["bound"]) for summary in summaries if summary.get("bound")}))
-        count = len(saved.records)
+        bottleneck = "|".join(
+            sorted({str(summary["bottleneck"]) for summary in summaries if summary.get("bottleneck")})
+        )
+        count = len(result.records)
         runs = "1; interval of its window" if count == 1 else f"{count}; geometric mean, interval of their spread"
-        hardware = "|".join(sorted({_hardware(record) for record in saved.records}))
+        hardware = "|".join(sorted({_hardware(record) for record in result.records}))
     return [
-        ("name", saved.name),
+        ("name", result.name),
         ("runs", runs),
         ("throughput", f"{throughput}, all devices"),
         ("per device", f"{fps / job.devices:.1f} images/s"),
         ("devices", f"{job.devices} x {hardware}" if job.device == "gpu" else f"{job.devices} ranks on {hardware}"),
         ("top-1", top1 or "-"),
-        ("bound by", bound or "-"),
+        ("bound by", bottleneck or "-"),
     ]
 
 
@@ -177,13 +181,13 @@ def _mean_accuracy(values: list[float | None]) -> str:
     return f"{known[0]:.4f}" if len(known) == 1 else f"{statistics.fmean(known):.4f}, mean"
 
 
-def _differing_within(saved: Saved) -> list[str]:
+def _differing_within(result: StoredResult) -> list[str]:
     """The names of what differs between a series' first run and its others."""
-    first, *others = saved.records
+    first, *others = result.records
     return sorted({found.name for other in others for found in differences(first, other)})
 
 
-def _what_differs(found: list[Differing]) -> RichTable:
+def _what_differs(found: list[SettingDifference]) -> RichTable:
     table = RichTable(title="what differs", box=box.SIMPLE_HEAD, title_justify="left")
     for title in ("", "", "A", "B"):
         # Of a long value the end may be all that differs.
@@ -194,11 +198,11 @@ def _what_differs(found: list[Differing]) -> RichTable:
     return table
 
 
-def _grouped(found: list[Differing]) -> list[tuple[str, list[Differing]]]:
+def _grouped(found: list[SettingDifference]) -> list[tuple[str, list[SettingDifference]]]:
     return [(where, [one for one in found if one.where == where]) for where in dict.fromkeys(x.where for x in found)]
 
 
-def _values(one: Differing) -> tuple[str, str]:
+def _values(one: SettingDifference) -> tuple[str, str]:
     """Both values, with as many digits as it takes to tell them apart."""
     short, long = ((show(one.a), show(one.b)) for show in (_short, str))
     return short if short[0] != short[1] else long

@@ -8,18 +8,18 @@ from rich.table import Table as RichTable
 
 from harness.artifacts.files import read_table
 from harness.artifacts.record import RunFiles, RunRecord
-from harness.artifacts.reference_table import MirrorRow, method_marks, mirror_file, read_reference
+from harness.artifacts.reference_table import ReferenceRow, method_marks, read_reference, reference_table_file
 from harness.artifacts.schema import EPOCHS, TRAIN
 from harness.plan.plan import RunPlan
 from harness.report.findings import (
     WINDOW_ENDS,
     accelerator_text,
+    interference_text,
     ledger_text,
     outliers_text,
     phases_table,
     steady_text,
     step_times_text,
-    taint_text,
     verdict_facts,
     with_interval,
 )
@@ -51,7 +51,7 @@ class Console:
         """Every figure of a plan."""
         self.rich.print(_facts(f"plan ({remark})", plan_facts(plan)))
 
-    def conclusion(self, record: RunRecord, files: RunFiles, mirror: MirrorRow) -> None:
+    def conclusion(self, record: RunRecord, files: RunFiles, reference_row: ReferenceRow) -> None:
         """The run's figures, then its row beside the reference's, with what differs between them."""
         for warning in record.warnings:
             self.notice(warning)
@@ -59,10 +59,10 @@ class Console:
         if record.verdict is not None:
             self.rich.print(phases_table(record))
             self.rich.print(_facts("verdict", verdict_facts(record)))
-        self.rich.print(_beside_reference(mirror))
+        self.rich.print(_beside_reference(reference_row))
         for line in differences(record):
             self.rich.print(plain_text(f"  {line}"))
-        written = [f"{record.run}.*", "summary.csv", mirror_file(record.plan)]
+        written = [f"{record.run}.*", "summary.csv", reference_table_file(record.plan)]
         self.rich.print(plain_text(f"Written to {files.folder}/: {', '.join(written)}"))
 
     def evaluation(self, record: RunRecord, files: RunFiles) -> None:
@@ -100,13 +100,13 @@ def plan_facts(plan: RunPlan) -> list[tuple[str, str]]:
         (
             "batch",
             f"{plan.batch_size} images per device"
-            + (f", {plan.accumulate} batches a step" if plan.accumulate > 1 else "")
+            + (f", {plan.accumulation_steps} batches a step" if plan.accumulation_steps > 1 else "")
             + f", {plan.global_batch} images a step",
         ),
         ("length", length if plan.total_steps == 0 else f"{length}; {plan.steps_per_epoch} steps an epoch"),
         (
             "learning rate",
-            f"{plan.learning_rate:g} after {plan.warmup_epochs} epochs of linear warm-up, then a cosine to 0",
+            f"{plan.learning_rate:g} after {plan.lr_warmup_epochs} epochs of linear warm-up, then a cosine to 0",
         ),
         ("weight decay", f"{plan.weight_decay:g}, none on batch norm"),
         ("precision", "float32" if plan.amp == "off" else f"mixed, {plan.amp}"),
@@ -160,7 +160,7 @@ def summary_facts(record: RunRecord) -> list[tuple[str, str]]:
         ("time", ledger_text(record.ledger)),
         ("outliers", outliers_text(record)),
         ("overflow", f"{overflowed} steps changed no weight, and are quicker for it" if overflowed else ""),
-        ("disturbed", taint_text(record)),
+        ("disturbed", interference_text(record)),
         ("GPU utilisation", _percent(summary["gpu_util_percent"]) if plan.device == "gpu" else ""),
         ("CPU utilisation", f"{_percent(summary['cpu_util_percent'])}, whole host"),
         ("accelerator", accelerator_text(summary)),
@@ -195,13 +195,13 @@ def differences(record: RunRecord) -> list[str]:
     return lines
 
 
-def _beside_reference(mirror: MirrorRow) -> RichTable:
+def _beside_reference(reference_row: ReferenceRow) -> RichTable:
     reference = read_reference()
     table = RichTable(title="beside the reference (DeepSparkHub, BI-V100)", box=box.SIMPLE_HEAD, title_justify="left")
     method, crop, _, top1 = reference.header
     for title in (method, crop, "FPS (all devices)", "devices", top1):
         table.add_column(title, justify="right" if title in ("FPS (all devices)", top1) else "left")
-    for row in (reference, mirror):
+    for row in (reference, reference_row):
         name, size, fps, accuracy = row.cells
         devices = row.header[2].removeprefix("FPS (").removesuffix(")")
         table.add_row(*map(plain_text, (name, size, fps, devices, accuracy or "-")))

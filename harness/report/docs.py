@@ -12,7 +12,7 @@ from harness.artifacts.schema import (
     STEPS,
     SUMMARY,
     Table,
-    mirror_table,
+    reference_table,
 )
 from harness.plan.config import flag, option_fields, option_type
 
@@ -44,7 +44,7 @@ def tables_markdown() -> str:
         (f"<run>.{BAD_IMAGES.name}.csv", BAD_IMAGES),
         ("<series>.scaling.csv", SCALING),
         ("summary.csv", SUMMARY),
-        ("table-<device>x<n>.csv", mirror_table("<device>", 0)),
+        ("table-<device>x<n>.csv", reference_table("<device>", 0)),
         ("verify-<data set>.csv", BAD_FILES),
     ]
     return "\n\n".join(_table_markdown(name, table) for name, table in named)

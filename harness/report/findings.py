@@ -9,18 +9,18 @@ from rich import box
 from rich.table import Table as RichTable
 
 from harness.artifacts.record import RunRecord
-from harness.artifacts.schema import COMPUTE, COMPUTE_ALONE, PIPELINE, TRAIN
+from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
 from harness.report.text import plain_text
 
 WINDOW_ENDS = {
-    "precision": "ended as precise as asked",
+    "target_ci": "ended as precise as asked",
     "max_seconds": "ended by --max-seconds",
     "epochs": "ended with the last epoch",
 }
 PHASE_TITLES = {
     PIPELINE: "pipeline only",
     COMPUTE: "compute only",
-    COMPUTE_ALONE: "compute, no exchange",
+    COMPUTE_NO_SYNC: "compute, no exchange",
     TRAIN: "end to end",
 }
 BUCKETS = {
@@ -32,7 +32,7 @@ BUCKETS = {
     "evaluation_seconds": "evaluation",
     "checkpoint_seconds": "checkpoints",
     "recording_seconds": "recording",
-    "other_seconds": "between steps",
+    "exchange_seconds": "between steps",
     "rest_seconds": "unaccounted",
 }
 
@@ -59,7 +59,7 @@ def verdict_facts(record: RunRecord) -> list[tuple[str, str]]:
     ceiling = f"{high:.1f}" if low == high else f"{low:.1f} (one after the other) to {high:.1f}"
     doubt = "" if verdict["certain"] else " (the intervals leave room for another answer)"
     return [
-        ("bound by", f"{verdict['bound']}{doubt}"),
+        ("bound by", f"{verdict['bottleneck']}{doubt}"),
         (
             "ceiling",
             f"{ceiling} images/s; end to end reaches {verdict['share_of_ceiling']:.1%} of {high:.1f},"
@@ -106,15 +106,17 @@ def outliers_text(record: RunRecord) -> str:
     return f"{outliers['count']} steps, {outliers['excess_share']:.1%} of the window: {causes}"
 
 
-def taint_text(record: RunRecord) -> str:
+def interference_text(record: RunRecord) -> str:
     """What disturbed the window, and for how long."""
-    taint = record.taint
-    if taint["reasons"] is None:
+    interference = record.interference
+    if interference["reasons"] is None:
         return "unknown"
-    if not taint["reasons"]:
+    if not interference["reasons"]:
         return "no"
-    shares = ", ".join(f"{reason} {taint['shares'][reason]:.0%} of the time" for reason in taint["reasons"])
-    return f"YES: {shares}; {taint['tainted_steps']} of {taint['window_steps']} steps"
+    shares = ", ".join(
+        f"{reason} {interference['shares'][reason]:.0%} of the time" for reason in interference["reasons"]
+    )
+    return f"YES: {shares}; {interference['interference_steps']} of {interference['window_steps']} steps"
 
 
 def accelerator_text(summary: Mapping[str, Any]) -> str:

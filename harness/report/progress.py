@@ -10,7 +10,7 @@ from rich import progress as bars
 
 from harness.artifacts.files import read_table
 from harness.artifacts.record import RunFiles
-from harness.artifacts.schema import CHECKPOINT, COMPUTE, COMPUTE_ALONE, EVALUATE, PIPELINE, STEPS, TRAIN
+from harness.artifacts.schema import CHECKPOINT, COMPUTE, COMPUTE_NO_SYNC, EVALUATE, PIPELINE, STEPS, TRAIN
 from harness.plan.plan import RunPlan
 from harness.report.console import Console
 from pipelines.sharding import steps_per_epoch
@@ -25,7 +25,7 @@ DOING = {
     CHECKPOINT: "saving",
     PIPELINE: "pipeline only",
     COMPUTE: "compute only",
-    COMPUTE_ALONE: "compute, no exchange",
+    COMPUTE_NO_SYNC: "compute, no exchange",
 }
 
 

@@ -21,7 +21,7 @@ def show_repeats(
     for title in ("run", "images/s, all devices", "95 % interval within", "disturbed by"):
         table.add_column(title, justify="right" if title != "run" else "left")
     for summary in summaries:
-        cells = (summary["run"], f"{summary['fps']:.1f}", interval_text(summary), summary["tainted"] or "unknown")
+        cells = (summary["run"], f"{summary['fps']:.1f}", interval_text(summary), summary["interference"] or "unknown")
         table.add_row(*map(plain_text, cells))
     console.rich.print(table)
     console.rich.print(
@@ -43,12 +43,12 @@ def show_scaling(console: Console, series: str, rows: Sequence[Mapping[str, Any]
             str(row["devices"]),
             f"{row['fps']:.1f}",
             interval_text(row),
-            f"{row['efficiency']:.1%}" + (" (!)" if row["flag"] != "none" else ""),
+            f"{row['efficiency']:.1%}" + (" (!)" if row["superlinear"] else ""),
             "-" if exposed is None else f"{exposed:.1%}",
             "-" if skew is None else f"{skew:.1%}, rank {row['slowest_rank']}",
-            row["bound"] or "-",
+            row["bottleneck"] or "-",
         )
         table.add_row(*map(plain_text, cells))
     console.rich.print(table)
-    if any(row["flag"] != "none" for row in rows):
+    if any(row["superlinear"] for row in rows):
         console.rich.print(plain_text("  (!) more than devices can add: the smallest number was measured too slow"))

@@ -27,13 +27,13 @@ class BadImages:
     """
 
     policy: str
-    most: int
+    max_images: int
     ranks: Ranks
     known: dict[tuple[str, int], BadImage] = field(default_factory=dict)
     record: Callable[[BadImage], None] = lambda _: None
     untold: list[BadImage] = field(default_factory=list)
 
-    def met(self, split: str, images: ImageList, faults: Sequence[Fault], position: Position) -> None:
+    def report(self, split: str, images: ImageList, faults: Sequence[Fault], position: Position) -> None:
         """Take note of what a source met. Raises DataError when that is more than the run bears."""
         more = [
             BadImage(split, f.index, images.paths[f.index], images.labels[f.index], f.reason,
@@ -41,9 +41,9 @@ class BadImages:
             for f in faults
         ]  # fmt: skip
         self.untold += [image for image in more if (image.split, image.index) not in self.known]
-        bear(self.policy, self.most, [*self.known.values(), *self.untold])
+        enforce_limit(self.policy, self.max_images, [*self.known.values(), *self.untold])
 
-    def tell(self) -> None:
+    def share(self) -> None:
         """Tell the other ranks, and learn what they have met; every rank calls this at the same moment.
 
         Raises DataError, on every rank, when that is more than the run bears.
@@ -56,14 +56,14 @@ class BadImages:
                 if (image.split, image.index) not in self.known:
                     self.known[image.split, image.index] = image
                     self.record(image)
-        bear(self.policy, self.most, self.known.values())
+        enforce_limit(self.policy, self.max_images, self.known.values())
 
     def of(self, split: str) -> frozenset[int]:
         """Indices of a split's bad images that all ranks know."""
         return frozenset(index for name, index in self.known if name == split)
 
 
-def bear(policy: str, most: int, bad: Iterable[BadImage]) -> None:
+def enforce_limit(policy: str, max_images: int, bad: Iterable[BadImage]) -> None:
     """Raise DataError when bad images are more than a run bears: none with "fail", `most` with "skip"."""
     images = list(bad)
     named = "\n".join(f"  {shown(image.path)}: {image.reason}" for image in reversed(images[-10:]))
@@ -72,8 +72,8 @@ def bear(policy: str, most: int, bad: Iterable[BadImage]) -> None:
             f"{len(images):,} of the images can't be used, and --bad-images is fail:\n{named}",
             "Repair them, take them out of the list, or leave them out of the run with --bad-images skip.",
         )
-    if len(images) > most:
+    if len(images) > max_images:
         raise DataError(
-            f"more than {most} images can't be used, {len(images):,} so far; the last ones:\n{named}",
+            f"more than {max_images} images can't be used, {len(images):,} so far; the last ones:\n{named}",
             "See run_bench.py verify for all of them; --max-bad-images allows for more.",
         )

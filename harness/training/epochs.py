@@ -52,7 +52,7 @@ def train_epochs(trainer: Trainer, recorder: Recorder, progress: Progress, saver
             )
             if progress.steps == plan.steps_per_epoch:
                 # Here rather than at the evaluation, which may have to be begun again: averages of averages differ.
-                ranks.agree_on_batch_norm(trainer.model, trainer.config.batch_norm)
+                ranks.agree_on_batch_norm(trainer.model, trainer.config.bn_stats)
         else:
             evaluation = validation.run(progress.epoch, lambda _: stop.made)
             if evaluation is not None:
@@ -63,7 +63,9 @@ def train_epochs(trainer: Trainer, recorder: Recorder, progress: Progress, saver
         if stopping or progress.steps == 0 or ranks.any(saver.due()):
             saver.save(progress)
         if stopping and progress.epoch <= plan.epochs:
-            raise InterruptedRunError(f"interrupted behind step {trainer.train.updates:,} of {plan.total_steps:,}")
+            raise InterruptedRunError(
+                f"interrupted behind step {trainer.train.optimizer_steps:,} of {plan.total_steps:,}"
+            )
 
 
 def evaluate_alone(trainer: Trainer, recorder: Recorder, stop: StopRequest) -> None:
@@ -76,8 +78,8 @@ def evaluate_alone(trainer: Trainer, recorder: Recorder, stop: StopRequest) -> N
     if evaluation is None:
         raise InterruptedRunError("interrupted", "An evaluation can't be gone on with: start it again.")
     logits_dtype = evaluation.logits_dtype or trainer.config.compute_dtype
-    trainer.in_force = {**trainer.read_back(validation.source), "logits": logits_dtype}
-    check_settings(trainer.config, trainer.plan, trainer.in_force)
+    trainer.effective_settings = {**trainer.read_settings(validation.source), "logits": logits_dtype}
+    check_settings(trainer.config, trainer.plan, trainer.effective_settings)
     if not math.isfinite(evaluation.accuracy.loss):
         raise TrainingError(
             f"the loss on the validation images is {evaluation.accuracy.loss}: the network's answers are no numbers",
@@ -94,7 +96,7 @@ def epoch_row(progress: Progress, evaluation: Evaluation, trainer: Trainer) -> d
         "seconds": progress.seconds,
         "fps": progress.images / progress.seconds,
         "train_loss": progress.loss_sum / progress.images,
-        "learning_rate": trainer.train.schedule.at(trainer.train.updates - 1),
+        "learning_rate": trainer.train.schedule.at(trainer.train.optimizer_steps - 1),
         **_evaluated(evaluation),
     }
 
@@ -143,9 +145,9 @@ class Saver:
         trainer.ranks.barrier()
         seconds = trainer.clock.host_seconds()
         # Not in the state: rows behind a checkpoint are cut off when it is gone on from.
-        trainer.blocks += 1
+        trainer.segments += 1
         recorder.step(
-            pause(seconds), trainer.clock.started_at, phase=CHECKPOINT, block=trainer.blocks, epoch=progress.epoch
+            pause(seconds), trainer.clock.started_at, phase=CHECKPOINT, segment=trainer.segments, epoch=progress.epoch
         )
         self.start()
 
@@ -180,7 +182,7 @@ class Validation:
             order,
             graph,
             settings,
-            partial(trainer.bad.met, VAL_SPLIT, dataset.val),
+            partial(trainer.bad.report, VAL_SPLIT, dataset.val),
             start=SourceState(Position(progress.epoch - 1), trainer.bad.of(VAL_SPLIT)),
         )
         self._trainer, self._recorder = trainer, recorder
@@ -191,9 +193,9 @@ class Validation:
         The tables then have nothing of it.
         """
         trainer, recorder = self._trainer, self._recorder
-        rows, blocks, made = recorder.rows(), trainer.blocks, self.made
+        rows, segments, made = recorder.rows(), trainer.segments, self.made
         trainer.model.eval()
-        trainer.blocks += 1
+        trainer.segments += 1
         self.source.leave_out(trainer.bad.of(VAL_SPLIT))
         evaluator = Evaluator(trainer.model, trainer.train.precision)
         seconds = 0.0
@@ -203,12 +205,12 @@ class Validation:
             seconds += step.step_seconds
             self.made += 1
             recorder.step(
-                step, trainer.clock.started_at, phase=EVALUATE, block=trainer.blocks, epoch=epoch, step=self.made
+                step, trainer.clock.started_at, phase=EVALUATE, segment=trainer.segments, epoch=epoch, step=self.made
             )
 
         run_steps(self.source, evaluator.step, trainer.clock, trainer.ranks, emit, done, self._steps, trainer.bad)
         if self.made - made < self._steps:
             recorder.cut(rows)
-            trainer.blocks, self.made = blocks, made
+            trainer.segments, self.made = segments, made
             return None
         return Evaluation(evaluator.result(trainer.ranks), seconds, evaluator.logits_dtype)

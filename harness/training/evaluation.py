@@ -39,18 +39,20 @@ class Evaluator:
     @paddle.no_grad()  # type: ignore[untyped-decorator]
     def step(self, batch: Batch, _: Callable[[], None]) -> Any:
         """Count a batch; its mean loss over real images, a scalar tensor (None if it has none)."""
-        if batch.real == 0:
+        if batch.valid_images == 0:
             return None
         with self._precision.forward():
             logits = self._model(batch.images)
         self.logits_dtype = str(logits.dtype).rpartition(".")[2]
-        logits = logits[: batch.real].astype("float32")
-        labels = batch.labels[: batch.real]
+        logits = logits[: batch.valid_images].astype("float32")
+        labels = batch.labels[: batch.valid_images]
         losses = F.cross_entropy(logits, labels, reduction="none")
         best = paddle.topk(logits, min(TOP, logits.shape[1]))[1]
         right = best == labels.unsqueeze(1)
         counts = [right[:, 0].sum(), right.any(axis=1).sum(), losses.sum()]
-        self._counts += paddle.stack([paddle.full([], batch.real, "float64"), *(c.astype("float64") for c in counts)])
+        self._counts += paddle.stack(
+            [paddle.full([], batch.valid_images, "float64"), *(c.astype("float64") for c in counts)]
+        )
         return losses.mean()
 
     def counts(self) -> FloatArray:

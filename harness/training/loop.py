@@ -28,7 +28,7 @@ STEPS_IN_FLIGHT = 2
 
 IMAGES, REQUEST, GOT, FORWARD, BACKWARD, END, LOSS, RECORDING, BAD = range(9)
 # The parts of a step that a consumer may mark: behind the forward pass and behind the backward pass.
-LAPS = 2
+SPLITS = 2
 
 # consume(batch, lap) takes a batch, calls lap behind its forward and its backward pass or not at all, and returns the
 # batch's mean loss, a number or a scalar tensor that is read later, or None.
@@ -41,11 +41,11 @@ class GlobalStep:
 
     index counts from 0 within the block. end_seconds is when the slowest rank ended it, since the block's start;
     step_seconds is the time from the end of the step before. It has four parts, read on the rank that got its batch
-    last, for which the others wait: recording_seconds, other_seconds (what else lies between two steps, such as the
+    last, for which the others wait: recording_seconds, exchange_seconds (what else lies between two steps, such as the
     ranks' exchange of records), data_wait_seconds and compute_seconds. The last has forward, backward and optimizer in
     it, NaN for a consumer that doesn't tell them apart. slowest_rank is the rank that computed longest,
     rank_skew_seconds how much longer than the quickest. images are real ones, of all ranks; loss is their mean (NaN for
-    a consumer without), and lost_rank the first rank without a finite one.
+    a consumer without), and nonfinite_rank the first rank without a finite one.
     """
 
     index: int
@@ -58,14 +58,14 @@ class GlobalStep:
     backward_seconds: float
     optimizer_seconds: float
     recording_seconds: float
-    other_seconds: float
+    exchange_seconds: float
     slowest_rank: int
     rank_skew_seconds: float
     loss: float
-    lost_rank: int | None = None
+    nonfinite_rank: int | None = None
 
     def __post_init__(self) -> None:
-        parts = (self.data_wait_seconds, self.compute_seconds, self.recording_seconds, self.other_seconds)
+        parts = (self.data_wait_seconds, self.compute_seconds, self.recording_seconds, self.exchange_seconds)
         if min(parts) < 0.0 or abs(sum(parts) - self.step_seconds) > 1e-6:
             raise InvariantError(
                 f"step {self.index}: parts of {', '.join(f'{part:.6f}' for part in parts)} s don't make the step's"
@@ -89,7 +89,7 @@ class BadNews(Protocol):
 
     untold: list[Any]
 
-    def tell(self) -> None:
+    def share(self) -> None:
         """Tell the other ranks; all call this at the same moment."""
 
 
@@ -105,33 +105,34 @@ def run_steps(
     ranks: Ranks,
     emit: Callable[[GlobalStep], None],
     done: Callable[[GlobalStep], bool] = never,
-    most_steps: int | None = None,
+    max_steps: int | None = None,
     bad: BadNews | None = None,
     batches: int = 1,
 ) -> None:
-    """Take batches from source and give them to consume until done says so, or for most_steps, of so many batches each.
+    """Take batches from source and give them to consume until done says so, or for max_steps, each of this many
+    batches.
 
-    emit and done see every global step in order; any rank's done counts, for every rank. Both are told in blocks of
+    emit and done see every global step in order; any rank's done counts, for every rank. Both are called in bursts of
     steps that last about EXCHANGE_SECONDS (as many steps as would have done so before, at most twice as many as the
-    last block had), so a loop that is done may have made some steps more: these are emitted too. bad holds the images
+    last burst had), so a loop that is done may have made some steps more: these are emitted too. bad holds the images
     that this rank's source couldn't use; when any rank has some, all tell each other.
     """
     ranks.barrier()
     watchdog.progress()
     clock.start()
-    index, end_before, block, recording_seconds = 0, 0.0, 1, 0.0
+    index, end_before, burst, recording_seconds = 0, 0.0, 1, 0.0
     in_flight: deque[tuple[Any, Batch]] = deque()
     finished = False
-    while not finished and (most_steps is None or index < most_steps):
-        if most_steps is not None:
-            block = min(block, most_steps - index)
-        table = _run_block(block * batches, source, consume, clock, in_flight)
+    while not finished and (max_steps is None or index < max_steps):
+        if max_steps is not None:
+            burst = min(burst, max_steps - index)
+        table = _run_burst(burst * batches, source, consume, clock, in_flight)
         table[0, RECORDING] = recording_seconds
         table[0, BAD] = len(bad.untold) if bad is not None else 0
-        gathered = ranks.gather(table).reshape((ranks.world_size, block, batches, -1))
+        gathered = ranks.gather(table).reshape((ranks.world_size, burst, batches, -1))
         watchdog.progress()
-        block_start, began = end_before, clock.host_seconds()
-        for step in range(block):
+        burst_start, began = end_before, clock.host_seconds()
+        for step in range(burst):
             record = merge_ranks(gathered[:, step], index, end_before)
             emit(record)
             finished = done(record) or finished
@@ -141,13 +142,13 @@ def run_steps(
         if done is not never:
             finished = ranks.any(finished)
         if bad is not None and gathered[:, 0, 0, BAD].any():
-            bad.tell()
+            bad.share()
         # The same on every rank, as it comes from what all have seen.
-        wanted = round(EXCHANGE_SECONDS * block / max(end_before - block_start, 1e-9))
-        block = max(1, min(wanted, 2 * block))
+        wanted = round(EXCHANGE_SECONDS * burst / max(end_before - burst_start, 1e-9))
+        burst = max(1, min(wanted, 2 * burst))
 
 
-def _run_block(
+def _run_burst(
     batches: int,
     source: Source,
     consume: Consumer,
@@ -159,23 +160,25 @@ def _run_block(
     images: list[int] = []
     losses: list[Any] = []
 
-    def lap() -> None:
+    def mark_split() -> None:
         marks.append(clock.mark())
 
     for _ in range(batches):
         # An exchange may come late where one step takes many batches.
         watchdog.progress()
-        lap()
+        mark_split()
         batch = next(source)
-        lap()
-        losses.append(consume(batch, lap))
-        lap()
-        images.append(batch.real)
+        mark_split()
+        losses.append(consume(batch, mark_split))
+        mark_split()
+        images.append(batch.valid_images)
         in_flight.append((marks[-1], batch))
         if len(in_flight) > STEPS_IN_FLIGHT:
             clock.wait(in_flight.popleft()[0])
-    if len(marks) not in (3 * batches, (3 + LAPS) * batches):
-        raise InvariantError(f"{len(marks)} marks in {batches} batches; a consumer tells {LAPS} laps of each, or none")
+    if len(marks) not in (3 * batches, (3 + SPLITS) * batches):
+        raise InvariantError(
+            f"{len(marks)} marks in {batches} batches; a consumer tells {SPLITS} laps of each, or none"
+        )
     seconds = np.reshape(clock.seconds(marks), (batches, -1))
     table = np.full((batches, 9), np.nan)
     table[:, IMAGES] = images
@@ -213,11 +216,11 @@ def merge_ranks(step: FloatArray, index: int, end_before: float) -> GlobalStep:
         backward_seconds=backward,
         optimizer_seconds=optimizer,
         recording_seconds=recording,
-        other_seconds=other,
+        exchange_seconds=other,
         slowest_rank=int(np.argmax(busy)),
         rank_skew_seconds=float(busy.max() - busy.min()),
         loss=loss,
-        lost_rank=int(lost[0]) if lost.size else None,
+        nonfinite_rank=int(lost[0]) if lost.size else None,
     )
 
 

@@ -7,17 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from harness.analysis.interval import MIN_WINDOW_SECONDS, MIN_WINDOW_STEPS, mean_estimate
-from harness.analysis.steady import MINIMUM_STEPS, find_steady_state
-from harness.artifacts.schema import COMPUTE, COMPUTE_ALONE, PIPELINE, TRAIN
+from harness.analysis.steady import MIN_STEPS, find_steady_state
+from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
 from harness.training.loop import Consumer, GlobalStep
 from pipelines.batch import Source
 
 # A round's time is shared out by these: most to the figure that a run is made for, and to its yardstick.
-SHARES = {PIPELINE: 1.0, TRAIN: 4.0, COMPUTE: 3.0, COMPUTE_ALONE: 2.0}
+SHARES = {PIPELINE: 1.0, TRAIN: 4.0, COMPUTE: 3.0, COMPUTE_NO_SYNC: 2.0}
 # Of the run's time: for the warm-up's search at most, and for one round, which is no longer than ROUND_SECONDS.
 WARM_UP_SHARE, ROUND_SHARE, ROUND_SECONDS = 0.15, 0.2, 22.0
 # Fewer rounds than this are no interleaving.
-LEAST_ROUNDS = 3
+MIN_ROUNDS = 3
 # The search for the warm-up's end is repeated when there are this many times as many steps.
 GROWTH = 1.1
 
@@ -26,39 +26,39 @@ GROWTH = 1.1
 class Phase:
     """One thing to measure: what yields batches, and what consumes them.
 
-    settling_steps are a block's first steps in which the phase before still shows; share is of a round's time.
-    rests_dali: the phase takes nothing from DALI, which first fills its queue beside it.
+    transition_steps are a block's first steps in which the phase before still shows; share is of a round's time.
+    pipeline_idle: the phase takes nothing from DALI, which first fills its queue beside it.
     """
 
     name: str
     source: Source
     consume: Consumer
-    settling_steps: int
+    transition_steps: int
     share: float
-    rests_dali: bool = False
+    pipeline_idle: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """When a throughput run ends.
 
-    max_seconds is the measured time of all phases and the warm-up together. precision is half the width of the 95 %
-    interval over the throughput, at which it ends sooner. least_warmup steps come before the window at least;
+    max_seconds is the measured time of all phases and the warm-up together. target_ci is half the width of the 95 %
+    interval over the throughput, at which it ends sooner. min_warmup steps come before the window at least;
     given_warmup decides it.
     """
 
     max_seconds: float
-    precision: float
-    least_warmup: int
+    target_ci: float
+    min_warmup: int
     given_warmup: int | None = None
 
 
 Done = Callable[[GlobalStep], bool]
 # Whether a step of a block is one of the first, in which the phase before still shows.
-Settles = Callable[[GlobalStep], bool]
+InTransition = Callable[[GlobalStep], bool]
 
 
-def settling_steps(phase: str, prefetch: int) -> int:
+def transition_steps(phase: str, prefetch: int) -> int:
     """The first steps of a block that don't count.
 
     Pipeline-only finds `prefetch` batches ready, which cost it nothing, and one begun. Training needs one step, which
@@ -69,7 +69,7 @@ def settling_steps(phase: str, prefetch: int) -> int:
 
 def interleave(
     phases: Sequence[Phase],
-    run_block: Callable[[Phase, Done, Settles], list[GlobalStep]],
+    run_segment: Callable[[Phase, Done, InTransition], list[GlobalStep]],
     limits: Limits,
     agree: Callable[[bool], bool],
     prefetch: int,
@@ -84,7 +84,7 @@ def interleave(
     round_seconds = min(ROUND_SECONDS, ROUND_SHARE * limits.max_seconds)
     training = next(phase for phase in phases if phase.name == TRAIN)
     shares = sum(phase.share for phase in phases)
-    warm = run_block(training, _warm_up_end(limits), _settling(0, 0.0))
+    warm = run_segment(training, _warm_up_end(limits), _transition(0, 0.0))
     series = [step.step_seconds for step in warm]
     spent, filling_seconds = warm[-1].end_seconds, 0.0
     if agree(spent >= limits.max_seconds):
@@ -92,27 +92,27 @@ def interleave(
     for number in itertools.count(1):
         begun = spent
         for phase in phases:
-            settles = _settling(phase.settling_steps, filling_seconds if phase.rests_dali else 0.0)
-            steps = run_block(phase, _block_end(settles, round_seconds * phase.share / shares), settles)
+            in_transition = _transition(phase.transition_steps, filling_seconds if phase.pipeline_idle else 0.0)
+            steps = run_segment(phase, _segment_end(in_transition, round_seconds * phase.share / shares), in_transition)
             spent += steps[-1].end_seconds
-            counted = [step.step_seconds for step in steps if not settles(step)]
+            counted = [step.step_seconds for step in steps if not in_transition(step)]
             if phase is training:
                 series += counted
             elif phase.name == PIPELINE:
                 filling_seconds = prefetch * sum(counted) / len(counted)
-        precise = number >= LEAST_ROUNDS and is_precise(series, limits)
+        precise = number >= MIN_ROUNDS and is_precise(series, limits)
         if agree(precise or spent + (spent - begun) > limits.max_seconds):
             return
 
 
 def is_precise(step_seconds: Sequence[float], limits: Limits) -> bool:
     """Whether the steps behind the warm-up are steady, and their mean as sure as wanted."""
-    state = find_steady_state(step_seconds, limits.least_warmup, limits.given_warmup)
+    state = find_steady_state(step_seconds, limits.min_warmup, limits.given_warmup)
     window = step_seconds[state.warmup_steps :]
     if not state.steady or len(window) < MIN_WINDOW_STEPS or sum(window) < MIN_WINDOW_SECONDS:
         return False
     half_width = mean_estimate(window).relative_half_width
-    return half_width is not None and half_width <= limits.precision
+    return half_width is not None and half_width <= limits.target_ci
 
 
 def _warm_up_end(limits: Limits) -> Done:
@@ -127,31 +127,31 @@ def _warm_up_end(limits: Limits) -> Done:
             return True
         if limits.given_warmup is not None:
             return len(series) >= max(1, limits.given_warmup)
-        if len(series) < max(1, limits.least_warmup):
+        if len(series) < max(1, limits.min_warmup):
             return False
         if step.end_seconds >= WARM_UP_SHARE * limits.max_seconds:
             return True
-        if len(series) < limits.least_warmup + MINIMUM_STEPS or len(series) < GROWTH * looked_at:
+        if len(series) < limits.min_warmup + MIN_STEPS or len(series) < GROWTH * looked_at:
             return False
         looked_at = len(series)
-        return find_steady_state(series, limits.least_warmup).steady is True
+        return find_steady_state(series, limits.min_warmup).steady is True
 
     return done
 
 
-def _settling(steps: int, seconds: float) -> Settles:
+def _transition(steps: int, seconds: float) -> InTransition:
     """The first steps of a block, and those that begin within so many seconds of it."""
 
-    def settles(step: GlobalStep) -> bool:
+    def in_transition(step: GlobalStep) -> bool:
         return step.index < steps or step.end_seconds - step.step_seconds < seconds
 
-    return settles
+    return in_transition
 
 
-def _block_end(settles: Settles, seconds: float) -> Done:
+def _segment_end(in_transition: InTransition, seconds: float) -> Done:
     """The end of a measured block: its time is over, and a step that counts has been made."""
 
     def done(step: GlobalStep) -> bool:
-        return step.end_seconds >= seconds and not settles(step)
+        return step.end_seconds >= seconds and not in_transition(step)
 
     return done

@@ -72,37 +72,37 @@ class TrainingStep:
     schedule: Schedule
     label_smoothing: float
     seed: tuple[int, ...]
-    updates: int = 0
-    accumulate: int = 1
+    optimizer_steps: int = 0
+    accumulation_steps: int = 1
     precision: MixedPrecision = field(default_factory=MixedPrecision)
     overflowed: set[int] = field(default_factory=set)
     logits_dtype: str = ""
     _part: int = 0
 
-    def __call__(self, batch: Batch, lap: Callable[[], None]) -> Any:
+    def __call__(self, batch: Batch, mark_split: Callable[[], None]) -> Any:
         """Train on a batch; its loss, a scalar tensor on the device.
 
         lap is called behind the forward and behind the backward pass (see `harness.training.loop.Consumer`).
         """
-        number = self.updates * self.accumulate + self._part
+        number = self.optimizer_steps * self.accumulation_steps + self._part
         paddle.seed(int(np.random.SeedSequence([*self.seed, number]).generate_state(1)[0]))
         self._part += 1
-        whole = self._part == self.accumulate
+        whole = self._part == self.accumulation_steps
         # Gradients add up on each rank, and are exchanged with those of the update's last batch.
         with nullcontext() if whole else no_exchange(self.model):
             with self.precision.forward():
                 logits = self.model(batch.images)
             # Outside, as at O2 Paddle would leave the loss in 16 bits, and at O1 round the smoothed labels to them.
             loss = F.cross_entropy(logits.astype("float32"), batch.labels, label_smoothing=self.label_smoothing)
-            lap()
-            self.precision.backward(loss / self.accumulate if self.accumulate > 1 else loss)
-        lap()
+            mark_split()
+            self.precision.backward(loss / self.accumulation_steps if self.accumulation_steps > 1 else loss)
+        mark_split()
         if whole:
-            self.optimizer.set_lr(self.schedule.at(self.updates))
+            self.optimizer.set_lr(self.schedule.at(self.optimizer_steps))
             if self.precision.step(self.optimizer):
-                self.overflowed.add(self.updates)
+                self.overflowed.add(self.optimizer_steps)
             self.optimizer.clear_grad()
-            self.updates += 1
+            self.optimizer_steps += 1
             self._part = 0
         self.logits_dtype = str(logits.dtype).rpartition(".")[2]
         return loss.detach()

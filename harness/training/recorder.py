@@ -73,7 +73,7 @@ class NoRecorder:
 
 
 # Of a step, what the steps table doesn't have.
-NO_COLUMNS = ("index", "end_seconds", "lost_rank")
+NO_COLUMNS = ("index", "end_seconds", "nonfinite_rank")
 
 
 class TableRecorder:
@@ -105,7 +105,7 @@ class TableRecorder:
                 "fps": step.fps,
                 **asdict(telemetry),
                 # All that is known while a run goes on; where its warm-up ends only the whole run shows.
-                "settling": columns.pop("warmup", None),
+                "transition": columns.pop("warmup", None),
                 **columns,
             }
         )

@@ -68,9 +68,9 @@ def gather_state(trainer: Trainer, progress: Progress, rows: Mapping[str, int]) 
     for name, values in weights.items():
         if not np.isfinite(values).all():
             raise TrainingError(
-                f"the weights of {name} are not finite after step {trainer.train.updates}, learning rate"
-                f" {trainer.train.schedule.at(max(0, trainer.train.updates - 1)):.6g}",
-                "Try a lower --learning-rate, or a longer --warmup-epochs.",
+                f"the weights of {name} are not finite after step {trainer.train.optimizer_steps}, learning rate"
+                f" {trainer.train.schedule.at(max(0, trainer.train.optimizer_steps - 1)):.6g}",
+                "Try a lower --learning-rate, or a longer --lr-warmup-epochs.",
             )
     source = trainer.source.state()
     own = Checkpoint(
@@ -87,8 +87,8 @@ def gather_state(trainer: Trainer, progress: Progress, rows: Mapping[str, int]) 
         arrays |= {of_rank(rank) + name: values for name, values in one.arrays.items()}
     values = {
         "progress": asdict(progress),
-        "updates": trainer.train.updates,
-        "blocks": trainer.blocks,
+        "optimizer_steps": trainer.train.optimizer_steps,
+        "segments": trainer.segments,
         "steps": trainer.steps,
         "rows": dict(rows),
         "ranks": ranks.world_size,
@@ -96,7 +96,7 @@ def gather_state(trainer: Trainer, progress: Progress, rows: Mapping[str, int]) 
         "bad_images": [asdict(image) for image in trainer.bad.known.values()],
         "loss_scaling": trainer.train.precision.state(),
         "config": asdict(trainer.config),
-        "read_back": trainer.in_force,
+        "effective_settings": trainer.effective_settings,
     }
     return Checkpoint(arrays, values)
 
@@ -123,19 +123,19 @@ def restore_state(trainer: Trainer, checkpoint: Checkpoint | None) -> Progress:
     _set_optimizer(trainer, arrays)
     trainer.train.precision.restore(values["loss_scaling"])
     # What was in force for the steps that were made, until there are others.
-    trainer.in_force = values["read_back"]
-    trainer.blocks, trainer.steps = values["blocks"], dict(values["steps"])
+    trainer.effective_settings = values["effective_settings"]
+    trainer.segments, trainer.steps = values["segments"], dict(values["steps"])
     for described in values["bad_images"]:
         image = BadImage(**described)
         trainer.bad.known[image.split, image.index] = image
     if same_ranks:
-        trainer.train.updates = values["updates"]
+        trainer.train.optimizer_steps = values["optimizer_steps"]
         source = values["sources"][ranks.rank]
         start = SourceState(
             Position(**source["position"]), frozenset(source["bad"]), arrays[own + DALI].tobytes() or None
         )
     else:
-        trainer.train.updates = (progress.epoch - 1) * trainer.plan.steps_per_epoch
+        trainer.train.optimizer_steps = (progress.epoch - 1) * trainer.plan.steps_per_epoch
         start = SourceState(Position(progress.epoch - 1), trainer.bad.of(TRAIN_SPLIT))
     trainer.source = training_source(trainer.dataset, trainer.plan, trainer.settings, ranks, trainer.bad, start)
     return progress

@@ -16,7 +16,7 @@ from paddle.jit.dy2static.program_translator import StaticFunction
 
 import models
 from harness.artifacts.bad_image import TRAIN_SPLIT
-from harness.artifacts.schema import COMPUTE, COMPUTE_ALONE, PIPELINE, TRAIN
+from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
 from harness.errors import InvariantError, TrainingError
 from harness.machine.device import Clock, cudnn_tf32, local_rank, open_device
 from harness.plan.config import SYNC, RunConfig
@@ -26,7 +26,7 @@ from harness.training import recipe
 from harness.training.bad_images import BadImages
 from harness.training.loop import GlobalStep, never, run_steps
 from harness.training.mixed_precision import MixedPrecision
-from harness.training.phases import SHARES, Phase, Settles, settling_steps
+from harness.training.phases import SHARES, InTransition, Phase, transition_steps
 from harness.training.ranks import Ranks, join
 from harness.training.recorder import Recorder
 from harness.training.weights import load_weights
@@ -57,30 +57,30 @@ class Trainer:
     source: DaliSource
     bad: BadImages
     cached: CachedSource | None = None
-    blocks: int = 0
+    segments: int = 0
     steps: dict[str, int] = field(default_factory=dict)
     checked: bool = False
-    in_force: dict[str, Any] = field(default_factory=dict)
+    effective_settings: dict[str, Any] = field(default_factory=dict)
 
     def phase(self, name: str) -> Phase:
         """What a phase consists of; compute-only phases share the batches that the first one keeps."""
-        if name in (COMPUTE, COMPUTE_ALONE) and self.cached is None:
+        if name in (COMPUTE, COMPUTE_NO_SYNC) and self.cached is None:
             self.cached = CachedSource(self.source, CACHED_BATCHES)
         source = self.source if name in (TRAIN, PIPELINE) else self.cached
         assert source is not None
-        consume = {PIPELINE: _arrived, COMPUTE_ALONE: self._train_alone}.get(name, self.train)
-        settling = settling_steps(name, self.config.prefetch)
-        return Phase(name, source, consume, settling, SHARES[name], rests_dali=source is self.cached)
+        consume = {PIPELINE: _arrived, COMPUTE_NO_SYNC: self._train_no_sync}.get(name, self.train)
+        transition = transition_steps(name, self.config.prefetch)
+        return Phase(name, source, consume, transition, SHARES[name], pipeline_idle=source is self.cached)
 
     def run(
         self,
         phase: Phase,
         recorder: Recorder,
         done: Callable[[GlobalStep], bool] = never,
-        most_steps: int | None = None,
+        max_steps: int | None = None,
         *,
         epoch: int | None = None,
-        settles: Settles = never,
+        in_transition: InTransition = never,
     ) -> list[GlobalStep]:
         """One block of a phase (see `run_steps`), recorded; its steps. Those that settle are marked as such.
 
@@ -89,8 +89,8 @@ class Trainer:
         """
         made: list[GlobalStep] = []
         trains = phase.name != PIPELINE
-        first_step, first_update = self.steps.get(phase.name, 0), self.train.updates
-        self.blocks += 1
+        first_step, first_update = self.steps.get(phase.name, 0), self.train.optimizer_steps
+        self.segments += 1
 
         def emit(step: GlobalStep) -> None:
             made.append(step)
@@ -100,32 +100,33 @@ class Trainer:
                 step,
                 self.clock.started_at,
                 phase=phase.name,
-                block=self.blocks,
+                segment=self.segments,
                 epoch=epoch,
                 step=number,
                 learning_rate=rate,
                 overflow=first_update + step.index in self.train.overflowed if self._scales(trains) else None,
-                warmup=True if settles(step) else None,
+                warmup=True if in_transition(step) else None,
             )
             if epoch is not None and not math.isfinite(step.loss):
                 raise TrainingError(
-                    f"the loss is {step.loss} at step {number} of phase {phase.name}, on rank {step.lost_rank} first,"
+                    f"the loss is {step.loss} at step {number} of phase {phase.name},
+                    on rank {step.nonfinite_rank} first,"
                     f" learning rate {rate:.6g}",
-                    "Try a lower --learning-rate, or a longer --warmup-epochs.",
+                    "Try a lower --learning-rate, or a longer --lr-warmup-epochs.",
                 )
 
         self.model.train()
-        batches = self.plan.accumulate if trains else 1
-        run_steps(phase.source, phase.consume, self.clock, self.ranks, emit, done, most_steps, self.bad, batches)
+        batches = self.plan.accumulation_steps if trains else 1
+        run_steps(phase.source, phase.consume, self.clock, self.ranks, emit, done, max_steps, self.bad, batches)
         if not self.checked:
             batches = made[-1].images // (self.plan.batch_size * self.ranks.world_size)
-            self.in_force = {**self.read_back(), "accumulate": batches}
-            check_settings(self.config, self.plan, self.in_force)
+            self.effective_settings = {**self.read_settings(), "accumulation_steps": batches}
+            check_settings(self.config, self.plan, self.effective_settings)
             self.checked = True
         self.steps[phase.name] = first_step + len(made)
         return made
 
-    def read_back(self, source: DaliSource | None = None) -> dict[str, Any]:
+    def read_settings(self, source: DaliSource | None = None) -> dict[str, Any]:
         """The settings that were in force, as DALI and Paddle report them; known once a batch was taken.
 
         source is what batches came from, the training images without it.
@@ -146,13 +147,13 @@ class Trainer:
         """Whether steps of a phase may overflow."""
         return trains and self.config.amp == "fp16"
 
-    def _train_alone(self, batch: Batch, lap: Callable[[], None]) -> Any:
+    def _train_no_sync(self, batch: Batch, mark_split: Callable[[], None]) -> Any:
         """A training step whose gradients stay on this rank; the ranks' weights part."""
         with recipe.no_exchange(self.parallel):
-            return self.train(batch, lap)
+            return self.train(batch, mark_split)
 
 
-def throughput_phases(ranks: int, batch_norm: str) -> tuple[str, ...]:
+def throughput_phases(ranks: int, bn_stats: str) -> tuple[str, ...]:
     """The phases of a throughput run, in the order of a round.
 
     Ranks that share batch norm's statistics meet in every pass, so that none computes alone.
@@ -160,7 +161,7 @@ def throughput_phases(ranks: int, batch_norm: str) -> tuple[str, ...]:
     Training follows pipeline-only, which leaves DALI's queue empty: what then fills it is over within one step. From a
     full queue, a training that waits for data would live off it for several.
     """
-    alone = (COMPUTE_ALONE,) if ranks > 1 and batch_norm != SYNC else ()
+    alone = (COMPUTE_NO_SYNC,) if ranks > 1 and bn_stats != SYNC else ()
     return (PIPELINE, TRAIN, COMPUTE, *alone)
 
 
@@ -190,11 +191,11 @@ def open_trainer(config: RunConfig, plan: RunPlan, pretrained: Mapping[str, Any]
         # The others get rank 0's.
         load_weights(model, Path(config.pretrained), plan.model, plan.data.num_classes, pretrained)
     schedule = recipe.Schedule(
-        plan.learning_rate, plan.warmup_epochs * plan.steps_per_epoch, plan.epochs * plan.steps_per_epoch
+        plan.learning_rate, plan.lr_warmup_epochs * plan.steps_per_epoch, plan.epochs * plan.steps_per_epoch
     )
     optimizer = recipe.make_optimizer(model, config.momentum, plan.weight_decay)
     precision = MixedPrecision(config.compute_dtype, config.amp_level or "O1")
-    if config.batch_norm == SYNC:
+    if config.bn_stats == SYNC:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     precision.prepare(model, optimizer)
     if config.to_static:
@@ -217,7 +218,7 @@ def open_trainer(config: RunConfig, plan: RunPlan, pretrained: Mapping[str, Any]
             schedule,
             config.label_smoothing,
             (config.seed, 1 + ranks.rank),
-            accumulate=plan.accumulate,
+            accumulation_steps=plan.accumulation_steps,
             precision=precision,
         ),
         source=training_source(dataset, plan, settings, ranks, bad),
@@ -241,11 +242,11 @@ def training_source(
     return DaliSource(
         dataset.train,
         TrainingOrder(
-            len(dataset.train), ranks.rank, ranks.world_size, plan.batch_size, settings.seed, plan.accumulate
+            len(dataset.train), ranks.rank, ranks.world_size, plan.batch_size, settings.seed, plan.accumulation_steps
         ),
         graph,
         settings,
-        partial(bad.met, TRAIN_SPLIT, dataset.train),
+        partial(bad.report, TRAIN_SPLIT, dataset.train),
         seed=(settings.seed, ranks.rank),
         start=start or SourceState(bad=bad.of(TRAIN_SPLIT)),
     )
@@ -267,7 +268,7 @@ def pipeline_settings(config: RunConfig, plan: RunPlan, device_id: int | None) -
         # DALI has no bfloat16; the first convolution would only cast float32 down.
         dtype="float16" if config.compute_dtype == "float16" else "float32",
         layout=config.layout,
-        recipe=config.recipe,
+        preprocessing=config.preprocessing,
         auto_augment=plan.auto_augment,
     )
 

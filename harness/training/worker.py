@@ -19,10 +19,10 @@ from harness.launch.failures import memory_error
 from harness.launch.memory import out_of_memory
 from harness.launch.rank_files import RankFiles, leave_failure
 from harness.machine.device import local_rank, open_device
-from harness.plan.nodes import check_terms, terms
+from harness.plan.nodes import check_signatures, run_signature
 from harness.training.epochs import Saver, evaluate_alone, train_epochs
 from harness.training.loop import GlobalStep
-from harness.training.phases import Done, Limits, Phase, Settles, interleave
+from harness.training.phases import Done, InTransition, Limits, Phase, interleave
 from harness.training.ranks import join
 from harness.training.recorder import NoRecorder, Recorder, open_recorder
 from harness.training.state import Progress, restore_state
@@ -33,7 +33,7 @@ from models.errors import ActionableError
 
 def run_worker(record: RunRecord, folder: Path) -> None:
     """Do this rank's part of the run."""
-    meet(record)
+    rendezvous(record)
     # A checkpoint has weights of its own; the file they began with may be gone by then.
     trainer = open_trainer(record.config, record.plan, record.pretrained if record.checkpoint is None else None)
     files = RunFiles(folder, record.run)
@@ -48,7 +48,7 @@ def run_worker(record: RunRecord, folder: Path) -> None:
         if local_rank() == 0:
             # Each node has looked at its own files.
             trainer.bad.untold += [BadImage(**values) for values in record.bad_images]
-        trainer.bad.tell()
+        trainer.bad.share()
         if record.config.throughput_only:
             trainer.source.leave_out(trainer.bad.of(TRAIN_SPLIT))
             measure_throughput(trainer, recorder, stop)
@@ -57,20 +57,20 @@ def run_worker(record: RunRecord, folder: Path) -> None:
         else:
             train_epochs(trainer, recorder, progress, Saver(trainer, recorder, files.checkpoints), stop)
     if trainer.ranks.rank == 0:
-        write_record(files.record, replace(read_record(files.record), read_back=trainer.in_force))
+        write_record(files.record, replace(read_record(files.record), effective_settings=trainer.effective_settings))
 
 
-def meet(record: RunRecord) -> None:
+def rendezvous(record: RunRecord) -> None:
     """Join the other ranks, those of other nodes included, and see that all mean the same run. Raises UsageError."""
     config, plan = record.config, record.plan
     if plan.nodes > 1:
         open_device(plan.device, local_rank())
         ranks = join()
-        own = json.dumps({"node": config.node_rank, **terms(config, plan)})
+        own = json.dumps({"node": config.node_rank, **run_signature(config, plan)})
         told = [json.loads(text) for text in ranks.exchange(own)]
         nodes = [values.pop("node") for values in told]
         try:
-            check_terms(told, nodes)
+            check_signatures(told, nodes)
         finally:
             # A rank that ends closes its connections, over which another may still be told.
             with suppress(Exception):
@@ -84,16 +84,16 @@ def measure_throughput(trainer: Trainer, recorder: Recorder, stop: StopRequest) 
     """Every phase in turn until the throughput is precise or time is up. Raises InterruptedRunError."""
     plan, config = trainer.plan, trainer.config
 
-    def run_block(phase: Phase, done: Done, settles: Settles) -> list[GlobalStep]:
-        steps = trainer.run(phase, recorder, lambda step: done(step) or stop.made, settles=settles)
+    def run_segment(phase: Phase, done: Done, in_transition: InTransition) -> list[GlobalStep]:
+        steps = trainer.run(phase, recorder, lambda step: done(step) or stop.made, in_transition=in_transition)
         if trainer.ranks.any(stop.made):
             raise InterruptedRunError("interrupted", "A throughput run can't be gone on with: start it again.")
         return steps
 
     interleave(
-        [trainer.phase(name) for name in throughput_phases(plan.ranks, config.batch_norm)],
-        run_block,
-        Limits(config.max_seconds, config.precision, plan.warmup_steps, config.warmup),
+        [trainer.phase(name) for name in throughput_phases(plan.ranks, config.bn_stats)],
+        run_segment,
+        Limits(config.max_seconds, config.target_ci, plan.warmup_steps, config.warmup),
         trainer.ranks.any,
         config.prefetch,
     )
@@ -109,8 +109,8 @@ def run_rank(record_path: Path) -> int:
     """Run this process's rank; an error a person can act on is left for the launching process to report."""
     record, files = read_record(record_path), RankFiles.of(os.environ)
     # The other nodes may take longer to come than a step may.
-    wait = record.config.join_seconds if record.plan.nodes > 1 else 0.0
-    watchdog.arm(record.config.stall_seconds, None if files is None else files.pulse, first_seconds=wait)
+    wait = record.config.rendezvous_timeout if record.plan.nodes > 1 else 0.0
+    watchdog.arm(record.config.stall_timeout, None if files is None else files.pulse, first_seconds=wait)
     try:
         run_worker(record, record_path.parent)
     except Exception as error:

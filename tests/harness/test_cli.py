@@ -76,7 +76,7 @@ def test_a_run_that_is_gone_on_with_gets_its_own_configuration(monkeypatch: pyte
     given: list[RunConfig] = []
     monkeypatch.setattr(harness.commands.run, "run", lambda config, *, dry_run: given.append(config))
     assert main(["--resume", "first", "--results", str(tmp_path), "--checkpoint-minutes", "3"]) == 0
-    own = dataclasses.replace(record.config, resume="first", run_name="first", batch_size=32, warmup_epochs=5)
+    own = dataclasses.replace(record.config, resume="first", run_name="first", batch_size=32, lr_warmup_epochs=5)
     assert given == [dataclasses.replace(own, results=str(tmp_path), checkpoint_minutes=3.0)]
 
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pytest
 
 from models.errors import WeightsError
-from models.pickled import MOST_OPERATIONS, RefusedError, read_pickle
+from models.pickled import MAX_OPERATIONS, RefusedError, read_pickle
 from models.weights import read_weights
 
 ARRAY = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -161,7 +161,7 @@ def test_tuples_nested_without_end_neither_crash_nor_hang(tmp_path: Path) -> Non
     assert refused(tmp_path, HEAD + b"}U\x01a)" + doubled + b"s.") == "has a tuple as 'a', not an array"
     # A list that is in itself.
     assert refused(tmp_path, HEAD + b"}U\x01a]q\x01h\x01as.") == "has a list as 'a', not an array"
-    many = HEAD + b"}" + b"U\x01aNs" * MOST_OPERATIONS + b"."
+    many = HEAD + b"}" + b"U\x01aNs" * MAX_OPERATIONS + b"."
     assert refused(tmp_path, many) == "takes more than 200,000 operations to read"
 
 

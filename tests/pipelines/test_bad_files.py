@@ -93,7 +93,7 @@ def test_a_bad_file_is_left_out_with_a_reason_and_the_others_come_whole(
     if mode == "training":
         assert batches_of.state().bad == {0, 1, 2, 3, 4} - good
     else:
-        assert sum(batch.real for batch in batches) == len(good)
+        assert sum(batch.valid_images for batch in batches) == len(good)
 
     alone = ImageList(tmp_path, ("0.jpg", "1.jpg", "3.jpg", "4.jpg"), (0, 1, 3, 4))
     clean_source = source(alone, mode, [], frozenset())
@@ -118,7 +118,7 @@ def test_every_kind_at_once(tmp_path: Path) -> None:
     assert len(bad) >= 25
     assert {fault.index for fault in faults} == bad
     assert len(faults) == len(bad)
-    counted = [label for batch in batches for label in batch.labels.tolist()[: batch.real]]
+    counted = [label for batch in batches for label in batch.labels.tolist()[: batch.valid_images]]
     assert counted == [index for index in range(len(DECODED)) if index not in bad]
 
 

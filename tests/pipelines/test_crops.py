@@ -19,7 +19,7 @@ from pipelines.augmentation import Augmentation
 from pipelines.crops import draw_crop
 
 DRAWS = 20_000
-LEAST = 1e-3
+MIN_P_VALUE = 1e-3
 # Height and width; in the last one few crops of the area asked for would fit.
 SHAPES = [(375, 500), (500, 375), (100, 400)]
 
@@ -27,13 +27,15 @@ SHAPES = [(375, 500), (500, 375), (100, 400)]
 Crops = NDArray[np.float64]
 
 
-def drawn(shape: tuple[int, int], recipe: str, augmentation: Augmentation | None = None, draws: int = DRAWS) -> Crops:
+def drawn(
+    shape: tuple[int, int], preprocessing: str, augmentation: Augmentation | None = None, draws: int = DRAWS
+) -> Crops:
     """What the training graph's own function draws, for images of one shape."""
 
     @pipeline_def(batch_size=draws, num_threads=2, device_id=None, seed=5)  # type: ignore[untyped-decorator]
     def graph() -> tuple[Any, Any]:
         size = types.Constant(np.array(shape, np.int32), device="cpu")
-        return draw_crop(fn.copy(size), augmentation or Augmentation(), recipe)
+        return draw_crop(fn.copy(size), augmentation or Augmentation(), preprocessing)
 
     pipeline = graph()
     pipeline.build()
@@ -95,7 +97,7 @@ def p_values(first: Crops, second: Crops, shape: tuple[int, int]) -> dict[str, f
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_published_recipe_draws_as_published(shape: tuple[int, int]) -> None:
     found = p_values(drawn(shape, "paddleclas"), published(shape), shape)
-    assert min(found.values()) > LEAST, found
+    assert min(found.values()) > MIN_P_VALUE, found
 
 
 @pytest.mark.parametrize(
@@ -109,7 +111,7 @@ def test_the_published_recipe_draws_as_published(shape: tuple[int, int]) -> None
 @pytest.mark.parametrize("shape", SHAPES)
 def test_so_it_does_within_other_limits(shape: tuple[int, int], augmentation: Augmentation) -> None:
     found = p_values(drawn(shape, "paddleclas", augmentation), published(shape, augmentation), shape)
-    assert min(found.values()) > LEAST, found
+    assert min(found.values()) > MIN_P_VALUE, found
 
 
 # Not 375 x 500, where the crops that don't fit make up for it: p is 0.009 there, of the aspect.
@@ -117,16 +119,16 @@ def test_so_it_does_within_other_limits(shape: tuple[int, int], augmentation: Au
 def test_dali_s_recipe_is_told_from_the_published_one(shape: tuple[int, int]) -> None:
     """So the test can fail: a uniform and a log-uniform aspect's distributions are 0.07 apart at most."""
     found = p_values(drawn(shape, "dali"), published(shape), shape)
-    assert found["aspect"] < LEAST / 1e6, found
+    assert found["aspect"] < MIN_P_VALUE / 1e6, found
 
 
 def test_dali_s_recipe_draws_areas_and_the_aspect_s_logarithm_evenly() -> None:
     shape = (1000, 1000)
     found = p_values(drawn(shape, "dali", SMALL), dali(shape), shape)
-    assert min(found.values()) > LEAST, found
+    assert min(found.values()) > MIN_P_VALUE, found
     other = p_values(drawn(shape, "paddleclas", SMALL), dali(shape), shape)
-    assert other["aspect"] < LEAST / 1e6
-    assert other["area"] > LEAST
+    assert other["aspect"] < MIN_P_VALUE / 1e6
+    assert other["area"] > MIN_P_VALUE
 
 
 # DALI's generator computes in 32 bits: of images of 10^8 pixels and more it draws crops outside of them.
@@ -138,8 +140,10 @@ def test_dali_s_recipe_draws_areas_and_the_aspect_s_logarithm_evenly() -> None:
     ],
 )
 def test_crops_are_whole_pixels_of_the_image(shape: tuple[int, int], recipes: tuple[str, ...]) -> None:
-    for recipe, augmentation in itertools.product(recipes, (Augmentation(), SMALL, Augmentation(1.0, 1.0, 0.1, 10.0))):
-        crops = drawn(shape, recipe, augmentation, draws=1000)
+    for preprocessing, augmentation in itertools.product(
+        recipes, (Augmentation(), SMALL, Augmentation(1.0, 1.0, 0.1, 10.0))
+    ):
+        crops = drawn(shape, preprocessing, augmentation, draws=1000)
         np.testing.assert_array_equal(crops, np.rint(crops))
         assert crops[:, :2].min() >= 0
         assert crops[:, 2:].min() >= 1

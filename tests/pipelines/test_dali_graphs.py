@@ -20,7 +20,14 @@ from PIL import Image, ImageOps
 from harness import ROOT
 from pipelines.augmentation import Augmentation
 from pipelines.bad_image_probe import file_name
-from pipelines.dali_graphs import Feed, PipelineSettings, decoding_graph, evaluation_graph, read_back, training_graph
+from pipelines.dali_graphs import (
+    Feed,
+    PipelineSettings,
+    decoding_graph,
+    evaluation_graph,
+    read_settings,
+    training_graph,
+)
 from pipelines.image_lists import ImageList
 from tests.support.serialised import Graph, Operator, read_graph
 
@@ -74,7 +81,7 @@ def resizing(antialias: bool) -> dict[str, Any]:
 
 
 def expected_training_operators(decoder: str, device: str, decoder_options: dict[str, Any]) -> tuple[Operator, ...]:
-    """Of DALI's recipe. The published crop's arithmetic is tested by what it draws (test_crops.py)."""
+    """Of DALI's preprocessing. The published crop's arithmetic is tested by what it draws (test_crops.py)."""
     return (
         *FILES,
         Operator(
@@ -186,14 +193,14 @@ def evaluation(settings: PipelineSettings) -> Graph:
 
 def test_the_gpu_training_graph_of_dali_s_recipe_is_this_one() -> None:
     operators = expected_training_operators("mixed", "gpu", GPU_DECODER)
-    assert training(dataclasses.replace(GPU, recipe="dali")) == expected_graph(
+    assert training(dataclasses.replace(GPU, preprocessing="dali")) == expected_graph(
         operators, "gpu", seed=18, checkpointing=True
     )
 
 
 def test_the_cpu_training_graph_of_dali_s_recipe_is_this_one() -> None:
     operators = expected_training_operators("cpu", "cpu", {})
-    assert training(dataclasses.replace(CPU, recipe="dali")) == expected_graph(
+    assert training(dataclasses.replace(CPU, preprocessing="dali")) == expected_graph(
         operators, "cpu", seed=18, checkpointing=True
     )
 
@@ -213,8 +220,11 @@ def test_the_published_recipe_differs_in_the_crop_and_in_smoothing(
     settings: PipelineSettings, decoder: str, device: str
 ) -> None:
     published, other = (
-        {operator.name: operator for operator in training(dataclasses.replace(settings, recipe=recipe)).operators}
-        for recipe in ("paddleclas", "dali")
+        {
+            operator.name: operator
+            for operator in training(dataclasses.replace(settings, preprocessing=preprocessing)).operators
+        }
+        for preprocessing in ("paddleclas", "dali")
     )
     crop, resize = published["decoders__ImageSlice"], published["Resize"]
     assert (crop.device, resize.device) == (decoder, device)
@@ -237,14 +247,19 @@ def test_the_published_recipe_differs_in_the_crop_and_in_smoothing(
 
 
 @pytest.mark.parametrize("graph_of", [training, evaluation])
-@pytest.mark.parametrize("recipe", ["paddleclas", "dali"])
+@pytest.mark.parametrize("preprocessing", ["paddleclas", "dali"])
 @pytest.mark.parametrize("auto_augment", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 def test_the_devices_graphs_differ_in_placement_alone(
-    graph_of: Any, recipe: str, auto_augment: bool, dtype: str, layout: str
+    graph_of: Any, preprocessing: str, auto_augment: bool, dtype: str, layout: str
 ) -> None:
-    options: dict[str, Any] = {"recipe": recipe, "auto_augment": auto_augment, "dtype": dtype, "layout": layout}
+    options: dict[str, Any] = {
+        "preprocessing": preprocessing,
+        "auto_augment": auto_augment,
+        "dtype": dtype,
+        "layout": layout,
+    }
     on_gpu = graph_of(dataclasses.replace(GPU, **options))
     on_cpu = graph_of(dataclasses.replace(CPU, **options))
     assert {operator.device for operator in on_cpu.operators} == {"cpu"}
@@ -584,7 +599,7 @@ def test_a_seed_decides_the_pixels(tmp_path: Path) -> None:
         ({"hw_decoder_load": math.nan}, "hw_decoder_load is nan; it must lie within 0 and 1"),
         ({"dtype": "bfloat16"}, "dtype is 'bfloat16'; it must be one of float32, float16"),
         ({"layout": "NCHW"}, "layout is 'NCHW'; it must be one of nchw, nhwc"),
-        ({"recipe": "torchvision"}, "recipe is 'torchvision'; it must be one of paddleclas, dali"),
+        ({"preprocessing": "torchvision"}, "preprocessing is 'torchvision'; it must be one of paddleclas, dali"),
     ],
 )
 def test_impossible_settings_are_refused(values: dict[str, Any], message: str) -> None:
@@ -609,21 +624,23 @@ def test_the_cpu_decoder_gets_no_gpu_options() -> None:
 
 
 @pytest.mark.filterwarnings(f"ignore:{EXTERNAL_SOURCE_CHECKPOINT}")
-@pytest.mark.parametrize("recipe", ["paddleclas", "dali"])
+@pytest.mark.parametrize("preprocessing", ["paddleclas", "dali"])
 @pytest.mark.parametrize("auto_augment", [False, True])
 @pytest.mark.parametrize(("settings", "load"), [(GPU, pytest.approx(0.9)), (CPU, None)])
 def test_settings_are_read_back_from_the_graph_and_not_from_the_request(
-    settings: PipelineSettings, load: float | None, recipe: str, auto_augment: bool
+    settings: PipelineSettings, load: float | None, preprocessing: str, auto_augment: bool
 ) -> None:
-    settings = dataclasses.replace(settings, threads=5, prefetch=1, recipe=recipe, auto_augment=auto_augment)
+    settings = dataclasses.replace(
+        settings, threads=5, prefetch=1, preprocessing=preprocessing, auto_augment=auto_augment
+    )
     graph = training_graph(no_feed, CUSTOM, settings, seed=1)
     graph.serialize()  # what defines the operators; it can't be built here
-    smoothing = {"antialias": recipe == "dali"}
+    smoothing = {"antialias": preprocessing == "dali"}
     common = {"threads": 5, "prefetch": 1, "hw_decoder_load": load, **smoothing}
-    assert read_back(graph) == {**common, "recipe": recipe, "auto_augment": auto_augment}
+    assert read_settings(graph) == {**common, "preprocessing": preprocessing, "auto_augment": auto_augment}
     graph = evaluation_graph(no_feed, settings)
     graph.serialize()
-    assert read_back(graph) == {**common, "recipe": None, "auto_augment": False}
+    assert read_settings(graph) == {**common, "preprocessing": None, "auto_augment": False}
 
 
 SURVIVES = """

@@ -157,7 +157,7 @@ def test_a_set_of_no_images_is_refused(tmp_path: Path) -> None:
 def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """64 MiB of zeros in 64 KiB: refused unread where the header owns to them, and after its 12 images where not."""
     zeros = bytes(2**26)
-    monkeypatch.setattr(module, "MOST_BYTES", 2**20)
+    monkeypatch.setattr(module, "MAX_BYTES", 2**20)
     folder = write_set(tmp_path / "set", train_images=gzip.compress(images(2**26, 1, 1) + zeros))
     lying = write_set(tmp_path / "lying", train_images=gzip.compress(IMAGES + zeros))
     del zeros

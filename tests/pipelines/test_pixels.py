@@ -7,8 +7,8 @@ with opencv-python-headless 5.0.0 on the first 32 photos of val:
 - cv2.resize, whose weights have 11 bits, differs from the reference by 0.11 levels in the mean of an image (0.12 in the
   worst) and by 1 at most, resized to the evaluation's short side as well as from a region to 224 x 224;
 - OpenCV from file to centre crop differs from the evaluation graph, over the 16 photos below, by 0.115 levels in the
-  mean, 0.122 in the mean of the worst image, and 1 at most: that is OpenCV's 11 bits. With DALI's recipe it is 2.03,
-  4.08 and 72.
+  mean, 0.122 in the mean of the worst image, and 1 at most: that is OpenCV's 11 bits. With DALI's preprocessing it is
+  2.03, 4.08 and 72.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ def differences(ours: Any, theirs: Any) -> tuple[NDArray[np.float64], NDArray[np
     return np.array([pair.mean() for pair in pairs]), np.array([pair.max() for pair in pairs])
 
 
-def settings(count: int, recipe: str = "paddleclas") -> PipelineSettings:
-    return PipelineSettings(count, image_size=224, threads=2, recipe=recipe)
+def settings(count: int, preprocessing: str = "paddleclas") -> PipelineSettings:
+    return PipelineSettings(count, image_size=224, threads=2, preprocessing=preprocessing)
 
 
-def evaluation(files: ImageList, recipe: str = "paddleclas") -> NDArray[np.float64]:
+def evaluation(files: ImageList, preprocessing: str = "paddleclas") -> NDArray[np.float64]:
     count = len(files)
-    ((images, _),) = run(evaluation_graph(feed(files, range(count)), settings(count, recipe)))
+    ((images, _),) = run(evaluation_graph(feed(files, range(count)), settings(count, preprocessing)))
     return denormalised(images)
 
 
@@ -148,7 +148,8 @@ def test_training_resizes_a_region_as_opencv_does(
 ) -> None:
     """Measured: 0.0001 levels in the mean, 0.002 in the mean of the worst image, 1 at most.
 
-    Told from DALI's recipe where the region is larger than 224 either way: 0.24 and 2.4 in the worst image's mean.
+    Told from DALI's preprocessing where the region is larger than 224 either way: 0.24 and 2.4 in the worst image's
+    mean.
     """
     files, pictures = photos
 
@@ -160,8 +161,8 @@ def test_training_resizes_a_region_as_opencv_does(
     bottom, right = top + shape[0], left + shape[1]
     expected = [resized(picture[top:bottom, left:right], 224, 224) for picture in pictures]
 
-    def difference(recipe: str) -> tuple[float, float]:
-        graph = training_graph(feed(files, range(COUNT)), WHOLE, settings(COUNT, recipe), seed=1)
+    def difference(preprocessing: str) -> tuple[float, float]:
+        graph = training_graph(feed(files, range(COUNT)), WHOLE, settings(COUNT, preprocessing), seed=1)
         means, most = differences(denormalised(run(graph)[0][0]), expected)
         return float(means.max()), float(most.max())
 

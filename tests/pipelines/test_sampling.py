@@ -35,11 +35,11 @@ def epoch_of(order: Order, epoch: int, bad: AbstractSet[int] = NONE) -> list[Dra
 
 def images_of(drawn: list[Draw]) -> list[int]:
     """Those that count, in their order."""
-    return [int(index) for draw in drawn for index in draw.indices[: draw.real]]
+    return [int(index) for draw in drawn for index in draw.indices[: draw.valid_images]]
 
 
 def compared(drawn: list[Draw]) -> list[tuple[list[int], int, Position]]:
-    return [(draw.indices.tolist(), draw.real, draw.next) for draw in drawn]
+    return [(draw.indices.tolist(), draw.valid_images, draw.next) for draw in drawn]
 
 
 # A rank without any image of its own can't train; plans refuse that before (more ranks than images).
@@ -55,7 +55,7 @@ def test_an_epoch_has_equal_steps_and_every_image_once_before_any_comes_again(
         start, end = shard_bounds(images, rank, world_size)
         drawn = epoch_of(TrainingOrder(images, rank, world_size, batch_size, seed=3), epoch=2)
         assert len(drawn) == steps_per_epoch(images, world_size, batch_size)
-        assert all(draw.real == len(draw.indices) == batch_size for draw in drawn)
+        assert all(draw.valid_images == len(draw.indices) == batch_size for draw in drawn)
         read = images_of(drawn)
         shard = read[: end - start]
         first_passes += shard
@@ -154,7 +154,7 @@ def test_evaluation_counts_every_good_image_once(images: int, world_size: int, b
             assert len(drawn) == steps_per_epoch(images, world_size, batch_size)
             for draw in drawn:
                 assert len(draw.indices) == batch_size
-                assert 0 <= draw.real <= batch_size
+                assert 0 <= draw.valid_images <= batch_size
                 assert not bad.intersection(draw.indices.tolist())
             counted += images_of(drawn)
         assert counted == good
@@ -162,17 +162,17 @@ def test_evaluation_counts_every_good_image_once(images: int, world_size: int, b
 
 def test_a_batch_is_filled_with_its_last_image_and_that_is_not_counted() -> None:
     drawn = epoch_of(EvaluationOrder(10, 2, 4, 2), 0)
-    assert [(draw.indices.tolist(), draw.real) for draw in drawn] == [([5, 6], 2), ([0, 0], 0)]
+    assert [(draw.indices.tolist(), draw.valid_images) for draw in drawn] == [([5, 6], 2), ([0, 0], 0)]
     drawn = epoch_of(EvaluationOrder(10, 1, 4, 4), 0, frozenset({3}))
-    assert [(draw.indices.tolist(), draw.real) for draw in drawn] == [([2, 4, 4, 4], 2)]
+    assert [(draw.indices.tolist(), draw.valid_images) for draw in drawn] == [([2, 4, 4, 4], 2)]
 
 
 def test_a_rank_without_good_images_reads_any_good_one_and_counts_none() -> None:
     for order, bad in ((EvaluationOrder(2, 2, 4, 3), NONE), (EvaluationOrder(8, 3, 4, 3), frozenset({6, 7}))):
         (draw,) = epoch_of(order, 0, bad)
-        assert (draw.indices.tolist(), draw.real) == ([0, 0, 0], 0)
+        assert (draw.indices.tolist(), draw.valid_images) == ([0, 0, 0], 0)
     (draw,) = epoch_of(EvaluationOrder(8, 3, 4, 3), 0, frozenset({0, 1, 6, 7}))
-    assert (draw.indices.tolist(), draw.real) == ([2, 2, 2], 0)
+    assert (draw.indices.tolist(), draw.valid_images) == ([2, 2, 2], 0)
 
 
 def test_an_evaluation_without_a_good_image_is_refused() -> None:
@@ -204,12 +204,12 @@ def test_indices_are_whole_numbers_of_64_bits() -> None:
 
 def test_an_epoch_of_accumulated_batches_has_whole_steps() -> None:
     """21 images on 2 ranks, batches of 2: 3 steps of 2 batches, where single batches would make 6 of 11 images."""
-    order = TrainingOrder(21, 0, 2, 2, seed=4, accumulate=2)
+    order = TrainingOrder(21, 0, 2, 2, seed=4, accumulation_steps=2)
     plain = TrainingOrder(21, 0, 2, 2, seed=4)
     drawn, single = draws(order, 6), draws(plain, 6)
     assert [one.next for one in drawn[-1:]] == [Position(1)]
     assert [one.indices.tolist() for one in drawn] == [one.indices.tolist() for one in single]
-    order = TrainingOrder(21, 0, 2, 2, seed=4, accumulate=4)
+    order = TrainingOrder(21, 0, 2, 2, seed=4, accumulation_steps=4)
     drawn = draws(order, 8)
     assert [one.next.epoch for one in drawn] == [0] * 7 + [1]
     assert sorted(set(images_of(drawn))) == sorted(set(images_of(single)))

@@ -147,7 +147,7 @@ def test_a_batch_is_of_paddle_s_own_types(tmp_path: Path, dtype: str, layout: st
     assert (batch.images.shape, batch.images.dtype) == (shape, getattr(paddle, dtype))
     assert (batch.labels.shape, batch.labels.dtype) == ([3], paddle.int64)
     assert batch.images.place.is_cpu_place()
-    assert batch.real == 3
+    assert batch.valid_images == 3
 
 
 def test_a_batch_outlives_the_ones_after_it_and_the_pipeline(tmp_path: Path) -> None:
@@ -205,12 +205,12 @@ def test_training_goes_on_with_other_threads_and_another_prefetch(
     assert steps(again, 9 - done) == uninterrupted[done:]
 
 
-@pytest.mark.parametrize("recipe", ["paddleclas", "dali"])
+@pytest.mark.parametrize("preprocessing", ["paddleclas", "dali"])
 @pytest.mark.parametrize("auto_augment", [False, True])
-def test_training_goes_on_with_every_recipe(tmp_path: Path, recipe: str, auto_augment: bool) -> None:
+def test_training_goes_on_with_every_recipe(tmp_path: Path, preprocessing: str, auto_augment: bool) -> None:
     """Whatever the threads, and from the beginning, within and past an epoch."""
     images = write_noise(tmp_path, 5)
-    chosen: dict[str, Any] = {"recipe": recipe, "auto_augment": auto_augment}
+    chosen: dict[str, Any] = {"preprocessing": preprocessing, "auto_augment": auto_augment}
     first = training_source(images, 2, threads=2, **chosen)
     uninterrupted = []
     states = []
@@ -225,7 +225,7 @@ def test_training_goes_on_with_every_recipe(tmp_path: Path, recipe: str, auto_au
 
 def test_recipes_and_auto_augment_change_the_pixels_and_not_the_labels(tmp_path: Path) -> None:
     images = write_noise(tmp_path, 6)
-    chosen: list[dict[str, Any]] = [{}, {"recipe": "dali"}, {"auto_augment": True}]
+    chosen: list[dict[str, Any]] = [{}, {"preprocessing": "dali"}, {"auto_augment": True}]
     sources = [steps(training_source(images, 2, **options), 4) for options in chosen]
     assert len({pixels for source in sources for pixels, _ in source}) == 12
     assert [[labels for _, labels in source] for source in sources] == [[labels for _, labels in sources[0]]] * 3
@@ -277,7 +277,7 @@ def test_evaluation_counts_each_of_11_images_once_in_every_epoch(tmp_path: Path,
         for source in sources:
             for batch in itertools.islice(source, {1: 3, 2: 2, 3: 1}[world_size]):
                 assert batch.labels.shape == [4]
-                counted += batch.labels.tolist()[: batch.real]
+                counted += batch.labels.tolist()[: batch.valid_images]
         assert counted == list(range(11))
 
 
@@ -381,7 +381,7 @@ def test_evaluation_counts_the_good_images_alone(tmp_path: Path) -> None:
         counted: list[int] = []
         for batch in itertools.islice(source, 6):
             assert batch.labels.shape == [2]
-            counted += batch.labels.tolist()[: batch.real]
+            counted += batch.labels.tolist()[: batch.valid_images]
         assert counted == [1, 2, 3, 4, 8, 9]
     assert sorted(index for found, _ in faults.told for index in found) == [0, 5, 6, 7, 10]
 
@@ -542,7 +542,7 @@ def test_cached_batches_are_the_same_objects_over_and_over(count: int) -> None:
     cached = CachedSource(counting, count)
     assert len(counting.handed_out) == count
     batches = [next(cached) for _ in range(8)]
-    assert [batch.real for batch in batches] == [index % count for index in range(8)]
+    assert [batch.valid_images for batch in batches] == [index % count for index in range(8)]
     assert all(batch is counting.handed_out[index % count] for index, batch in enumerate(batches))
     assert len(counting.handed_out) == count
 
@@ -558,8 +558,8 @@ def test_cached_images_stay_as_dali_made_them(tmp_path: Path) -> None:
 
 def test_what_the_first_batch_was_like_is_read_back(tmp_path: Path) -> None:
     source = training_source(write_noise(tmp_path, 4), 3, threads=2)
-    recipe = {"recipe": "paddleclas", "antialias": False, "auto_augment": False}
-    reported = {"threads": 2, "prefetch": 2, "hw_decoder_load": None, **recipe}
+    preprocessing = {"preprocessing": "paddleclas", "antialias": False, "auto_augment": False}
+    reported = {"threads": 2, "prefetch": 2, "hw_decoder_load": None, **preprocessing}
     assert source.settings() == reported
     next(source)
     first = {"batch_size": 3, "image_size": 16, "dtype": "float32", "layout": "nchw"}

@@ -12,8 +12,8 @@ from pipelines.image_lists import ImageList
 from pipelines.verification import (
     BATCH_SIZE,
     KINDS,
-    LARGEST_PIXELS,
     LOOKED_AT,
+    MAX_PIXELS,
     Checked,
     Finding,
     Verification,
@@ -72,7 +72,7 @@ def test_a_huge_header_is_refused_before_any_pixel_has_room(tmp_path: Path) -> N
 
 def test_the_largest_image_is_pillow_s() -> None:
     assert Image.MAX_IMAGE_PIXELS is not None
-    assert Image.MAX_IMAGE_PIXELS * 2 == LARGEST_PIXELS
+    assert Image.MAX_IMAGE_PIXELS * 2 == MAX_PIXELS
 
 
 def test_limits_are_of_all_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,11 +81,11 @@ def test_limits_are_of_all_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for name, content in (("0.jpg", jpeg), ("1.jpg", jpeg[: len(jpeg) // 2]), ("2.jpg", encoded(picture(), "PNG"))):
         (tmp_path / name).write_bytes(content)
     images = ImageList(tmp_path, ("0.jpg", "1.jpg", "2.jpg"), (0, 0, 0))
-    monkeypatch.setattr(verification, "LARGEST_IN_A_BATCH_PIXELS", 10_799)
+    monkeypatch.setattr(verification, "MAX_IN_A_BATCH_PIXELS", 10_799)
     assert [(one.index, one.kind) for one in found_in(images)] == [(1, "undecodable"), (2, "format")]
-    monkeypatch.setattr(verification, "LARGEST_PIXELS", 10_800)
+    monkeypatch.setattr(verification, "MAX_PIXELS", 10_800)
     assert [(one.index, one.kind) for one in found_in(images)] == [(1, "undecodable"), (2, "format")]
-    monkeypatch.setattr(verification, "LARGEST_PIXELS", 10_799)
+    monkeypatch.setattr(verification, "MAX_PIXELS", 10_799)
     assert [(one.index, one.kind, one.reason) for one in found_in(images)] == [
         (index, "huge", "120 x 90 pixels") for index in range(3)
     ]

@@ -9,9 +9,10 @@ import pandas as pd
 from harness.artifacts.schema import STEPS, TRAIN
 
 USUAL: dict[str, Any] = {
-    "phase": TRAIN, "block": 1, "images": 32, "step_seconds": 0.1, "data_wait_seconds": 0.02, "compute_seconds": 0.08,
+    "phase": TRAIN, "segment": 1, "images": 32, "step_seconds": 0.1, "data_wait_seconds": 0.02, "compute_seconds": 0.08,
     "forward_seconds": 0.02, "backward_seconds": 0.04, "optimizer_seconds": 0.02, "recording_seconds": 0.0,
-    "other_seconds": 0.0, "slowest_rank": 0, "rank_skew_seconds": 0.0, "settling": None, "warmup": 0, "taint": "none",
+    "exchange_seconds": 0.0, "slowest_rank": 0, "rank_skew_seconds": 0.0, "transition": None, "warmup": 0,
+    "interference": "none",
 }  # fmt: skip
 
 

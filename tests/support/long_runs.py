@@ -76,9 +76,9 @@ class LongRun:
                 device="gpu", device_name="NVIDIA A100-SXM4-80GB", ranks=RANKS, batch_size=BATCH, image_size=224,
                 epochs=self.epochs, steps_per_epoch=self.steps_per_epoch, total_steps=steps_in_all, warmup_steps=20,
             ),
-            phases={}, steady={}, ledger={}, outliers={}, taint={}, summary={},
+            phases={}, steady={}, ledger={}, outliers={}, interference={}, summary={},
         )  # fmt: skip
-        record.read_back.update(batch_size=BATCH, image_size=224, ranks=RANKS)
+        record.effective_settings.update(batch_size=BATCH, image_size=224, ranks=RANKS)
         write_record(files.record, record)
         return files, record
 
@@ -100,13 +100,13 @@ class LongRun:
             yield _row(EVALUATE, 2 * epoch, epoch, step, time, EVALUATION_SECONDS)
 
 
-def _row(phase: str, block: int, epoch: int, step: int, time: float, seconds: float) -> dict[str, Any]:
+def _row(phase: str, segment: int, epoch: int, step: int, time: float, seconds: float) -> dict[str, Any]:
     wait, compute = 0.1 * seconds, 0.89 * seconds
     return {
-        "phase": phase, "block": block, "epoch": epoch, "step": step, "time_unix_seconds": time,
+        "phase": phase, "segment": segment, "epoch": epoch, "step": step, "time_unix_seconds": time,
         "images": RANKS * BATCH, "step_seconds": seconds, "fps": RANKS * BATCH / seconds, "data_wait_seconds": wait,
         "compute_seconds": compute, "forward_seconds": 0.3 * compute, "backward_seconds": 0.5 * compute,
-        "optimizer_seconds": 0.2 * compute, "recording_seconds": 0.0, "other_seconds": 0.01 * seconds,
+        "optimizer_seconds": 0.2 * compute, "recording_seconds": 0.0, "exchange_seconds": 0.01 * seconds,
         "slowest_rank": step % RANKS, "rank_skew_seconds": 0.001, "loss": 3.2, "learning_rate": 0.4,
         "gpu_util_percent": 97.0, "gpu_util_min_percent": 96.0, "gpu_util_max_percent": 98.0, "cpu_util_percent": 55.0,
         "jpeg_util_percent": 30.0, "sm_util_percent": 80.0, "foreign_cpu_percent": 0.1,

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, replace
 from typing import Any
 
-from harness.analysis.interference import Taint
+from harness.analysis.interference import Interference
 from harness.analysis.ledger import Ledger
 from harness.analysis.outliers import Outliers
 from harness.analysis.steady import SteadyState
@@ -14,7 +14,7 @@ from harness.analysis.summarize import SUMMARISED
 from harness.analysis.verdict import Verdict
 from harness.analysis.window import PhaseFigures
 from harness.artifacts.record import RunRecord
-from harness.artifacts.schema import COMPUTE, COMPUTE_ALONE, PIPELINE, TRAIN
+from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
 from harness.plan.config import RunConfig
 from harness.plan.plan import DataFacts, RunPlan
 from pipelines.augmentation import Augmentation
@@ -42,7 +42,7 @@ def a_plan(**changes: Any) -> RunPlan:
         epochs=20,
         total_steps=440,
         learning_rate=0.025,
-        warmup_epochs=5,
+        lr_warmup_epochs=5,
         weight_decay=3e-5,
         warmup_steps=3,
         compute_threads=1,
@@ -80,12 +80,12 @@ def figures(**changes: Any) -> PhaseFigures:
 def a_verdict(**changes: Any) -> Verdict:
     """A training that decoding takes cores from."""
     verdict = Verdict(
-        bound="shared",
+        bottleneck="shared",
         certain=True,
         end_to_end_fps=27_968 / 328.03,
         pipeline_fps=400.0,
         compute_fps=100.0,
-        compute_alone_fps=110.0,
+        compute_no_sync_fps=110.0,
         ceiling_low_fps=80.0,
         ceiling_high_fps=100.0,
         share_of_ceiling=0.8526,
@@ -110,7 +110,7 @@ LEDGER = Ledger(
     evaluation_seconds=70.0,
     checkpoint_seconds=0.0,
     recording_seconds=1.2,
-    other_seconds=4.1,
+    exchange_seconds=4.1,
 )
 
 
@@ -124,17 +124,18 @@ def a_record(**changes: Any) -> RunRecord:
         plan=a_plan(),
         environment={"python": "3.11.7", "cores": 2, "gpus": [], "packages": {"numpy": "2.3"}},
         profile={"images": 1347, "mean_bytes": 1536.0, "bits_per_pixel": 3.456},
-        read_back={
+        effective_settings={
             "threads": 2, "prefetch": 2, "hw_decoder_load": None, "batch_size": 32, "image_size": 64,
-            "dtype": "float32", "layout": "nchw", "recipe": "paddleclas", "antialias": False, "auto_augment": False,
+            "dtype": "float32", "layout": "nchw", "preprocessing": "paddleclas", "antialias": False,
+            "auto_augment": False,
             "parameters": "float32", "logits": "float32", "network_layout": "nchw",
-            "sync_batch_norm": False, "to_static": False, "accumulate": 1, "ranks": 2,
+            "sync_batch_norm": False, "to_static": False, "accumulation_steps": 1, "ranks": 2,
         },
         phases={TRAIN: plain(train)},
         steady=plain(SteadyState(3, True, -0.0123, "warm-up found in the step times")),
         ledger={**plain(LEDGER), "rest_seconds": LEDGER.rest_seconds},
         outliers=plain(Outliers(4, 3.28, 0.01, 100.0, {"data wait": 3, "unknown": 1})),
-        taint=plain(Taint((), 2, 437, {"swap": 0.004})),
+        interference=plain(Interference((), 2, 437, {"swap": 0.004})),
         summary=a_summary(run, train),
     )  # fmt: skip
     return replace(record, **changes)
@@ -143,13 +144,13 @@ def a_record(**changes: Any) -> RunRecord:
 def a_throughput_record(**changes: Any) -> RunRecord:
     """The same as a throughput run: every phase measured, with a verdict and without a top-1."""
     verdict = a_verdict()
-    rates = {PIPELINE: 400.0, COMPUTE: 100.0, COMPUTE_ALONE: 110.0}
+    rates = {PIPELINE: 400.0, COMPUTE: 100.0, COMPUTE_NO_SYNC: 110.0}
     others = {
         name: figures(images=6400, window_steps=100, window_seconds=6400 / fps, fps=fps, fps_low=None, fps_high=None)
         for name, fps in rates.items()
     }
     known = {name: getattr(verdict, name) for name in (
-        "bound", "pipeline_fps", "compute_fps", "accelerator_util", "exposed_communication_share")}  # fmt: skip
+        "bottleneck", "pipeline_fps", "compute_fps", "accelerator_util", "exposed_communication_share")}  # fmt: skip
     epochs, alone = a_record(), replace(LEDGER, wall_seconds=330.0, evaluation_seconds=0.0)
     record = replace(
         epochs,
@@ -158,7 +159,7 @@ def a_throughput_record(**changes: Any) -> RunRecord:
         phases={**epochs.phases, **{name: plain(found) for name, found in others.items()}},
         ledger={**plain(alone), "rest_seconds": alone.rest_seconds},
         verdict=plain(verdict),
-        summary={**epochs.summary, **known, "window_end": "precision", "top1": None, "top5": None, "epochs": 0},
+        summary={**epochs.summary, **known, "window_end": "target_ci", "top1": None, "top5": None, "epochs": 0},
     )
     return replace(record, **changes)
 
@@ -172,8 +173,8 @@ def a_summary(run: str, train: PhaseFigures) -> dict[str, Any]:
         "device": plan.device, "device_name": "Xeon 6148", "devices": plan.ranks, "batch_size": plan.batch_size,
         "amp": "off", "overflow_steps": None, "fps_per_device": train.fps / plan.ranks, **of_train, "steady": True,
         "window_end": "epochs",
-        "bound": None, "pipeline_fps": None, "compute_fps": None, "accelerator_util": None,
-        "exposed_communication_share": None, "outlier_steps": 4, "tainted": "none", "tainted_steps": 2,
+        "bottleneck": None, "pipeline_fps": None, "compute_fps": None, "accelerator_util": None,
+        "exposed_communication_share": None, "outlier_steps": 4, "interference": "none", "interference_steps": 2,
         "model_flops_util": None, "images_per_joule": None, "top1": 0.95333, "top5": 0.99778, "epochs": 20,
         "bad_images": 0,
     }  # fmt: skip

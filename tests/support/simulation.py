@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.analysis.summarize import Conclusion, conclude
+from harness.analysis.summarize import RunFigures, summarize
 from harness.artifacts.files import TableWriter
 from harness.artifacts.record import RunFiles, RunRecord, write_record
 from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS
@@ -108,7 +108,8 @@ class SimulatedDali:
 
     def settings(self) -> dict[str, Any]:
         return {"threads": 1, "prefetch": self._prefetch, "hw_decoder_load": None, "batch_size": BATCH,
-                "image_size": 224, "dtype": "float32", "layout": "nchw", "recipe": "paddleclas", "antialias": False,
+                "image_size": 224, "dtype": "float32", "layout": "nchw", "preprocessing": "paddleclas",
+                "antialias": False,
                 "auto_augment": False}  # fmt: skip
 
 
@@ -135,18 +136,18 @@ class SimulatedTraining:
         self._dali, self._contention = dali, contention
         self._synchronised = True
         self.schedule = Schedule(0.1, 10, 10_000_000)
-        self.updates = 0
+        self.optimizer_steps = 0
 
-    def __call__(self, batch: Batch, lap: Callable[[], None]) -> float:
-        time, seconds = self._cluster.times[self._rank], self._compute(self.updates)
-        self.updates += 1
+    def __call__(self, batch: Batch, mark_split: Callable[[], None]) -> float:
+        time, seconds = self._cluster.times[self._rank], self._compute(self.optimizer_steps)
+        self.optimizer_steps += 1
         seconds *= self._contention if time.seconds < self._dali.busy_until else 1.0
         time.spend(0.25 * seconds)
-        lap()
+        mark_split()
         time.spend(0.5 * seconds)
         if self._synchronised and len(self._cluster.times) > 1:
             self._cluster.exchange(self._rank, None, self._exchange)
-        lap()
+        mark_split()
         time.spend(0.25 * seconds)
         return 2.0
 
@@ -185,7 +186,7 @@ class Simulation:
     options: dict[str, Any] = field(default_factory=dict)
     device_rows: Sequence[dict[str, Any]] = ()
 
-    def run(self, folder: Path) -> tuple[Conclusion, RunFiles]:
+    def run(self, folder: Path) -> tuple[RunFigures, RunFiles]:
         """Measure it as `--throughput-only` does, and conclude."""
         config = RunConfig(throughput_only=True, batch_size=BATCH, decode_threads=1, compute_threads=1, **self.options)
         data = DataFacts("simulated", "simulated", 100_000, 0, 10, Augmentation(), False, False)
@@ -199,16 +200,18 @@ class Simulation:
         ]
         for thread in threads:
             thread.start()
-        read_back = self._rank(0, cluster, config, plan, files)
+        effective_settings = self._rank(0, cluster, config, plan, files)
         for thread in threads:
             thread.join(60)
         with TableWriter(files.table(DEVICES.name), DEVICES) as rows:
             for row in self.device_rows:
                 rows.write(row)
         TableWriter(files.table(BAD_IMAGES.name), BAD_IMAGES).close()
-        record = RunRecord(files.run, "running", config, plan, {}, {"mean_bytes": 1e5}, read_back=read_back)
+        record = RunRecord(
+            files.run, "running", config, plan, {}, {"mean_bytes": 1e5}, effective_settings=effective_settings
+        )
         write_record(files.record, record)
-        return conclude(files, record), files
+        return summarize(files, record), files
 
     def _rank(self, rank: int, cluster: Cluster, config: RunConfig, plan: RunPlan, files: RunFiles) -> dict[str, Any]:
         time = cluster.times[rank]
@@ -237,7 +240,7 @@ class Simulation:
                 epochs = stack.enter_context(TableWriter(files.table(EPOCHS.name), EPOCHS))
                 recorder = TableRecorder(steps, epochs, NoSampler())  # type: ignore[arg-type]
             measure_throughput(trainer, recorder, StopRequest())
-        return trainer.in_force
+        return trainer.effective_settings
 
 
 def ar1(phi: float, count: int, deviation: float, seed: int) -> FloatArray:

@@ -227,8 +227,8 @@ def test_a_warm_up_longer_than_the_run(data: Path, capsys: pytest.CaptureFixture
 
 
 def test_a_learning_rate_that_rises_for_longer_than_the_run(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*CPU, "--epochs", "3", "--warmup-epochs", "4"]) == 2
-    refused(capsys.readouterr().err, "--warmup-epochs 4", "3 epochs", "--epochs")
+    assert main([*CPU, "--epochs", "3", "--lr-warmup-epochs", "4"]) == 2
+    refused(capsys.readouterr().err, "--lr-warmup-epochs 4", "3 epochs", "--epochs")
 
 
 def test_a_crop_range_that_contradicts_that_of_the_data_set(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness.analysis.summarize import conclude
+from harness.analysis.summarize import summarize
 from harness.artifacts.files import (
     TableWriter,
     append_row,
@@ -30,7 +30,7 @@ from tests.support.long_runs import LongRun
 from tests.support.plans import a_record, a_summary, figures
 from tests.support.small_disk import SmallDisk, fill, make_read_only
 
-ROW = {"phase": "train", "block": 1, "step": 1, "images": 64, "step_seconds": 0.5, "loss": 2.5}
+ROW = {"phase": "train", "segment": 1, "step": 1, "images": 64, "step_seconds": 0.5, "loss": 2.5}
 NO_ROOM = "No space left on device"
 
 
@@ -114,9 +114,9 @@ def record_steps(files: RunFiles, between: float, *, then_free: Path | None = No
     with open_recorder(files, False, 0.02, os.environ) as recorder:
         started = time.perf_counter()
         step: GlobalStep = global_step(0, 0.1, 0.1)
-        recorder.step(step, started, phase="train", block=1, step=1)
+        recorder.step(step, started, phase="train", segment=1, step=1)
         time.sleep(between)
-        recorder.step(step, started, phase="train", block=1, step=2)
+        recorder.step(step, started, phase="train", segment=1, step=2)
         if then_free is not None:
             then_free.unlink()
 
@@ -192,7 +192,7 @@ def test_a_folder_that_vanishes_is_an_error_for_people_wherever_it_shows(tmp_pat
     assert caught.value.message.startswith(f"{steps} was removed or replaced while the run wrote to it")
     assert caught.value.cure == "Leave a run's files where they are until it has ended, and start it again."
     for look in (
-        lambda: conclude(files, record),
+        lambda: summarize(files, record),
         lambda: read_record(files.record),
         lambda: fill_columns(steps, STEPS, {}),
         lambda: cut_rows(steps, STEPS, 0),
@@ -216,5 +216,5 @@ def test_a_table_that_is_gone_leaves_nothing_concluded(tmp_path: Path, vanished:
     before = files.table("steps").read_bytes()
     files.table(vanished).unlink()
     with pytest.raises(MachineError, match=f"can't read {files.table(vanished)}: No such file or directory"):
-        conclude(files, record)
+        summarize(files, record)
     assert vanished == "steps" or files.table("steps").read_bytes() == before

@@ -78,7 +78,7 @@ def test_exported_weights_have_the_accuracy_of_the_run_they_are_from(
     assert record["status"] == "finished"
     assert record["pretrained"]["file"] == name
     assert len(record["pretrained"]["sha256"]) == 64
-    assert record["read_back"]["batch_size"] == 8
+    assert record["effective_settings"]["batch_size"] == 8
     # Nothing was trained, so nothing stands beside the reference or can be gone on with.
     assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == [
         "eval.bad_images.csv", "eval.devices.csv", "eval.epochs.csv", "eval.json", "eval.steps.csv", "summary.csv"

@@ -25,7 +25,7 @@ from harness.artifacts.files import read_table
 from harness.artifacts.schema import EPOCHS
 from harness.errors import MachineError, UsageError
 from harness.plan.config import RunConfig
-from harness.plan.nodes import Node, check_terms, find_node, interface_of, route_to, terms
+from harness.plan.nodes import Node, check_signatures, find_node, interface_of, route_to, run_signature
 from tests.support.plans import a_config, a_plan
 
 MASTER, OTHER, PORT = "10.77.31.1", "10.77.31.2", 6170
@@ -166,7 +166,7 @@ def test_a_node_that_does_not_come_is_not_waited_for_for_good(
     namespaces: tuple[str, str], data: Path, tmp_path: Path
 ) -> None:
     begin = time.monotonic()
-    node = start(namespaces[0], 0, tmp_path, "--data", str(data), "--epochs", "2", "--join-seconds", "4")
+    node = start(namespaces[0], 0, tmp_path, "--data", str(data), "--epochs", "2", "--rendezvous-timeout", "4")
     code, _, err = node.end()
     assert code == 5
     assert err.startswith(f"error: 2 nodes were expected at {MASTER}:{PORT} within 4 s, and not all came\n")
@@ -190,7 +190,7 @@ def test_a_node_that_is_lost_ends_the_run(namespaces: tuple[str, str], data: Pat
 @needs_namespaces
 def test_a_network_that_is_gone_ends_both_nodes(namespaces: tuple[str, str], data: Path, tmp_path: Path) -> None:
     """Nothing tells them; what ends them is the limit without a step."""
-    nodes = start_endless(namespaces, data, tmp_path, "--stall-seconds", "6")
+    nodes = start_endless(namespaces, data, tmp_path, "--stall-timeout", "6")
     begin = time.monotonic()
     ip("-n", namespaces[1], "link", "set", "cable1", "down")
     try:
@@ -222,9 +222,9 @@ def several(**changes: object) -> RunConfig:
         ({"nnodes": 1, "master": None}, "--node-rank 0 is for a run on several nodes, and --nnodes is 1"),
         *(({"master": text}, f"--master {text} is no HOST:PORT with a port from 1 to 65535")
           for text in ("host", "host:", ":6170", "host:0", "host:65536", "host:x", "::1:6170", "host:-1")),
-        ({"join_seconds": 0.0}, "--join-seconds is 0.0; it must be above 0"),
+        ({"rendezvous_timeout": 0.0}, "--rendezvous-timeout is 0.0; it must be above 0"),
         ({"repeats": 2}, "--repeats 2 runs on one node, --nnodes is 2"),
-        ({"scaling": "1,2", "throughput_only": True}, "--scaling runs on one node, --nnodes is 2"),
+        ({"device_counts": "1,2", "throughput_only": True}, "--device-counts runs on one node, --nnodes is 2"),
         ({"auto_batch": True}, "--auto-batch finds the batch of one run on one node; it can't be used with --nnodes"),
     ],
 )  # fmt: skip
@@ -276,21 +276,21 @@ def test_a_port_that_is_taken_is_told_on_node_0() -> None:
 
 
 def test_what_is_a_node_s_own_may_differ() -> None:
-    first = terms(a_config(), a_plan(nodes=2))
-    second = terms(
+    first = run_signature(a_config(), a_plan(nodes=2))
+    second = run_signature(
         a_config(results="elsewhere", data="/mnt/digits", decode_threads=4, telemetry_interval=1.0),
         a_plan(nodes=2, decode_threads=4, compute_threads=2),
     )
-    check_terms([first, second], [0, 1])
+    check_signatures([first, second], [0, 1])
     assert (first["gpus"], first["nnodes"], first["train_images"]) == (2 // 2, 2, 1347)
 
 
 def test_every_difference_is_told_with_both_values() -> None:
-    first, second = terms(a_config(), a_plan(nodes=2)), terms(
+    first, second = run_signature(a_config(), a_plan(nodes=2)), run_signature(
         a_config(momentum=0.8), a_plan(nodes=2, ranks=4, learning_rate=0.05)
     )  # fmt: skip
     with pytest.raises(UsageError) as caught:
-        check_terms([first, first, second], [0, 0, 1])
+        check_signatures([first, first, second], [0, 0, 1])
     assert caught.value.cure.splitlines()[:-1] == [
         "--momentum: 0.9 on node 0, 0.8 on node 1",
         "--gpus: 1 on node 0, 2 on node 1",

@@ -98,7 +98,7 @@ def test_a_stopped_run_tells_how_to_go_on_and_ends_as_if_nothing_had_happened(
     lines = err.splitlines()
     saved = newest_checkpoint(files.checkpoints)
     assert saved is not None
-    assert lines[0] == f"error: interrupted behind step {saved[1]['updates']:,} of 40"
+    assert lines[0] == f"error: interrupted behind step {saved[1]['optimizer_steps']:,} of 40"
     assert json.loads(files.record.read_text())["status"] == "interrupted"
     # The tables end where the checkpoint was made, but for its own row.
     steps = read_table(files.table(STEPS.name), STEPS)
@@ -110,13 +110,13 @@ def test_a_stopped_run_tells_how_to_go_on_and_ends_as_if_nothing_had_happened(
     assert done.returncode == 0, done.stderr
     assert result_of(files).differs(undisturbed) == []
     record = json.loads(files.record.read_text())
-    assert [attempt["step"] for attempt in record["attempts"]] == [0, saved[1]["updates"]]
-    assert record["attempts"][1]["first_block"] == saved[1]["blocks"] + 1
+    assert [attempt["step"] for attempt in record["attempts"]] == [0, saved[1]["optimizer_steps"]]
+    assert record["attempts"][1]["first_segment"] == saved[1]["segments"] + 1
     steps = read_table(files.table(STEPS.name), STEPS)
     train = steps[steps["phase"] == "train"]
     assert train["step"].tolist() == list(range(1, 41))
     # Processes begin cold again, so that their first steps are no part of the throughput either.
-    resumed = train[train["block"] >= record["attempts"][1]["first_block"]]
+    resumed = train[train["segment"] >= record["attempts"][1]["first_segment"]]
     assert resumed["warmup"].iloc[0] == 1
     assert len(read_table(tmp_path / "summary.csv", SUMMARY)) == 1
 
@@ -124,7 +124,8 @@ def test_a_stopped_run_tells_how_to_go_on_and_ends_as_if_nothing_had_happened(
 def test_a_run_of_every_variant_goes_on_to_the_same_accuracy(data: Path, tmp_path: Path) -> None:
     """Steps of two batches, channels last, a static graph, rank 0's statistics, DALI's recipe, AutoAugment."""
     variant = (
-        "--gpus", "2", "--accumulate", "2", "--layout", "nhwc", "--to-static", "--batch-norm", "rank0", "--recipe",
+        "--gpus", "2", "--accumulation-steps", "2", "--layout", "nhwc", "--to-static", "--bn-stats", "rank0",
+        "--preprocessing",
         "dali", "--auto-augment",
     )  # fmt: skip
     code, _, err = bench(tmp_path, data, "whole", *variant)
@@ -137,7 +138,7 @@ def test_a_run_of_every_variant_goes_on_to_the_same_accuracy(data: Path, tmp_pat
     assert process.returncode == 75
     saved = newest_checkpoint(files.checkpoints)
     assert saved is not None
-    assert 0 < saved[1]["updates"] < 20
+    assert 0 < saved[1]["optimizer_steps"] < 20
     code, _, err = bench(tmp_path, data, "parts", "--resume")
     assert code == 0, err
     whole, parts = (result_of(RunFiles(tmp_path, name)) for name in ("whole", "parts"))
@@ -189,7 +190,7 @@ def test_more_epochs_go_on_and_other_settings_are_refused_by_name(data: Path, tm
 
 def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before_it(data: Path, tmp_path: Path) -> None:
     code, _, err = bench(
-        tmp_path, data, "it", "--gpus", "2", "--learning-rate", "1e9", "--warmup-epochs", "1",
+        tmp_path, data, "it", "--gpus", "2", "--learning-rate", "1e9", "--lr-warmup-epochs", "1",
         "--checkpoint-minutes", "0.00001",
     )  # fmt: skip
     assert code == 5
@@ -199,7 +200,7 @@ def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before_it(data: Path, t
     files = RunFiles(tmp_path, "it")
     saved = newest_checkpoint(files.checkpoints)
     assert saved is not None
-    assert f"The state behind step {saved[1]['updates']} is kept." in err
+    assert f"The state behind step {saved[1]['optimizer_steps']} is kept." in err
     arrays = read_checkpoint(files.checkpoints, saved[0]).arrays
     assert all(np.isfinite(values).all() for name, values in arrays.items() if name.startswith("model/"))
 
@@ -214,7 +215,7 @@ def test_a_full_disk_ends_the_run_with_what_was_saved(data: Path, small_disk: Sm
     saved = newest_checkpoint(files.checkpoints)
     assert saved is not None
     assert saved[1]["progress"]["epoch"] == 2
-    assert f"The state behind step {saved[1]['updates']} is kept." in err
+    assert f"The state behind step {saved[1]['optimizer_steps']} is kept." in err
     assert sorted(path.name for path in files.checkpoints.iterdir()) == [
         ".lock", "000001.json", "000001.safetensors"
     ]  # fmt: skip

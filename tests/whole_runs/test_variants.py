@@ -24,7 +24,7 @@ class Made:
 
     losses: list[float]
     images: list[int]
-    read_back: dict[str, Any]
+    effective_settings: dict[str, Any]
     summary: dict[str, Any]
 
 
@@ -47,7 +47,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
         return Made(
             train["loss"].tolist(),
             train["images"].tolist(),
-            record["read_back"],
+            record["effective_settings"],
             record["summary"],
         )
 
@@ -67,9 +67,10 @@ def epoch_means(made: Made) -> FloatArray:
 def test_the_plain_run_says_what_it_is(plain: Made) -> None:
     said = {
         "dtype": "float32", "layout": "nchw", "network_layout": "nchw", "parameters": "float32", "logits": "float32",
-        "to_static": False, "accumulate": 1, "recipe": "paddleclas", "antialias": False, "auto_augment": False,
+        "to_static": False, "accumulation_steps": 1, "preprocessing": "paddleclas", "antialias": False,
+        "auto_augment": False,
     }  # fmt: skip
-    assert {name: plain.read_back[name] for name in said} == said
+    assert {name: plain.effective_settings[name] for name in said} == said
     assert plain.summary["amp"] == "off"
     assert plain.summary["overflow_steps"] is None
     assert epoch_means(plain)[-1] < 0.9 * epoch_means(plain)[0]
@@ -86,7 +87,7 @@ def test_another_way_to_compute_the_same_has_the_same_losses(
     options: tuple[str, ...], said: dict[str, Any], make: Make, plain: Made
 ) -> None:
     made = make("--batch-size", "16", *options)
-    assert {name: made.read_back[name] for name in said} == said
+    assert {name: made.effective_settings[name] for name in said} == said
     # Sums are rounded in another order. With batches as small as these, weights that differ by 1e-7 are 1e-3 apart in
     # the loss after ten steps, and the curves are alike from then on, not the same.
     np.testing.assert_allclose(made.losses[:5], plain.losses[:5], rtol=1e-3)
@@ -94,8 +95,8 @@ def test_another_way_to_compute_the_same_has_the_same_losses(
 
 
 def test_accumulated_batches_train_like_whole_ones(make: Make, plain: Made) -> None:
-    made = make("--batch-size", "8", "--accumulate", "2")
-    assert made.read_back["accumulate"] == 2
+    made = make("--batch-size", "8", "--accumulation-steps", "2")
+    assert made.effective_settings["accumulation_steps"] == 2
     assert set(made.images) == {16}
     # Batch norm sees 8 images in place of 16, and crops are drawn for other batches: alike, and not the same.
     assert made.losses != plain.losses
@@ -105,18 +106,18 @@ def test_accumulated_batches_train_like_whole_ones(make: Make, plain: Made) -> N
 def test_two_ranks_with_the_same_global_batch_train_like_one(make: Make, plain: Made) -> None:
     """Each rank normalises its own 8 images; docs/accuracy.md has the top-1 of such a pair."""
     made = make("--gpus", "2", "--batch-size", "8")
-    assert made.read_back["ranks"] == 2
+    assert made.effective_settings["ranks"] == 2
     assert set(made.images) == {16}
     np.testing.assert_allclose(epoch_means(made), epoch_means(plain), rtol=0.15)
 
 
 def test_dalis_own_recipe_is_named(make: Make, plain: Made) -> None:
-    made = make("--batch-size", "16", "--recipe", "dali")
-    assert (made.read_back["recipe"], made.read_back["antialias"]) == ("dali", True)
+    made = make("--batch-size", "16", "--preprocessing", "dali")
+    assert (made.effective_settings["preprocessing"], made.effective_settings["antialias"]) == ("dali", True)
     assert made.losses != plain.losses
 
 
 def test_auto_augment_is_there_when_asked_for(make: Make, plain: Made) -> None:
     made = make("--batch-size", "16", "--auto-augment")
-    assert made.read_back["auto_augment"] is True
+    assert made.effective_settings["auto_augment"] is True
     assert made.losses != plain.losses

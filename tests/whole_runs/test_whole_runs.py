@@ -74,7 +74,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("trained")
     return bench(
         folder, *SMALL, "--gpus", "2", "--data", str(data), "--epochs", "8", "--learning-rate", "0.05",
-        "--warmup-epochs", "1", "--warmup", "3", "--telemetry-interval", "0.1",
+        "--lr-warmup-epochs", "1", "--warmup", "3", "--telemetry-interval", "0.1",
     )  # fmt: skip
 
 
@@ -97,19 +97,19 @@ def test_its_steps_cover_every_epoch_and_rank(trained: Run) -> None:
     assert train["cpu_util_percent"].notna().any()
     assert (steps["data_wait_seconds"] <= steps["step_seconds"]).all()
     # training, evaluation and a checkpoint in turn
-    assert list(train["block"]) == [block for block in range(1, 25, 3) for _ in range(6)]
+    assert list(train["segment"]) == [segment for segment in range(1, 25, 3) for _ in range(6)]
     assert set(train["slowest_rank"]) <= {0, 1}
     parts_make_steps(steps)
     evaluation = steps[steps["phase"] == "evaluate"]
     assert list(evaluation["images"]) == [8, 5] * 8  # 13 images, padded on each rank and not counted
     assert evaluation["learning_rate"].isna().all()
-    assert list(evaluation["block"]) == [block for block in range(2, 26, 3) for _ in range(2)]
+    assert list(evaluation["segment"]) == [segment for segment in range(2, 26, 3) for _ in range(2)]
     assert set(evaluation["warmup"]) == {0}
     # An evaluation has no backward pass that could be told apart.
     assert evaluation["backward_seconds"].isna().all()
     assert train["backward_seconds"].notna().all()
     checkpoints = steps[steps["phase"] == "checkpoint"]
-    assert list(checkpoints["block"]) == list(range(3, 27, 3))
+    assert list(checkpoints["segment"]) == list(range(3, 27, 3))
     assert list(checkpoints["epoch"].notna()) == [True] * 8
     assert (set(checkpoints["images"]), set(checkpoints["warmup"])) == ({0}, {0})
     assert checkpoints[["step", "loss", "learning_rate"]].isna().all().all()
@@ -163,7 +163,7 @@ def test_its_record_says_what_it_was(trained: Run) -> None:
     assert record["status"] == "finished"
     assert record["config"]["learning_rate"] == 0.05
     (attempt,) = record["attempts"]
-    assert (attempt["first_block"], attempt["step"], attempt["ranks"]) == (1, 0, 2)
+    assert (attempt["first_segment"], attempt["step"], attempt["ranks"]) == (1, 0, 2)
     assert (record["checkpoint"], record["bad_images"]) == (None, [])
     assert record["plan"]["steps_per_epoch"] == 6
     assert record["plan"]["data"]["augmentation"]["flip_probability"] == 0.5
@@ -180,17 +180,17 @@ def test_its_record_says_what_it_was(trained: Run) -> None:
 
 def settings_in_force(record: dict[str, Any], ranks: int) -> None:
     """DALI and Paddle report what was planned; a CPU has neither a JPEG engine nor TF32."""
-    assert record["read_back"] == {
+    assert record["effective_settings"] == {
         "threads": record["plan"]["decode_threads"], "prefetch": 2, "hw_decoder_load": None, "batch_size": 4,
-        "image_size": 32, "dtype": "float32", "layout": "nchw", "recipe": "paddleclas", "antialias": False,
+        "image_size": 32, "dtype": "float32", "layout": "nchw", "preprocessing": "paddleclas", "antialias": False,
         "auto_augment": False, "parameters": "float32", "logits": "float32", "network_layout": "nchw",
-        "sync_batch_norm": False, "to_static": False, "accumulate": 1, "ranks": ranks, "cudnn_tf32": None,
+        "sync_batch_norm": False, "to_static": False, "accumulation_steps": 1, "ranks": ranks, "cudnn_tf32": None,
     }  # fmt: skip
     assert record["plan"]["decode_threads"] >= 1
 
 
 def parts_make_steps(steps: pd.DataFrame) -> None:
-    parts = steps[["data_wait_seconds", "compute_seconds", "recording_seconds", "other_seconds"]]
+    parts = steps[["data_wait_seconds", "compute_seconds", "recording_seconds", "exchange_seconds"]]
     assert (parts >= 0).all().all()
     assert list(parts.sum(axis=1)) == pytest.approx(list(steps["step_seconds"]), abs=1e-8)
     told = steps[["forward_seconds", "backward_seconds", "optimizer_seconds"]].dropna()
@@ -249,7 +249,7 @@ def test_it_leaves_nothing_but_its_tables(trained: Run) -> None:
 def test_digits_are_learnt(tmp_path: Path) -> None:
     run = bench(
         tmp_path, "--device", "cpu", "--gpus", "2", "--model", "x0_25", "--data", "digits", "--image-size", "48",
-        "--batch-size", "16", "--epochs", "8", "--learning-rate", "0.05", "--warmup-epochs", "1",
+        "--batch-size", "16", "--epochs", "8", "--learning-rate", "0.05", "--lr-warmup-epochs", "1",
     )  # fmt: skip
     assert run.code == 0, run.err
     # 0.91 when this was written; chance is 0.1, and other CPUs round differently.
@@ -263,7 +263,7 @@ def test_digits_are_learnt(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "it.json").read_text())["steady"]["warmup_steps"] == found
 
 
-PHASES = {1: ("pipeline", "train", "compute"), 2: ("pipeline", "train", "compute", "compute_alone")}
+PHASES = {1: ("pipeline", "train", "compute"), 2: ("pipeline", "train", "compute", "compute_no_sync")}
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one rank", "two ranks"])
@@ -284,11 +284,11 @@ def test_throughput_only_measures_every_phase_in_turn_and_ends_by_itself(through
     assert steps["epoch"].isna().all()
     assert run.table("epochs").empty
     # The warm-up is a block of training, then whole rounds.
-    blocks = steps.groupby("block")["phase"].agg(["first", "nunique"])
-    assert set(blocks["nunique"]) == {1}
-    order = list(blocks["first"])
+    segments = steps.groupby("segment")["phase"].agg(["first", "nunique"])
+    assert set(segments["nunique"]) == {1}
+    order = list(segments["first"])
     assert order == ["train", *PHASES[ranks] * (len(order) // len(PHASES[ranks]))]
-    assert list(blocks.index) == list(range(1, len(order) + 1))
+    assert list(segments.index) == list(range(1, len(order) + 1))
     for phase in PHASES[ranks]:
         made = steps[steps["phase"] == phase]
         assert list(made["step"]) == list(range(1, len(made) + 1))
@@ -305,11 +305,11 @@ def test_its_steps_are_marked_once_it_is_over(throughput: tuple[int, Run]) -> No
     assert list(train["warmup"])[:3] == [1, 1, 0] or list(train["warmup"])[:4] == [1, 1, 1, 0]
     # Behind --warmup 2 only the steps are out in which phases change: 3 of pipeline-only, with 2 batches ready.
     # Compute-only may need more than one to let DALI fill its queue.
-    for block, rows in steps[steps["block"] > 1].groupby("block"):
-        settling = int(rows["warmup"].sum())
+    for segment, rows in steps[steps["segment"] > 1].groupby("segment"):
+        transition = int(rows["warmup"].sum())
         expected = {"pipeline": (3,), "train": (1,)}.get(rows["phase"].iloc[0], range(1, len(rows)))
-        assert settling in expected, block
-        assert list(rows["warmup"]) == [1] * settling + [0] * (len(rows) - settling), block
+        assert transition in expected, segment
+        assert list(rows["warmup"]) == [1] * transition + [0] * (len(rows) - transition), segment
 
 
 def test_its_rates_can_be_computed_again_from_its_steps(throughput: tuple[int, Run]) -> None:
@@ -341,12 +341,12 @@ def test_its_record_has_a_verdict_a_ledger_and_the_settings_in_force(throughput:
     ranks, run = throughput
     record = json.loads((run.folder / "it.json").read_text())
     assert record["status"] == "finished"
-    assert record["verdict"]["bound"] in ("pipeline", "compute", "communication", "shared")
-    assert record["verdict"]["bound"] == record["summary"]["bound"]
+    assert record["verdict"]["bottleneck"] in ("pipeline", "compute", "communication", "shared")
+    assert record["verdict"]["bottleneck"] == record["summary"]["bottleneck"]
     assert record["verdict"]["ceiling_high_fps"] == min(
         record["phases"][name]["fps"] for name in ("pipeline", "compute")
     )
-    assert re.search(rf"^ +bound by +{record['verdict']['bound']}\b", run.out, re.MULTILINE)
+    assert re.search(rf"^ +bound by +{record['verdict']['bottleneck']}\b", run.out, re.MULTILINE)
     settings_in_force(record, ranks=ranks)
     ledger = record["ledger"]
     buckets_make_wall(ledger)
@@ -373,7 +373,7 @@ def test_the_same_seed_gives_the_same_losses(data: Path, tmp_path: Path) -> None
 def test_a_loss_that_is_not_finite_ends_the_run(data: Path, tmp_path: Path) -> None:
     run = bench(
         tmp_path, *SMALL, "--gpus", "2", "--data", str(data), "--epochs", "40", "--learning-rate", "1e9",
-        "--warmup-epochs", "0",
+        "--lr-warmup-epochs", "0",
     )  # fmt: skip
     assert run.code == 5
     assert run.err.startswith("error: the loss is nan at step") or run.err.startswith("error: the loss is inf at step")
@@ -468,7 +468,7 @@ def test_a_killed_run_leaves_no_process_and_whole_rows(data: Path, tmp_path: Pat
 
 def test_a_rank_that_stands_still_ends_the_run(data: Path, tmp_path: Path) -> None:
     """A stopped process stands for one that hangs in the kernel: it can't tell where it is, and no SIGTERM ends it."""
-    process = start_endless(data, tmp_path, "--stall-seconds", "8")
+    process = start_endless(data, tmp_path, "--stall-timeout", "8")
     workers = [p for p in processes_of(tmp_path) if "worker" in p.info["cmdline"] and "-m" not in p.info["cmdline"]]
     victim = next(p for p in workers if p.environ()["PADDLE_TRAINER_ID"] == "1")
     victim.suspend()
@@ -480,7 +480,7 @@ def test_a_rank_that_stands_still_ends_the_run(data: Path, tmp_path: Path) -> No
         r"error: no step for 8 s: rank 0: harness/\w+\.py:\d+ in \w+;"
         r" rank 1: no answer \(stopped or hung in the kernel\)\n", err
     ), err  # fmt: skip
-    assert "--stall-seconds" in err
+    assert "--stall-timeout" in err
     assert "Timeout (0:00:08)!" in (tmp_path / "it.logs" / "workerlog.0").read_text()
     assert processes_of(tmp_path) == []
 
@@ -544,7 +544,7 @@ def processes_of(folder: Path) -> list[psutil.Process]:
 def test_scaling_measures_the_same_job_on_more_ranks(data: Path, tmp_path: Path) -> None:
     options = [option for option in SMALL if option not in ("--batch-size", "4")]
     run = bench(
-        tmp_path, *options, "--data", str(data), "--throughput-only", "--scaling", "1,2", "--max-seconds", "3",
+        tmp_path, *options, "--data", str(data), "--throughput-only", "--device-counts", "1,2", "--max-seconds", "3",
         "--warmup", "2",
     )  # fmt: skip
     assert run.code == 0, run.err

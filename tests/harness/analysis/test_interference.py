@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.analysis.interference import mark_taint, window_taint
+from harness.analysis.interference import mark_interference, window_interference
 from tests.support.frames import steps_frame
 
 HOST = {"device": "cpu", "util_percent": 95.0, "foreign_util_percent": 1.0, "steal_percent": 0.0, "swap_bytes": 0.0,
@@ -26,7 +26,9 @@ def samples(base: dict[str, Any], **columns: list[Any]) -> pd.DataFrame:
 
 
 def taints(devices: pd.DataFrame, steps: int = 100, seconds: float = 0.1) -> list[Any]:
-    return mark_taint(steps_frame(*[{"step_seconds": seconds}] * steps), devices, image_bytes=1e5)["taint"].tolist()
+    return mark_interference(steps_frame(*[{"step_seconds": seconds}] * steps), devices, image_bytes=1e5)[
+        "interference"
+    ].tolist()
 
 
 def test_a_quiet_machine_taints_nothing() -> None:
@@ -36,7 +38,7 @@ def test_a_quiet_machine_taints_nothing() -> None:
 def test_only_the_steps_under_a_disturbance_are_tainted() -> None:
     foreign = [60.0 if 5 <= i <= 8 else 2.0 for i in range(21)]  # speaks for 1002.0 to 1004.0 s
     found = taints(samples(HOST, foreign_util_percent=foreign))
-    assert [index for index, taint in enumerate(found) if taint == "foreign_cpu"] == list(range(20, 40))
+    assert [index for index, interference in enumerate(found) if interference == "foreign_cpu"] == list(range(20, 40))
     assert set(found) == {"none", "foreign_cpu"}
 
 
@@ -111,14 +113,14 @@ def test_steps_without_samples_are_unknown() -> None:
 
 
 def test_a_window_is_tainted_from_a_twentieth_of_its_time_on() -> None:
-    window = steps_frame(*[{"taint": "swap"}] * 5, *[{"taint": "cpu_steal|swap"}] * 4, *[{}] * 91)
-    found = window_taint(window)
+    window = steps_frame(*[{"interference": "swap"}] * 5, *[{"interference": "cpu_steal|swap"}] * 4, *[{}] * 91)
+    found = window_interference(window)
     assert (found.reasons, found.text) == (("swap",), "swap")
-    assert (found.tainted_steps, found.window_steps) == (9, 100)
+    assert (found.interference_steps, found.window_steps) == (9, 100)
     assert found.shares == pytest.approx({"cpu_steal": 0.04, "swap": 0.09})
 
 
 def test_a_clean_and_an_unknown_window() -> None:
-    assert window_taint(steps_frame(*[{}] * 5)).text == "none"
-    unknown = window_taint(steps_frame(*[{"taint": None}] * 5))
+    assert window_interference(steps_frame(*[{}] * 5)).text == "none"
+    unknown = window_interference(steps_frame(*[{"interference": None}] * 5))
     assert (unknown.reasons, unknown.text) == (None, None)

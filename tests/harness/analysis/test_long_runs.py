@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.analysis.summarize import Conclusion, conclude
+from harness.analysis.summarize import RunFigures, summarize
 from harness.artifacts.files import read_table
 from harness.artifacts.record import RunFiles
 from harness.artifacts.schema import DEVICES, STEPS, TRAIN
@@ -30,12 +30,12 @@ RUN = LongRun(epochs=6, steps_per_epoch=200, resumed_behind=(2, 3), hot_epoch=5)
 
 
 @pytest.fixture(scope="module")
-def concluded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Conclusion, RunFiles]:
+def concluded(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFigures, RunFiles]:
     files, record = RUN.write(tmp_path_factory.mktemp("long"))
-    return conclude(files, record, RUN.breaks), files
+    return summarize(files, record, RUN.breaks), files
 
 
-def test_a_resumed_run_is_as_fast_as_its_steps(concluded: tuple[Conclusion, RunFiles]) -> None:
+def test_a_resumed_run_is_as_fast_as_its_steps(concluded: tuple[RunFigures, RunFiles]) -> None:
     conclusion, files = concluded
     train = conclusion.phases[TRAIN]
     assert train.fps == pytest.approx(RANKS * BATCH / STEP_SECONDS, rel=0.01)
@@ -50,33 +50,33 @@ def test_a_resumed_run_is_as_fast_as_its_steps(concluded: tuple[Conclusion, RunF
     assert (warm["step_seconds"] > 2 * STEP_SECONDS).all()
 
 
-def test_the_hours_between_attempts_are_in_no_bucket(concluded: tuple[Conclusion, RunFiles]) -> None:
+def test_the_hours_between_attempts_are_in_no_bucket(concluded: tuple[RunFigures, RunFiles]) -> None:
     ledger, train = concluded[0].ledger, concluded[0].phases[TRAIN]
     evaluation = 6 * RUN.evaluation_steps * EVALUATION_SECONDS
     # Six times from training to evaluation, and from an evaluation to the next epoch but where the run was stopped.
     between = (6 + 3) * BETWEEN_BLOCKS
     assert ledger.evaluation_seconds == pytest.approx(evaluation, rel=1e-6)
     assert ledger.wall_seconds == pytest.approx(train.window_seconds + evaluation + between, rel=1e-5)
-    assert ledger.other_seconds == pytest.approx(0.01 * train.window_seconds + between, rel=1e-4)
+    assert ledger.exchange_seconds == pytest.approx(0.01 * train.window_seconds + between, rel=1e-4)
     assert ledger.data_wait_seconds == pytest.approx(0.1 * train.window_seconds, rel=1e-4)
     assert abs(ledger.rest_seconds) < 1e-4 * ledger.wall_seconds
 
 
 def test_without_its_breaks_the_hours_would_count(tmp_path: Path) -> None:
     files, record = RUN.write(tmp_path)
-    assert conclude(files, record).ledger.other_seconds == pytest.approx(2 * 3 * 3600, rel=0.01)
+    assert summarize(files, record).ledger.exchange_seconds == pytest.approx(2 * 3 * 3600, rel=0.01)
 
 
-def test_telemetry_of_a_resumed_run_is_that_of_its_steps(concluded: tuple[Conclusion, RunFiles]) -> None:
+def test_telemetry_of_a_resumed_run_is_that_of_its_steps(concluded: tuple[RunFigures, RunFiles]) -> None:
     conclusion, files = concluded
-    assert conclusion.taint.reasons == ("gpu_throttled",)
+    assert conclusion.interference.reasons == ("gpu_throttled",)
     # Samples come every half second, steps every 0.8 s.
-    assert conclusion.taint.tainted_steps == pytest.approx(200, abs=1)
+    assert conclusion.interference.interference_steps == pytest.approx(200, abs=1)
     assert conclusion.summary["images_per_joule"] == pytest.approx(BATCH / STEP_SECONDS / WATTS, rel=0.01)
     steps = read_table(files.table(STEPS.name), STEPS)
-    assert set(steps[(steps["epoch"] == 5) & (steps["phase"] == TRAIN)]["taint"][:-1]) == {"gpu_throttled"}
-    assert (steps["taint"] == "gpu_throttled").sum() == pytest.approx(200, abs=2)
-    assert set(steps[steps["epoch"].isin((1, 2, 3, 6))]["taint"]) == {"none"}
+    assert set(steps[(steps["epoch"] == 5) & (steps["phase"] == TRAIN)]["interference"][:-1]) == {"gpu_throttled"}
+    assert (steps["interference"] == "gpu_throttled").sum() == pytest.approx(200, abs=2)
+    assert set(steps[steps["epoch"].isin((1, 2, 3, 6))]["interference"]) == {"none"}
 
 
 @pytest.mark.parametrize("run", [RUN, LongRun(epochs=2, steps_per_epoch=50, hot_epoch=2)])
@@ -85,10 +85,10 @@ def test_a_run_that_is_concluded_again_says_the_same(tmp_path: Path, run: LongRu
     files, record = run.write(tmp_path)
     table = files.table(STEPS.name)
     raw = table.read_bytes()
-    first = conclude(files, record, run.breaks)
+    first = summarize(files, record, run.breaks)
     filled = table.read_bytes()
     assert filled != raw
-    again = conclude(files, record, run.breaks)
+    again = summarize(files, record, run.breaks)
     assert json.dumps(again.as_record()) == json.dumps(first.as_record())
     assert table.read_bytes() == filled
 
@@ -98,14 +98,14 @@ def test_a_run_that_goes_on_behind_its_conclusion_is_concluded_anew(tmp_path: Pa
     (tmp_path / "whole").mkdir()
     short, whole = LongRun(epochs=4, steps_per_epoch=100), LongRun(epochs=6, steps_per_epoch=100, resumed_behind=(4,))
     files, record = short.write(tmp_path)
-    conclude(files, record)
+    summarize(files, record)
     expected_files, expected_record = whole.write(tmp_path / "whole")
     for name in ("steps", "devices", "epochs"):
         lines = expected_files.table(name).read_bytes().splitlines(keepends=True)
         begun = files.table(name).read_bytes()
         files.table(name).write_bytes(begun + b"".join(lines[begun.count(b"\n") :]))
-    expected = conclude(expected_files, expected_record, whole.breaks)
-    found = conclude(files, expected_record, whole.breaks)
+    expected = summarize(expected_files, expected_record, whole.breaks)
+    found = summarize(files, expected_record, whole.breaks)
     assert asdict(found)["phases"] == asdict(expected)["phases"]
     assert found.ledger == expected.ledger
     assert files.table("steps").read_bytes() == expected_files.table("steps").read_bytes()

@@ -23,9 +23,9 @@ def test_ordinary_noise_is_no_outlier() -> None:
     [
         ({"data_wait_seconds": 0.52}, "data wait"),
         ({"recording_seconds": 0.4}, "recording"),
-        ({"other_seconds": 0.5}, "between steps"),
-        ({"backward_seconds": 0.54, "taint": "foreign_cpu"}, "backward pass with foreign_cpu"),
-        ({"forward_seconds": 0.2, "backward_seconds": 0.2, "taint": "cpu_steal|swap"}, "cpu_steal|swap"),
+        ({"exchange_seconds": 0.5}, "between steps"),
+        ({"backward_seconds": 0.54, "interference": "foreign_cpu"}, "backward pass with foreign_cpu"),
+        ({"forward_seconds": 0.2, "backward_seconds": 0.2, "interference": "cpu_steal|swap"}, "cpu_steal|swap"),
         ({}, "unknown"),
     ],
 )

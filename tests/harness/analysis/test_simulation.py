@@ -9,26 +9,31 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.analysis.summarize import conclude
+from harness.analysis.summarize import summarize
 from harness.artifacts.files import read_table
 from harness.artifacts.record import read_record
-from harness.artifacts.schema import COMPUTE, COMPUTE_ALONE, EPOCHS, PIPELINE, STEPS, SUMMARY, TRAIN
+from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, EPOCHS, PIPELINE, STEPS, SUMMARY, TRAIN
 from harness.errors import InvariantError, TrainingError
 from tests.support.simulation import BATCH, START, Simulation, ar1
 
-LONG = {"max_seconds": 2000.0, "precision": 1e-6}
+LONG = {"max_seconds": 2000.0, "target_ci": 1e-6}
 
 
 def test_each_phase_runs_at_its_own_rate(tmp_path: Path) -> None:
     concluded, _ = Simulation(ranks=2, exchange_seconds=0.01).run(tmp_path)
     rates = {name: figures.fps for name, figures in concluded.phases.items()}
     assert rates == pytest.approx(
-        {TRAIN: 2 * BATCH / 0.11, PIPELINE: 2 * BATCH / 0.01, COMPUTE: 2 * BATCH / 0.11, COMPUTE_ALONE: 2 * BATCH / 0.1}
+        {
+            TRAIN: 2 * BATCH / 0.11,
+            PIPELINE: 2 * BATCH / 0.01,
+            COMPUTE: 2 * BATCH / 0.11,
+            COMPUTE_NO_SYNC: 2 * BATCH / 0.1,
+        }
     )
     assert concluded.verdict is not None
     assert concluded.verdict.exposed_communication_share == pytest.approx(0.01 / 0.11)
     assert concluded.verdict.accelerator_util == pytest.approx(1.0)
-    assert concluded.summary["window_end"] == "precision"
+    assert concluded.summary["window_end"] == "target_ci"
 
 
 def test_every_second_lies_in_one_bucket(tmp_path: Path) -> None:
@@ -136,11 +141,11 @@ def test_a_window_grows_until_it_is_precise(tmp_path: Path) -> None:
     steps = {}
     for precision in (0.05, 0.01):
         simulation = Simulation(
-            compute=lambda rank, step: 0.2 + float(noise[step]), options={"precision": precision, "max_seconds": 2000.0}
+            compute=lambda rank, step: 0.2 + float(noise[step]), options={"target_ci": precision, "max_seconds": 2000.0}
         )
         (tmp_path / str(precision)).mkdir()
         concluded, _ = simulation.run(tmp_path / str(precision))
-        assert concluded.summary["window_end"] == "precision"
+        assert concluded.summary["window_end"] == "target_ci"
         train = concluded.phases[TRAIN]
         assert train.fps_low is not None
         assert train.fps / train.fps_low - 1 <= precision
@@ -150,7 +155,7 @@ def test_a_window_grows_until_it_is_precise(tmp_path: Path) -> None:
 
 def test_time_ends_a_window_that_does_not_become_precise(tmp_path: Path) -> None:
     noise = ar1(0.0, 100_000, 0.03, seed=5)
-    options = {"precision": 0.001, "max_seconds": 60.0}
+    options = {"target_ci": 0.001, "max_seconds": 60.0}
     concluded, files = Simulation(compute=lambda rank, step: 0.2 + float(noise[step]), options=options).run(tmp_path)
     assert concluded.summary["window_end"] == "max_seconds"
     measured = read_table(files.table(STEPS.name), STEPS)["step_seconds"].sum()
@@ -159,7 +164,7 @@ def test_time_ends_a_window_that_does_not_become_precise(tmp_path: Path) -> None
 
 def test_a_window_that_is_too_short_to_be_precise_was_ended_by_time(tmp_path: Path) -> None:
     """Its steps are all alike, but 10 s are asked for and the run has 8."""
-    concluded, _ = Simulation(options={"max_seconds": 8.0, "precision": 0.5}).run(tmp_path)
+    concluded, _ = Simulation(options={"max_seconds": 8.0, "target_ci": 0.5}).run(tmp_path)
     assert concluded.phases[TRAIN].window_seconds < 8.0
     assert concluded.summary["window_end"] == concluded.summary["window_end"] == "max_seconds"
 
@@ -172,7 +177,7 @@ def test_the_phases_are_interleaved(tmp_path: Path) -> None:
 
     concluded, files = Simulation(compute=compute, options={**LONG, "max_seconds": 400.0}).run(tmp_path)
     steps = read_table(files.table(STEPS.name), STEPS)
-    order = steps.drop_duplicates("block")["phase"].tolist()
+    order = steps.drop_duplicates("segment")["phase"].tolist()
     assert order[:7] == [TRAIN, PIPELINE, TRAIN, COMPUTE, PIPELINE, TRAIN, COMPUTE]
     assert concluded.verdict is not None
     assert concluded.verdict.accelerator_util == pytest.approx(1.0, abs=0.03)
@@ -205,12 +210,12 @@ BOTTLENECKS = {
 
 @pytest.mark.parametrize("name", BOTTLENECKS)
 def test_a_bottleneck_is_called_by_its_name(tmp_path: Path, name: str) -> None:
-    simulation, bound = BOTTLENECKS[name]
+    simulation, bottleneck = BOTTLENECKS[name]
     concluded, _ = simulation.run(tmp_path)
     assert concluded.verdict is not None
-    assert concluded.verdict.bound == bound
+    assert concluded.verdict.bottleneck == bottleneck
     assert concluded.verdict.remedies
-    assert concluded.summary["bound"] == bound
+    assert concluded.summary["bottleneck"] == bottleneck
     assert set(concluded.summary) == set(SUMMARY.header)
 
 
@@ -220,7 +225,7 @@ def test_compute_only_waits_until_dali_rests(tmp_path: Path) -> None:
     concluded, _ = simulation.run(tmp_path)
     assert concluded.phases[COMPUTE].fps == pytest.approx(BATCH / 0.1, rel=0.01)
     assert concluded.verdict is not None
-    assert concluded.verdict.bound == "pipeline"
+    assert concluded.verdict.bottleneck == "pipeline"
 
 
 def test_equal_ranks_with_jitter_have_no_slow_one(tmp_path: Path) -> None:
@@ -252,7 +257,7 @@ def test_figures_that_contradict_one_another_leave_the_table_as_it_was(tmp_path:
     path.write_text("\n".join([*lines[:10], ",".join(row), *lines[11:], ""]), encoding="utf-8")
     before = path.read_bytes()
     with pytest.raises(InvariantError, match="the parts of 1 steps don't make their step_seconds"):
-        conclude(files, read_record(files.record))
+        summarize(files, read_record(files.record))
     assert path.read_bytes() == before
 
 
@@ -262,8 +267,8 @@ def test_a_throughput_run_that_is_concluded_again_says_the_same(tmp_path: Path) 
     path = files.table(STEPS.name)
     filled = path.read_bytes()
     steps = read_table(path, STEPS)
-    assert 0 < (steps["settling"] == 1).sum() < (steps["warmup"] == 1).sum()
-    again = conclude(files, read_record(files.record))
+    assert 0 < (steps["transition"] == 1).sum() < (steps["warmup"] == 1).sum()
+    again = summarize(files, read_record(files.record))
     assert again.as_record() == concluded.as_record()
     assert again.steady.warmup_steps == 7
     assert path.read_bytes() == filled
@@ -272,7 +277,7 @@ def test_a_throughput_run_that_is_concluded_again_says_the_same(tmp_path: Path) 
 def test_a_setting_that_is_not_in_force_ends_the_run_with_its_first_block(tmp_path: Path) -> None:
     with pytest.raises(InvariantError, match="image_size 225 was asked for, 224 was in force"):
         Simulation(options={"image_size": 225}).run(tmp_path)
-    assert len(set(pd.read_csv(tmp_path / "simulated.steps.csv")["block"])) == 1
+    assert len(set(pd.read_csv(tmp_path / "simulated.steps.csv")["segment"])) == 1
 
 
 def test_the_slow_rank_is_named(tmp_path: Path) -> None:
@@ -304,7 +309,7 @@ def host_rows(seconds: int, **columns: float) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("columns", "tainted"),
+    ("columns", "interference"),
     [
         ({}, "none"),
         ({"foreign_util_percent": 50.0}, "foreign_cpu"),
@@ -316,19 +321,19 @@ def host_rows(seconds: int, **columns: float) -> list[dict[str, Any]]:
         ({"storage_read_bytes": 1e6}, "none"),
     ],
 )
-def test_what_disturbs_a_run_is_told(tmp_path: Path, columns: dict[str, float], tainted: str) -> None:
+def test_what_disturbs_a_run_is_told(tmp_path: Path, columns: dict[str, float], interference: str) -> None:
     concluded, files = Simulation(device="cpu", device_rows=host_rows(200, **columns)).run(tmp_path)
-    assert concluded.summary["tainted"] == tainted
+    assert concluded.summary["interference"] == interference
     steps = read_table(files.table(STEPS.name), STEPS)
     measured = steps[steps["step_seconds"] > 0]
-    assert {frozenset(text.split("|")) for text in measured["taint"]} == {frozenset(tainted.split("|"))}
+    assert {frozenset(text.split("|")) for text in measured["interference"]} == {frozenset(interference.split("|"))}
 
 
 def test_a_run_without_telemetry_is_neither_tainted_nor_clean(tmp_path: Path) -> None:
     concluded, files = Simulation().run(tmp_path)
-    assert concluded.taint.reasons is None
-    assert concluded.summary["tainted"] is None
-    assert set(read_table(files.table(STEPS.name), STEPS)["taint"]) == {""}
+    assert concluded.interference.reasons is None
+    assert concluded.summary["interference"] is None
+    assert set(read_table(files.table(STEPS.name), STEPS)["interference"]) == {""}
 
 
 def test_the_tables_hold_what_was_concluded(tmp_path: Path) -> None:

@@ -56,17 +56,17 @@ def test_exact_steps_have_an_exact_cut() -> None:
 
 def test_the_least_and_the_given_warm_up_are_kept() -> None:
     times = [1.0] * 100
-    assert find_steady_state(times, least_warmup=20).warmup_steps == 20
-    assert find_steady_state(times, least_warmup=20, given_warmup=3).warmup_steps == 3
+    assert find_steady_state(times, min_warmup=20).warmup_steps == 20
+    assert find_steady_state(times, min_warmup=20, given_warmup=3).warmup_steps == 3
     assert find_steady_state(times, given_warmup=0).reason == "warm-up given by --warmup"
     assert find_steady_state([3.0] * 15 + times, given_warmup=200).warmup_steps == 115
 
 
 def test_too_few_steps_can_not_be_told() -> None:
-    state = find_steady_state([1.0] * 12, least_warmup=3)
+    state = find_steady_state([1.0] * 12, min_warmup=3)
     assert (state.warmup_steps, state.steady, state.drift) == (3, None, None)
     assert "too few" in state.reason
-    assert find_steady_state([], least_warmup=3).warmup_steps == 0
+    assert find_steady_state([], min_warmup=3).warmup_steps == 0
 
 
 def test_a_warm_up_longer_than_half_is_no_steady_state() -> None:

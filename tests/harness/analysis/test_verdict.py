@@ -8,7 +8,7 @@ import pytest
 
 from harness.analysis.verdict import Setting, judge
 from harness.analysis.window import PhaseFigures
-from harness.artifacts.schema import COMPUTE, COMPUTE_ALONE, PIPELINE, TRAIN
+from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
 
 GPU = Setting("gpu", 1, 64, 8, 8, 2, from_storage=False)
 CPU = Setting("cpu", 2, 2, 1, 1, 2, from_storage=False)
@@ -29,11 +29,11 @@ def phases(
     pipeline: float, compute: float, train: float, alone: float | None = None, **of_train: Any
 ) -> dict[str, PhaseFigures]:
     found = {PIPELINE: figures(pipeline), COMPUTE: figures(compute), TRAIN: figures(train, **of_train)}
-    return found if alone is None else {**found, COMPUTE_ALONE: figures(alone)}
+    return found if alone is None else {**found, COMPUTE_NO_SYNC: figures(alone)}
 
 
 @pytest.mark.parametrize(
-    ("rates", "setting", "bound"),
+    ("rates", "setting", "bottleneck"),
     [
         (phases(3000, 1000, 990), GPU, "compute"),
         (phases(3000, 1000, 900), GPU, "compute"),
@@ -52,8 +52,8 @@ def phases(
         (phases(10, 1500, 9.9, data_wait_share=0.99), CPU, "pipeline"),
     ],
 )
-def test_the_bound(rates: dict[str, PhaseFigures], setting: Setting, bound: str) -> None:
-    assert judge(rates, setting).bound == bound
+def test_the_bound(rates: dict[str, PhaseFigures], setting: Setting, bottleneck: str) -> None:
+    assert judge(rates, setting).bottleneck == bottleneck
 
 
 def test_a_ratio_whose_interval_holds_the_limit_is_uncertain() -> None:
@@ -106,7 +106,7 @@ def test_remedies_name_flags_and_fit_the_setting() -> None:
     assert "--prefetch 6 evens" in remedies(phases(1000, 3000, 800, data_wait_share=0.7))
     assert "--batch-size" in remedies(phases(3000, 700, 690, 1000))
     assert "--model" in remedies(phases(3000, 1000, 990))
-    skewed = {**phases(3000, 1000, 990), COMPUTE_ALONE: figures(1010, rank_skew_share=0.2, slowest_rank=3)}
+    skewed = {**phases(3000, 1000, 990), COMPUTE_NO_SYNC: figures(1010, rank_skew_share=0.2, slowest_rank=3)}
     verdict = judge(skewed, GPU)
     assert verdict.slowest_rank == 3
     assert any("rank 3" in line for line in verdict.evidence)

@@ -14,7 +14,7 @@ from harness.artifacts.files import TableWriter, read_table
 from harness.artifacts.schema import COMPUTE, EPOCHS, EVALUATE, PIPELINE, STEPS, TRAIN
 from harness.errors import TrainingError
 
-USUAL = {"phase": TRAIN, "data_wait_seconds": 0.0, "slowest_rank": 0, "rank_skew_seconds": 0.0, "settling": None}
+USUAL = {"phase": TRAIN, "data_wait_seconds": 0.0, "slowest_rank": 0, "rank_skew_seconds": 0.0, "transition": None}
 
 
 def steps_table(path: Path, rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -111,19 +111,21 @@ def test_the_slowest_rank_is_the_one_that_was_slowest_most_often(tmp_path: Path)
     assert window.rank_skew_share == pytest.approx(0.4 / 4)
 
 
-def block(number: int, phase: str, seconds: float, count: int, settling: int = 0) -> list[dict[str, Any]]:
+def segment(number: int, phase: str, seconds: float, count: int, transition: int = 0) -> list[dict[str, Any]]:
     """A block of count steps behind some that settle and take 5 s each."""
-    usual = {"block": number, "phase": phase, "images": 32}
-    return [{**usual, "step_seconds": 5.0, "settling": True}] * settling + [{**usual, "step_seconds": seconds}] * count
+    usual = {"segment": number, "phase": phase, "images": 32}
+    return [{**usual, "step_seconds": 5.0, "transition": True}] * transition + [
+        {**usual, "step_seconds": seconds}
+    ] * count
 
 
 def phases_in_turn(warm_steps: int, rounds: int) -> list[dict[str, Any]]:
     """Training at 80 images/s for a block, then rounds of pipeline-only at 320, training, and compute-only at 160."""
-    rows = block(1, TRAIN, 0.4, warm_steps)
+    rows = segment(1, TRAIN, 0.4, warm_steps)
     for number in range(2, 2 + 3 * rounds, 3):
-        rows += block(number, PIPELINE, 0.1, 5, settling=3)
-        rows += block(number + 1, TRAIN, 0.4, 8, settling=1)
-        rows += block(number + 2, COMPUTE, 0.2, 6, settling=1)
+        rows += segment(number, PIPELINE, 0.1, 5, transition=3)
+        rows += segment(number + 1, TRAIN, 0.4, 8, transition=1)
+        rows += segment(number + 2, COMPUTE, 0.2, 6, transition=1)
     return rows
 
 
@@ -141,7 +143,7 @@ def test_every_phase_is_measured_for_itself_without_its_settling_steps(tmp_path:
 
 def test_every_row_is_marked(tmp_path: Path) -> None:
     table = steps_table(tmp_path, phases_in_turn(4, 2))
-    assert table["settling"].isna().sum() == 4 + 2 * 19
+    assert table["transition"].isna().sum() == 4 + 2 * 19
     marked, _ = mark_window(table, given_warmup=4)
     assert set(marked["warmup"]) == {0, 1}
     assert marked["warmup"].sum() == 4 + 2 * 5
@@ -153,9 +155,9 @@ def test_every_row_is_marked(tmp_path: Path) -> None:
 @pytest.mark.parametrize("breaks", [(), (5,), (3, 3), (2, 6)])
 def test_marking_a_marked_table_changes_nothing(tmp_path: Path, breaks: tuple[int, ...]) -> None:
     """Settling marks stay apart from what is found, so neither can be taken for the other."""
-    once, state = mark_window(steps_table(tmp_path, phases_in_turn(14, 3)), least_warmup=2, breaks=breaks)
+    once, state = mark_window(steps_table(tmp_path, phases_in_turn(14, 3)), min_warmup=2, breaks=breaks)
     assert 0 < once["warmup"].sum() < len(once)
-    twice, again = mark_window(once, least_warmup=2, breaks=breaks)
+    twice, again = mark_window(once, min_warmup=2, breaks=breaks)
     pd.testing.assert_frame_equal(twice, once)
     assert again == state
 
@@ -165,14 +167,14 @@ def resumed_run() -> list[dict[str, Any]]:
     evaluation: dict[str, Any] = {"images": 32, "step_seconds": 0.2, "phase": EVALUATE}
     rows: list[dict[str, Any]] = []
     # The second attempt's evaluation lies between its third step and its fourth.
-    for first_block, epochs in ((1, (20, 20)), (5, (3, 5)), (9, (30, 30))):
+    for first_segment, epochs in ((1, (20, 20)), (5, (3, 5)), (9, (30, 30))):
         made = 0
-        for block, count in enumerate(epochs):
+        for segment, count in enumerate(epochs):
             for _ in range(count):
                 seconds = 2.0 if made < 4 else 0.4 + (made % 2 - 0.5) / 1000
-                rows.append({"images": 32, "step_seconds": seconds, "block": first_block + 2 * block})
+                rows.append({"images": 32, "step_seconds": seconds, "segment": first_segment + 2 * segment})
                 made += 1
-            rows += [{**evaluation, "block": first_block + 2 * block + 1}] * 2
+            rows += [{**evaluation, "segment": first_segment + 2 * segment + 1}] * 2
     return rows
 
 
@@ -193,7 +195,7 @@ def test_every_attempt_of_a_resumed_run_has_the_warm_up_of_the_first(tmp_path: P
 def test_an_attempt_that_never_left_its_warm_up_is_none_of_the_window(tmp_path: Path) -> None:
     marked, state = mark_window(steps_table(tmp_path, resumed_run()), given_warmup=10, breaks=[5, 9])
     assert state.warmup_steps == 10
-    assert set(marked[marked["block"].between(5, 8)]["warmup"]) == {1}
+    assert set(marked[marked["segment"].between(5, 8)]["warmup"]) == {1}
     assert measure_phase(marked).window_steps == 30 + 50
 
 
@@ -209,14 +211,14 @@ def test_attempts_without_a_row_change_nothing(tmp_path: Path, breaks: tuple[int
 
 
 def test_a_drift_from_attempt_to_attempt_is_no_steady_state(tmp_path: Path) -> None:
-    rows = [{"images": 32, "step_seconds": 0.4 + 0.1 * (k // 100), "block": 1 + k // 100} for k in range(300)]
+    rows = [{"images": 32, "step_seconds": 0.4 + 0.1 * (k // 100), "segment": 1 + k // 100} for k in range(300)]
     state = mark_window(steps_table(tmp_path, rows), given_warmup=5, breaks=[2, 3])[1]
     assert (state.warmup_steps, state.steady) == (5, False)
     # The straight line through three equal stairs rises by 8 / 3 of a stair, which is a fifth of the mean.
     assert state.drift == pytest.approx(8 / 3 / 5, rel=0.01)
     assert state.reason.count("changes by") == 1
     # An attempt that drifts in itself is told as that of all, once.
-    rows = [{"images": 32, "step_seconds": 0.4 + k % 100 / 1000, "block": 1 + k // 100} for k in range(300)]
+    rows = [{"images": 32, "step_seconds": 0.4 + k % 100 / 1000, "segment": 1 + k // 100} for k in range(300)]
     state = mark_window(steps_table(tmp_path, rows), given_warmup=5, breaks=[2, 3])[1]
     assert state.reason.startswith("warm-up given by --warmup")
     assert state.reason.count("changes by") <= 1
@@ -228,18 +230,18 @@ def test_the_other_phases_windows_begin_with_trainings(tmp_path: Path) -> None:
     assert state.warmup_steps == 14  # 4, then 8 of the first round's, and 2 of the second's
     training = marked[marked["phase"] == TRAIN]
     assert list(training["warmup"]) == [1] * 4 + [1] * 9 + [1] * 3 + [0] * 6 + [1] + [0] * 8
-    assert sorted(set(measured_steps(marked, TRAIN)["block"])) == [6, 9]
+    assert sorted(set(measured_steps(marked, TRAIN)["segment"])) == [6, 9]
     # Pipeline-only precedes training in its round, compute-only follows it.
-    assert list(measured_steps(marked, PIPELINE)["block"]) == [8] * 5
-    assert list(measured_steps(marked, COMPUTE)["block"]) == [7] * 6 + [10] * 6
+    assert list(measured_steps(marked, PIPELINE)["segment"]) == [8] * 5
+    assert list(measured_steps(marked, COMPUTE)["segment"]) == [7] * 6 + [10] * 6
     assert measure_phase(marked, PIPELINE).warmup_steps == 3 + 2 * 8
 
 
 def test_a_phase_with_nothing_behind_the_warm_up_keeps_its_last_block(tmp_path: Path) -> None:
     marked, _ = mark_window(steps_table(tmp_path, phases_in_turn(4, 3)), given_warmup=22)
-    assert list(measured_steps(marked, TRAIN)["block"]) == [9] * 6
-    assert list(measured_steps(marked, PIPELINE)["block"]) == [8] * 5
-    assert list(measured_steps(marked, COMPUTE)["block"]) == [10] * 6
+    assert list(measured_steps(marked, TRAIN)["segment"]) == [9] * 6
+    assert list(measured_steps(marked, PIPELINE)["segment"]) == [8] * 5
+    assert list(measured_steps(marked, COMPUTE)["segment"]) == [10] * 6
 
 
 def test_the_end_of_the_warm_up_is_found_in_the_step_times(tmp_path: Path) -> None:
@@ -247,7 +249,7 @@ def test_the_end_of_the_warm_up_is_found_in_the_step_times(tmp_path: Path) -> No
     marked, state = mark_window(steps_table(tmp_path, rows))
     assert (state.warmup_steps, state.steady) == (12, True)
     assert measure_phase(marked).fps == pytest.approx(80.0)
-    marked, state = mark_window(steps_table(tmp_path, rows), least_warmup=20)
+    marked, state = mark_window(steps_table(tmp_path, rows), min_warmup=20)
     assert (state.warmup_steps, state.steady) == (20, True)
     assert measure_phase(marked).window_steps == 40
 
@@ -260,7 +262,7 @@ def test_a_run_that_never_left_its_warm_up_has_no_figure(tmp_path: Path) -> None
 
 
 def test_a_phase_that_only_settled_has_no_figure(tmp_path: Path) -> None:
-    rows = [{"images": 64, "step_seconds": 1.0, "phase": COMPUTE, "settling": True}] * 2
+    rows = [{"images": 64, "step_seconds": 1.0, "phase": COMPUTE, "transition": True}] * 2
     with pytest.raises(TrainingError, match="after 2 steps of phase compute"):
         measured(tmp_path, rows, phase=COMPUTE)
 

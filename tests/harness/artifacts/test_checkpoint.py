@@ -21,7 +21,7 @@ def state(step: int, size: int = 64) -> Checkpoint:
         "rank0/dali": np.arange(step, dtype=np.uint8),
         "nothing": np.zeros(0, dtype=np.uint8),
     }
-    return Checkpoint(arrays, {"updates": step, "loss_sum": step / 7, "rows": {"steps": step}})
+    return Checkpoint(arrays, {"optimizer_steps": step, "loss_sum": step / 7, "rows": {"steps": step}})
 
 
 def same(a: Checkpoint, b: Checkpoint) -> bool:
@@ -57,7 +57,7 @@ def test_the_last_two_are_kept(tmp_path: Path) -> None:
 def test_a_marker_can_be_read_by_people_and_says_what_it_stands_for(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, state(5))
     marker = json.loads((tmp_path / "000001.json").read_text())
-    assert marker["values"]["updates"] == 5
+    assert marker["values"]["optimizer_steps"] == 5
     assert marker["bytes"] == (tmp_path / "000001.safetensors").stat().st_size
     assert len(marker["sha256"]) == 64
 

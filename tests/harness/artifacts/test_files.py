@@ -532,11 +532,11 @@ def test_a_reader_never_sees_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     path = tmp_path / "run.json"
     write_whole(path, "old")
     seen: list[str] = []
-    real = os.fsync
+    valid_images = os.fsync
 
     def fsync(descriptor: int) -> None:
         seen.append(path.read_text(encoding="utf-8"))
-        real(descriptor)
+        valid_images(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
     write_whole(path, "new")

@@ -26,7 +26,7 @@ VERSION_1 = """{
   "config": {
     "throughput_only": false, "model": "x0_25", "gpus": 2, "device": "cpu", "epochs": 1, "warmup": null,
     "max_seconds": 45.0, "seed": 0, "data": "digits", "classes": null, "image_size": 32, "crop_area_min": null,
-    "flip_probability": null, "batch_size": 16, "learning_rate": null, "warmup_epochs": null, "momentum": 0.9,
+    "flip_probability": null, "batch_size": 16, "learning_rate": null, "lr_warmup_epochs": null, "momentum": 0.9,
     "weight_decay": null, "label_smoothing": 0.1, "compute_threads": null, "decode_threads": null, "prefetch": 2,
     "reader_prefetch": 2, "hw_decoder_load": 0.65, "width_hint": 0, "height_hint": 0, "results": "out",
     "run_name": "v1", "telemetry_interval": 0.5
@@ -42,7 +42,7 @@ VERSION_1 = """{
       "imagenet": false, "builtin": true
     },
     "image_size": 32, "batch_size": 16, "steps_per_epoch": 46, "epochs": 1, "total_steps": 46,
-    "learning_rate": 0.0125, "warmup_epochs": 1, "weight_decay": 3e-05, "warmup_steps": 3, "compute_threads": 1,
+    "learning_rate": 0.0125, "lr_warmup_epochs": 1, "weight_decay": 3e-05, "warmup_steps": 3, "compute_threads": 1,
     "decode_threads": 1, "notes": ["one", "two"]
   },
   "environment": {
@@ -81,8 +81,8 @@ def test_a_verdict_comes_back_as_it_was(tmp_path: Path) -> None:
     back = round_trip(tmp_path, record)
     assert back == record
     assert back.verdict is not None
-    assert (back.verdict["bound"], back.verdict["ceiling_low_fps"]) == ("shared", 80.0)
-    assert back.phases["compute_alone"]["fps"] == 110.0
+    assert (back.verdict["bottleneck"], back.verdict["ceiling_low_fps"]) == ("shared", 80.0)
+    assert back.phases["compute_no_sync"]["fps"] == 110.0
 
 
 def test_a_record_of_defaults_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -93,7 +93,15 @@ def test_a_record_of_defaults_comes_back_as_it_was(tmp_path: Path) -> None:
     assert back == record
     assert (back.config.gpus, back.config.learning_rate, back.plan.total_steps) == (None, None, None)
     assert (back.profile, back.summary, back.warnings, back.plan.notes) == ({}, {}, (), ())
-    found = (back.read_back, back.phases, back.steady, back.ledger, back.outliers, back.taint, back.verdict)
+    found = (
+        back.effective_settings,
+        back.phases,
+        back.steady,
+        back.ledger,
+        back.outliers,
+        back.interference,
+        back.verdict,
+    )
     assert found == ({}, {}, {}, {}, {}, {}, None)
     assert back.series is None
     assert (back.attempts, back.bad_images, back.checkpoint) == ((), (), None)
@@ -102,8 +110,8 @@ def test_a_record_of_defaults_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_attempts_bad_images_and_the_checkpoint_come_back(tmp_path: Path) -> None:
     bad = {"split": "train", "index": 7, "path": "a.jpg", "label": 0, "reason": "0 bytes", "rank": None, "epoch": None}
     attempts = tuple(
-        {"first_block": block, "step": step, "started_unix_seconds": 1.75e9 + step, "ranks": 2}
-        for block, step in ((1, 0), (5, 40))
+        {"first_segment": segment, "step": step, "started_unix_seconds": 1.75e9 + step, "ranks": 2}
+        for segment, step in ((1, 0), (5, 40))
     )
     record = dataclasses.replace(RECORD, attempts=attempts, bad_images=(bad,), checkpoint="000003")
     assert round_trip(tmp_path, record) == record
@@ -117,10 +125,10 @@ def test_every_option_comes_back(tmp_path: Path) -> None:
         device="cpu",
         epochs=7,
         warmup=0,
-        precision=0.5,
+        target_ci=0.5,
         max_seconds=1e-3,
         repeats=5,
-        stall_seconds=5.5,
+        stall_timeout=5.5,
         bad_images="fail",
         max_bad_images=7,
         seed=2147418111,
@@ -131,7 +139,7 @@ def test_every_option_comes_back(tmp_path: Path) -> None:
         flip_probability=0.0,
         batch_size=1,
         learning_rate=1 / 3,
-        warmup_epochs=0,
+        lr_warmup_epochs=0,
         momentum=0.0,
         weight_decay=0.0,
         label_smoothing=0.0,
@@ -145,22 +153,23 @@ def test_every_option_comes_back(tmp_path: Path) -> None:
         run_name="named",
         telemetry_interval=0.1,
         checkpoint_minutes=2.5,
-        recipe="dali",
+        preprocessing="dali",
         auto_augment=True,
-        accumulate=2,
+        accumulation_steps=2,
         pretrained="a.pdparams",
-        batch_norm="rank0",
+        bn_stats="rank0",
         amp="fp16",
         amp_level="O2",
         layout="nhwc",
         to_static=True,
     )
-    # --scaling, which decides the devices, can't be given with --gpus, nor --repeats on several nodes or with --resume.
+    # --device-counts, which decides the devices, can't be given with --gpus, nor --repeats on several nodes or with
+    # --resume.
     unset = [name for name, value in dataclasses.asdict(config).items() if value is None]
-    assert unset == ["scaling", "resume", "master", "node_rank"]
-    scaled = RunConfig(throughput_only=True, scaling="1,2,4")
+    assert unset == ["device_counts", "resume", "master", "node_rank"]
+    scaled = RunConfig(throughput_only=True, device_counts="1,2,4")
     resumed = RunConfig(resume="first")
-    several = RunConfig(nnodes=2, master="10.0.0.1:6170", node_rank=1, join_seconds=9.5)
+    several = RunConfig(nnodes=2, master="10.0.0.1:6170", node_rank=1, rendezvous_timeout=9.5)
     assert round_trip(tmp_path, dataclasses.replace(RECORD, config=several)).config == several
     assert round_trip(tmp_path, dataclasses.replace(RECORD, config=resumed)).config == resumed
     assert round_trip(tmp_path, dataclasses.replace(RECORD, config=scaled)).config == scaled
@@ -183,8 +192,19 @@ def test_a_record_is_plain_json(tmp_path: Path) -> None:
     values = json.loads(text)
     assert text.endswith("}\n")
     assert list(values) == [
-        *("run", "status", "config", "plan", "environment", "profile", "warnings", "series", "read_back", "phases"),
-        *("steady", "ledger", "outliers", "taint", "verdict", "summary", "attempts", "bad_images", "checkpoint"),
+        *(
+            "run",
+            "status",
+            "config",
+            "plan",
+            "environment",
+            "profile",
+            "warnings",
+            "series",
+            "effective_settings",
+            "phases",
+        ),
+        *("steady", "ledger", "outliers", "interference", "verdict", "summary", "attempts", "bad_images", "checkpoint"),
         *("pretrained", "schema_version"),
     ]
     assert (values["schema_version"], values["status"]) == (4, "finished")
@@ -226,7 +246,13 @@ def test_the_figures_of_version_1_are_its_summarys_and_no_others(tmp_path: Path)
         }
     }
     # Version 1 found out none of these.
-    assert (record.read_back, record.steady, record.ledger, record.outliers, record.taint) == ({}, {}, {}, {}, {})
+    assert (record.effective_settings, record.steady, record.ledger, record.outliers, record.interference) == (
+        {},
+        {},
+        {},
+        {},
+        {},
+    )
     assert (record.verdict, record.series) == (None, None)
     assert (record.attempts, record.bad_images, record.checkpoint) == ((), (), None)
 
@@ -240,14 +266,16 @@ def test_a_record_of_version_2_has_lost_an_option_and_nothing_else(tmp_path: Pat
     """DALI's reader, which read ahead by itself, is gone; a file that says version 3 may not know it any more."""
     values = json.loads(VERSION_1)
     values |= {
-        "schema_version": 2, "series": "s", "read_back": {"ranks": 2}, "phases": {"train": {"fps": 1.5}}, "steady": {},
-        "ledger": {"wall_seconds": 2.0}, "outliers": {"count": 1}, "taint": {}, "verdict": {"bound": "compute"},
+        "schema_version": 2, "series": "s", "effective_settings": {"ranks": 2}, "phases": {"train": {"fps": 1.5}},
+        "steady": {},
+        "ledger": {"wall_seconds": 2.0}, "outliers": {"count": 1}, "interference": {},
+        "verdict": {"bottleneck": "compute"},
     }  # fmt: skip
     assert values["config"]["reader_prefetch"] == 2
     record = read(tmp_path, json.dumps(values))
     given = {name: value for name, value in values["config"].items() if value is not None and name != "reader_prefetch"}
     assert record.config == RunConfig(**given)
-    for name in ("series", "read_back", "phases", "ledger", "outliers", "verdict", "summary"):
+    for name in ("series", "effective_settings", "phases", "ledger", "outliers", "verdict", "summary"):
         assert getattr(record, name) == values[name], name
     assert (record.attempts, record.bad_images, record.checkpoint) == ((), (), None)
     with pytest.raises(UsageError, match=r"run\.json: unknown key 'reader_prefetch'"):
@@ -258,7 +286,7 @@ def test_a_record_of_version_3_is_one_of_single_precision_and_whole_batches(tmp_
     values = json.loads(VERSION_1)
     config = {name: value for name, value in values["config"].items() if name != "reader_prefetch"}
     record = read(tmp_path, json.dumps({**values, "schema_version": 3, "config": config}))
-    assert (record.config.amp_mode, record.config.layout, record.plan.accumulate) == ("off", "nchw", 1)
+    assert (record.config.amp_mode, record.config.layout, record.plan.accumulation_steps) == ("off", "nchw", 1)
     assert record.pretrained is None
 
 

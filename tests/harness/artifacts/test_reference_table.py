@@ -10,11 +10,11 @@ import pytest
 
 from harness.artifacts.reference_table import (
     REFERENCE_FILE,
-    MirrorRow,
-    append_mirror_row,
+    ReferenceRow,
+    append_reference_row,
     method_marks,
-    mirror_file,
     read_reference,
+    reference_table_file,
 )
 from harness.plan.plan import IMAGENET, RunPlan
 from tests.support.plans import a_config, a_plan
@@ -36,17 +36,17 @@ def test_the_reference_is_the_published_row() -> None:
     assert REFERENCE_FILE.read_bytes() == (
         b"Method,Crop Size,FPS (BI x 4),TOP1 Accuracy\nPPLCNet_x1_0,224x224,2537,0.7062\n"
     )
-    assert read_reference() == MirrorRow(
+    assert read_reference() == ReferenceRow(
         ("Method", "Crop Size", "FPS (BI x 4)", "TOP1 Accuracy"), ("PPLCNet_x1_0", "224x224", "2537", "0.7062")
     )
 
 
 def test_a_run_gets_a_row_under_the_header_of_the_reference(tmp_path: Path) -> None:
-    row = append_mirror_row(tmp_path, IMAGENET_ON_CPU, {"fps": 85.26, "top1": 0.71318})
+    row = append_reference_row(tmp_path, IMAGENET_ON_CPU, {"fps": 85.26, "top1": 0.71318})
     assert (tmp_path / "table-cpux2.csv").read_bytes() == (
         b"Method,Crop Size,FPS (CPU x 2),TOP1 Accuracy\nPPLCNet_x1_0,224x224,85.3,0.7132\n"
     )
-    assert row == MirrorRow(
+    assert row == ReferenceRow(
         ("Method", "Crop Size", "FPS (CPU x 2)", "TOP1 Accuracy"), ("PPLCNet_x1_0", "224x224", "85.3", "0.7132")
     )
 
@@ -55,10 +55,10 @@ def test_a_run_gets_a_row_under_the_header_of_the_reference(tmp_path: Path) -> N
     ("config", "plan", "marks"),
     [
         ({}, {}, ()),
-        ({"layout": "nhwc", "to_static": True}, {"accumulate": 2}, ()),
+        ({"layout": "nhwc", "to_static": True}, {"accumulation_steps": 2}, ()),
         ({"amp": "bf16", "amp_level": "O2"}, {}, ("AMP bf16-O2",)),
-        ({"recipe": "dali", "pretrained": "a.pdparams"}, {}, ("dali recipe", "pretrained")),
-        ({"batch_norm": "sync"}, {"auto_augment": True}, ("AutoAugment", "synchronised batch norm")),
+        ({"preprocessing": "dali", "pretrained": "a.pdparams"}, {}, ("dali preprocessing", "pretrained")),
+        ({"bn_stats": "sync"}, {"auto_augment": True}, ("AutoAugment", "synchronised batch norm")),
         ({}, {"model": "x2_5", "auto_augment": True}, ()),
         ({}, {"model": "x2_5"}, ("no AutoAugment",)),
     ],
@@ -68,13 +68,13 @@ def test_what_is_not_the_published_method_is_marked(
 ) -> None:
     made = a_plan(**plan)
     assert method_marks(a_config(**config), made) == marks
-    row = append_mirror_row(tmp_path, made, {"fps": 1.0, "top1": 0.5}, marks)
+    row = append_reference_row(tmp_path, made, {"fps": 1.0, "top1": 0.5}, marks)
     assert row.cells[0] == ", ".join([f"PPLCNet_{made.model}", *marks])
 
 
 def test_throughput_alone_leaves_top_1_empty(tmp_path: Path) -> None:
     plan = dataclasses.replace(on_data("photos"), model="x0_25", image_size=64)
-    row = append_mirror_row(tmp_path, plan, {"fps": 1000.0, "top1": None})
+    row = append_reference_row(tmp_path, plan, {"fps": 1000.0, "top1": None})
     assert row.cells == ("PPLCNet_x0_25", "64x64", "1000.0", "")
     assert (tmp_path / "table-cpux2-photos.csv").read_bytes() == (
         b"Method,Crop Size,FPS (CPU x 2),TOP1 Accuracy\nPPLCNet_x0_25,64x64,1000.0,\n"
@@ -82,8 +82,8 @@ def test_throughput_alone_leaves_top_1_empty(tmp_path: Path) -> None:
 
 
 def test_a_second_run_gets_the_next_row(tmp_path: Path) -> None:
-    append_mirror_row(tmp_path, IMAGENET_ON_CPU, {"fps": 1.0, "top1": 0.5})
-    append_mirror_row(tmp_path, IMAGENET_ON_CPU, {"fps": 2.0, "top1": None})
+    append_reference_row(tmp_path, IMAGENET_ON_CPU, {"fps": 1.0, "top1": 0.5})
+    append_reference_row(tmp_path, IMAGENET_ON_CPU, {"fps": 2.0, "top1": None})
     assert (tmp_path / "table-cpux2.csv").read_text(encoding="utf-8").splitlines()[1:] == [
         "PPLCNet_x1_0,224x224,1.0,0.5000",
         "PPLCNet_x1_0,224x224,2.0,",
@@ -103,7 +103,7 @@ def test_a_second_run_gets_the_next_row(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_for_each_device_count_and_data_set_but_imagenet(plan: RunPlan, file: str) -> None:
-    assert mirror_file(plan) == file
+    assert reference_table_file(plan) == file
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_file_for_each_device_count_and_data_set_but_imagenet(plan: RunPlan, f
 def test_no_name_of_a_data_set_leaves_the_folder(tmp_path: Path, name: str, plain: str) -> None:
     folder = tmp_path / "results"
     folder.mkdir()
-    append_mirror_row(folder, on_data(name), {"fps": 1.0, "top1": 0.5})
+    append_reference_row(folder, on_data(name), {"fps": 1.0, "top1": 0.5})
     assert [path.name for path in tmp_path.iterdir()] == ["results"]
     (file,) = folder.glob("*.csv")
     # a hash tells apart the names that look alike in plain letters
@@ -132,12 +132,12 @@ def test_no_name_of_a_data_set_leaves_the_folder(tmp_path: Path, name: str, plai
 
 
 def test_names_that_look_alike_get_files_of_their_own() -> None:
-    assert len({mirror_file(on_data(name)) for name in ("a b", "a/b", "a\nb", "a-b", "データ", "写真")}) == 6
+    assert len({reference_table_file(on_data(name)) for name in ("a b", "a/b", "a\nb", "a-b", "データ", "写真")}) == 6
 
 
 def test_the_file_of_a_data_set_with_a_long_name_can_be_written(tmp_path: Path) -> None:
     """dataset.toml sets no limit to a name, most file systems one of 255 bytes; a run must not fail at its end."""
-    append_mirror_row(tmp_path, on_data("x" * 300), {"fps": 1.0, "top1": 0.5})
+    append_reference_row(tmp_path, on_data("x" * 300), {"fps": 1.0, "top1": 0.5})
     (file,) = tmp_path.glob("table-*.csv")
     assert len(os.fsencode(file.name)) <= 255
     assert file.name.startswith("table-cpux2-xxx")
@@ -146,10 +146,10 @@ def test_the_file_of_a_data_set_with_a_long_name_can_be_written(tmp_path: Path) 
 def test_the_same_row_stands_once_where_a_run_is_concluded_again(tmp_path: Path) -> None:
     """Two runs may well have the same figures; one run, concluded twice, is one row."""
     plan, row = on_data("x"), {"fps": 1.0, "top1": 0.5}
-    append_mirror_row(tmp_path, plan, row)
-    append_mirror_row(tmp_path, plan, row)
-    first = append_mirror_row(tmp_path, plan, row, once=True)
+    append_reference_row(tmp_path, plan, row)
+    append_reference_row(tmp_path, plan, row)
+    first = append_reference_row(tmp_path, plan, row, once=True)
     (file,) = tmp_path.glob("table-*.csv")
     assert file.read_text(encoding="utf-8").count(",".join(first.cells)) == 2
-    append_mirror_row(tmp_path, plan, {"fps": 2.0, "top1": 0.5}, once=True)
+    append_reference_row(tmp_path, plan, {"fps": 2.0, "top1": 0.5}, once=True)
     assert len(file.read_text(encoding="utf-8").splitlines()) == 1 + 3

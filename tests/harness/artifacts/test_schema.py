@@ -11,22 +11,22 @@ from harness.artifacts.schema import (
     STEPS,
     SUMMARY,
     Table,
-    mirror_table,
+    reference_table,
 )
 from tests.support.plans import a_record, a_throughput_record
 
-TABLES = (STEPS, DEVICES, EPOCHS, BAD_IMAGES, SCALING, SUMMARY, mirror_table("BI", 4), BAD_FILES)
+TABLES = (STEPS, DEVICES, EPOCHS, BAD_IMAGES, SCALING, SUMMARY, reference_table("BI", 4), BAD_FILES)
 SCOPES = {"global", "per device", "rank 0's host", "run", "rank that got its batch last"}
 
 
 def test_columns_of_the_steps_table() -> None:
     assert STEPS.header == [
-        *("phase", "block", "epoch", "step", "time_unix_seconds", "images", "step_seconds", "fps"),
+        *("phase", "segment", "epoch", "step", "time_unix_seconds", "images", "step_seconds", "fps"),
         *("data_wait_seconds", "compute_seconds", "forward_seconds", "backward_seconds", "optimizer_seconds"),
-        *("recording_seconds", "other_seconds", "slowest_rank", "rank_skew_seconds", "loss", "learning_rate"),
+        *("recording_seconds", "exchange_seconds", "slowest_rank", "rank_skew_seconds", "loss", "learning_rate"),
         *("gpu_util_percent", "gpu_util_min_percent", "gpu_util_max_percent", "cpu_util_percent"),
-        *("jpeg_util_percent", "sm_util_percent", "foreign_cpu_percent", "overflow", "settling"),
-        *("warmup", "taint"),
+        *("jpeg_util_percent", "sm_util_percent", "foreign_cpu_percent", "overflow", "transition"),
+        *("warmup", "interference"),
     ]
 
 
@@ -53,17 +53,37 @@ def test_columns_of_the_bad_images_table() -> None:
 def test_columns_of_the_summary() -> None:
     assert SUMMARY.header == [
         *("run", "series", "model", "dataset", "crop_size", "device", "device_name", "devices", "batch_size", "amp"),
-        *("fps", "fps_low", "fps_high", "fps_per_device", "steady", "window_end", "tainted", "bound", "pipeline_fps"),
+        *(
+            "fps",
+            "fps_low",
+            "fps_high",
+            "fps_per_device",
+            "steady",
+            "window_end",
+            "interference",
+            "bottleneck",
+            "pipeline_fps",
+        ),
         *("compute_fps", "accelerator_util", "exposed_communication_share", "images", "window_seconds"),
         *("window_steps", "warmup_steps", "step_seconds_p50", "step_seconds_p95", "step_seconds_p99"),
-        *("outlier_steps", "overflow_steps", "tainted_steps", "data_wait_share", "top1", "top5", "epochs"),
+        *("outlier_steps", "overflow_steps", "interference_steps", "data_wait_share", "top1", "top5", "epochs"),
         *("bad_images", "gpu_util_percent", "cpu_util_percent", "model_flops_util", "images_per_joule"),
     ]
 
 
 def test_columns_of_the_scaling_table() -> None:
     assert SCALING.header == [
-        *("devices", "run", "fps", "fps_low", "fps_high", "efficiency", "flag", "bound", "exposed_communication_share"),
+        *(
+            "devices",
+            "run",
+            "fps",
+            "fps_low",
+            "fps_high",
+            "efficiency",
+            "superlinear",
+            "bottleneck",
+            "exposed_communication_share",
+        ),
         *("slowest_rank", "rank_skew_share"),
     ]
 
@@ -74,8 +94,8 @@ def test_the_records_that_tests_share_have_the_columns_of_the_summary() -> None:
 
 
 def test_the_mirrored_table_has_the_header_of_the_reference() -> None:
-    assert mirror_table("BI", 4).header == ["Method", "Crop Size", "FPS (BI x 4)", "TOP1 Accuracy"]
-    assert mirror_table("CPU", 2).header == ["Method", "Crop Size", "FPS (CPU x 2)", "TOP1 Accuracy"]
+    assert reference_table("BI", 4).header == ["Method", "Crop Size", "FPS (BI x 4)", "TOP1 Accuracy"]
+    assert reference_table("CPU", 2).header == ["Method", "Crop Size", "FPS (CPU x 2)", "TOP1 Accuracy"]
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)

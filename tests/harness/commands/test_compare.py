@@ -13,8 +13,8 @@ from rich.console import Console as RichConsole
 from scipy import stats
 
 from harness.analysis.compare import RUN_TO_RUN, Difference, Side, compare
-from harness.analysis.run_diff import Differing, Job, differences, job_of, settings
-from harness.analysis.run_lookup import Saved, find_saved
+from harness.analysis.run_diff import Job, SettingDifference, differences, job_of, settings
+from harness.analysis.run_lookup import StoredResult, find_result
 from harness.artifacts.record import SCHEMA_VERSION, RunRecord, write_record
 from harness.cli import main
 from harness.commands.compare import check_gate, parse_limit
@@ -37,7 +37,7 @@ PLAN = RunPlan(
     epochs=360,
     total_steps=None,
     learning_rate=0.025,
-    warmup_epochs=5,
+    lr_warmup_epochs=5,
     weight_decay=3e-5,
     warmup_steps=3,
     compute_threads=1,
@@ -75,10 +75,10 @@ def record(run: str, fps: float, error: float | None = 0.004, **changes: Any) ->
         summary={
             "device_name": "Xeon 6148",
             "top1": None,
-            "bound": "compute",
+            "bottleneck": "compute",
             "steady": None if error is None else True,
-            "window_end": "precision",
-            "tainted": "none",
+            "window_end": "target_ci",
+            "interference": "none",
         },
     )
     return dataclasses.replace(made, **changes)
@@ -114,9 +114,9 @@ def save_series(
 def save_version_1(folder: Path, run: str, fps: float) -> None:
     """A record as the first version wrote it: no phases, no interval."""
     values = json.loads(json.dumps(dataclasses.asdict(record(run, fps)), default=str))
-    for name in ("read_back", "phases", "steady", "ledger", "outliers", "taint", "verdict"):
+    for name in ("effective_settings", "phases", "steady", "ledger", "outliers", "interference", "verdict"):
         del values[name]
-    del values["config"]["precision"]
+    del values["config"]["target_ci"]
     del values["environment"]["git"]
     summary = {"fps": fps, "images": 640, "window_seconds": 9.0, "window_steps": 10, "warmup_steps": 3,
                "step_seconds_p50": 0.9, "step_seconds_p95": 1.0, "data_wait_share": 0.0, "gpu_util_percent": None,
@@ -306,7 +306,7 @@ def test_a_tenth_less_is_found() -> None:
 def test_the_interval_holds_the_true_ratio_in_95_of_100_comparisons_of_a_run_with_a_series() -> None:
     """A run's rate scatters with its window's error and RUN_TO_RUN, and the error is an estimate itself."""
     rng = np.random.default_rng(13)
-    held = 0
+    exclusive_run_lock = 0
     for _ in range(1000):
         between, within = RUN_TO_RUN * rng.standard_normal(6), 0.01 * rng.standard_normal(6)
         rates = 100.0 * np.exp(between + within)
@@ -314,8 +314,8 @@ def test_the_interval_holds_the_true_ratio_in_95_of_100_comparisons_of_a_run_wit
         found = compare(single(float(rates[0]), error, 20.0), several(*(0.95 * rates[1:]).tolist()))
         assert found.low is not None
         assert found.high is not None
-        held += found.low <= -0.05 <= found.high
-    assert 930 <= held <= 970
+        exclusive_run_lock += found.low <= -0.05 <= found.high
+    assert 930 <= exclusive_run_lock <= 970
 
 
 # What differs.
@@ -359,33 +359,33 @@ def test_what_differs_has_its_place_and_dotted_name() -> None:
         },
     )
     assert differences(a, b) == [
-        Differing("settings", "data.train_images", 1024, 10),
-        Differing("settings", "batch_size", 32, 64),
-        Differing("settings", "prefetch", 2, 4),
-        Differing("files", "page_cache.state", "warm", "cold"),
-        Differing("environment", "cpu_quota_cores", None, 2.0),
-        Differing("environment", "packages.numpy", "2.3.5", "2.2"),
-        Differing("environment", "packages.paddlepaddle", "3.3.1", None),
-        Differing("environment", "git.commit", "c0ffee", None),
-        Differing("environment", "git.dirty", False, None),
-        Differing("environment", "gpus.0.name", None, "H100"),
-        Differing("environment", "packages.paddlepaddle-gpu", None, "3.3.1"),
+        SettingDifference("settings", "data.train_images", 1024, 10),
+        SettingDifference("settings", "batch_size", 32, 64),
+        SettingDifference("settings", "prefetch", 2, 4),
+        SettingDifference("files", "page_cache.state", "warm", "cold"),
+        SettingDifference("environment", "cpu_quota_cores", None, 2.0),
+        SettingDifference("environment", "packages.numpy", "2.3.5", "2.2"),
+        SettingDifference("environment", "packages.paddlepaddle", "3.3.1", None),
+        SettingDifference("environment", "git.commit", "c0ffee", None),
+        SettingDifference("environment", "git.dirty", False, None),
+        SettingDifference("environment", "gpus.0.name", None, "H100"),
+        SettingDifference("environment", "packages.paddlepaddle-gpu", None, "3.3.1"),
     ]
 
 
 def test_a_job_is_what_was_trained_on_what() -> None:
     job = job_of(record("a", 100.0))
-    # What was read back doesn't tell the recipe, as of a run before there were any.
-    assert job == Job("x0_25", 64, "photos", "cpu", 2, 32, recipe=None)
+    # What was read back doesn't tell the preprocessing, as of a run before there were any.
+    assert job == Job("x0_25", 64, "photos", "cpu", 2, 32, preprocessing=None)
     assert job.unlike(job) == []
     published = Job("x0_25", 64, "photos", "cpu", 2, 32)
     assert job.unlike(published) == []
-    others = dataclasses.replace(published, auto_augment=True, recipe="dali", mixed_precision="bf16-O1")
+    others = dataclasses.replace(published, auto_augment=True, preprocessing="dali", mixed_precision="bf16-O1")
     assert published.unlike(others) == [
-        "mixed precision (off, bf16-O1)", "auto augment (False, True)", "recipe (paddleclas, dali)"
+        "mixed precision (off, bf16-O1)", "auto augment (False, True)", "preprocessing (paddleclas, dali)"
     ]  # fmt: skip
-    read_back = dataclasses.replace(record("a", 1.0), read_back={"recipe": "dali"})
-    assert job_of(read_back).recipe == "dali"
+    effective_settings = dataclasses.replace(record("a", 1.0), effective_settings={"preprocessing": "dali"})
+    assert job_of(effective_settings).preprocessing == "dali"
     other = Job("x1_0", 64, "digits", "cpu", 4, 32)
     assert job.unlike(other) == ["model (x0_25, x1_0)", "data set (photos, digits)", "devices (2, 4)"]
     named = dataclasses.replace(IMAGENET, name="my-imagenet", source="/data")
@@ -398,35 +398,35 @@ def test_a_job_is_what_was_trained_on_what() -> None:
 def test_a_run_is_found_by_name_and_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path, record("v1.2", 100.0))
     for name in ("v1.2", "v1.2.json", str(tmp_path / "v1.2.json")):
-        assert find_saved(name, tmp_path) == Saved("v1.2", (record("v1.2", 100.0),))
+        assert find_result(name, tmp_path) == StoredResult("v1.2", (record("v1.2", 100.0),))
     monkeypatch.chdir(tmp_path)
-    assert find_saved("v1.2.json", Path("elsewhere")).name == "v1.2"
+    assert find_result("v1.2.json", Path("elsewhere")).name == "v1.2"
 
 
 @pytest.mark.parametrize("version", [2, 3])
 def test_a_series_is_its_runs(tmp_path: Path, version: int) -> None:
     save_series(tmp_path, "five", A_RATES, version=version)
-    found = find_saved("five", tmp_path)
+    found = find_result("five", tmp_path)
     assert found.name == "five"
     assert [run.run for run in found.records] == ["five.r1", "five.r2", "five.r3", "five.r4", "five.r5"]
     assert found.side == Side("five", A_RATES, None, None)
-    assert find_saved(str(tmp_path / "five.json"), Path("elsewhere")) == found
-    assert find_saved("five.r2", tmp_path).side == Side("five.r2", (99.5,), 0.004, 40.0)
+    assert find_result(str(tmp_path / "five.json"), Path("elsewhere")) == found
+    assert find_result("five.r2", tmp_path).side == Side("five.r2", (99.5,), 0.004, 40.0)
 
 
 def test_a_series_of_one_run_has_that_run_s_uncertainty(tmp_path: Path) -> None:
     save_series(tmp_path, "one", (100.0,))
-    assert find_saved("one", tmp_path).side == Side("one", (100.0,), 0.004, 40.0)
+    assert find_result("one", tmp_path).side == Side("one", (100.0,), 0.004, 40.0)
 
 
 def test_the_reference_is_found_by_name() -> None:
-    side = find_saved("bi_v100", Path("nowhere")).side
+    side = find_result("bi_v100", Path("nowhere")).side
     assert side == Side("bi_v100", (2537.0,), None, None, exact=True)
 
 
 def test_a_record_of_version_1_has_no_interval(tmp_path: Path) -> None:
     save_version_1(tmp_path, "old", 35.3)
-    assert find_saved("old", tmp_path).side == Side("old", (35.3,), None, None)
+    assert find_result("old", tmp_path).side == Side("old", (35.3,), None, None)
 
 
 @pytest.mark.parametrize(
@@ -640,13 +640,13 @@ def test_the_reference_s_job_is_the_published_one(tmp_path: Path, capsys: pytest
 
 def test_what_makes_a_figure_doubtful_is_a_warning() -> None:
     good = record("good", 100.0)
-    assert warnings(Saved("a", (good,)), Saved("b", (record("b", 100.0),))) == []
+    assert warnings(StoredResult("a", (good,)), StoredResult("b", (record("b", 100.0),))) == []
 
     def warned(run: RunRecord) -> str:
-        (line,) = warnings(Saved("a", (good,)), Saved("b", (run,)))
+        (line,) = warnings(StoredResult("a", (good,)), StoredResult("b", (run,)))
         return line
 
-    assert warned(summarised(record("b", 1.0), tainted="foreign_cpu|swap")) == (
+    assert warned(summarised(record("b", 1.0), interference="foreign_cpu|swap")) == (
         "B: disturbed by foreign_cpu, swap; run it again on a machine left alone"
     )
     assert warned(summarised(record("b", 1.0), steady=False, window_end="max_seconds")) == (
@@ -656,7 +656,7 @@ def test_what_makes_a_figure_doubtful_is_a_warning() -> None:
     assert warned(summarised(record("b", 1.0, error=None), window_end="max_seconds")) == too_few
     assert warned(summarised(record("b", 1.0), steady=None)) == too_few
     assert warned(summarised(record("b", 1.0), window_end="max_seconds")) == (
-        "B: ended by --max-seconds before it was as precise as --precision asked, or long enough to tell; raise that"
+        "B: ended by --max-seconds before it was as precise as --target-ci asked, or long enough to tell; raise that"
     )
     assert warned(record("b", 1.0, phases={"train": {"fps": 1.0}}, summary={"fps": 1.0})) == (
         "B: written by an earlier version, which knew no interval, steady state or disturbance; run it again"
@@ -665,18 +665,18 @@ def test_what_makes_a_figure_doubtful_is_a_warning() -> None:
 
 def test_a_series_warning_names_its_runs() -> None:
     runs = [record(f"s.r{number}", 100.0) for number in range(1, 5)]
-    runs[1], runs[3] = summarised(runs[1], tainted="swap"), summarised(runs[3], tainted="cpu_steal|swap")
-    assert warnings(Saved("s", tuple(runs)), Saved("bi_v100", ())) == [
+    runs[1], runs[3] = summarised(runs[1], interference="swap"), summarised(runs[3], interference="cpu_steal|swap")
+    assert warnings(StoredResult("s", tuple(runs)), StoredResult("bi_v100", ())) == [
         "A (s.r2, s.r4): disturbed by cpu_steal, swap; run it again on a machine left alone"
     ]
-    assert warnings(Saved("s", tuple(runs[::2])), Saved("t", tuple(runs[:1]))) == [
+    assert warnings(StoredResult("s", tuple(runs[::2])), StoredResult("t", tuple(runs[:1]))) == [
         "A and B have runs in common, which can't differ: s.r1"
     ]
 
 
 @pytest.mark.usefixtures("wide")
 def test_warnings_come_before_the_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    save(tmp_path, record("a", 100.0), summarised(record("b", 90.0), tainted="swap"))
+    save(tmp_path, record("a", 100.0), summarised(record("b", 90.0), interference="swap"))
     assert run_compare(tmp_path, "a", "b") == 0
     lines = told(capsys)
     at = lines.index("note: B: disturbed by swap; run it again on a machine left alone")
@@ -692,9 +692,9 @@ def test_names_are_printed_as_they_are(name: str) -> None:
     stream = io.TextIOWrapper(printed, encoding="utf-8")
     console = Console(RichConsole(file=stream, width=250, highlight=False, force_terminal=False))
     run = planned(record(name, 100.0), data=dataclasses.replace(PLAN.data, name=name), model=name)
-    run = summarised(run, device_name=name, bound=name, tainted=name)
+    run = summarised(run, device_name=name, bottleneck=name, interference=name)
     run = dataclasses.replace(run, environment={**ENVIRONMENT, "python": name, "packages": {name: name}})
-    a, b = Saved("a", (record("a", 100.0),)), Saved(name, (run, dataclasses.replace(run, environment={})))
+    a, b = StoredResult("a", (record("a", 100.0),)), StoredResult(name, (run, dataclasses.replace(run, environment={})))
     show_comparison(console, a, b, compare(a.side, b.side))
     stream.flush()
     lines = [" ".join(line.split()) for line in printed.getvalue().decode().split("\n")]
@@ -821,7 +821,7 @@ def test_a_gate_that_can_t_judge_says_so(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_the_gate_looks_at_change_and_verdict_alone() -> None:
-    a, b = Saved("a", ()), Saved("b", ())
+    a, b = StoredResult("a", ()), StoredResult("b", ())
 
     def gate(change: float, verdict: str) -> str:
         return check_gate(a, b, Difference(change, change, change, 0.01, verdict, ""), 0.05)

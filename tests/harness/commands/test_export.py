@@ -34,7 +34,7 @@ def a_model() -> PPLCNet:
     return models.build("x0_25", 10)
 
 
-def a_checkpoint(progress: Progress, updates: int, apart: float = 0.0) -> Checkpoint:
+def a_checkpoint(progress: Progress, optimizer_steps: int, apart: float = 0.0) -> Checkpoint:
     """Of `a_model` on two ranks, whose batch-norm statistics are as far apart as is said."""
     arrays: Arrays = {"rank0/dali": np.zeros(3, np.uint8), "rank1/dali": np.zeros(3, np.uint8)}
     for name, values in a_model().state_dict().items():
@@ -43,7 +43,7 @@ def a_checkpoint(progress: Progress, updates: int, apart: float = 0.0) -> Checkp
                 arrays[f"rank{rank}/statistics/{name}"] = values.numpy() + np.float32(rank * apart)
         else:
             arrays |= {f"model/{name}": values.numpy(), f"velocity/{name}": values.numpy() + 1}
-    return Checkpoint(arrays, {"progress": asdict(progress), "updates": updates, "ranks": 2})
+    return Checkpoint(arrays, {"progress": asdict(progress), "optimizer_steps": optimizer_steps, "ranks": 2})
 
 
 def a_run(folder: Path, checkpoint: Checkpoint | None, run: str = "first", **changes: Any) -> RunFiles:
@@ -85,7 +85,8 @@ def test_a_run_is_written_with_what_is_known_of_it(tmp_path: Path, capsys: pytes
         "",
     )
     assert metadata(target) == {
-        "model": "x0_25", "num_classes": "10", "run": "first", "epoch": "3", "updates": "66", "dataset": "digits",
+        "model": "x0_25", "num_classes": "10", "run": "first", "epoch": "3", "optimizer_steps": "66",
+        "dataset": "digits",
         "top1": "0.95333", "top1_epoch": "3",
     }  # fmt: skip
 
@@ -111,13 +112,13 @@ def test_weights_of_mid_epoch_are_told_as_such(
     assert ("top1" in metadata(target)) == bool(progress.last)
 
 
-@pytest.mark.parametrize(("batch_norm", "share"), [("average", 0.5), ("rank0", 0.0)])
+@pytest.mark.parametrize(("bn_stats", "share"), [("average", 0.5), ("rank0", 0.0)])
 def test_statistics_that_the_ranks_have_apart_are_those_that_would_be_evaluated(
-    batch_norm: str, share: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bn_stats: str, share: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for apart in (0.0, 0.5):
         checkpoint = a_checkpoint(Progress(epoch=1, steps=5), 5, apart)
-        a_run(tmp_path, checkpoint, run=f"apart{apart}", config=a_config(batch_norm=batch_norm))
+        a_run(tmp_path, checkpoint, run=f"apart{apart}", config=a_config(bn_stats=bn_stats))
         target = tmp_path / f"apart{apart}.pdparams"
         assert told(capsys, f"apart{apart}", target, "--results", tmp_path)[0] == 0
         found = read_weights(target)

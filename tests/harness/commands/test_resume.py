@@ -17,11 +17,11 @@ from harness.commands.resume import (
     HARMLESS,
     Resumption,
     check_same_run,
+    exclusive_run_lock,
     find_resumption,
-    held,
     requested_config,
     resume_command,
-    take_back,
+    truncate_to_checkpoint,
 )
 from harness.errors import InvariantError, UsageError
 from harness.plan.config import RunConfig, option_fields
@@ -44,7 +44,14 @@ def test_a_named_run_goes_on_as_it_was_asked_for_and_with_what_is_given_now(tmp_
     given = {"resume": "it", "results": str(tmp_path), "epochs": 30, "prefetch": 3}
     # 20 epochs were few enough for a batch and a warm-up that 30 would not change now.
     assert requested_config(given) == a_config(
-        seed=5, resume="it", run_name="it", results=str(tmp_path), epochs=30, prefetch=3, batch_size=32, warmup_epochs=5
+        seed=5,
+        resume="it",
+        run_name="it",
+        results=str(tmp_path),
+        epochs=30,
+        prefetch=3,
+        batch_size=32,
+        lr_warmup_epochs=5,
     )
 
 
@@ -85,8 +92,8 @@ def test_a_run_whose_epochs_are_made_is_concluded_on_its_own_devices() -> None:
 
 
 def test_attempts_that_made_nothing_break_nothing() -> None:
-    def attempt(first_block: int, ranks: int) -> dict[str, Any]:
-        return {"first_block": first_block, "ranks": ranks, "step": 0, "started_unix_seconds": 0.0}
+    def attempt(first_segment: int, ranks: int) -> dict[str, Any]:
+        return {"first_segment": first_segment, "ranks": ranks, "step": 0, "started_unix_seconds": 0.0}
 
     record = a_record(attempts=(attempt(1, 2), attempt(9, 1), attempt(9, 2), attempt(12, 2)))
     assert record.breaks() == ([9, 12], 1)
@@ -129,19 +136,20 @@ def test_other_nodes_leave_the_checkpoint_to_node_0() -> None:
 
 
 def before(record: RunRecord | None = None, epoch: int = 3, steps: int = 7) -> Resumption:
-    values = {"progress": {"epoch": epoch, "steps": steps}, "updates": 51, "blocks": 9, "rows": {"steps": 60}}
+    values = {"progress": {"epoch": epoch, "steps": steps}, "optimizer_steps": 51, "segments": 9, "rows": {"steps": 60}}
     return Resumption(record or a_record(), "000004", values)
 
 
 def test_an_equal_run_goes_on_without_a_note() -> None:
     assert check_same_run(before(), a_config(), a_plan()) == ()
-    assert (before().first_block, before().step, before().rows) == (10, 51, {"steps": 60})
+    assert (before().first_segment, before().step, before().rows) == (10, 51, {"steps": 60})
 
 
 STRICT: dict[str, Any] = {
     "throughput_only": True, "model": "x1_0", "seed": 3, "image_size": 32, "batch_size": 16, "learning_rate": 0.1,
-    "warmup_epochs": 2, "momentum": 0.8, "weight_decay": 0.1, "label_smoothing": 0.0, "hw_decoder_load": 0.1,
-    "recipe": "dali", "auto_augment": True, "accumulate": 2, "pretrained": "a.pdparams", "batch_norm": "rank0",
+    "lr_warmup_epochs": 2, "momentum": 0.8, "weight_decay": 0.1, "label_smoothing": 0.0, "hw_decoder_load": 0.1,
+    "preprocessing": "dali", "auto_augment": True, "accumulation_steps": 2, "pretrained": "a.pdparams",
+    "bn_stats": "rank0",
     "amp": "bf16-O1", "layout": "nhwc", "to_static": True,
 }  # fmt: skip
 
@@ -231,7 +239,7 @@ def test_tables_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
         with TableWriter(files.table(table.name), table) as writer:
             for number in range(1, 6):
                 writer.write(row(number))
-    take_back(files, None, {"steps": 4, "epochs": 1, "devices": 5})
+    truncate_to_checkpoint(files, None, {"steps": 4, "epochs": 1, "devices": 5})
     assert [len(read_table(files.table(table.name), table)) for table in rows] == [4, 1, 5, 0]
     assert read_table(files.table("steps"), STEPS)["step"].tolist() == [1, 2, 3, 4]
 
@@ -241,41 +249,45 @@ def test_telemetry_may_be_shorter_after_a_power_failure_and_no_other_table(tmp_p
     for table, row in ((STEPS, {"phase": "train"}), (EPOCHS, {"epoch": 1}), (DEVICES, {"device": "cpu"})):
         with TableWriter(files.table(table.name), table) as writer:
             writer.write(row)
-    take_back(files, None, {"steps": 1, "epochs": 1, "devices": 5})
+    truncate_to_checkpoint(files, None, {"steps": 1, "epochs": 1, "devices": 5})
     assert len(read_table(files.table("devices"), DEVICES)) == 1
     with pytest.raises(InvariantError, match=r"it\.steps\.csv has 1 rows, 2 were written"):
-        take_back(files, None, {"steps": 2, "epochs": 1})
+        truncate_to_checkpoint(files, None, {"steps": 2, "epochs": 1})
     files.table("epochs").unlink()
     with pytest.raises(InvariantError, match=r"it\.epochs\.csv is gone, of which 1 rows belong to the run"):
-        take_back(files, None, {"steps": 1, "epochs": 1})
+        truncate_to_checkpoint(files, None, {"steps": 1, "epochs": 1})
 
 
 def test_what_a_kill_left_half_done_is_cleared_away_and_other_runs_files_are_not(tmp_path: Path) -> None:
     files = RunFiles(tmp_path, "it")
     files.checkpoints.mkdir()
-    names = [write_checkpoint(files.checkpoints, Checkpoint({}, {"updates": step})) for step in (1, 2, 3)]
+    names = [write_checkpoint(files.checkpoints, Checkpoint({}, {"optimizer_steps": step})) for step in (1, 2, 3)]
     for name in (".it.steps.csv.12.34", ".it.json.12.34", ".it.r1.json.12.34"):
         (tmp_path / name).touch()
-    take_back(files, names[1], {})
+    truncate_to_checkpoint(files, names[1], {})
     assert sorted(path.name for path in tmp_path.iterdir()) == [".it.r1.json.12.34", "it.checkpoints"]
-    assert newest_checkpoint(files.checkpoints) == ("000002", {"updates": 2})
+    assert newest_checkpoint(files.checkpoints) == ("000002", {"optimizer_steps": 2})
 
 
 def test_a_run_belongs_to_one_process_at_a_time(tmp_path: Path) -> None:
     files = RunFiles(tmp_path, "it")
-    with held(files), pytest.raises(UsageError, match="run 'it' is going on in another process"), held(files):
+    with (
+        exclusive_run_lock(files),
+        pytest.raises(UsageError, match="run 'it' is going on in another process"),
+        exclusive_run_lock(files),
+    ):
         pass
-    with held(files):
+    with exclusive_run_lock(files):
         pass
 
 
 def test_the_newest_whole_checkpoint_is_found_with_its_record(tmp_path: Path) -> None:
     files = save_run(tmp_path, "it", status="running")
     found = find_resumption(files)
-    assert (found.checkpoint, found.step, found.first_block, found.rows) == (None, 0, 1, {})
-    write_checkpoint(files.checkpoints, Checkpoint({}, {"updates": 5, "blocks": 2}))
+    assert (found.checkpoint, found.step, found.first_segment, found.rows) == (None, 0, 1, {})
+    write_checkpoint(files.checkpoints, Checkpoint({}, {"optimizer_steps": 5, "segments": 2}))
     found = find_resumption(files)
-    assert (found.checkpoint, found.step, found.first_block) == ("000001", 5, 3)
+    assert (found.checkpoint, found.step, found.first_segment) == ("000001", 5, 3)
     assert found.record.run == "it"
 
 

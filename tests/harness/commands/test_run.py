@@ -133,4 +133,4 @@ def test_a_run_that_begins_again_wants_the_weights_it_began_with(tmp_path: Path)
     dataset = Dataset("one", tmp_path, 10, ImageList(tmp_path, ("0.jpg",), (0,)), None, Augmentation(), False)
     prepared = bench._Prepared(Devices("cpu", 2, "CPU"), dataset, a_plan(), (), None)
     with pytest.raises(UsageError, match=r"w\.safetensors is another file than the one run 'it' began with"):
-        bench._go_on(files, config, prepared, {})
+        bench._resume_record(files, config, prepared, {})

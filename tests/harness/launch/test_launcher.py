@@ -462,7 +462,7 @@ def test_ranks_that_all_stand_still_are_ended_from_outside(launch: Launch, monke
         launch(
             f"{RANK}\nprocess = rank('import time; time.sleep(60)')\n(logs / 'pulse.0').touch()\n"
             f"os.kill(process.pid, signal.SIGSTOP)\n{SLEEP}",
-            stall_seconds=1.5,
+            stall_timeout=1.5,
         )
     assert time.monotonic() - begin < 1.5 + 30
     assert caught.value.message == (

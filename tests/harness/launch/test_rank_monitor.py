@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.launch.rank_monitor import Ending, Pulse, RankWatch
+from harness.launch.rank_monitor import Pulse, RankExit, RankMonitor
 
 
 class Ranks:
@@ -34,13 +34,13 @@ def ranks() -> Iterator[Ranks]:
         process.wait()
 
 
-def watch_until(expected: int, endings: int) -> RankWatch:
-    watch = RankWatch(os.getpid(), expected)
+def watch_until(expected: int, exits: int) -> RankMonitor:
+    watch = RankMonitor(os.getpid(), expected)
     for _ in range(200):
         watch.wait(0.05)
-        if len(watch.endings) >= endings and len(watch.endings) + len(watch.living) == expected:
+        if len(watch.exits) >= exits and len(watch.exits) + len(watch.living) == expected:
             return watch
-    raise AssertionError(f"{watch.endings}, {watch.living}")
+    raise AssertionError(f"{watch.exits}, {watch.living}")
 
 
 SLEEP = "import time; time.sleep(60)"
@@ -53,8 +53,8 @@ def test_who_ended_first_and_of_what(ranks: Ranks) -> None:
     ranks.start(5, "import time; time.sleep(1.5); raise SystemExit(3)", offset=4)
     ranks.start(6, "import os, time; time.sleep(0.5); os.kill(os.getpid(), 9)", offset=4)
     watch = watch_until(3, 2)
-    assert watch.endings == [Ending(6, 2, -9), Ending(5, 1, 3)]
-    assert watch.first_failed == Ending(6, 2, -9)
+    assert watch.exits == [RankExit(6, 2, -9), RankExit(5, 1, 3)]
+    assert watch.first_failed == RankExit(6, 2, -9)
     assert watch.living == (4,)
     watch.close()
 
@@ -62,7 +62,7 @@ def test_who_ended_first_and_of_what(ranks: Ranks) -> None:
 def test_a_rank_that_ends_well_has_not_failed(ranks: Ranks) -> None:
     ranks.start(0, BRIEF)
     watch = watch_until(1, 1)
-    assert watch.endings == [Ending(0, 0, 0)]
+    assert watch.exits == [RankExit(0, 0, 0)]
     assert watch.first_failed is None
     watch.close()
 
@@ -77,7 +77,7 @@ def test_of_two_found_at_once_the_killed_one_was_first(ranks: Ranks) -> None:
     for process in ranks.processes:
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     watch.look()
-    assert watch.endings == [Ending(1, 1, -9), Ending(0, 0, -signal.SIGABRT)]
+    assert watch.exits == [RankExit(1, 1, -9), RankExit(0, 0, -signal.SIGABRT)]
     watch.close()
 
 
@@ -88,16 +88,16 @@ def test_a_signal_reaches_living_ranks_only(ranks: Ranks) -> None:
     assert watch.send(signal.SIGTERM)
     while watch.living:
         watch.wait(0.1)
-    assert watch.endings[-1] == Ending(1, 1, -signal.SIGTERM)
+    assert watch.exits[-1] == RankExit(1, 1, -signal.SIGTERM)
     assert not watch.send(signal.SIGTERM)
     watch.close()
 
 
 def test_children_that_are_no_ranks_are_left_alone() -> None:
     with subprocess.Popen([sys.executable, "-c", SLEEP]) as other:
-        watch = RankWatch(os.getpid(), 1)
+        watch = RankMonitor(os.getpid(), 1)
         watch.wait(0.3)
-        assert (watch.living, watch.endings, watch.send(signal.SIGKILL)) == ((), [], False)
+        assert (watch.living, watch.exits, watch.send(signal.SIGKILL)) == ((), [], False)
         assert other.poll() is None
         watch.close()
         other.kill()
@@ -106,15 +106,15 @@ def test_children_that_are_no_ranks_are_left_alone() -> None:
 def test_silence_is_measured_from_the_last_change(tmp_path: Path) -> None:
     at = [0.0]
     pulse = Pulse(tmp_path, lambda: at[0])
-    assert pulse.longest_silence_seconds() == 0.0
+    assert pulse.max_silence_seconds() == 0.0
     for rank in (0, 1):
         (tmp_path / f"pulse.{rank}").touch()
     at[0] = 10.0
-    assert pulse.longest_silence_seconds() == 0.0
+    assert pulse.max_silence_seconds() == 0.0
     os.utime(tmp_path / "pulse.0", ns=(1, 1))
     at[0] = 14.0
     # Rank 1 has been still since it was first seen, though rank 0 goes on.
-    assert pulse.longest_silence_seconds() == 4.0
+    assert pulse.max_silence_seconds() == 4.0
     os.utime(tmp_path / "pulse.1", ns=(2, 2))
     at[0] = 15.5
-    assert pulse.longest_silence_seconds() == 1.5
+    assert pulse.max_silence_seconds() == 1.5

@@ -17,11 +17,11 @@ TYPES = {
     "device": str,
     "epochs": int,
     "warmup": int,
-    "precision": float,
+    "target_ci": float,
     "max_seconds": float,
     "repeats": int,
-    "scaling": str,
-    "stall_seconds": float,
+    "device_counts": str,
+    "stall_timeout": float,
     "resume": str,
     "eval_only": bool,
     "seed": int,
@@ -29,20 +29,20 @@ TYPES = {
     "classes": int,
     "image_size": int,
     "crop_area_min": float,
-    "recipe": str,
+    "preprocessing": str,
     "auto_augment": bool,
     "bad_images": str,
     "max_bad_images": int,
     "flip_probability": float,
     "batch_size": int,
-    "accumulate": int,
+    "accumulation_steps": int,
     "auto_batch": bool,
     "learning_rate": float,
-    "warmup_epochs": int,
+    "lr_warmup_epochs": int,
     "momentum": float,
     "weight_decay": float,
     "pretrained": str,
-    "batch_norm": str,
+    "bn_stats": str,
     "amp": str,
     "amp_level": str,
     "layout": str,
@@ -57,7 +57,7 @@ TYPES = {
     "nnodes": int,
     "master": str,
     "node_rank": int,
-    "join_seconds": float,
+    "rendezvous_timeout": float,
     "checkpoint_minutes": float,
     "results": str,
     "run_name": str,
@@ -80,11 +80,11 @@ def test_the_defaults_are_the_published_recipe() -> None:
         "device": "auto",
         "epochs": 360,
         "warmup": None,
-        "precision": 0.02,
+        "target_ci": 0.02,
         "max_seconds": 130.0,
         "repeats": 1,
-        "scaling": None,
-        "stall_seconds": 600.0,
+        "device_counts": None,
+        "stall_timeout": 600.0,
         "resume": None,
         "eval_only": False,
         "seed": 0,
@@ -92,20 +92,20 @@ def test_the_defaults_are_the_published_recipe() -> None:
         "classes": None,
         "image_size": 224,
         "crop_area_min": None,
-        "recipe": "paddleclas",
+        "preprocessing": "paddleclas",
         "auto_augment": None,
         "bad_images": "skip",
         "max_bad_images": 100,
         "flip_probability": None,
         "batch_size": None,
-        "accumulate": 1,
+        "accumulation_steps": 1,
         "auto_batch": False,
         "learning_rate": None,
-        "warmup_epochs": None,
+        "lr_warmup_epochs": None,
         "momentum": 0.9,
         "weight_decay": None,
         "pretrained": None,
-        "batch_norm": "average",
+        "bn_stats": "average",
         "amp": "off",
         "amp_level": None,
         "layout": "nchw",
@@ -120,7 +120,7 @@ def test_the_defaults_are_the_published_recipe() -> None:
         "nnodes": 1,
         "master": None,
         "node_rank": None,
-        "join_seconds": 300.0,
+        "rendezvous_timeout": 300.0,
         "checkpoint_minutes": 15.0,
         "results": "results",
         "run_name": None,
@@ -133,19 +133,19 @@ def test_the_defaults_are_the_published_recipe() -> None:
     [
         *((name, 0, "at least 1") for name in ("gpus", "epochs", "image_size", "classes", "batch_size")),
         *((name, 0, "at least 1") for name in ("compute_threads", "decode_threads", "prefetch")),
-        *((name, 0, "at least 1") for name in ("repeats", "accumulate")),
+        *((name, 0, "at least 1") for name in ("repeats", "accumulation_steps")),
         ("gpus", -4, "at least 1"),
         ("warmup", -1, "at least 0"),
-        ("warmup_epochs", -1, "at least 0"),
+        ("lr_warmup_epochs", -1, "at least 0"),
         ("weight_decay", -1e-05, "at least 0"),
         ("weight_decay", math.nan, "finite"),
-        *((name, 0.0, "above 0") for name in ("max_seconds", "precision", "learning_rate", "crop_area_min")),
+        *((name, 0.0, "above 0") for name in ("max_seconds", "target_ci", "learning_rate", "crop_area_min")),
         *(("checkpoint_minutes", value, "above 0") for value in (0.0, -0.5)),
         ("checkpoint_minutes", math.nan, "finite"),
         ("max_bad_images", -1, "at least 0"),
-        *((name, -0.5, "above 0") for name in ("max_seconds", "precision", "learning_rate", "crop_area_min")),
+        *((name, -0.5, "above 0") for name in ("max_seconds", "target_ci", "learning_rate", "crop_area_min")),
         *(("telemetry_interval", value, "at least 0.1") for value in (0.0, -0.5, 0.09)),
-        ("precision", math.nan, "finite"),
+        ("target_ci", math.nan, "finite"),
         ("max_seconds", math.nan, "finite"),
         ("learning_rate", -math.inf, "finite"),
         ("crop_area_min", 1.01, "at most 1"),
@@ -153,8 +153,8 @@ def test_the_defaults_are_the_published_recipe() -> None:
         *((name, 1.01, "at most 1") for name in ("flip_probability", "label_smoothing", "hw_decoder_load")),
         ("momentum", -0.1, "at least 0"),
         ("momentum", 1.0, "below 1"),
-        ("stall_seconds", 4.9, "at least 5"),
-        ("join_seconds", 0.0, "above 0"),
+        ("stall_timeout", 4.9, "at least 5"),
+        ("rendezvous_timeout", 0.0, "above 0"),
         ("seed", -1, "at least 0"),
     ],
 )
@@ -164,7 +164,7 @@ def test_a_value_outside_its_limits_is_named_with_them(name: str, value: float, 
     assert limit in message
 
 
-@pytest.mark.parametrize("name", ["max_seconds", "precision", "learning_rate", "weight_decay", "telemetry_interval"])
+@pytest.mark.parametrize("name", ["max_seconds", "target_ci", "learning_rate", "weight_decay", "telemetry_interval"])
 def test_infinity_is_refused_as_not_finite(name: str) -> None:
     """ "inf; it must be above 0" would be untrue."""
     message = refusal(**{name: math.inf}).message
@@ -187,13 +187,13 @@ def test_a_number_that_no_float_holds_is_a_mistake_of_the_user() -> None:
     ("name", "value"),
     [
         *((name, 1) for name in ("gpus", "epochs", "image_size", "classes", "batch_size", "decode_threads")),
-        *((name, 0) for name in ("warmup", "warmup_epochs", "weight_decay", "momentum", "label_smoothing", "seed")),
+        *((name, 0) for name in ("warmup", "lr_warmup_epochs", "weight_decay", "momentum", "label_smoothing", "seed")),
         *((name, 0.0) for name in ("flip_probability", "hw_decoder_load")),
         *((name, 1.0) for name in ("flip_probability", "hw_decoder_load", "crop_area_min", "label_smoothing")),
         ("seed", 2147418111),
         ("momentum", 0.999),
         ("max_seconds", 1e-3),
-        ("precision", 1e-6),
+        ("target_ci", 1e-6),
         ("checkpoint_minutes", 1e-3),
         ("max_bad_images", 0),
     ],
@@ -214,9 +214,9 @@ def test_an_unknown_choice_is_told_what_is_known() -> None:
 
 
 def test_the_learning_rate_may_rise_for_all_of_the_run_and_no_longer() -> None:
-    assert RunConfig(epochs=6, warmup_epochs=6).warmup_epochs == 6
-    error = refusal(epochs=6, warmup_epochs=7)
-    assert error.message == "--warmup-epochs 7 is longer than the run's 6 epochs"
+    assert RunConfig(epochs=6, lr_warmup_epochs=6).lr_warmup_epochs == 6
+    error = refusal(epochs=6, lr_warmup_epochs=7)
+    assert error.message == "--lr-warmup-epochs 7 is longer than the run's 6 epochs"
     assert "--epochs" in error.cure
 
 
@@ -241,7 +241,7 @@ def test_a_run_to_go_on_with_has_a_run_s_name(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "more", [{"throughput_only": True}, {"repeats": 2}, {"throughput_only": True, "scaling": "1,2"}]
+    "more", [{"throughput_only": True}, {"repeats": 2}, {"throughput_only": True, "device_counts": "1,2"}]
 )
 def test_only_a_run_of_epochs_can_be_gone_on_with(more: dict[str, Any]) -> None:
     assert RunConfig(resume="first").resume == "first"
@@ -250,8 +250,9 @@ def test_only_a_run_of_epochs_can_be_gone_on_with(more: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("name", "known"),
-    [("amp", "off, bf16, fp16"), ("amp_level", "O1, O2"), ("layout", "nchw, nhwc"), ("recipe", "paddleclas, dali"),
-     ("batch_norm", "average, rank0, sync")],
+    [("amp", "off, bf16, fp16"), ("amp_level", "O1, O2"), ("layout", "nchw, nhwc"), ("preprocessing", "paddleclas,
+    dali"),
+     ("bn_stats", "average, rank0, sync")],
 )  # fmt: skip
 def test_what_a_choice_may_be(name: str, known: str) -> None:
     error = refusal(**{name: "other"})
@@ -282,7 +283,7 @@ def test_an_evaluation_needs_weights() -> None:
 
 @pytest.mark.parametrize(
     "more",
-    [{"throughput_only": True}, {"repeats": 2}, {"resume": "it"}, {"auto_batch": True}, {"accumulate": 2}],
+    [{"throughput_only": True}, {"repeats": 2}, {"resume": "it"}, {"auto_batch": True}, {"accumulation_steps": 2}],
 )
 def test_an_evaluation_does_not_train(more: dict[str, Any]) -> None:
     error = refusal(eval_only=True, pretrained="a.pdparams", **more)

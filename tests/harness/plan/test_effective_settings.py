@@ -11,9 +11,11 @@ from harness.plan.effective_settings import check_settings
 from tests.support.plans import a_config, a_plan
 
 READ_BACK = {"threads": 2, "prefetch": 2, "hw_decoder_load": None, "batch_size": 32, "image_size": 64,
-             "dtype": "float32", "layout": "nchw", "recipe": "paddleclas", "antialias": False, "auto_augment": False,
+             "dtype": "float32", "layout": "nchw", "preprocessing": "paddleclas", "antialias": False,
+             "auto_augment": False,
              "parameters": "float32", "logits": "float32", "network_layout": "nchw",
-             "sync_batch_norm": False, "to_static": False, "accumulate": 1, "ranks": 2, "cudnn_tf32": None}  # fmt: skip
+             "sync_batch_norm": False, "to_static": False, "accumulation_steps": 1, "ranks": 2,
+             "cudnn_tf32": None}  # fmt: skip
 
 
 def test_settings_in_force_pass() -> None:
@@ -28,9 +30,9 @@ def test_settings_in_force_pass() -> None:
         ({"amp": "fp16"}, {"logits": "float16", "dtype": "float16"}),
         ({"amp": "fp16", "amp_level": "O2"}, {"logits": "float16", "dtype": "float16", "parameters": "float16"}),
         ({"layout": "nhwc"}, {"layout": "nhwc", "network_layout": "nhwc"}),
-        ({"recipe": "dali"}, {"recipe": "dali", "antialias": True}),
+        ({"preprocessing": "dali"}, {"preprocessing": "dali", "antialias": True}),
         ({"to_static": True}, {"to_static": True}),
-        ({"batch_norm": "sync"}, {"sync_batch_norm": True}),
+        ({"bn_stats": "sync"}, {"sync_batch_norm": True}),
     ],
 )
 def test_what_each_setting_puts_in_force(asked: dict[str, Any], read: dict[str, Any]) -> None:
@@ -41,7 +43,7 @@ def test_what_each_setting_puts_in_force(asked: dict[str, Any], read: dict[str, 
 
 
 def test_an_evaluation_shows_nothing_of_training() -> None:
-    trained = ("recipe", "auto_augment", "accumulate")
+    trained = ("preprocessing", "auto_augment", "accumulation_steps")
     shown = {name: value for name, value in READ_BACK.items() if name not in trained}
     check_settings(a_config(eval_only=True, pretrained="a.pdparams"), a_plan(), shown)
     with pytest.raises(InvariantError, match="antialias False was asked for, True was in force"):
@@ -51,9 +53,9 @@ def test_an_evaluation_shows_nothing_of_training() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [("threads", 1), ("prefetch", 3), ("batch_size", 64), ("image_size", 128), ("dtype", "float16"),
-     ("parameters", "float16"), ("ranks", 1), ("threads", None), ("layout", "nhwc"), ("recipe", "dali"),
+     ("parameters", "float16"), ("ranks", 1), ("threads", None), ("layout", "nhwc"), ("preprocessing", "dali"),
      ("antialias", True), ("auto_augment", True), ("logits", "bfloat16"),
-     ("network_layout", "nhwc"), ("to_static", True), ("accumulate", 2)],
+     ("network_layout", "nhwc"), ("to_static", True), ("accumulation_steps", 2)],
 )  # fmt: skip
 def test_a_setting_that_is_not_in_force(name: str, value: Any) -> None:
     with pytest.raises(InvariantError, match=f"{name} .* was asked for, {value} was in force") as caught:

@@ -71,7 +71,7 @@ def test_the_published_plan_on_four_gpus() -> None:
         epochs=360,
         total_steps=225_360,
         learning_rate=0.8,
-        warmup_epochs=5,
+        lr_warmup_epochs=5,
         weight_decay=3e-5,
         warmup_steps=20,
         compute_threads=16,
@@ -236,29 +236,29 @@ def test_auto_augment_is_for_the_size_that_was_published_with_it(
 
 
 def test_dalis_own_recipe_is_noted() -> None:
-    notes = plan(RunConfig(recipe="dali")).notes
+    notes = plan(RunConfig(preprocessing="dali")).notes
     assert notes == ("images are cropped and resized as DALI does by default, not as published",)
 
 
 def test_a_step_of_several_batches() -> None:
     """128 images x 4 batches x 4 ranks are the published step of 2048."""
-    made = plan(RunConfig(batch_size=128, accumulate=4))
-    assert (made.accumulate, made.global_batch, made.steps_per_epoch) == (4, 2048, 626)
+    made = plan(RunConfig(batch_size=128, accumulation_steps=4))
+    assert (made.accumulation_steps, made.global_batch, made.steps_per_epoch) == (4, 2048, 626)
     assert made.learning_rate == pytest.approx(0.8)
     assert made.total_steps == 225_360
 
 
 def test_a_step_may_not_be_larger_than_a_shard() -> None:
     data = small(40)
-    assert plan(RunConfig(accumulate=3), cpus(2), data).batch_size == 6
-    error = refusal(RunConfig(accumulate=3, batch_size=7), cpus(2), data)
+    assert plan(RunConfig(accumulation_steps=3), cpus(2), data).batch_size == 6
+    error = refusal(RunConfig(accumulation_steps=3, batch_size=7), cpus(2), data)
     assert error.message == (
         "a step of 3 batches of 7 images is larger than a rank's shard: 40 training images of small over 2 ranks leave"
         " at most 20 each"
     )
     assert error.cure == "Use --batch-size 6 or less, or fewer --gpus."
-    error = refusal(RunConfig(accumulate=21), cpus(2), data)
-    assert error.cure == "Use --accumulate 20 or less, or fewer --gpus."
+    error = refusal(RunConfig(accumulation_steps=21), cpus(2), data)
+    assert error.cure == "Use --accumulation-steps 20 or less, or fewer --gpus."
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_a_step_may_not_be_larger_than_a_shard() -> None:
     [
         (RunConfig(amp="bf16"), "--amp bf16 needs GPUs: Paddle has no bf16 convolutions for CPUs"),
         (RunConfig(amp="fp16", amp_level="O2"), "--amp fp16 needs GPUs: Paddle has no fp16 convolutions for CPUs"),
-        (RunConfig(batch_norm="sync"), "--batch-norm sync needs GPUs: Paddle has it for no CPU"),
+        (RunConfig(bn_stats="sync"), "--bn-stats sync needs GPUs: Paddle has it for no CPU"),
     ],
 )
 def test_what_paddle_has_not_on_a_cpu_is_refused_there(config: RunConfig, message: str) -> None:
@@ -317,12 +317,12 @@ def test_throughput_alone_warms_up_for_as_long_as_it_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("epochs", "given", "warmup_epochs"), [(360, None, 5), (5, None, 5), (3, None, 3), (360, 0, 0), (3, 2, 2)]
+    ("epochs", "given", "lr_warmup_epochs"), [(360, None, 5), (5, None, 5), (3, None, 3), (360, 0, 0), (3, 2, 2)]
 )
 def test_the_learning_rate_rises_for_five_epochs_or_all_of_a_shorter_run(
-    epochs: int, given: int | None, warmup_epochs: int
+    epochs: int, given: int | None, lr_warmup_epochs: int
 ) -> None:
-    assert plan(RunConfig(epochs=epochs, warmup_epochs=given)).warmup_epochs == warmup_epochs
+    assert plan(RunConfig(epochs=epochs, lr_warmup_epochs=given)).lr_warmup_epochs == lr_warmup_epochs
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console as RichConsole
 
 from harness.artifacts.record import RunFiles, RunRecord
-from harness.artifacts.reference_table import MirrorRow
+from harness.artifacts.reference_table import ReferenceRow
 from harness.artifacts.schema import TRAIN
 from harness.plan.plan import IMAGENET
 from harness.report.console import Console, differences, plan_facts, summary_facts
@@ -17,7 +17,7 @@ from tests.support.plans import a_plan, a_record, a_throughput_record, a_verdict
 
 PLAN = a_plan()
 RECORD = a_record()
-MIRROR = MirrorRow(
+MIRROR = ReferenceRow(
     ("Method", "Crop Size", "FPS (CPU x 2)", "TOP1 Accuracy"), ("PPLCNet_x0_25", "64x64", "85.3", "0.9533")
 )
 REFERENCE = "PPLCNet_x1_0 224x224 2537 BI x 4 0.7062"
@@ -59,8 +59,8 @@ def test_a_run_ends_with_its_row_beside_the_reference_under_one_header(console: 
 
 def test_a_run_without_top_1_says_so(console: Console) -> None:
     record = without_top1(RECORD)
-    mirror = dataclasses.replace(MIRROR, cells=(*MIRROR.cells[:3], ""))
-    console.conclusion(record, RunFiles(Path("results"), record.run), mirror)
+    reference_row = dataclasses.replace(MIRROR, cells=(*MIRROR.cells[:3], ""))
+    console.conclusion(record, RunFiles(Path("results"), record.run), reference_row)
     lines = shown(console)
     assert "top-1 not measured" in lines
     assert "top-5 not measured" in lines
@@ -101,7 +101,7 @@ def test_what_is_not_known_is_not_made_up() -> None:
                 profile={**RECORD.profile, "bits_per_pixel": None},
                 phases={TRAIN: plain(figures(fps_low=None, fps_high=None))},
                 steady={"warmup_steps": 3, "steady": None, "drift": None, "reason": "warm-up given by --warmup"},
-                taint={"reasons": None, "tainted_steps": 0, "window_steps": 437, "shares": {}},
+                interference={"reasons": None, "interference_steps": 0, "window_steps": 437, "shares": {}},
                 outliers={**RECORD.outliers, "count": 0},
             )
         )
@@ -143,7 +143,7 @@ def test_steps_that_overflowed_are_told(count: int | None, told: str | None) -> 
 @pytest.mark.parametrize(
     ("end", "told"),
     [
-        ("precision", "ended as precise as asked"),
+        ("target_ci", "ended as precise as asked"),
         ("max_seconds", "ended by --max-seconds"),
         ("epochs", "ended with the last epoch"),
     ],
@@ -155,8 +155,8 @@ def test_what_ended_the_window_is_told(end: str, told: str) -> None:
 def test_no_steady_state_and_what_disturbed_a_run_are_told_loudly() -> None:
     record = a_record(
         steady={"warmup_steps": 3, "steady": False, "drift": 0.123, "reason": "warm-up found in the step times"},
-        taint={
-            "reasons": ["foreign_cpu"], "tainted_steps": 250, "window_steps": 437,
+        interference={
+            "reasons": ["foreign_cpu"], "interference_steps": 250, "window_steps": 437,
             "shares": {"foreign_cpu": 0.571, "swap": 0.01},
         },
     )  # fmt: skip
@@ -182,7 +182,7 @@ def test_a_verdict_in_words() -> None:
         ("evidence", "steps wait for data 3.1% of the time"),
         ("try", "fewer --decode-threads"),
     ]
-    unsure = a_verdict(bound="compute", certain=False, ceiling_low_fps=100.0, evidence=(), remedies=())
+    unsure = a_verdict(bottleneck="compute", certain=False, ceiling_low_fps=100.0, evidence=(), remedies=())
     assert verdict_facts(a_throughput_record(verdict=plain(unsure))) == [
         ("bound by", "compute (the intervals leave room for another answer)"),
         ("ceiling", "100.0 images/s; end to end reaches 85.3% of 100.0, 0.0% unexplained"),
@@ -241,7 +241,7 @@ def test_a_plan_is_told_in_full() -> None:
         "warm-up": "at least 3 steps, its end found in the step times",
         "threads per rank": "1 training, 2 DALI",
     }
-    several = dict(plan_facts(a_plan(accumulate=3, amp="bf16-O1", auto_augment=True)))
+    several = dict(plan_facts(a_plan(accumulation_steps=3, amp="bf16-O1", auto_augment=True)))
     assert several["batch"] == "32 images per device, 3 batches a step, 192 images a step"
     assert several["precision"] == "mixed, bf16-O1"
     assert several["crops"] == "64x64, area 0.5 to 1, flipped with probability 0, AutoAugment"

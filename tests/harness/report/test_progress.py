@@ -74,7 +74,7 @@ def test_before_the_first_step_the_ranks_are_starting(tmp_path: Path) -> None:
         (step(7, phase="checkpoint", step=None, images=0, fps=0.0), "epoch 1 of 3, saving"),
         (step(7, phase="pipeline", epoch=None), "pipeline only"),
         (step(7, phase="compute", epoch=None), "compute only"),
-        (step(7, phase="compute_alone", epoch=None), "compute, no exchange"),
+        (step(7, phase="compute_no_sync", epoch=None), "compute, no exchange"),
     ],
 )
 def test_the_last_step_says_what_is_going_on(tmp_path: Path, row: dict[str, Any], doing: str) -> None:

@@ -9,7 +9,7 @@ from harness.artifacts.bad_image import BadImage, bad_image_row
 from harness.artifacts.files import TableWriter
 from harness.artifacts.schema import BAD_IMAGES
 from harness.plan.config import FAIL, SKIP
-from harness.training.bad_images import BadImages, bear
+from harness.training.bad_images import BadImages, enforce_limit
 from pipelines.bad_image_probe import Fault
 from pipelines.errors import DataError
 from pipelines.image_lists import ImageList
@@ -19,10 +19,12 @@ from tests.support.simulation import Cluster, SimulatedRanks
 IMAGES = ImageList(Path("/data"), tuple(f"{index}.jpg" for index in range(50)), tuple(range(50)))
 
 
-def on_ranks(count: int, most: int, met: dict[int, list[int]]) -> tuple[list[BadImages], list[str], list[list[str]]]:
+def on_ranks(
+    count: int, max_images: int, met: dict[int, list[int]]
+) -> tuple[list[BadImages], list[str], list[list[str]]]:
     """Each rank meets its images and tells them; what each then has, how it ended, and what it recorded."""
     cluster = Cluster(count)
-    ranks = [BadImages(SKIP, most, SimulatedRanks(rank, count, cluster)) for rank in range(count)]
+    ranks = [BadImages(SKIP, max_images, SimulatedRanks(rank, count, cluster)) for rank in range(count)]
     ended = [""] * count
     recorded: list[list[str]] = [[] for _ in range(count)]
 
@@ -30,8 +32,8 @@ def on_ranks(count: int, most: int, met: dict[int, list[int]]) -> tuple[list[Bad
         bad = ranks[rank]
         bad.record = lambda image: recorded[rank].append(image.path)
         try:
-            bad.met("train", IMAGES, [Fault(index, "0 bytes") for index in met.get(rank, [])], Position(epoch=2))
-            bad.tell()
+            bad.report("train", IMAGES, [Fault(index, "0 bytes") for index in met.get(rank, [])], Position(epoch=2))
+            bad.share()
         except DataError as error:
             ended[rank] = error.message
 
@@ -69,20 +71,20 @@ def test_more_than_the_run_bears_end_it_on_every_rank() -> None:
 
 def test_more_than_the_run_bears_on_one_rank_end_it_before_it_meets_all() -> None:
     bad = BadImages(SKIP, 2, SimulatedRanks(0, 1, Cluster(1)))
-    bad.met("train", IMAGES, [Fault(1, "0 bytes"), Fault(2, "0 bytes")], Position())
+    bad.report("train", IMAGES, [Fault(1, "0 bytes"), Fault(2, "0 bytes")], Position())
     with pytest.raises(DataError, match="more than 2 images"):
-        bad.met("train", IMAGES, [Fault(3, "0 bytes")], Position())
+        bad.report("train", IMAGES, [Fault(3, "0 bytes")], Position())
 
 
 def test_one_is_too_many_where_the_policy_says_so() -> None:
     bad = BadImages(FAIL, 100, SimulatedRanks(0, 1, Cluster(1)))
     with pytest.raises(DataError, match=r"1 of the images can't be used, and --bad-images is fail:\n  '8.jpg': cut"):
-        bad.met("val", IMAGES, [Fault(8, "cut")], Position())
+        bad.report("val", IMAGES, [Fault(8, "cut")], Position())
 
 
 def test_none_is_no_error() -> None:
-    bear(FAIL, 0, [])
-    bear(SKIP, 0, [])
+    enforce_limit(FAIL, 0, [])
+    enforce_limit(SKIP, 0, [])
 
 
 def test_a_hostile_name_is_one_row_and_no_formula(tmp_path: Path) -> None:

@@ -54,9 +54,9 @@ def test_accuracy_is_exact_for_every_split(world_size: int, batch_size: int) -> 
         for _ in range(order.steps):
             drawn = order.draw(position, frozenset())
             position = drawn.next
-            batch = Batch(paddle.to_tensor(drawn.indices), paddle.to_tensor(LABELS[drawn.indices]), drawn.real)
+            batch = Batch(paddle.to_tensor(drawn.indices), paddle.to_tensor(LABELS[drawn.indices]), drawn.valid_images)
             loss = evaluator.step(batch, no_lap)
-            assert (loss is None) == (drawn.real == 0)
+            assert (loss is None) == (drawn.valid_images == 0)
         assert position == Position(epoch=1)
         evaluators.append(evaluator)
     ranks = SomeRanks(0, world_size)

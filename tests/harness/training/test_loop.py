@@ -18,7 +18,7 @@ from harness.training.ranks import FloatArray, Ranks
 from pipelines.batch import Batch
 from tests.support.simulation import Cluster, FakeTime, SimulatedRanks
 
-Lap = Callable[[], None]
+MarkSplit = Callable[[], None]
 
 
 def batches(time: FakeTime, waits: Iterator[float], images: int = 8) -> Iterator[Batch]:
@@ -30,7 +30,7 @@ def batches(time: FakeTime, waits: Iterator[float], images: int = 8) -> Iterator
 def training(time: FakeTime, seconds: float, loss: float = 2.0) -> Consumer:
     """A consumer that doesn't tell its passes apart."""
 
-    def consume(batch: Batch, lap: Lap) -> float:
+    def consume(batch: Batch, mark_split: MarkSplit) -> float:
         time.spend(seconds)
         return loss
 
@@ -41,21 +41,21 @@ def run(
     waits: Iterator[float],
     compute: float,
     done: Callable[[GlobalStep], bool] = never,
-    most_steps: int | None = None,
+    max_steps: int | None = None,
 ) -> list[GlobalStep]:
     time, steps = FakeTime(), list[GlobalStep]()
     run_steps(
-        batches(time, waits), training(time, compute), HostClock(time), Ranks(0, 1), steps.append, done, most_steps
+        batches(time, waits), training(time, compute), HostClock(time), Ranks(0, 1), steps.append, done, max_steps
     )
     return steps
 
 
 def parts(step: GlobalStep) -> tuple[float, float, float, float]:
-    return step.recording_seconds, step.other_seconds, step.data_wait_seconds, step.compute_seconds
+    return step.recording_seconds, step.exchange_seconds, step.data_wait_seconds, step.compute_seconds
 
 
 def test_every_second_of_a_step_is_wait_or_work() -> None:
-    steps = run(itertools.repeat(0.25), 0.75, most_steps=10)
+    steps = run(itertools.repeat(0.25), 0.75, max_steps=10)
     assert [step.index for step in steps] == list(range(10))
     assert [step.step_seconds for step in steps] == pytest.approx([1.0] * 10)
     assert [step.data_wait_seconds for step in steps] == pytest.approx([0.25] * 10)
@@ -69,7 +69,7 @@ def test_every_second_of_a_step_is_wait_or_work() -> None:
 
 def test_a_stall_shows_in_its_own_step_only() -> None:
     waits = itertools.chain([0.1] * 3, [5.0], itertools.repeat(0.1))
-    steps = run(waits, 0.4, most_steps=6)
+    steps = run(waits, 0.4, max_steps=6)
     assert [step.data_wait_seconds for step in steps] == pytest.approx([0.1, 0.1, 0.1, 5.0, 0.1, 0.1])
     assert [step.step_seconds for step in steps] == pytest.approx([0.5, 0.5, 0.5, 5.4, 0.5, 0.5])
 
@@ -94,7 +94,7 @@ def test_done_in_the_middle_of_a_block_is_not_forgotten_at_its_end() -> None:
 
 def test_most_steps_is_exact_whatever_the_blocks() -> None:
     for wanted in (1, 2, 7, 64):
-        assert len(run(itertools.repeat(0.01), 0.02, most_steps=wanted)) == wanted
+        assert len(run(itertools.repeat(0.01), 0.02, max_steps=wanted)) == wanted
 
 
 def test_a_loop_that_turns_slow_is_not_left_long_without_a_look() -> None:
@@ -112,7 +112,7 @@ def test_what_the_recorder_costs_counts_as_recording_in_the_next_step() -> None:
         steps.append(step)
 
     run_steps(
-        batches(time, itertools.repeat(1.0)), training(time, 3.0), HostClock(time), Ranks(0, 1), emit, most_steps=3
+        batches(time, itertools.repeat(1.0)), training(time, 3.0), HostClock(time), Ranks(0, 1), emit, max_steps=3
     )
     assert [step.step_seconds for step in steps] == pytest.approx([4.0, 6.0, 6.0])
     assert [parts(step) for step in steps] == [
@@ -131,11 +131,11 @@ def test_what_the_recorder_costs_falls_on_the_first_step_of_the_next_block() -> 
         steps.append(step)
 
     run_steps(
-        batches(time, itertools.repeat(0.1)), training(time, 0.1), HostClock(time), Ranks(0, 1), emit, most_steps=9
+        batches(time, itertools.repeat(0.1)), training(time, 0.1), HostClock(time), Ranks(0, 1), emit, max_steps=9
     )
     # Blocks of 1, 2, 4 and what is left of 5.
     assert [step.recording_seconds for step in steps] == pytest.approx([0, 0.01, 0, 0.02, 0, 0, 0, 0.04, 0])
-    assert [step.other_seconds for step in steps] == pytest.approx([0.0] * 9)
+    assert [step.exchange_seconds for step in steps] == pytest.approx([0.0] * 9)
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def test_the_exchange_between_ranks_is_neither_recording_nor_data_wait() -> None
         steps.append(step)
 
     ranks = SlowRanks(0, 1, time, 0.25)
-    run_steps(batches(time, itertools.repeat(1.0)), training(time, 3.0), HostClock(time), ranks, emit, most_steps=3)
+    run_steps(batches(time, itertools.repeat(1.0)), training(time, 3.0), HostClock(time), ranks, emit, max_steps=3)
     assert [step.step_seconds for step in steps] == pytest.approx([4.0, 6.25, 6.25])
     assert [parts(step) for step in steps] == [
         pytest.approx((0.0, 0.0, 1.0, 3.0)),
@@ -173,16 +173,16 @@ def test_agreeing_on_the_end_is_an_exchange_too() -> None:
     source, consume = batches(time, itertools.repeat(1.0)), training(time, 3.0)
     run_steps(source, consume, HostClock(time), ranks, steps.append, lambda step: step.index == 2)
     # one exchange for the records, one for the end
-    assert [step.other_seconds for step in steps] == pytest.approx([0.0, 0.5, 0.5])
+    assert [step.exchange_seconds for step in steps] == pytest.approx([0.0, 0.5, 0.5])
 
 
 def laps_of(time: FakeTime, *seconds: float) -> Consumer:
     """A consumer that calls lap between stretches of so many seconds."""
 
-    def consume(batch: Batch, lap: Lap) -> float:
+    def consume(batch: Batch, mark_split: MarkSplit) -> float:
         for number, stretch in enumerate(seconds):
             if number:
-                lap()
+                mark_split()
             time.spend(stretch)
         return 2.0
 
@@ -192,7 +192,7 @@ def laps_of(time: FakeTime, *seconds: float) -> Consumer:
 def run_laps(*seconds: float) -> list[GlobalStep]:
     time, steps = FakeTime(), list[GlobalStep]()
     source, consume = batches(time, itertools.repeat(0.5)), laps_of(time, *seconds)
-    run_steps(source, consume, HostClock(time), Ranks(0, 1), steps.append, most_steps=5)
+    run_steps(source, consume, HostClock(time), Ranks(0, 1), steps.append, max_steps=5)
     return steps
 
 
@@ -220,10 +220,10 @@ def test_a_consumer_that_laps_once_or_too_often_is_refused(laps: int, marks: int
 def test_a_consumer_that_laps_in_some_steps_only_is_refused() -> None:
     time, numbers = FakeTime(), itertools.count()
 
-    def consume(batch: Batch, lap: Lap) -> None:
+    def consume(batch: Batch, mark_split: MarkSplit) -> None:
         time.spend(0.01)
         if next(numbers) == 2:  # the second step of the second block
-            lap()
+            mark_split()
 
     with pytest.raises(InvariantError, match="7 marks in 2 batches"):
         run_steps(batches(time, itertools.repeat(0.01)), consume, HostClock(time), Ranks(0, 1), lambda _: None)
@@ -239,7 +239,7 @@ def test_batches_are_held_until_the_device_is_done_with_them() -> None:
 
     run_steps(
         batches(time, itertools.repeat(0.25)), training(time, 0.25), Clock(time), Ranks(0, 1), lambda _: None,
-        most_steps=5,
+        max_steps=5,
     )  # fmt: skip
     # Before step k goes on, step k - 2 has been waited for.
     assert waited == pytest.approx([0.5, 1.0, 1.5])
@@ -260,7 +260,7 @@ class News:
                 self.untold.append(self._taken)
             yield batch
 
-    def tell(self) -> None:
+    def share(self) -> None:
         self.told.append(self._taken)
         self.untold.clear()
 
@@ -415,7 +415,7 @@ def test_no_real_image_no_loss() -> None:
 
 
 @pytest.mark.parametrize(
-    ("losses", "lost_rank"),
+    ("losses", "nonfinite_rank"),
     [
         ((1.0, 2.0, 3.0, 4.0), None),
         ((1.0, math.nan, 3.0, 4.0), 1),
@@ -423,16 +423,16 @@ def test_no_real_image_no_loss() -> None:
         ((math.nan, -math.inf, 3.0, 4.0), 0),
     ],
 )
-def test_the_first_rank_without_a_finite_loss_is_named(losses: tuple[float, ...], lost_rank: int | None) -> None:
+def test_the_first_rank_without_a_finite_loss_is_named(losses: tuple[float, ...], nonfinite_rank: int | None) -> None:
     step = merge_ranks(rank_rows(*((8, 0, 0, 1, loss) for loss in losses)), 0, 0.0)
-    assert step.lost_rank == lost_rank
-    assert math.isfinite(step.loss) == (lost_rank is None)
+    assert step.nonfinite_rank == nonfinite_rank
+    assert math.isfinite(step.loss) == (nonfinite_rank is None)
 
 
 def test_a_rank_without_images_has_not_lost_anything() -> None:
     step = merge_ranks(rank_rows((0, 0, 0, 1, math.nan), (8, 0, 0, 1, 1.5), (8, 0, 0, 1, math.nan)), 0, 0.0)
-    assert step.lost_rank == 2
-    assert merge_ranks(rank_rows((0, 0, 0, 1, math.nan)), 0, 0.0).lost_rank is None
+    assert step.nonfinite_rank == 2
+    assert merge_ranks(rank_rows((0, 0, 0, 1, math.nan)), 0, 0.0).nonfinite_rank is None
 
 
 def test_a_step_of_several_batches_is_their_sum() -> None:
@@ -449,12 +449,12 @@ def test_a_step_of_several_batches_is_their_sum() -> None:
     assert step.slowest_rank == 1
     assert step.rank_skew_seconds == pytest.approx(0.1)
     assert step.loss == pytest.approx((8 * 1 + 8 * 2 + 4 * 3 + 8 * 4) / 28)
-    assert step.lost_rank is None
+    assert step.nonfinite_rank is None
 
 
 def test_a_loss_that_is_lost_in_any_batch_is_its_ranks() -> None:
     whole, lost = rank_rows((8, 0, 0, 1, 1.0), (8, 0, 0, 1, 1.0)), rank_rows((8, 1, 1, 2, 1.0), (8, 1, 1, 2, math.nan))
-    assert merge_ranks(np.concatenate([whole, lost], axis=1), 0, 0.0).lost_rank == 1
+    assert merge_ranks(np.concatenate([whole, lost], axis=1), 0, 0.0).nonfinite_rank == 1
 
 
 def test_steps_of_several_batches_take_so_many_and_end_together() -> None:
@@ -466,7 +466,7 @@ def test_steps_of_several_batches_take_so_many_and_end_together() -> None:
             time.spend(0.05)
             yield Batch(None, None, 8)
 
-    run_steps(counted(), training(time, 0.2), HostClock(time), Ranks(0, 1), steps.append, most_steps=5, batches=3)
+    run_steps(counted(), training(time, 0.2), HostClock(time), Ranks(0, 1), steps.append, max_steps=5, batches=3)
     assert (len(steps), len(taken)) == (5, 15)
     assert [step.index for step in steps] == list(range(5))
     for step in steps:
@@ -481,7 +481,7 @@ def test_a_pause_is_a_step_of_nothing_but_other_time() -> None:
     assert parts(step) == (0.0, 2.5, 0.0, 0.0)
     unknown = (step.loss, step.forward_seconds, step.backward_seconds, step.optimizer_seconds)
     assert all(math.isnan(value) for value in unknown)
-    assert step.lost_rank is None
+    assert step.nonfinite_rank is None
 
 
 def global_step(**values: float) -> GlobalStep:
@@ -489,9 +489,9 @@ def global_step(**values: float) -> GlobalStep:
     usual = {
         "end_seconds": 10.0, "step_seconds": 1.0, "data_wait_seconds": 0.2, "compute_seconds": 0.5,
         "forward_seconds": 0.1, "backward_seconds": 0.3, "optimizer_seconds": 0.1, "recording_seconds": 0.1,
-        "other_seconds": 0.2, "rank_skew_seconds": 0.0, "loss": 0.0,
+        "exchange_seconds": 0.2, "rank_skew_seconds": 0.0, "loss": 0.0,
     }  # fmt: skip
-    return GlobalStep(index=3, images=8, slowest_rank=0, lost_rank=None, **{**usual, **values})
+    return GlobalStep(index=3, images=8, slowest_rank=0, nonfinite_rank=None, **{**usual, **values})
 
 
 def test_parts_that_do_not_make_their_step_are_refused() -> None:
@@ -505,9 +505,9 @@ def test_parts_that_do_not_make_their_step_are_refused() -> None:
         global_step(compute_seconds=0.499998)
 
 
-@pytest.mark.parametrize("part", ["data_wait_seconds", "compute_seconds", "recording_seconds", "other_seconds"])
+@pytest.mark.parametrize("part", ["data_wait_seconds", "compute_seconds", "recording_seconds", "exchange_seconds"])
 def test_a_negative_part_is_refused_although_the_sum_is_right(part: str) -> None:
-    others = {"data_wait_seconds": 0.2, "compute_seconds": 0.5, "recording_seconds": 0.1, "other_seconds": 0.2}
+    others = {"data_wait_seconds": 0.2, "compute_seconds": 0.5, "recording_seconds": 0.1, "exchange_seconds": 0.2}
     made_up = next(name for name in others if name != part)
     with pytest.raises(InvariantError, match=r"don't make the step's 1\.000000 s"):
         global_step(**{part: -0.1, made_up: others[made_up] + others[part] + 0.1})
@@ -515,4 +515,4 @@ def test_a_negative_part_is_refused_although_the_sum_is_right(part: str) -> None
 
 def test_a_step_too_short_for_the_clock_has_no_rate() -> None:
     nothing = dict.fromkeys(("step_seconds", "data_wait_seconds", "compute_seconds"), 0.0)
-    assert math.isnan(global_step(**nothing, recording_seconds=0.0, other_seconds=0.0).fps)
+    assert math.isnan(global_step(**nothing, recording_seconds=0.0, exchange_seconds=0.0).fps)

@@ -18,7 +18,7 @@ from harness.training.mixed_precision import MixedPrecision
 from harness.training.recipe import Schedule, TrainingStep
 from pipelines.batch import Batch
 
-LARGEST_FLOAT16 = 65504.0
+MAX_FLOAT16 = 65504.0
 
 
 class Scaler:
@@ -32,7 +32,7 @@ class Scaler:
 
     def step(self, optimizer: Any) -> None:
         gradients = [p.grad for p in optimizer._parameter_list]
-        self._cache_found_inf = any(bool((g.abs() > LARGEST_FLOAT16).any()) for g in gradients)
+        self._cache_found_inf = any(bool((g.abs() > MAX_FLOAT16).any()) for g in gradients)
         if not self._cache_found_inf:
             for gradient in gradients:
                 gradient.set_value(gradient / self.factor)
@@ -63,11 +63,13 @@ def autocasts(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return entered
 
 
-def a_step(precision: MixedPrecision, accumulate: int = 1) -> tuple[nn.Layer, TrainingStep]:
+def a_step(precision: MixedPrecision, accumulation_steps: int = 1) -> tuple[nn.Layer, TrainingStep]:
     model = nn.Linear(2, 2, weight_attr=nn.initializer.Constant(0.1))
     optimizer = paddle.optimizer.Momentum(learning_rate=0.0, momentum=0.9, parameters=model.parameters())
     schedule = Schedule(0.5, 0, 1_000_000)
-    return model, TrainingStep(model, optimizer, schedule, 0.0, (0,), accumulate=accumulate, precision=precision)
+    return model, TrainingStep(
+        model, optimizer, schedule, 0.0, (0,), accumulation_steps=accumulation_steps, precision=precision
+    )
 
 
 def a_batch(size: float) -> Batch:
@@ -140,7 +142,7 @@ def test_an_overflowing_step_is_counted_and_changes_no_weight(autocasts: list[di
     # A gradient of about 100 times 1024 is beyond 65504; times 512 it isn't.
     for number, factor in enumerate((512.0, 512.0), 1):
         train(a_batch(200.0), lambda: None)
-        assert train.updates == number
+        assert train.optimizer_steps == number
         assert precision.state()["scale"] == [factor]
         assert np.array_equal(model.weight.numpy(), before) == (number == 1)
     assert train.overflowed == {0}
@@ -179,24 +181,24 @@ def test_a_gpu_without_bfloat16_is_told(monkeypatch: pytest.MonkeyPatch) -> None
         MixedPrecision("bfloat16")
 
 
-@pytest.mark.parametrize("accumulate", [2, 3])
-def test_accumulated_batches_are_one_update_by_their_mean(accumulate: int) -> None:
+@pytest.mark.parametrize("accumulation_steps", [2, 3])
+def test_accumulated_batches_are_one_update_by_their_mean(accumulation_steps: int) -> None:
     """Without batch norm and dropout, N batches of 2 are one of 2 N."""
     together, whole = a_step(MixedPrecision())
-    apart, parts = a_step(MixedPrecision(), accumulate)
+    apart, parts = a_step(MixedPrecision(), accumulation_steps)
     generator = np.random.default_rng(1)
     laps: list[int] = []
     for update in range(3):
-        images = generator.normal(size=(2 * accumulate, 2)).astype("float32")
-        labels = generator.integers(0, 2, 2 * accumulate)
+        images = generator.normal(size=(2 * accumulation_steps, 2)).astype("float32")
+        labels = generator.integers(0, 2, 2 * accumulation_steps)
         whole_loss = float(whole(Batch(paddle.to_tensor(images), paddle.to_tensor(labels), len(labels)), lambda: None))
         losses = []
-        for part in range(accumulate):
-            assert parts.updates == update
+        for part in range(accumulation_steps):
+            assert parts.optimizer_steps == update
             rows = slice(2 * part, 2 * part + 2)
             batch = Batch(paddle.to_tensor(images[rows]), paddle.to_tensor(labels[rows]), 2)
             losses.append(float(parts(batch, partial(laps.append, update))))
-        assert parts.updates == update + 1
-        assert laps.count(update) == 2 * accumulate
+        assert parts.optimizer_steps == update + 1
+        assert laps.count(update) == 2 * accumulation_steps
         assert np.mean(losses) == pytest.approx(whole_loss, rel=1e-5)
         np.testing.assert_allclose(apart.weight.numpy(), together.weight.numpy(), rtol=1e-5, atol=1e-7)

@@ -120,7 +120,7 @@ def test_two_ranks_share_figures_statistics_and_weights(tmp_path: Path) -> None:
     assert first["trained"] == second["trained"]
     np.testing.assert_allclose(first["trained"], trained_alone(first["start"]), rtol=1e-5, atol=1e-7)
     assert not np.allclose(first["trained"], first["start"])
-    # compute_alone: nobody told the other its gradients
+    # compute_no_sync: nobody told the other its gradients
     assert not np.allclose(first["apart"], second["apart"])
 
 

@@ -211,18 +211,18 @@ def test_a_training_step_smooths_the_labels_and_follows_the_schedule() -> None:
         expected -= float((target * log_softmax).sum()) / 2
     laps: list[tuple[bool, bool]] = []
 
-    def lap() -> None:
+    def mark_split() -> None:
         """Whether there is a gradient yet, and whether the weights are still the old ones."""
         gradient = model.logits.grad
         there = gradient is not None and bool((gradient.numpy() != 0).any())
         laps.append((there, np.array_equal(model.logits.numpy(), logits)))
 
-    assert float(train(batch, lap)) == pytest.approx(expected, rel=1e-6)
+    assert float(train(batch, mark_split)) == pytest.approx(expected, rel=1e-6)
     np.testing.assert_array_equal(model.logits.numpy(), logits)  # the first step's learning rate is 0
-    train(batch, lap)
+    train(batch, mark_split)
     # Behind the forward pass there is no gradient, behind the backward pass there is, and no weight has moved.
     assert laps == [(False, True), (True, True)] * 2
-    assert (train.updates, optimizer.get_lr()) == (2, 0.5)
+    assert (train.optimizer_steps, optimizer.get_lr()) == (2, 0.5)
     assert not np.array_equal(model.logits.numpy(), logits)
 
 
@@ -240,11 +240,11 @@ class Drops(nn.Layer):
         return logits * self.scale
 
 
-def dropped(seed: tuple[int, ...], updates: int = 0, steps: int = 3) -> list[list[float]]:
+def dropped(seed: tuple[int, ...], optimizer_steps: int = 0, steps: int = 3) -> list[list[float]]:
     """What dropout leaves in steps from a number of updates on, whatever the generator has done before."""
     model = Drops()
     optimizer = paddle.optimizer.Momentum(learning_rate=0.0, parameters=model.parameters())
-    train = TrainingStep(model, optimizer, Schedule(1.0, 2, 9), 0.1, seed, updates)
+    train = TrainingStep(model, optimizer, Schedule(1.0, 2, 9), 0.1, seed, optimizer_steps)
     for _ in range(steps):
         paddle.rand([7])
         train(Batch(paddle.zeros([2, 1]), paddle.to_tensor([0, 3], dtype="int64"), 2), lambda: None)
@@ -254,6 +254,6 @@ def dropped(seed: tuple[int, ...], updates: int = 0, steps: int = 3) -> list[lis
 def test_a_step_s_random_numbers_come_from_its_seed_and_number_alone() -> None:
     whole = dropped((3, 1))
     assert dropped((3, 1)) == whole
-    assert dropped((3, 1), updates=1, steps=2) == whole[1:]
+    assert dropped((3, 1), optimizer_steps=1, steps=2) == whole[1:]
     others = [*dropped((3, 2)), *dropped((4, 1))]
     assert len({tuple(left) for left in [*whole, *others]}) == 9

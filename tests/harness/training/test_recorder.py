@@ -34,7 +34,7 @@ with open_recorder(RunFiles(Path(sys.argv[1]), "it"), True, 0.05, os.environ) as
     step = GlobalStep(
         index=0, images=64, end_seconds=time.perf_counter() - start, step_seconds=0.4, data_wait_seconds=0.1,
         compute_seconds=0.25, forward_seconds=0.05, backward_seconds=0.125, optimizer_seconds=0.075,
-        recording_seconds=0.03, other_seconds=0.02, slowest_rank=3, rank_skew_seconds=0.015, loss=2.5,
+        recording_seconds=0.03, exchange_seconds=0.02, slowest_rank=3, rank_skew_seconds=0.015, loss=2.5,
     )
     recorder.step(step, start, phase="train", block=2, step=1, learning_rate=0.1, warmup=None)
     recorder.epoch(epoch=1, top1=0.5)
@@ -85,11 +85,11 @@ def test_a_step_row_joins_the_four_gpus_utilisation(
     assert step["fps"] == 160.0
     parts = ("data_wait", "compute", "recording", "other", "forward", "backward", "optimizer", "rank_skew")
     assert [step[f"{part}_seconds"] for part in parts] == [0.1, 0.25, 0.03, 0.02, 0.05, 0.125, 0.075, 0.015]
-    assert (step["slowest_rank"], step["loss"], step["block"]) == (3, 2.5, 2)
+    assert (step["slowest_rank"], step["loss"], step["segment"]) == (3, 2.5, 2)
     assert (step["phase"], step["step"], step["learning_rate"]) == ("train", 1, 0.1)
     # What only the whole run shows.
     assert pd.isna(step["warmup"])
-    assert step["taint"] == ""
+    assert step["interference"] == ""
     devices = read_table(files.table("devices"), DEVICES)
     assert set(devices["device"]) == {"gpu0", "gpu1", "gpu2", "gpu3", "cpu"}
     # gpu0 is first in PCI order: NVML's device 1
@@ -162,7 +162,7 @@ def global_step(index: int, end_seconds: float, step_seconds: float) -> GlobalSt
     return GlobalStep(
         index=index, images=8, end_seconds=end_seconds, step_seconds=step_seconds, data_wait_seconds=step_seconds,
         compute_seconds=0.0, forward_seconds=math.nan, backward_seconds=math.nan, optimizer_seconds=math.nan,
-        recording_seconds=0.0, other_seconds=0.0, slowest_rank=0, rank_skew_seconds=0.0, loss=1.0,
+        recording_seconds=0.0, exchange_seconds=0.0, slowest_rank=0, rank_skew_seconds=0.0, loss=1.0,
     )  # fmt: skip
 
 

@@ -47,11 +47,13 @@ class Scaling:
 def a_trainer(dtype: str, scale: float) -> Any:
     model = nn.Linear(3, 2)
     model.to(dtype=dtype)
-    train = SimpleNamespace(optimizer=Optimizer(), updates=7, schedule=Schedule(0.1, 1, 10), precision=Scaling(scale))
+    train = SimpleNamespace(
+        optimizer=Optimizer(), optimizer_steps=7, schedule=Schedule(0.1, 1, 10), precision=Scaling(scale)
+    )
     return SimpleNamespace(
         model=model, ranks=Ranks(0, 1), train=train, source=SimpleNamespace(state=SourceState), dataset=None,
-        settings=None, bad=SimpleNamespace(known={}), blocks=3, steps={"train": 7}, config=a_config(), plan=a_plan(),
-        in_force={},
+        settings=None, bad=SimpleNamespace(known={}), segments=3, steps={"train": 7}, config=a_config(), plan=a_plan(),
+        effective_settings={},
     )  # fmt: skip
 
 
@@ -76,7 +78,7 @@ def test_weights_of_16_bits_are_saved_and_restored_in_full_precision(
 
     second = a_trainer(dtype, 65536.0)
     restore_state(second, checkpoint)
-    assert (second.train.updates, second.train.precision.scale) == (7, 2048.0)
+    assert (second.train.optimizer_steps, second.train.precision.scale) == (7, 2048.0)
     kept = second.train.optimizer.kept
     for old, new in zip(first.model.parameters(), second.model.parameters(), strict=True):
         # 16 bits of the copy, as the optimizer would leave them
