@@ -108,7 +108,7 @@ def _measurement(
             nonlocal recording_seconds
             begin = time.perf_counter()
             recorder.step(
-                step, clock.started_at, phase=TRAIN, block=1, step=step.index + 1, learning_rate=0.01, warmup=None
+                step, clock.started_at, phase=TRAIN, segment=1, step=step.index + 1, learning_rate=0.01, warmup=None
             )
             recording_seconds += time.perf_counter() - begin
             steps.append(step)

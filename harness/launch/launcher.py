@@ -167,8 +167,8 @@ def _raise_what_ended(run: _Running, code: int, kept: Path) -> None:
     keep_logs(logs, kept)
     if run.unjoined and node is not None:
         raise TrainingError(
-            f"{node.count} nodes were expected at {node.master[0]}:{node.master[1]} within {node.rendezvous_timeout:g} s,"
-            " and not all came",
+            f"{node.count} nodes were expected at {node.master[0]}:{node.master[1]} within"
+            f" {node.rendezvous_timeout:g} s, and not all came",
             "Check that every node runs, with the same --nnodes and --master and a --node-rank of its own; that node 0"
             f" can be reached at {node.master[0]} (firewall), and the nodes at one another on any port; or give more"
             f" --rendezvous-timeout.\nLogs: {kept}",

@@ -109,9 +109,8 @@ class Trainer:
             )
             if epoch is not None and not math.isfinite(step.loss):
                 raise TrainingError(
-                    f"the loss is {step.loss} at step {number} of phase {phase.name},
-                    on rank {step.nonfinite_rank} first,"
-                    f" learning rate {rate:.6g}",
+                    f"the loss is {step.loss} at step {number} of phase {phase.name}, on rank"
+                    f" {step.nonfinite_rank} first, learning rate {rate:.6g}",
                     "Try a lower --learning-rate, or a longer --lr-warmup-epochs.",
                 )
 

@@ -498,15 +498,15 @@ for repeat in range(5):
         images, EvaluationOrder(count, 0, 1, 4), lambda feed, seed, state: evaluation_graph(feed, settings),
         settings, lambda faults, position: found.extend(faults),
     )
-    real = sum(next(evaluation).real for _ in range(2 * -(-count // 4)))
-    print("evaluation", real, len(found))
+    valid = sum(next(evaluation).valid_images for _ in range(2 * -(-count // 4)))
+    print("evaluation", valid, len(found))
     found = []
     training = DaliSource(
         images, TrainingOrder(count, 0, 1, 4, repeat),
         lambda feed, seed, state: training_graph(feed, Augmentation(), settings, seed, state),
         settings, lambda faults, position: found.extend(faults),
     )
-    print("training", sum(next(training).real for _ in range(2 * -(-count // 4))), len(found))
+    print("training", sum(next(training).valid_images for _ in range(2 * -(-count // 4))), len(found))
 """
 
 

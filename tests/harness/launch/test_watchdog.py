@@ -63,8 +63,8 @@ Thread 0x00007f1 (most recent call first):
 
 Thread 0x00007f2 (most recent call first):
   File "/usr/lib/python3.11/site-packages/paddle/distributed/all_gather.py", line 60 in all_gather
-  File "/repo/harness/ranks.py", line 31 in gather
-  File "/repo/harness/worker.py", line 130 in run_rank
+  File "/repo/harness/training/ranks.py", line 31 in gather
+  File "/repo/harness/training/worker.py", line 130 in run_rank
   File "/repo/run_bench.py", line 9 in <module>
 """
 

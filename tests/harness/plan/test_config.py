@@ -250,9 +250,8 @@ def test_only_a_run_of_epochs_can_be_gone_on_with(more: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("name", "known"),
-    [("amp", "off, bf16, fp16"), ("amp_level", "O1, O2"), ("layout", "nchw, nhwc"), ("preprocessing", "paddleclas,
-    dali"),
-     ("bn_stats", "average, rank0, sync")],
+    [("amp", "off, bf16, fp16"), ("amp_level", "O1, O2"), ("layout", "nchw, nhwc"),
+     ("preprocessing", "paddleclas, dali"), ("bn_stats", "average, rank0, sync")],
 )  # fmt: skip
 def test_what_a_choice_may_be(name: str, known: str) -> None:
     error = refusal(**{name: "other"})

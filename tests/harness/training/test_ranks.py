@@ -55,7 +55,7 @@ for _ in range(3):
 paddle.seed(7 + ranks.rank)
 added = ranks.parallel(nn.Linear(4, 3))
 optimizer = paddle.optimizer.Momentum(learning_rate=0.0, momentum=0.9, parameters=added.parameters())
-adding = TrainingStep(added, optimizer, Schedule(0.5, 0, 100), label_smoothing=0.1, seed=(0,), accumulate=2)
+adding = TrainingStep(added, optimizer, Schedule(0.5, 0, 100), label_smoothing=0.1, seed=(0,), accumulation_steps=2)
 between = []
 for _ in range(3):
     for half in (slice(own.start, own.start + 2), slice(own.start + 2, own.stop)):

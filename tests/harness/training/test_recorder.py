@@ -36,7 +36,7 @@ with open_recorder(RunFiles(Path(sys.argv[1]), "it"), True, 0.05, os.environ) as
         compute_seconds=0.25, forward_seconds=0.05, backward_seconds=0.125, optimizer_seconds=0.075,
         recording_seconds=0.03, exchange_seconds=0.02, slowest_rank=3, rank_skew_seconds=0.015, loss=2.5,
     )
-    recorder.step(step, start, phase="train", block=2, step=1, learning_rate=0.1, warmup=None)
+    recorder.step(step, start, phase="train", segment=2, step=1, learning_rate=0.1, warmup=None)
     recorder.epoch(epoch=1, top1=0.5)
 """
 
@@ -46,7 +46,7 @@ LOSES_GPUS = SCRIPT.replace(
     "    recorder.epoch(",
     """    os.environ["FAKE_NVML_FAIL"] = "1:all:15,2:all:15"
     time.sleep(0.5)
-    recorder.step(step, time.perf_counter() - 0.5, phase="train", block=2, step=2)
+    recorder.step(step, time.perf_counter() - 0.5, phase="train", segment=2, step=2)
     recorder.epoch(""",
 )
 
