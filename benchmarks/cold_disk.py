@@ -25,10 +25,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from harness.machine.host import available_cores
 from pipelines.augmentation import Augmentation
-from pipelines.dali_graphs import Feed, PipelineSettings, prepared_for_training, training_graph
+from pipelines.dali_graphs import Feed, prepared_for_training, training_graph
 from pipelines.dataset import Dataset, open_dataset
 from pipelines.page_cache import read_into_memory, resident_share
 from pipelines.sampling import BEGINNING, TrainingOrder
+from pipelines.settings import PipelineSettings
 from pipelines.source import DaliSource
 
 COLD = 0.05  # of the pages that may be left
@@ -43,7 +44,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=available_cores())
     arguments = parser.parse_args()
     dataset = open_dataset(arguments.data)
-    settings = PipelineSettings(arguments.batch_size, image_size=224, threads=arguments.threads)
+    settings = PipelineSettings(arguments.batch_size, image_size=224, decode_threads=arguments.threads)
     order = TrainingOrder(len(dataset.train), 0, 1, settings.batch_size, seed=0)
     steps = len(dataset.train) // settings.batch_size
     paths = [f"{dataset.root}/{path}" for path in dataset.train.paths]
@@ -104,7 +105,7 @@ def by_reader(dataset: Dataset, order: TrainingOrder, settings: PipelineSettings
 
     @pipeline_def(  # type: ignore[untyped-decorator]
         batch_size=settings.batch_size,
-        num_threads=settings.threads,
+        num_threads=settings.decode_threads,
         device_id=None,
         prefetch_queue_depth=settings.prefetch,
         seed=0,

@@ -16,12 +16,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from harness.analysis.interval import mean_estimate
 from harness.analysis.steady import find_steady_state
-from harness.training.phases import Limits, is_precise
+from harness.plan.plan import WindowPlan
+from harness.training.phases import is_precise
 from tests.support.simulation import ar1
 
 MEMORIES = (0.0, 0.5, 0.8)
 LENGTHS = (10, 20, 30, 60, 100, 200, 500, 1000, 3000)
-LIMITS = Limits(max_seconds=1e9, target_ci=0.02, min_warmup=3)
+WINDOW = WindowPlan(warmup_steps=3, warmup_given=False, target_ci=0.02, max_seconds=1e9)
 
 
 def main() -> None:
@@ -44,8 +45,8 @@ def _holds(steps: object) -> bool:
 
 def _stopped(memory: float, seed: int) -> bool:
     steps = 1 + ar1(memory, 6000, 0.08, seed)
-    end = next((end for end in range(120, len(steps), 40) if is_precise(steps[:end].tolist(), LIMITS)), len(steps))
-    return _holds(steps[find_steady_state(steps[:end], LIMITS.min_warmup).warmup_steps : end])
+    end = next((end for end in range(120, len(steps), 40) if is_precise(steps[:end].tolist(), WINDOW)), len(steps))
+    return _holds(steps[find_steady_state(steps[:end], WINDOW.warmup_steps).warmup_steps : end])
 
 
 if __name__ == "__main__":

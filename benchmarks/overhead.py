@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from harness.machine.device import choose_devices, worker_environment
 from harness.plan.config import RunConfig
-from harness.plan.plan import RunPlan, facts_of, make_plan
+from harness.plan.decisions import make_plan
+from harness.plan.plan import RunPlan, facts_of
 from pipelines.dataset import Dataset, open_dataset
 
 # Each block's first steps use what DALI had ready before it.
@@ -53,7 +55,7 @@ def main() -> None:
     dataset = open_dataset(arguments.data)
     plan = make_plan(config, devices, facts_of(dataset, arguments.data), os.environ)
     # Before Paddle is loaded, as in a worker.
-    os.environ.update(worker_environment(devices, plan.compute_threads, os.environ))
+    os.environ.update(worker_environment(devices, plan.training.compute_threads, os.environ))
     in_calls: list[float] = []
     measure = _measurement(config, plan, dataset, arguments.block_seconds, in_calls)
     ratios: dict[str, list[float]] = {"recorded": [], "end to end": []}
@@ -65,8 +67,8 @@ def main() -> None:
     for name, found in ratios.items():
         print(
             f"{name} / compute: median {statistics.median(found):.4f}, range {min(found):.4f} to {max(found):.4f}"
-            f" over {len(found)} pairs ({plan.model}, {plan.image_size} px, batch {plan.batch_size},"
-            f" {plan.compute_threads} compute and {plan.decode_threads} DALI threads)"
+            f" over {len(found)} pairs ({plan.model}, {plan.pipeline.image_size} px, batch {plan.pipeline.batch_size},"
+            f" {plan.training.compute_threads} compute and {plan.pipeline.decode_threads} DALI threads)"
         )
     print(f"in the recorder's calls: {statistics.median(in_calls):.5f} of the recorded blocks' step time")
 
@@ -87,17 +89,17 @@ def _measurement(
     from harness.training.loop import GlobalStep, run_steps
     from harness.training.ranks import join
     from harness.training.recorder import NoRecorder, Recorder, open_recorder
-    from harness.training.trainer import pipeline_settings, training_source
+    from harness.training.trainer import training_source
     from pipelines.source import CachedSource
 
     clock, device_id = open_device(plan.device, 0)
     ranks = join()
     model = models.build(plan.model, plan.data.num_classes)
-    optimizer = recipe.make_optimizer(model, config.momentum, plan.weight_decay)
+    optimizer = recipe.make_optimizer(model, plan.training.momentum, plan.training.weight_decay)
     schedule = recipe.Schedule(0.01, 1, 10**9)
-    train = recipe.TrainingStep(model, optimizer, schedule, config.label_smoothing, (config.seed, 1))
-    settings = pipeline_settings(config, plan, device_id)
-    dali = training_source(dataset, plan, settings, ranks, BadImages(config.bad_images, 0, ranks))
+    settings = replace(plan.pipeline, device_id=device_id)
+    train = recipe.TrainingStep(model, optimizer, schedule, plan.training.label_smoothing, (settings.seed, 1))
+    dali = training_source(dataset, plan, settings, ranks, BadImages(plan.operation.bad_images, 0, ranks))
     cached = CachedSource(dali, 4)
 
     def block(source: Any, recorder: Recorder) -> float:

@@ -28,7 +28,8 @@ from harness.analysis.compare import Side, compare
 from harness.artifacts.record import RunFiles, RunRecord, read_record, write_record
 from harness.machine.device import choose_devices, worker_environment
 from harness.plan.config import RunConfig
-from harness.plan.plan import facts_of, make_plan
+from harness.plan.decisions import make_plan
+from harness.plan.plan import facts_of
 from pipelines.dataset import open_dataset
 from pipelines.image_lists import check_files
 from pipelines.profile import profile
@@ -87,7 +88,7 @@ def _one_run(folder: Path, name: str, slowdown: float, max_seconds: float) -> No
     dataset = open_dataset("digits")
     plan = make_plan(config, devices, facts_of(dataset, "digits"), os.environ)
     # Before Paddle is loaded, as in a worker.
-    os.environ.update(worker_environment(devices, plan.compute_threads, os.environ))
+    os.environ.update(worker_environment(devices, plan.training.compute_threads, os.environ))
     from harness.analysis.summarize import summarize
     from harness.training.recorder import open_recorder
     from harness.training.stop_signal import StopRequest
@@ -98,11 +99,12 @@ def _one_run(folder: Path, name: str, slowdown: float, max_seconds: float) -> No
     found = profile(dataset.train, check_files(dataset.train).sizes)
     record = RunRecord(name, "running", config, plan, {}, {"mean_bytes": found.mean_bytes})
     write_record(files.record, record)
-    trainer = open_trainer(config, plan)
+    trainer = open_trainer(plan)
     trainer.train = _Stretched(trainer.train, slowdown)  # type: ignore[assignment]
-    with open_recorder(files, False, config.telemetry_interval, os.environ) as recorder:
-        measure_throughput(trainer, recorder, StopRequest())
-    record = replace(record, status="finished", effective_settings=trainer.effective_settings)
+    with open_recorder(files, False, plan.operation.telemetry_interval, os.environ) as recorder:
+        window_end = measure_throughput(trainer, recorder, StopRequest())
+    effective = trainer.effective_settings
+    record = replace(record, status="finished", effective_settings=effective, window_end=window_end)
     write_record(files.record, replace(record, **summarize(files, record).as_record()))
 
 

@@ -14,7 +14,8 @@ from harness.commands.registry import Parser, commands_help, run_command
 from harness.errors import INTERRUPTED_EXIT_CODE, UsageError
 from harness.launch.launcher import WORKER_COMMAND
 from harness.launch.process_tree import die_with_run
-from harness.plan.config import RunConfig, flag, option_fields, option_type, parse_config
+from harness.plan.config import RunConfig, parse_config, run_options
+from harness.plan.options import Option, first_sentence, flag
 from harness.report.text import ENTRY, printable
 from models.errors import ActionableError
 
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
 
         config = requested_config(given)
         if config is None:
-            print("nothing to go on with: the run is finished")
+            print("nothing to resume: the run is finished")
             return 0
 
         run(config, dry_run=dry_run)
@@ -86,26 +87,38 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        ENTRY, "Train PP-LCNet on JPEGs that DALI decodes, and record how fast that goes.", epilog=commands_help()
+        ENTRY,
+        "Train PP-LCNet on JPEGs that DALI decodes, and record how fast that goes and what limits it.",
+        epilog=f"{commands_help()}\n\ndocs/options.md describes every option in full.",
+        usage=f"{ENTRY} [options]\n       {ENTRY} COMMAND [options]",
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop; needs neither data nor GPU")
-    parser.add_argument("--config", metavar="FILE", help="TOML file with options; the command line wins over it")
     groups: dict[str, argparse._ArgumentGroup] = {}
-    for item in option_fields():
-        title = item.metadata["group"]
-        group = groups.get(title) or groups.setdefault(title, parser.add_argument_group(title))
-        text = item.metadata["help"].replace("%", "%%")
-        if item.default is not None and not isinstance(item.default, bool):
-            text += f" (default: {item.default})"
-        if option_type(item.name) is bool:
-            group.add_argument(flag(item.name), action=argparse.BooleanOptionalAction, help=text)
-        else:
-            # Choices are checked by RunConfig, so that a TOML file gets the same answer as the command line.
-            metavar = "{" + ",".join(item.metadata["choices"]) + "}" if item.metadata["choices"] else None
-            bare = {"nargs": "?", "const": item.metadata["bare"]} if item.metadata["bare"] else {}
-            metavar = metavar or item.metadata["metavar"]
-            group.add_argument(flag(item.name), type=option_type(item.name), metavar=metavar, help=text, **bare)
+    for declared in run_options().values():
+        group = groups.get(declared.group) or groups.setdefault(
+            declared.group, parser.add_argument_group(declared.group)
+        )
+        _add(group, declared)
+    group = parser.add_argument_group("this command line")
+    group.add_argument("--config", metavar="FILE", help="TOML file with options; the command line wins over it.")
+    group.add_argument("--dry-run", action="store_true", help="Print the plan and stop; needs neither data nor GPU.")
+    group.add_argument("-h", "--help", action="help", help="Print this help.")
     return parser
+
+
+def _add(group: argparse._ArgumentGroup, declared: Option) -> None:
+    """Add an option to the parser; its choices are checked by RunConfig, so that a TOML file gets the same answer."""
+    text = first_sentence(declared.help).replace("%", "%%")
+    if declared.kind is bool:
+        group.add_argument(flag(declared.name), action="store_true", help=text)
+        group.add_argument(
+            flag(f"no_{declared.name}"), dest=declared.name, action="store_false", help=argparse.SUPPRESS
+        )
+        return
+    if declared.default is not None:
+        text = f"{text.removesuffix('.')} (default: {declared.default})."
+    bare: dict[str, Any] = {"nargs": "?", "const": declared.bare} if declared.bare else {}
+    metavar = declared.metavar or "{" + ",".join(declared.choices) + "}"
+    group.add_argument(flag(declared.name), type=declared.kind, metavar=metavar, help=text, **bare)
 
 
 def _complain(message: str, cure: str, code: int) -> int:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.dali_graphs import PipelineSettings, decoding_graph
+from pipelines.dali_graphs import decoding_graph
 from pipelines.image_lists import ImageList, file_fault
+from pipelines.settings import PipelineSettings
 
 # An operator that reads or decodes, and no trouble of the GPU's, such as memory.
 DATA_FAULT = re.compile(

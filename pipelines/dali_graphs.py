@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,66 +14,12 @@ from nvidia.dali.pipeline import Pipeline
 from pipelines import auto_augment
 from pipelines.augmentation import MEAN, STD, Augmentation, eval_resize
 from pipelines.crops import draw_crop
+from pipelines.settings import PipelineSettings
 
 DTYPES = {"float32": types.FLOAT, "float16": types.FLOAT16}
 LAYOUTS = {"nchw": "CHW", "nhwc": "HWC"}
-PREPROCESSINGS = ("paddleclas", "dali")
 # Of an encoded file, enough to tell its format.
 SIGNATURE_BYTES = 16
-
-
-@dataclass(frozen=True, slots=True)
-class PipelineSettings:
-    """How a graph runs on one rank.
-
-    device is "cpu" (decode on the host) or "gpu" (DALI's mixed decoder); device_id is the GPU's CUDA index, None on the
-    CPU. threads are DALI's worker threads of this rank. prefetch counts batches ready ahead of the consumer.
-    hw_decoder_load is the share of images that goes to the GPU's JPEG engine; width_hint and height_hint (pixels, 0 for
-    none) let the GPU decoder allocate once for the largest image. dtype is "float32" or "float16", layout "nchw" or
-    "nhwc". preprocessing is "paddleclas", the published crop (see draw_crop) and resizing without smoothing, or "dali",
-    DALI's own crop and its antialiasing. auto_augment adds AutoAugment to training.
-    """
-
-    batch_size: int
-    image_size: int
-    device: str = "cpu"
-    device_id: int | None = None
-    threads: int = 1
-    seed: int = 0
-    prefetch: int = 2
-    hw_decoder_load: float = 0.65
-    width_hint: int = 0
-    height_hint: int = 0
-    dtype: str = "float32"
-    layout: str = "nchw"
-    preprocessing: str = "paddleclas"
-    auto_augment: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "image_size", "threads", "prefetch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.device not in ("cpu", "gpu"):
-            raise ValueError(f"device is {self.device!r}; it must be 'cpu' or 'gpu'")
-        if not 0.0 <= self.hw_decoder_load <= 1.0:
-            raise ValueError(f"hw_decoder_load is {self.hw_decoder_load}; it must lie within 0 and 1")
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype is {self.dtype!r}; it must be one of {', '.join(DTYPES)}")
-        if self.layout not in LAYOUTS:
-            raise ValueError(f"layout is {self.layout!r}; it must be one of {', '.join(LAYOUTS)}")
-        if self.preprocessing not in PREPROCESSINGS:
-            raise ValueError(f"preprocessing is {self.preprocessing!r}; it must be one of {', '.join(PREPROCESSINGS)}")
-
-    def decoder(self) -> dict[str, Any]:
-        """The decoder's arguments: where it runs, and on a GPU how its engines and memory are used."""
-        if self.device == "cpu":
-            return {"device": "cpu"}
-        return {
-            "device": "mixed",
-            "hw_decoder_load": self.hw_decoder_load,
-            "preallocate_width_hint": self.width_hint,
-            "preallocate_height_hint": self.height_hint,
-        }
 
 
 # What DALI asks for each batch: the files' names, as bytes [length], and their labels [batch, 1].
@@ -156,7 +101,7 @@ def decoding_graph(names: Callable[[], Sequence[npt.NDArray[np.uint8]]], setting
 
     @pipeline_def(  # type: ignore[untyped-decorator]
         batch_size=settings.batch_size,
-        num_threads=settings.threads,
+        num_threads=settings.decode_threads,
         device_id=settings.device_id,
         # One batch at a time: see _height_and_width on what a second failing one does.
         prefetch_queue_depth=1,
@@ -181,7 +126,7 @@ def checking_graph(
 
     @pipeline_def(  # type: ignore[untyped-decorator]
         batch_size=settings.batch_size,
-        num_threads=settings.threads,
+        num_threads=settings.decode_threads,
         device_id=settings.device_id,
         prefetch_queue_depth=settings.prefetch,
         enable_conditionals=True,
@@ -203,8 +148,8 @@ def checking_graph(
 def read_settings(pipeline: Pipeline) -> dict[str, Any]:
     """The settings that a built pipeline reports, by PipelineSettings' names, and antialias, whether resizing smooths.
 
-    All but threads and prefetch are read from the operators' own specifications. hw_decoder_load is None for a decoder
-    that has none (a CPU's), or where this DALI doesn't tell; preprocessing for a graph that draws no crop, and
+    All but decode_threads and prefetch are read from the operators' own specifications. hw_decoder_load is None for a
+    decoder that has none (a CPU's), or where this DALI doesn't tell; preprocessing for a graph that draws no crop, and
     antialias for one that doesn't resize.
     """
     specifications = "\n".join(str(operator.spec) for operator in getattr(pipeline, "_ops", ()))
@@ -215,7 +160,7 @@ def read_settings(pipeline: Pipeline) -> dict[str, Any]:
         "dali" if "RandomCropGenerator" in schemas else "paddleclas" if "random__Uniform" in schemas else None
     )
     return {
-        "threads": pipeline.num_threads,
+        "decode_threads": pipeline.num_threads,
         "prefetch": pipeline.prefetch_queue_depth,
         "hw_decoder_load": float(load[1]) if load else None,
         "preprocessing": preprocessing,
@@ -249,7 +194,7 @@ def _height_and_width(encoded: Any) -> Any:
 def _pipeline(settings: PipelineSettings, seed: int, **state_options: Any) -> Any:
     return pipeline_def(
         batch_size=settings.batch_size,
-        num_threads=settings.threads,
+        num_threads=settings.decode_threads,
         device_id=settings.device_id,
         seed=seed,
         prefetch_queue_depth=settings.prefetch,

@@ -25,6 +25,8 @@ IMAGENET_TRAIN_IMAGES = 1_281_167
 IMAGENET_VAL_IMAGES = 50_000
 IMAGENET_CLASSES = 1000
 
+TRAIN_SPLIT, VAL_SPLIT = "train", "val"
+
 SETTINGS_FILE = "dataset.toml"
 _SETTINGS = ("name", "num_classes", "augmentation")
 _AUGMENTATION_SETTINGS = tuple(field.name for field in dataclasses.fields(Augmentation))
@@ -47,9 +49,7 @@ class Dataset:
     builtin: bool
 
     def __post_init__(self) -> None:
-        for split, images in (("train", self.train), ("val", self.val)):
-            if images is None:
-                continue
+        for split, images in self.splits.items():
             if not images:
                 raise ValueError(f"{self.name}: {split} holds 0 images; at least 1 is needed")
             if not 0 <= min(images.labels) <= max(images.labels) < self.num_classes:
@@ -57,6 +57,11 @@ class Dataset:
                     f"{self.name}: {split} has labels {min(images.labels)}..{max(images.labels)}; "
                     f"{self.num_classes} classes allow 0..{self.num_classes - 1}"
                 )
+
+    @property
+    def splits(self) -> dict[str, ImageList]:
+        """The lists of images by the name of their split."""
+        return {TRAIN_SPLIT: self.train} if self.val is None else {TRAIN_SPLIT: self.train, VAL_SPLIT: self.val}
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,11 +182,10 @@ def open_dataset(data: str | Path, num_classes: int | None = None) -> Dataset:
 def fingerprint(dataset: Dataset) -> str:
     """Of the lists: which files, in which order, with which labels. Where they lie, and what is in them, is no part."""
     digest = hashlib.sha256()
-    for split, images in (("train", dataset.train), ("val", dataset.val)):
-        if images is not None:
-            digest.update(f"\0\0{split}\0{len(images)}\0".encode())
-            digest.update("\0".join(images.paths).encode(errors="surrogateescape"))
-            digest.update(",".join(map(str, images.labels)).encode())
+    for split, images in dataset.splits.items():
+        digest.update(f"\0\0{split}\0{len(images)}\0".encode())
+        digest.update("\0".join(images.paths).encode(errors="surrogateescape"))
+        digest.update(",".join(map(str, images.labels)).encode())
     return digest.hexdigest()
 
 

@@ -16,11 +16,12 @@ from paddle.utils import dlpack
 
 from pipelines.bad_image_probe import DATA_FAULT, Fault, file_name, find_faults, what_happened
 from pipelines.batch import Batch, Source
-from pipelines.dali_graphs import Feed, PipelineSettings, read_settings
+from pipelines.dali_graphs import Feed, read_settings
 from pipelines.errors import DataError
 from pipelines.image_lists import ImageList
 from pipelines.read_ahead import read_ahead
 from pipelines.sampling import BEGINNING, Draw, Order, Position
+from pipelines.settings import PipelineSettings
 
 MAX_SEED = 2**31 - 1
 IMAGE_CHANNELS = 3

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.bad_image_probe import DATA_FAULT, file_name, reason_of
-from pipelines.dali_graphs import PipelineSettings, checking_graph
+from pipelines.dali_graphs import checking_graph
 from pipelines.image_lists import ImageList, check_files, file_fault
 from pipelines.read_ahead import read_ahead
+from pipelines.settings import PipelineSettings
 
 # From here on Pillow takes an image for an attack (Image.MAX_IMAGE_PIXELS, twice); decoded it has 0.5 GB.
 MAX_PIXELS = 178_956_970
@@ -129,9 +130,9 @@ class Verification:
 
     def __init__(self, images: ImageList, threads: int, start: int = 0) -> None:
         self._images, self._root = images, str(images.root)
-        self._settings = PipelineSettings(BATCH_SIZE, image_size=1, threads=threads)
+        self._settings = PipelineSettings(BATCH_SIZE, image_size=1, decode_threads=threads)
         # What checks single images, of those too large for a batch and those of a batch that failed.
-        self._alone = PipelineSettings(1, image_size=1, threads=1, prefetch=1)
+        self._alone = PipelineSettings(1, image_size=1, decode_threads=1, prefetch=1)
         self._to_draw = read_ahead(self._draw(start), self._paths, BATCH_SIZE)
         # DALI reads ahead: begun with by the pipeline, and dropped with a pipeline that failed.
         self._begun: deque[_Drawn] = deque()

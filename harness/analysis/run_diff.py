@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness.artifacts.record import RunRecord
-from harness.plan.plan import GPU_BATCH_SIZE, IMAGENET
+from harness.plan.config import run_options
+from harness.plan.decisions import GPU_BATCH_SIZE
+from harness.plan.options import HIDDEN
+from harness.plan.plan import IMAGENET, settings_of
 
-# They can't change the speed. notes repeat what the other figures say.
-LEFT_OUT = ("run_name", "results", "notes")
-# The plan has what became of them, under another name.
-DECIDED = ("gpus", "classes", "crop_area_min", "flip_probability")
 # Of the files' profile: what decoding costs, and where the bytes came from.
 PROFILED = ("mean_bytes", "bits_per_pixel", "page_cache.state")
 # The name of a part of the machine, which says nothing of its speed; the platform's is made of the kernel's.
@@ -33,10 +32,7 @@ class SettingDifference:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What must be the same for two rates to be rates of the same work. batch_size is per device.
-
-    preprocessing is None where it isn't known, which is like any.
-    """
+    """What must be the same for two rates to be rates of the same work. batch_size is per device."""
 
     model: str
     image_size: int
@@ -47,15 +43,13 @@ class Job:
     mixed_precision: str = "off"
     accumulated_batches: int = 1
     auto_augment: bool = False
-    preprocessing: str | None = "paddleclas"
+    preprocessing: str = "paddleclas"
 
     def unlike(self, other: Job) -> list[str]:
         """What differs between the two, in words."""
         mine, theirs = asdict(self), asdict(other)
         return [
-            f"{name.replace('_', ' ')} ({mine[name]}, {theirs[name]})"
-            for name in mine
-            if mine[name] != theirs[name] and None not in (mine[name], theirs[name])
+            f"{name.replace('_', ' ')} ({mine[name]}, {theirs[name]})" for name in mine if mine[name] != theirs[name]
         ]
 
 
@@ -69,15 +63,15 @@ def job_of(record: RunRecord) -> Job:
     data_set = IMAGENET.name if plan.data.imagenet else plan.data.name
     return Job(
         plan.model,
-        plan.image_size,
+        plan.pipeline.image_size,
         data_set,
         plan.device,
         plan.ranks,
-        plan.batch_size,
-        record.config.amp_mode,
-        plan.accumulation_steps,
-        plan.auto_augment,
-        record.effective_settings.get("preprocessing"),
+        plan.pipeline.batch_size,
+        plan.training.precision,
+        plan.training.accumulation_steps,
+        plan.pipeline.auto_augment,
+        plan.pipeline.preprocessing,
     )
 
 
@@ -95,13 +89,13 @@ def differences(a: RunRecord, b: RunRecord) -> list[SettingDifference]:
 
 
 def settings(record: RunRecord) -> dict[str, Any]:
-    """A run's settings by their dotted names: what was given, overridden by what the plan made of it."""
-    merged = {**asdict(record.config), **asdict(record.plan)}
-    if record.effective_settings and "preprocessing" not in record.effective_settings:
-        # Before there were recipes, crops and resizing were those of neither.
-        merged["preprocessing"] = None
-    kept = {name: value for name, value in merged.items() if name not in (*LEFT_OUT, *DECIDED)}
-    return dict(_flat("", kept))
+    """The settings of a run's plan by their dotted names, but for those whose options are declared as hidden.
+
+    Its notes repeat what the other settings say.
+    """
+    hidden = {name for name, option in run_options().items() if option.compare == HIDDEN} | {"notes"}
+    shown = {name: value for name, value in settings_of(record.plan).items() if name not in hidden}
+    return dict(_flat("", {**shown, "data": asdict(record.plan.data)}))
 
 
 def _profile(record: RunRecord) -> dict[str, Any]:

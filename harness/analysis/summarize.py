@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 
 from harness.analysis.interference import STORAGE_SHARE, Interference, mark_interference, window_interference
-from harness.analysis.interval import MIN_WINDOW_SECONDS, MIN_WINDOW_STEPS
 from harness.analysis.invariants import check_run
 from harness.analysis.ledger import Ledger, time_ledger
 from harness.analysis.outliers import Outliers, find_outliers
@@ -37,7 +36,6 @@ from harness.artifacts.schema import (
     TRAIN,
 )
 from harness.machine.host import available_cores, cpu_name
-from harness.plan.config import RunConfig
 from harness.plan.effective_settings import check_settings
 from harness.plan.plan import RunPlan
 from models.flops import macs
@@ -84,29 +82,24 @@ def summarize(files: RunFiles, record: RunRecord, breaks: Sequence[int] = (), fi
     what was written while it went on, and not from what this adds. Raises TrainingError when nothing was measured,
     InvariantError when the figures contradict one another; the steps table is left as it was then.
     """
-    config, plan = record.config, record.plan
+    plan = record.plan
     accuracy = final_accuracy(read_table(files.table(EPOCHS.name), EPOCHS))
     devices = read_table(files.table(DEVICES.name), DEVICES, DEVICE_COLUMNS)
     every_step = read_table(files.table(STEPS.name), STEPS)
     steps = every_step[every_step["segment"] >= first_segment].reset_index(drop=True)
     breaks = [segment for segment in breaks if segment > first_segment]
-    steps, steady = mark_window(steps, plan.warmup_steps, config.warmup, breaks)
+    steps, steady = mark_window(steps, plan.window.warmup_steps, plan.window.given_warmup, breaks)
     steps = mark_interference(steps, devices, record.profile["mean_bytes"])
     names = [name for name in (TRAIN, PIPELINE, COMPUTE, COMPUTE_NO_SYNC) if (steps["phase"] == name).any()]
     phases = {name: measure_phase(steps, name) for name in names}
     ledger = time_ledger(steps, breaks)
     # An attempt that was only evaluated and concluded had none in force.
     if not breaks or ((steps["phase"] == TRAIN) & (steps["segment"] >= max(breaks))).any():
-        check_settings(config, plan, record.effective_settings)
+        check_settings(plan, record.effective_settings)
     check_run(steps, phases, ledger, plan)
     window = measured_steps(steps, TRAIN)
     outliers, interference = find_outliers(window), window_interference(window)
-    verdict = (
-        judge(phases, _setting(plan, config.prefetch, devices, steps, record.profile["mean_bytes"]))
-        if PIPELINE in names
-        else None
-    )
-    window_end = _window_end(config, steady, phases[TRAIN])
+    verdict = judge(phases, _setting(plan, devices, steps, record.profile["mean_bytes"])) if PIPELINE in names else None
     earlier = len(every_step) - len(steps)
     filled = {
         "warmup": [1] * earlier + steps["warmup"].tolist(),
@@ -126,14 +119,14 @@ def summarize(files: RunFiles, record: RunRecord, breaks: Sequence[int] = (), fi
             "fps_per_device": train["fps"] / plan.ranks,
             **{name: train[name] for name in SUMMARISED},
             "steady": steady.steady,
-            "window_end": window_end,
+            "window_end": record.window_end,
             **_of_verdict(verdict),
             "outlier_steps": outliers.count,
             "interference": interference.text,
             "interference_steps": interference.interference_steps if interference.reasons is not None else None,
             "overflow_steps": _overflow_steps(every_step),
             "bad_images": _bad_images(files),
-            **_of_hardware(config, plan, phases[TRAIN], devices, window),
+            **_of_hardware(plan, phases[TRAIN], devices, window),
             **accuracy,
         },
     )
@@ -153,12 +146,12 @@ def _of_job(files: RunFiles, record: RunRecord) -> dict[str, Any]:
         "series": record.series,
         "model": plan.model,
         "dataset": plan.data.name,
-        "crop_size": plan.image_size,
+        "crop_size": plan.pipeline.image_size,
         "device": plan.device,
         "device_name": cpu_name() if plan.device == "cpu" else plan.device_name,
         "devices": plan.ranks,
-        "batch_size": plan.batch_size,
-        "amp": record.config.amp_mode,
+        "batch_size": plan.pipeline.batch_size,
+        "amp": plan.training.precision,
     }
 
 
@@ -178,27 +171,16 @@ SUMMARISED = (
 )  # fmt: skip
 
 
-def _window_end(config: RunConfig, steady: SteadyState, train: PhaseFigures) -> str:
-    if not config.throughput_only:
-        return "epochs"
-    if not steady.steady or train.fps_high is None or train.fps_low is None:
-        return "max_seconds"
-    if train.window_steps < MIN_WINDOW_STEPS or train.window_seconds < MIN_WINDOW_SECONDS:
-        return "max_seconds"
-    half_width = train.fps / train.fps_low - 1
-    return "target_ci" if half_width <= config.target_ci else "max_seconds"
-
-
-def _setting(plan: RunPlan, prefetch: int, devices: pd.DataFrame, steps: pd.DataFrame, image_bytes: float) -> Setting:
+def _setting(plan: RunPlan, devices: pd.DataFrame, steps: pd.DataFrame, image_bytes: float) -> Setting:
     read = devices["storage_read_bytes"].sum(min_count=1)
     delivered = steps.loc[steps["phase"].isin((TRAIN, PIPELINE)), "images"].sum() * image_bytes
     return Setting(
         device=plan.device,
         ranks=plan.ranks,
         cores=available_cores(),
-        compute_threads=plan.compute_threads,
-        decode_threads=plan.decode_threads,
-        prefetch=prefetch,
+        compute_threads=plan.training.compute_threads,
+        decode_threads=plan.pipeline.decode_threads,
+        prefetch=plan.pipeline.prefetch,
         from_storage=bool(read > STORAGE_SHARE * delivered),
     )
 
@@ -209,10 +191,10 @@ def _of_verdict(verdict: Verdict | None) -> dict[str, Any]:
 
 
 def _of_hardware(
-    config: RunConfig, plan: RunPlan, train: PhaseFigures, devices: pd.DataFrame, window: pd.DataFrame
+    plan: RunPlan, train: PhaseFigures, devices: pd.DataFrame, window: pd.DataFrame
 ) -> dict[str, float | None]:
-    peak = peak_tflops(plan.device_name, PEAK_PRECISIONS[config.amp])
-    macs_per_image = macs(plan.model, plan.image_size, plan.data.num_classes)
+    peak = peak_tflops(plan.device_name, PEAK_PRECISIONS[plan.training.amp])
+    macs_per_image = macs(plan.model, plan.pipeline.image_size, plan.data.num_classes)
     ends = window["time_unix_seconds"]
     spans = list(zip(ends - window["step_seconds"], ends, strict=True))
     return {

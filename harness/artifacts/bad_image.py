@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-TRAIN_SPLIT, VAL_SPLIT = "train", "val"
-
 
 @dataclass(frozen=True, slots=True)
 class BadImage:

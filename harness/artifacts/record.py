@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from harness.artifacts.files import check_writable, read_whole, write_whole
-from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, SCALING, STEPS, TRAIN
+from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, SCALING, STEPS
 from harness.errors import UsageError
 from harness.plan.config import RunConfig, parse_config
-from harness.plan.plan import DataFacts, RunPlan
+from harness.plan.kinds import KINDS
+from harness.plan.plan import DataFacts, OperationPlan, RunPlan, TrainingPlan, WindowPlan
 from pipelines.augmentation import Augmentation
+from pipelines.settings import PipelineSettings
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 NAME_TIME = "%Y%m%d-%H%M%S"
 
 
@@ -44,6 +46,7 @@ class RunRecord:
     warnings: tuple[str, ...] = ()
     series: str | None = None
     effective_settings: dict[str, Any] = field(default_factory=dict)
+    window_end: str | None = None
     phases: dict[str, Any] = field(default_factory=dict)
     steady: dict[str, Any] = field(default_factory=dict)
     ledger: dict[str, Any] = field(default_factory=dict)
@@ -126,77 +129,52 @@ def claim_files(folder: Path, given: str | None, usual: str) -> RunFiles:
 
 def write_record(path: Path, record: RunRecord) -> None:
     """Write a record in one step."""
-    write_whole(path, json.dumps(asdict(record), indent=2, default=str) + "\n")
+    values = asdict(record)
+    values["plan"]["kind"] = record.plan.kind.name
+    write_whole(path, json.dumps(values, indent=2, default=str) + "\n")
 
 
 def read_record(path: Path) -> RunRecord:
-    """Read a record back, one of an earlier schema version too.
+    """Read a record back.
 
-    Raises UsageError for a file that is no record, or one of a later version, MachineError for one that can't be read.
+    Raises UsageError for a file that isn't a record, or is one of another version, MachineError for one that can't be
+    read.
     """
     try:
-        values = migrated(json.loads(read_whole(path)), path.name)
+        values = json.loads(read_whole(path))
+        if values["schema_version"] != SCHEMA_VERSION:
+            raise UsageError(
+                f"{path.name} has schema version {values['schema_version']}, known is {SCHEMA_VERSION}",
+                "Read it with the version of this project that wrote it.",
+            )
         given = {name: value for name, value in values["config"].items() if value is not None}
-        plan = values["plan"]
-        data = plan["data"]
         return RunRecord(
             **{
                 **values,
                 "warnings": tuple(values["warnings"]),
-                "attempts": tuple(values.get("attempts", ())),
-                "bad_images": tuple(values.get("bad_images", ())),
+                "attempts": tuple(values["attempts"]),
+                "bad_images": tuple(values["bad_images"]),
                 "config": RunConfig(**parse_config(given, path.name)),
-                "plan": RunPlan(
-                    **{
-                        **plan,
-                        "data": DataFacts(**{**data, "augmentation": Augmentation(**data["augmentation"])}),
-                        "notes": tuple(plan["notes"]),
-                    }
-                ),
+                "plan": _plan(values["plan"]),
             }
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UsageError(
-            f"{path} is no run's record: {error!r}", "Name a <run>.json that run_bench.py wrote."
+            f"{path} is not a run's record: {error!r}", "Name a <run>.json that run_bench.py wrote."
         ) from error
 
 
-def migrated(values: dict[str, Any], name: str) -> dict[str, Any]:
-    """A record's values as this version has them.
-
-    Each version but the last has one function in _LIFTS that makes the next version's values of its own; a field that
-    did not exist stays empty, never a guess. Raises UsageError for a version that isn't known.
-    """
-    version = values["schema_version"]
-    while version != SCHEMA_VERSION:
-        lift = _LIFTS.get(version)
-        if lift is None:
-            raise UsageError(
-                f"{name} has schema version {version}, known are 1 to {SCHEMA_VERSION}",
-                "Read it with the version of this project that wrote it, or a later one.",
-            )
-        values = lift(values)
-        version += 1
-    return {**values, "schema_version": SCHEMA_VERSION}
-
-
-def _from_1(values: dict[str, Any]) -> dict[str, Any]:
-    """Version 1 knew training only, and no intervals: its figures are summary's."""
-    summary = values["summary"]
-    shared = ("fps", "images", "window_seconds", "window_steps", "warmup_steps", "step_seconds_p50", "step_seconds_p95",
-              "data_wait_share", "gpu_util_percent", "cpu_util_percent")  # fmt: skip
-    return {**values, "phases": {TRAIN: {name: summary[name] for name in shared}} if summary else {}}
-
-
-def _from_2(values: dict[str, Any]) -> dict[str, Any]:
-    """Version 2 let DALI's own reader order the images, which read ahead by itself."""
-    config = {name: value for name, value in values["config"].items() if name != "reader_prefetch"}
-    return {**values, "config": config}
-
-
-def _from_3(values: dict[str, Any]) -> dict[str, Any]:
-    """Version 3 had single precision, channels first, and steps of one batch: the defaults of what came since."""
-    return values
-
-
-_LIFTS = {1: _from_1, 2: _from_2, 3: _from_3}
+def _plan(values: dict[str, Any]) -> RunPlan:
+    data = values["data"]
+    return RunPlan(
+        **{
+            **values,
+            "kind": KINDS[values["kind"]],
+            "data": DataFacts(**{**data, "augmentation": Augmentation(**data["augmentation"])}),
+            "pipeline": PipelineSettings(**values["pipeline"]),
+            "training": TrainingPlan(**values["training"]),
+            "window": WindowPlan(**values["window"]),
+            "operation": OperationPlan(**values["operation"]),
+            "notes": tuple(values["notes"]),
+        }
+    )

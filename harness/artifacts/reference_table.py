@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from harness import ROOT
 from harness.artifacts.files import append_row, format_cell
 from harness.artifacts.schema import reference_table
-from harness.plan.config import SYNC, RunConfig
+from harness.plan.config import SYNC
 from harness.plan.plan import RunPlan
 from models.sizes import SIZES
 
@@ -36,31 +36,32 @@ def read_reference() -> ReferenceRow:
     return ReferenceRow(tuple(header), tuple(cells))
 
 
-def method_marks(config: RunConfig, plan: RunPlan) -> tuple[str, ...]:
+def method_marks(plan: RunPlan) -> tuple[str, ...]:
     """What sets a run's method apart from the reference's, for which the header has no column either."""
+    pipeline, training, published = plan.pipeline, plan.training, SIZES[plan.model].auto_augment
     marks = {
-        f"AMP {config.amp_mode}": config.amp != "off",
-        f"{config.preprocessing} preprocessing": config.preprocessing != "paddleclas",
-        "AutoAugment": plan.auto_augment and not SIZES[plan.model].auto_augment,
-        "no AutoAugment": SIZES[plan.model].auto_augment and not plan.auto_augment,
-        "synchronised batch norm": config.bn_stats == SYNC,
-        "pretrained": config.pretrained is not None,
+        f"AMP {training.precision}": training.amp != "off",
+        f"{pipeline.preprocessing} preprocessing": pipeline.preprocessing != "paddleclas",
+        "AutoAugment": pipeline.auto_augment and not published,
+        "no AutoAugment": published and not pipeline.auto_augment,
+        "synchronised batch norm": training.bn_stats == SYNC,
+        "pretrained": training.pretrained is not None,
     }
     return tuple(mark for mark, there in marks.items() if there)
 
 
 def append_reference_row(
-    folder: Path, plan: RunPlan, summary: Mapping[str, Any], marks: Sequence[str] = (), *, once: bool = False
+    folder: Path, plan: RunPlan, summary: Mapping[str, Any], *, once: bool = False
 ) -> ReferenceRow:
     """Add a finished run to its mirrored table, and return the row; once: unless the very same row is there.
 
-    marks stand behind the method's name. The header has no room for the data set, so results on anything but ImageNet
-    get a file named after it.
+    What departs from the reference's method stands after the method's name. The header has no room for the data set, so
+    results on anything but ImageNet get a file named after it.
     """
     table = reference_table(plan.device_name, plan.ranks)
     values = (
-        ", ".join((f"PPLCNet_{plan.model}", *marks)),
-        f"{plan.image_size}x{plan.image_size}",
+        ", ".join((f"PPLCNet_{plan.model}", *method_marks(plan))),
+        f"{plan.pipeline.image_size}x{plan.pipeline.image_size}",
         summary["fps"],
         summary["top1"],
     )

@@ -70,9 +70,10 @@ def of_run(files: RunFiles) -> Exported:
     record = _record(files)
     found = newest_checkpoint(files.checkpoints)
     if found is None:
-        if not record.config.trains_epochs:
-            what = "measures throughput" if record.config.throughput_only else "only evaluates"
-            raise UsageError(f"run {files.run!r} {what}, and keeps no weights", "Export a run of epochs.")
+        if not record.plan.kind.resumable:
+            raise UsageError(
+                f"run {files.run!r} {record.plan.kind.does}, and keeps no weights", "Export a run of epochs."
+            )
         raise UsageError(
             f"run {files.run!r} has no whole checkpoint in {str(files.checkpoints)!r}",
             "Its first one comes with the end of the first epoch, or after --checkpoint-minutes.",
@@ -86,7 +87,7 @@ def _weights(record: RunRecord, checkpoint: Checkpoint) -> Weights:
     """The model that the ranks would evaluate: their weights are the same, their batch-norm statistics made one."""
     size, num_classes = record.plan.model, record.plan.data.num_classes
     arrays, found = checkpoint.arrays, {}
-    whose = range(1 if record.config.bn_stats == RANK0 else checkpoint.values["ranks"])
+    whose = range(1 if record.plan.training.bn_stats == RANK0 else checkpoint.values["ranks"])
     for name in parameter_shapes(SIZES[size].scale, num_classes):
         own = [of_rank(rank) + STATISTICS + name for rank in whose]
         if MODEL + name in arrays:
@@ -103,7 +104,7 @@ def _history(record: RunRecord, values: Mapping[str, Any]) -> tuple[dict[str, st
     """
     progress, optimizer_steps, last = values["progress"], values["optimizer_steps"], values["progress"]["last"]
     epoch, steps = progress["epoch"] - 1, progress["steps"]
-    if steps >= record.plan.steps_per_epoch:
+    if steps >= record.plan.training.steps_per_epoch:
         epoch, steps = epoch + 1, 0
     origin = f"run {record.run} after epoch {epoch}" if not steps else f"run {record.run} in epoch {epoch + 1}"
     origin += f" (step {optimizer_steps:,})"

@@ -24,17 +24,26 @@ class Command:
     run: Callable[..., None]
 
 
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """One line for most options: room for their names, and for as much of the terminal as there is."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32)
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose complaints are UsageErrors, and whose options can't be shortened."""
 
-    def __init__(self, prog: str, description: str, epilog: str | None = None) -> None:
+    def __init__(self, prog: str, description: str, epilog: str | None = None, usage: str | None = None) -> None:
         super().__init__(
             prog=prog,
             description=description,
             epilog=epilog,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            usage=usage,
+            formatter_class=_HelpFormatter,
             argument_default=argparse.SUPPRESS,
             allow_abbrev=False,
+            add_help=usage is None,
         )
 
     def error(self, message: str) -> NoReturn:

@@ -15,25 +15,15 @@ from harness.artifacts.files import cut_rows
 from harness.artifacts.record import RunFiles, RunRecord, read_record
 from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS
 from harness.errors import InvariantError, MachineError, UsageError
-from harness.plan.config import RunConfig, flag, option_fields
-from harness.plan.plan import RunPlan
+from harness.plan.config import RunConfig, run_options
+from harness.plan.options import AUTO, KEPT, SAME, flag
+from harness.plan.plan import RunPlan, settings_of
 from harness.report.text import command_line
 from models.errors import ActionableError
 
-AUTO = "auto"
 LOCK = ".lock"
 CUT = (STEPS, EPOCHS, DEVICES, BAD_IMAGES)
-# What may differ when a run is gone on with, or can't, or is compared by what the plan makes of it; the rest decides
-# its weights.
-HARMLESS = frozenset({
-    "gpus", "device", "data", "classes", "crop_area_min", "flip_probability", "epochs", "warmup", "target_ci",
-    "max_seconds", "repeats", "device_counts", "stall_timeout", "resume", "bad_images", "max_bad_images", "auto_batch",
-    "compute_threads", "decode_threads", "prefetch", "width_hint", "height_hint", "nnodes", "master", "node_rank",
-    "rendezvous_timeout", "results", "run_name", "telemetry_interval", "checkpoint_minutes", "amp_level", "eval_only",
-})  # fmt: skip
-# Defaults that follow from the number of epochs and devices.
-DECIDED = ("batch_size", "lr_warmup_epochs")
-# Of the data set; where it lies is harmless.
+# Of the data set, what decides the weights; where it lies doesn't.
 DATA_FACTS = ("train_images", "val_images", "num_classes", "augmentation", "fingerprint")
 
 
@@ -81,24 +71,21 @@ def requested_config(given: Mapping[str, Any]) -> RunConfig | None:
         return replace(config, resume=None)
     record = read_record(folder / f"{name}.json")
     if record.status == "finished":
-        if given.get("epochs", 0) > record.plan.epochs:
+        if given.get("epochs", 0) > record.plan.training.epochs:
             raise UsageError(
-                f"run {name!r} is finished after {record.plan.epochs} epochs, at a learning rate of 0",
+                f"run {name!r} is finished after {record.plan.training.epochs} epochs, at a learning rate of 0",
                 "Start another run.",
             )
         return None
-    if not record.config.trains_epochs or record.series is not None:
-        what = (
-            f"is part of the series {record.series!r}" if record.series is not None
-            else "measures throughput" if record.config.throughput_only
-            else "only evaluates"
-        )  # fmt: skip
-        raise UsageError(f"run {name!r} {what}, and can't be gone on with", "Start it again.")
+    if not record.plan.kind.resumable or record.series is not None:
+        what = record.plan.kind.does if record.series is None else f"is part of the series {record.series!r}"
+        raise UsageError(f"run {name!r} {what}, and can't be resumed", "Start it again.")
+    planned = settings_of(record.plan)
     if record.config.auto_batch:
         # What was asked for need not have fitted.
-        given = {**given, "batch_size": record.plan.batch_size}
-    # Defaults that follow from what may change stay as they were.
-    decided = {name: getattr(record.plan, name) for name in DECIDED if getattr(record.config, name) is None}
+        given = {**given, "batch_size": planned["batch_size"]}
+    kept = [one for one, option in run_options().items() if option.resume == KEPT]
+    decided = {one: planned[one] for one in kept if getattr(record.config, one) is None}
     return replace(record.config, **{**decided, **given, "resume": name, "run_name": name})
 
 
@@ -143,56 +130,55 @@ def check_same_run(before: Resumption, config: RunConfig, plan: RunPlan) -> tupl
     """
     old = before.record
     ranks = before.values.get("ranks", old.plan.ranks)
-    other_ranks = plan.ranks != ranks
-    lines = [
-        f"{flag(name)}: {value_before} before, {value}"
-        for name, value_before, value in _differences(old, config, plan, other_ranks)
-    ]
-    epoch = before.values.get("progress", {}).get("epoch", 1)
-    if plan.epochs < old.plan.epochs:
-        lines.append(f"--epochs: {old.plan.epochs} before, {plan.epochs}; more are possible, fewer are not")
+    lines = [f"{flag(name)}: {value_before} before, {value}" for name, value_before, value in _differences(old, plan)]
+    if plan.ranks != ranks and config.learning_rate == old.config.learning_rate is None:
+        # It follows from the global batch.
+        lines = [line for line in lines if not line.startswith("--learning-rate:")]
+    epochs, epochs_before = plan.training.epochs, old.plan.training.epochs
+    if epochs < epochs_before:
+        lines.append(f"--epochs: {epochs_before} before, {epochs}; more are possible, fewer are not")
     if lines:
         raise UsageError(
-            f"run {old.run!r} can't be gone on with under other settings",
+            f"run {old.run!r} can't be resumed with other settings",
             "\n".join([*lines, "Leave these options away, or start another run."]),
         )
     notes = []
-    if plan.epochs > old.plan.epochs:
-        notes.append(f"{plan.epochs} epochs, not {old.plan.epochs}: the learning rate's cosine ends later from here on")
-    if other_ranks:
-        within = bool(before.values.get("progress", {}).get("steps", 0))
-        if within or epoch > plan.epochs:
-            where = f"stands within epoch {epoch}" if within else "has made all its epochs"
-            raise UsageError(
-                f"run {old.run!r} {where}; with another number of devices ({plan.ranks}, not {ranks}) it can only be"
-                " gone on with at an epoch's start",
-                f"Go on with --gpus {ranks // old.plan.nodes} to the end of the epoch.",
-            )
-        notes.append(
-            f"{plan.ranks} devices from epoch {epoch} on, {ranks} before: {plan.global_batch} images a step,"
-            f" learning rate {plan.learning_rate:g}, {old.plan.global_batch} and {old.plan.learning_rate:g} before"
-        )
-    if plan.compute_threads != old.plan.compute_threads:
-        notes.append(
-            f"{plan.compute_threads} compute threads, {old.plan.compute_threads} before: sums may round otherwise"
-        )
+    if epochs > epochs_before:
+        notes.append(f"{epochs} epochs, not {epochs_before}: the learning rate's cosine ends later from here on")
+    if plan.ranks != ranks:
+        notes.append(_other_ranks(before, plan, ranks))
+    threads, threads_before = plan.training.compute_threads, old.plan.training.compute_threads
+    if threads != threads_before:
+        notes.append(f"{threads} compute threads, {threads_before} before: sums may round differently")
     return tuple(notes)
 
 
-def _differences(old: RunRecord, config: RunConfig, plan: RunPlan, other_ranks: bool) -> Iterator[tuple[str, Any, Any]]:
-    for item in option_fields():
-        if item.name in HARMLESS:
-            continue
-        if item.name == "learning_rate" and other_ranks and config.learning_rate == old.config.learning_rate is None:
-            continue
-        values = [
-            getattr(of_plan, item.name) if hasattr(of_plan, item.name) else getattr(of_config, item.name)
-            for of_plan, of_config in ((old.plan, old.config), (plan, config))
-        ]
-        if values[0] != values[1]:
-            yield item.name, *values
-    if old.plan.device != plan.device:
-        yield "device", old.plan.device, plan.device
+def _other_ranks(before: Resumption, plan: RunPlan, ranks: int) -> str:
+    """A note on another number of devices. Raises UsageError anywhere but at an epoch's start."""
+    old, progress = before.record, before.values.get("progress", {})
+    epoch = progress.get("epoch", 1)
+    within = bool(progress.get("steps", 0))
+    if within or epoch > plan.training.epochs:
+        where = f"stands within epoch {epoch}" if within else "has made all its epochs"
+        raise UsageError(
+            f"run {old.run!r} {where}; with another number of devices ({plan.ranks}, not {ranks}) it can only be"
+            " resumed at an epoch's start",
+            f"Resume it with --gpus {ranks // old.plan.nodes} to the end of the epoch.",
+        )
+    return (
+        f"{plan.ranks} devices from epoch {epoch} on, {ranks} before: {plan.global_batch} images a step,"
+        f" learning rate {plan.training.learning_rate:g}, {old.plan.global_batch} and"
+        f" {old.plan.training.learning_rate:g} before"
+    )
+
+
+def _differences(old: RunRecord, plan: RunPlan) -> Iterator[tuple[str, Any, Any]]:
+    """The settings that may not differ when a run is resumed, and do: name, value before, value."""
+    before, after = settings_of(old.plan), settings_of(plan)
+    fixed = [name for name, option in run_options().items() if option.resume in (SAME, KEPT)]
+    for name in (*(name for name in fixed if name in before), "device"):
+        if before[name] != after[name]:
+            yield name, before[name], after[name]
     for name in DATA_FACTS:
         found = [getattr(one.data, name) for one in (old.plan, plan)]
         if found[0] != found[1] and found[0] != "":

@@ -27,14 +27,14 @@ LOG_TAIL_LINES = 12
 
 def memory_error(plan: RunPlan, rank: int, said: str) -> OutOfMemoryError:
     """A batch that does not fit; said is what the library said of it."""
-    what = "GPU's memory" if plan.device == "gpu" else "memory"
-    smaller = f"Use --batch-size {plan.batch_size // 2} or less, or " if plan.batch_size > 1 else "Use "
+    what, batch = "GPU's memory" if plan.device == "gpu" else "memory", plan.pipeline.batch_size
+    smaller = f"Use --batch-size {batch // 2} or less, or " if batch > 1 else "Use "
     halved = "--auto-batch, which halves it until it fits."
-    if plan.total_steps == 0:
+    if not plan.kind.trains:
         halved = "a smaller --image-size."
-    cure = halved if plan.batch_size > 1 else "a smaller --model or --image-size."
+    cure = halved if batch > 1 else "a smaller --model or --image-size."
     return OutOfMemoryError(
-        f"{plan.batch_size} images per device do not fit into the {what} of rank {rank}: {said}", f"{smaller}{cure}"
+        f"{batch} images per device do not fit into the {what} of rank {rank}: {said}", f"{smaller}{cure}"
     )
 
 
@@ -72,7 +72,7 @@ def death(
     return TrainingError(message, f"{hint}\n{rest}" if hint else rest)
 
 
-def stall(logs: Path, plan: RunPlan, first_rank: int, seconds: float, kept: Path) -> TrainingError:
+def stall(logs: Path, plan: RunPlan, first_rank: int, kept: Path) -> TrainingError:
     """The error of a run in which nothing moved on; first_rank is the first of this node."""
     told = []
     for local in range(plan.ranks_per_node):
@@ -82,7 +82,7 @@ def stall(logs: Path, plan: RunPlan, first_rank: int, seconds: float, kept: Path
     if plan.nodes > 1:
         hint += " Another node may have stopped, or the network between them."
     return TrainingError(
-        f"no step for {seconds:g} s: {'; '.join(told)}",
+        f"no step for {plan.operation.stall_timeout:g} s: {'; '.join(told)}",
         f"{hint} Where a step may take that long, give more --stall-timeout.\nLogs: {kept}",
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import subprocess
@@ -45,27 +44,25 @@ def run_workers(
     environment: Mapping[str, str],
     poll: Callable[[], None] = lambda: None,
     *,
-    node: Node | None = None,
-    stall_timeout: float = math.inf,
+    node: Node,
     say: Callable[[str], None] = lambda _: None,
-    kept: Path | None = None,
+    kept: Path,
 ) -> None:
     """Run this node's ranks to their end, calling poll a few times a second.
 
     Raises the error a rank left behind, or TrainingError with what ended the first rank, or with where each was when
-    none moved on for stall_timeout, or when the other nodes didn't come; the logs are then kept, beside the tables or
-    where kept says. A first Ctrl-C asks the ranks to end by themselves and waits for them; a second ends everything.
-    Both go on as KeyboardInterrupt, unless the ranks leave an error of their own, or have finished.
+    none made progress within the plan's limit, or when the other nodes didn't come; the logs are then copied to kept.
+    A first Ctrl-C asks the ranks to end by themselves and waits for them; a second ends everything. Both are passed on
+    as KeyboardInterrupt, unless the ranks leave an error of their own, or have finished.
     """
-    kept = kept or files.folder / f"{files.run}.logs"
-    env = {**worker_environment(devices, plan.compute_threads, environment), RUN_PID: str(os.getpid())}
+    env = {**worker_environment(devices, plan.training.compute_threads, environment), RUN_PID: str(os.getpid())}
     # The launcher writes the whole environment of each rank beside the logs, secrets and all: to a private folder.
     with tempfile.TemporaryDirectory(prefix="pplcnet-bench-") as folder:
         logs = Path(folder)
         with (logs / "launcher.log").open("wb") as output:
             process = subprocess.Popen(
                 launch_command(plan.ranks_per_node, logs, files.record, node),
-                env=env if node is None else node.environment(env),
+                env=node.environment(env),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -73,7 +70,7 @@ def run_workers(
                 preexec_fn=partial(die_with_parent, os.getpid()),
             )
             watch = RankMonitor(process.pid, plan.ranks_per_node)
-            run = _Running(process, watch, logs, plan, node, stall_timeout, say)
+            run = _Running(process, watch, logs, plan, node, say)
             with _stopped_at_exit(run):
                 run.wait(poll)
         poll()
@@ -88,8 +85,7 @@ class _Running:
     watch: RankMonitor
     logs: Path
     plan: RunPlan
-    node: Node | None
-    stall_timeout: float
+    node: Node
     say: Callable[[str], None]
     asked_to_end: bool = False
     stalled: bool = False
@@ -111,13 +107,11 @@ class _Running:
                     if stalled(self.logs):
                         # Before the launcher ends the others: those that can say where they are.
                         self.watch.send(TELL_STACKS)
-                if pulse.max_silence_seconds() > self.stall_timeout + WATCHDOG_GRACE_SECONDS:
+                if pulse.max_silence_seconds() > self.plan.operation.stall_timeout + WATCHDOG_GRACE_SECONDS:
                     self.stalled = True
                     self.watch.send(TELL_STACKS)
                     time.sleep(POLL_SECONDS)
-                self.unjoined = self.node is not None and self._joins_too_late(
-                    now - started_at, self.node.rendezvous_timeout
-                )
+                self.unjoined = not self.node.is_alone and self._joins_too_late(now - started_at)
                 # Left to itself the launcher waits for a rank that doesn't end, for good if the kernel holds that rank.
                 overdue = failed_at is not None and now - failed_at > END_SECONDS
                 if self.launcher_told_at is not None:
@@ -150,8 +144,8 @@ class _Running:
             self.process.terminate()
             self.launcher_told_at = time.monotonic()
 
-    def _joins_too_late(self, seconds: float, limit_seconds: float) -> bool:
-        return seconds > limit_seconds and joined_ranks(self.logs) < self.plan.ranks_per_node
+    def _joins_too_late(self, seconds: float) -> bool:
+        return seconds > self.plan.operation.rendezvous_timeout and joined_ranks(self.logs) < self.plan.ranks_per_node
 
 
 def _raise_what_ended(run: _Running, code: int, kept: Path) -> None:
@@ -165,21 +159,21 @@ def _raise_what_ended(run: _Running, code: int, kept: Path) -> None:
     if run.asked_to_end:
         raise KeyboardInterrupt
     keep_logs(logs, kept)
-    if run.unjoined and node is not None:
+    if run.unjoined:
         raise TrainingError(
             f"{node.count} nodes were expected at {node.master[0]}:{node.master[1]} within"
-            f" {node.rendezvous_timeout:g} s, and not all came",
+            f" {plan.operation.rendezvous_timeout:g} s, and not all came",
             "Check that every node runs, with the same --nnodes and --master and a --node-rank of its own; that node 0"
             f" can be reached at {node.master[0]} (firewall), and the nodes at one another on any port; or give more"
             f" --rendezvous-timeout.\nLogs: {kept}",
         )
-    first_rank = 0 if node is None else node.rank * plan.ranks_per_node
+    first_rank = node.first_rank(plan.ranks_per_node)
     if run.stalled or stalled(logs):
-        raise stall(logs, plan, first_rank, run.stall_timeout, kept)
+        raise stall(logs, plan, first_rank, kept)
     raise death(logs, plan, run.watch.first_failed, first_rank, code, kept)
 
 
-def launch_command(ranks: int, logs: Path, record: Path, node: Node | None = None) -> list[str]:
+def launch_command(ranks: int, logs: Path, record: Path, node: Node) -> list[str]:
     """The launcher's command line; ranks are this node's.
 
     It is given no backend: it would fall back to its legacy mode.
@@ -189,7 +183,7 @@ def launch_command(ranks: int, logs: Path, record: Path, node: Node | None = Non
         "--nproc_per_node", str(ranks),
         "--log_dir", str(logs),
         "--enable_gpu_log", "0",
-        *([] if node is None else node.launcher_options()),
+        *node.launcher_options(),
         str(ENTRY), WORKER_COMMAND, str(record),
     ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The settings in force, as the engines report them, held against those that were asked for."""
+"""The settings in force, as DALI and Paddle report them, held against the plan."""
 
 from __future__ import annotations
 
@@ -7,45 +7,46 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.errors import InvariantError
-from harness.plan.config import SYNC, RunConfig
+from harness.plan.config import SYNC
 from harness.plan.plan import RunPlan
 
-# What a run that only evaluates has no occasion to show.
+# What a run that doesn't train has no occasion to show.
 OF_TRAINING = ("preprocessing", "auto_augment", "accumulation_steps")
 
 
-def check_settings(config: RunConfig, plan: RunPlan, effective_settings: Mapping[str, Any]) -> None:
+def check_settings(plan: RunPlan, found: Mapping[str, Any]) -> None:
     """Raise InvariantError, which names every setting that isn't in force.
 
-    effective_settings is what the ranks' trainer read back. hw_decoder_load counts where DALI reports it (single
+    found is what the ranks' trainer read from DALI and Paddle. hw_decoder_load counts where DALI reports it (single
     precision, written with six decimals).
     """
+    pipeline, training = plan.pipeline, plan.training
     asked: dict[str, Any] = {
-        "threads": plan.decode_threads,
-        "prefetch": config.prefetch,
-        "batch_size": plan.batch_size,
-        "image_size": plan.image_size,
-        "dtype": "float16" if config.compute_dtype == "float16" else "float32",
-        "layout": config.layout,
-        "preprocessing": config.preprocessing,
-        "antialias": config.preprocessing == "dali",
-        "auto_augment": plan.auto_augment,
-        "parameters": config.compute_dtype if config.amp_level == "O2" else "float32",
-        "logits": config.compute_dtype,
-        "network_layout": config.layout,
-        "sync_batch_norm": config.bn_stats == SYNC,
-        "to_static": config.to_static,
-        "accumulation_steps": plan.accumulation_steps,
+        "decode_threads": pipeline.decode_threads,
+        "prefetch": pipeline.prefetch,
+        "batch_size": pipeline.batch_size,
+        "image_size": pipeline.image_size,
+        "dtype": pipeline.dtype,
+        "layout": pipeline.layout,
+        "preprocessing": pipeline.preprocessing,
+        "antialias": pipeline.preprocessing == "dali",
+        "auto_augment": pipeline.auto_augment,
+        "parameters": training.dtype if training.amp_level == "O2" else "float32",
+        "logits": training.dtype,
+        "network_layout": pipeline.layout,
+        "sync_batch_norm": training.bn_stats == SYNC,
+        "to_static": training.to_static,
+        "accumulation_steps": training.accumulation_steps,
         "ranks": plan.ranks,
     }
-    if config.eval_only:
+    if not plan.kind.trains:
         asked = {name: value for name, value in asked.items() if name not in OF_TRAINING}
-    if plan.device == "gpu" and effective_settings.get("hw_decoder_load") is not None:
-        asked["hw_decoder_load"] = config.hw_decoder_load
+    if plan.device == "gpu" and found.get("hw_decoder_load") is not None:
+        asked["hw_decoder_load"] = pipeline.hw_decoder_load
     wrong = [
-        f"{name} {wanted} was asked for, {effective_settings.get(name)} was in force"
+        f"{name} {wanted} was asked for, {found.get(name)} was in force"
         for name, wanted in asked.items()
-        if not _same(effective_settings.get(name), wanted)
+        if not _same(found.get(name), wanted)
     ]
     if wrong:
         raise InvariantError(

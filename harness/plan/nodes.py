@@ -12,38 +12,48 @@ from typing import Any
 import psutil
 
 from harness.errors import MachineError, UsageError
-from harness.plan.config import RunConfig, flag, option_fields
-from harness.plan.plan import RunPlan
+from harness.plan.config import RunConfig, run_options
+from harness.plan.options import OWN, flag
+from harness.plan.plan import RunPlan, settings_of
 
-# What may differ between nodes: where things lie, how a node is reached, how fast it loads.
-OWN_OPTIONS = frozenset({
-    "gpus", "device", "data", "resume", "checkpoint_minutes",
-    "results", "run_name", "master", "node_rank", "rendezvous_timeout", "stall_timeout",
-    "compute_threads", "decode_threads", "telemetry_interval", "hw_decoder_load", "width_hint", "height_hint",
-})  # fmt: skip
-OWN_FIGURES = frozenset({"data", "compute_threads", "decode_threads", "notes", "warmup_given", "total_steps"})
+# Settings of a plan that are each node's own, besides those of options that are declared so.
+OWN_SETTINGS = frozenset({"notes", "device_id"})
 # Of the data set; its name and place are each node's own.
 SHARED_FACTS = ("train_images", "val_images", "num_classes", "augmentation")
-# Plan's names for what the user gave under another one.
-PLANNED = {"ranks": "gpus", "nodes": "nnodes", "warmup_steps": "warmup"}
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A machine among `count` that train together; rank 0 of them is the master's.
+    """A machine among the `count` that train together, by its rank; node 0 records for all.
 
     master is node 0's address, in numbers, and port; address is the machine's own on the interface that leads there.
+    A machine that trains alone is node 0 of one, and needs none of these.
     """
 
-    count: int
-    rank: int
-    master: tuple[str, int]
-    address: str
-    interface: str
-    rendezvous_timeout: float
+    count: int = 1
+    rank: int = 0
+    master: tuple[str, int] = ("127.0.0.1", 0)
+    address: str = "127.0.0.1"
+    interface: str = "lo"
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there is no other node."""
+        return self.count == 1
+
+    @property
+    def records(self) -> bool:
+        """Whether this node writes the tables and checkpoints."""
+        return self.rank == 0
+
+    def first_rank(self, ranks_per_node: int) -> int:
+        """The global number of the node's first rank."""
+        return self.rank * ranks_per_node
 
     def launcher_options(self) -> list[str]:
-        """What Paddle's launcher has to be told."""
+        """What Paddle's launcher needs to find the other nodes."""
+        if self.is_alone:
+            return []
         return [
             *("--nnodes", str(self.count)),
             *("--master", "{}:{}".format(*self.master)),
@@ -59,6 +69,8 @@ class Node:
         launcher asks its store through proxies.
         """
         added = dict(environment)
+        if self.is_alone:
+            return added
         for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
             added.setdefault(name, self.interface)
         for name in ("NO_PROXY", "no_proxy"):
@@ -67,14 +79,14 @@ class Node:
         return added
 
 
-def find_node(config: RunConfig) -> Node | None:
-    """The place of this machine among the nodes; None for a run on one.
+def find_node(config: RunConfig) -> Node:
+    """The place of this machine among the nodes.
 
     Raises UsageError when --master is no address that can be reached, or not node 0's; MachineError when its port is
     taken.
     """
     if config.nnodes == 1 or config.node_rank is None:
-        return None
+        return Node()
     host, port = config.master_address()
     try:
         found = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)
@@ -87,7 +99,7 @@ def find_node(config: RunConfig) -> Node | None:
     interface = interface_of(address)
     if config.node_rank == 0:
         _check_master(config, number, port)
-    return Node(config.nnodes, config.node_rank, (number, port), address, interface, config.rendezvous_timeout)
+    return Node(config.nnodes, config.node_rank, (number, port), address, interface)
 
 
 def route_to(number: str, port: int) -> str:
@@ -130,32 +142,27 @@ def _check_master(config: RunConfig, number: str, port: int) -> None:
             ) from error
 
 
-def run_signature(config: RunConfig, plan: RunPlan) -> dict[str, Any]:
-    """What every rank of a run has to agree on, under the names of options; values as JSON has them."""
-    planned = {PLANNED.get(name, name): value for name, value in asdict(plan).items() if name not in OWN_FIGURES}
-    planned["gpus"] = plan.ranks_per_node
-    options = {
-        item.name: getattr(config, item.name)
-        for item in option_fields()
-        if item.name not in OWN_OPTIONS and item.name not in planned
-    }
-    facts = {name: asdict(plan.data)[name] for name in SHARED_FACTS}
-    agreed: dict[str, Any] = json.loads(json.dumps({**options, **planned, **facts}, default=str))
+def run_signature(plan: RunPlan) -> dict[str, Any]:
+    """What every rank of a run has to agree on, by the names of settings; values as JSON has them."""
+    own = {name for name, option in run_options().items() if option.nodes == OWN} | OWN_SETTINGS
+    # Devices of another kind would compute otherwise, whatever each node was started with.
+    shared = {name: value for name, value in settings_of(plan).items() if name not in own or name == "device"}
+    facts = {name: getattr(plan.data, name) for name in SHARED_FACTS}
+    agreed: dict[str, Any] = json.loads(json.dumps({**shared, **facts}, default=asdict))
     return agreed
 
 
-def check_signatures(told: Sequence[Mapping[str, Any]], ranks_of_node: Iterable[int]) -> None:
-    """Raise UsageError unless every rank was told the same; told is each rank's terms, ranks_of_node its node.
+def check_signatures(signatures: Sequence[Mapping[str, Any]], ranks_of_node: Iterable[int]) -> None:
+    """Raise UsageError unless all ranks have the same signature; ranks_of_node is the node of each.
 
     The error names each differing value of the first node that differs, beside node 0's.
     """
-    first = told[0]
-    for node, signature_there in zip(ranks_of_node, told, strict=True):
-        names = [name for name in {**first, **signature_there} if first.get(name) != signature_there.get(name)]
+    first = signatures[0]
+    for node, other in zip(ranks_of_node, signatures, strict=True):
+        names = [name for name in {**first, **other} if first.get(name) != other.get(name)]
         if names:
             lines = [
-                f"{_called(name)}: {first.get(name)} on node 0, {signature_there.get(name)} on node {node}"
-                for name in names
+                f"{_called(name)}: {first.get(name)} on node 0, {other.get(name)} on node {node}" for name in names
             ]
             raise UsageError(
                 f"node {node} was started for another run than node 0",
@@ -164,4 +171,4 @@ def check_signatures(told: Sequence[Mapping[str, Any]], ranks_of_node: Iterable[
 
 
 def _called(name: str) -> str:
-    return flag(name) if name in {item.name for item in option_fields()} else name.replace("_", " ")
+    return flag(name) if name in run_options() else name.replace("_", " ")

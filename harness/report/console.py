@@ -10,6 +10,7 @@ from harness.artifacts.files import read_table
 from harness.artifacts.record import RunFiles, RunRecord
 from harness.artifacts.reference_table import ReferenceRow, method_marks, read_reference, reference_table_file
 from harness.artifacts.schema import EPOCHS, TRAIN
+from harness.plan import kinds
 from harness.plan.plan import RunPlan
 from harness.report.findings import (
     WINDOW_ENDS,
@@ -73,16 +74,21 @@ class Console:
         self.rich.print(plain_text(f"Written to {files.folder}/: {record.run}.*, summary.csv"))
 
 
+# How long a run of each kind is, in words.
+LENGTHS = {
+    kinds.EPOCHS: lambda plan: (
+        f"{plan.training.epochs} epochs, {plan.total_steps:,} steps; {plan.training.steps_per_epoch} steps an epoch"
+    ),
+    kinds.THROUGHPUT: lambda plan: (
+        f"until the throughput is precise or time is up; {plan.training.steps_per_epoch} steps an epoch"
+    ),
+    kinds.EVALUATION: lambda plan: f"one evaluation, {plan.pipeline.image_size}x{plan.pipeline.image_size}",
+}
+
+
 def plan_facts(plan: RunPlan) -> list[tuple[str, str]]:
     """A plan as labels and values."""
-    data = plan.data
-    length = (
-        "until the throughput is precise or time is up"
-        if plan.total_steps is None
-        else f"{plan.epochs} epochs, {plan.total_steps:,} steps"
-        if plan.total_steps
-        else f"one evaluation, {plan.image_size}x{plan.image_size}"
-    )
+    data, pipeline, training, window = plan.data, plan.pipeline, plan.training, plan.window
     rows = [
         ("model", f"PPLCNet_{plan.model}, {data.num_classes} classes"),
         (
@@ -93,32 +99,33 @@ def plan_facts(plan: RunPlan) -> list[tuple[str, str]]:
         ("data", f"{data.name}: {data.train_images:,} training and {data.val_images:,} validation images"),
         (
             "crops",
-            f"{plan.image_size}x{plan.image_size}, area {data.augmentation.crop_area_min:g} to"
+            f"{pipeline.image_size}x{pipeline.image_size}, area {data.augmentation.crop_area_min:g} to"
             f" {data.augmentation.crop_area_max:g}, flipped with probability {data.augmentation.flip_probability:g}"
-            + (", AutoAugment" if plan.auto_augment else ""),
+            + (", AutoAugment" if pipeline.auto_augment else ""),
         ),
         (
             "batch",
-            f"{plan.batch_size} images per device"
-            + (f", {plan.accumulation_steps} batches a step" if plan.accumulation_steps > 1 else "")
+            f"{pipeline.batch_size} images per device"
+            + (f", {training.accumulation_steps} batches a step" if training.accumulation_steps > 1 else "")
             + f", {plan.global_batch} images a step",
         ),
-        ("length", length if plan.total_steps == 0 else f"{length}; {plan.steps_per_epoch} steps an epoch"),
+        ("length", LENGTHS[plan.kind](plan)),
         (
             "learning rate",
-            f"{plan.learning_rate:g} after {plan.lr_warmup_epochs} epochs of linear warm-up, then a cosine to 0",
+            f"{training.learning_rate:g} after {training.lr_warmup_epochs} epochs of linear warm-up, then a"
+            " cosine to 0",
         ),
-        ("weight decay", f"{plan.weight_decay:g}, none on batch norm"),
-        ("precision", "float32" if plan.amp == "off" else f"mixed, {plan.amp}"),
+        ("weight decay", f"{training.weight_decay:g}, none on batch norm"),
+        ("precision", "float32" if training.amp == "off" else f"mixed, {training.precision}"),
         (
             "warm-up",
-            f"{plan.warmup_steps} steps"
-            if plan.warmup_given
-            else f"at least {plan.warmup_steps} steps, its end found in the step times",
+            f"{window.warmup_steps} steps"
+            if window.warmup_given
+            else f"at least {window.warmup_steps} steps, its end found in the step times",
         ),
-        ("threads per rank", f"{plan.compute_threads} training, {plan.decode_threads} DALI"),
+        ("threads per rank", f"{training.compute_threads} training, {pipeline.decode_threads} DALI"),
     ]
-    return rows if plan.total_steps != 0 else [(label, value) for label, value in rows if label not in OF_TRAINING]
+    return rows if plan.kind.trains else [(label, value) for label, value in rows if label not in OF_TRAINING]
 
 
 def evaluation_facts(record: RunRecord, files: RunFiles) -> list[tuple[str, str]]:
@@ -129,8 +136,9 @@ def evaluation_facts(record: RunRecord, files: RunFiles) -> list[tuple[str, str]
     published = f"{size.top1:.4f} and {size.top5:.4f} for PPLCNet_{plan.model} on {REFERENCE_DATASET}"
     if not plan.data.imagenet:
         published += f"; this is {plan.data.name}, which says nothing about them"
-    others = [f"{plan.image_size}x{plan.image_size}"] if plan.image_size != PUBLISHED_PIXELS else []
-    others += [mark for mark in method_marks(record.config, plan) if mark != "pretrained"]
+    pixels = plan.pipeline.image_size
+    others = [f"{pixels}x{pixels}"] if pixels != PUBLISHED_PIXELS else []
+    others += [mark for mark in method_marks(plan) if mark != "pretrained"]
     if others:
         published += f"; at {PUBLISHED_PIXELS}x{PUBLISHED_PIXELS} in float32 there, {', '.join(others)} here"
     return [
@@ -183,15 +191,16 @@ def differences(record: RunRecord) -> list[str]:
     )
     if plan.model != "x1_0":
         lines.append(f"model: PPLCNet_x1_0 there, PPLCNet_{plan.model} here")
-    lines += [f"method: {mark} here" for mark in method_marks(record.config, plan)]
-    if plan.image_size != 224:
-        lines.append(f"crop: 224x224 there, {plan.image_size}x{plan.image_size} here")
+    lines += [f"method: {mark} here" for mark in method_marks(plan)]
+    pixels = plan.pipeline.image_size
+    if pixels != PUBLISHED_PIXELS:
+        lines.append(f"crop: {PUBLISHED_PIXELS}x{PUBLISHED_PIXELS} there, {pixels}x{pixels} here")
     if plan.global_batch != 2048:
         lines.append(f"images a step: 2048 there, {plan.global_batch} here")
     if record.summary["top1"] is None:
         lines.append("top-1: after 360 epochs there, not measured here")
-    elif plan.epochs != 360:
-        lines.append(f"epochs: 360 there, {plan.epochs} here")
+    elif plan.training.epochs != 360:
+        lines.append(f"epochs: 360 there, {plan.training.epochs} here")
     return lines
 
 

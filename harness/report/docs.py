@@ -14,7 +14,8 @@ from harness.artifacts.schema import (
     Table,
     reference_table,
 )
-from harness.plan.config import flag, option_fields, option_type
+from harness.plan.config import run_options
+from harness.plan.options import flag
 
 BEGIN, END = "<!-- made by `make docs`: begin -->", "<!-- made by `make docs`: end -->"
 
@@ -22,15 +23,14 @@ BEGIN, END = "<!-- made by `make docs`: begin -->", "<!-- made by `make docs`: e
 def options_markdown() -> str:
     """A table of every option of RunConfig."""
     lines = ["| option | meaning | default |", "| --- | --- | --- |"]
-    for item in option_fields():
-        metadata = item.metadata
-        value = "" if option_type(item.name) is bool else f" {'|'.join(metadata['choices']) or metadata['metavar']}"
-        meaning, _, decided = metadata["help"].partition("; default: ")
+    for item in run_options().values():
+        value = "" if item.kind is bool else f" {item.metavar or '|'.join(item.choices)}"
+        meaning, _, decided = item.help.partition(" Default: ")
         plain = "" if item.default is None or isinstance(item.default, bool) else f"{item.default}"
-        default = decided or plain
+        default = decided.removesuffix(".") or plain
         value = value.replace("|", "\\|")
         # What is neither on nor off by default can be put either way.
-        either = f", `--no-{flag(item.name)[2:]}`" if option_type(item.name) is bool and item.default is None else ""
+        either = f", `--no-{flag(item.name)[2:]}`" if item.kind is bool and item.default is None else ""
         lines.append(f"| `{flag(item.name)}{value}`{either} | {meaning} | {default} |")
     return "\n".join(lines)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,7 @@ from rich import progress as bars
 from harness.artifacts.files import read_table
 from harness.artifacts.record import RunFiles
 from harness.artifacts.schema import CHECKPOINT, COMPUTE, COMPUTE_NO_SYNC, EVALUATE, PIPELINE, STEPS, TRAIN
+from harness.plan.kinds import EPOCHS, EVALUATION, THROUGHPUT
 from harness.plan.plan import RunPlan
 from harness.report.console import Console
 from pipelines.sharding import steps_per_epoch
@@ -48,8 +51,8 @@ class Progress:
     It begins with the steps that a resumed run has made already, which say nothing about its speed.
     """
 
-    def __init__(self, console: Console, plan: RunPlan, max_seconds: float, files: RunFiles) -> None:
-        self._plan, self._max_seconds = plan, max_seconds
+    def __init__(self, console: Console, plan: RunPlan, files: RunFiles) -> None:
+        self._plan = plan
         path = files.table(STEPS.name)
         self._rows = TableTail(path, STEPS.header)
         self._bar = bars.Progress(
@@ -62,7 +65,7 @@ class Progress:
             disable=not console.rich.is_terminal,
             transient=True,
         )
-        total = max_seconds if plan.total_steps is None else float(plan.total_steps or _evaluation_steps(plan))
+        total = PROGRESS[plan.kind].total(plan)
         completed = 0 if self._bar.disable else _steps_made(path)
         self._rows.skip()
         self._task = self._bar.add_task("starting the ranks", total=total, completed=completed, rate="")
@@ -81,14 +84,15 @@ class Progress:
             return
         for row in self._rows.new():
             self._seconds += float(row["step_seconds"])
-            epoch = f"epoch {row['epoch']} of {self._plan.epochs}, " if row["epoch"] not in ("", "0") else ""
+            epoch = f"epoch {row['epoch']} of {self._plan.training.epochs}, " if row["epoch"] not in ("", "0") else ""
             doing = DOING[row["phase"]]
             self._bar.update(self._task, description=epoch + doing)
             if row["phase"] != CHECKPOINT:
                 self._bar.update(self._task, rate=f"{float(row['fps']):,.0f} images/s")
-            if self._plan.total_steps is None:
-                self._bar.update(self._task, completed=min(self._seconds, self._max_seconds))
-            elif row["phase"] == (TRAIN if self._plan.total_steps else EVALUATE):
+            counted = PROGRESS[self._plan.kind].phase
+            if counted is None:
+                self._bar.update(self._task, completed=min(self._seconds, self._plan.window.max_seconds))
+            elif row["phase"] == counted:
                 self._bar.update(self._task, completed=float(row["step"]))
 
 
@@ -100,8 +104,23 @@ def _steps_made(path: Path) -> int:
     return int(steps.loc[steps["phase"] == TRAIN, "step"].max()) if (steps["phase"] == TRAIN).any() else 0
 
 
-def _evaluation_steps(plan: RunPlan) -> int:
-    return steps_per_epoch(plan.data.val_images, plan.ranks, plan.batch_size)
+def _evaluation_steps(plan: RunPlan) -> float:
+    return float(steps_per_epoch(plan.data.val_images, plan.ranks, plan.pipeline.batch_size))
+
+
+@dataclass(frozen=True, slots=True)
+class _Length:
+    """How long a kind of run is, in steps of the phase that counts, or without one in seconds."""
+
+    phase: str | None
+    total: Callable[[RunPlan], float]
+
+
+PROGRESS = {
+    EPOCHS: _Length(TRAIN, lambda plan: float(plan.total_steps)),
+    THROUGHPUT: _Length(None, lambda plan: plan.window.max_seconds),
+    EVALUATION: _Length(EVALUATE, _evaluation_steps),
+}
 
 
 class TableTail:

@@ -12,7 +12,6 @@ from typing import Any
 
 from nvidia.dali.pipeline import Pipeline
 
-from harness.artifacts.bad_image import TRAIN_SPLIT, VAL_SPLIT
 from harness.artifacts.checkpoint import write_checkpoint
 from harness.artifacts.schema import CHECKPOINT, EVALUATE, TRAIN
 from harness.errors import InterruptedRunError, TrainingError
@@ -24,6 +23,7 @@ from harness.training.state import Progress, gather_state
 from harness.training.stop_signal import StopRequest
 from harness.training.trainer import Trainer
 from pipelines.dali_graphs import Feed, evaluation_graph
+from pipelines.dataset import TRAIN_SPLIT, VAL_SPLIT
 from pipelines.sampling import EvaluationOrder, Position
 from pipelines.source import DaliSource, SourceState
 
@@ -35,24 +35,24 @@ def train_epochs(trainer: Trainer, recorder: Recorder, progress: Progress, saver
     state is saved.
     """
     plan, ranks = trainer.plan, trainer.ranks
-    training, validation = trainer.phase(TRAIN), Validation(trainer, recorder, progress)
+    training, phase, validation = plan.training, trainer.phase(TRAIN), Validation(trainer, recorder, progress)
     saver.start()
-    while progress.epoch <= plan.epochs:
-        if progress.steps < plan.steps_per_epoch:
+    while progress.epoch <= training.epochs:
+        if progress.steps < training.steps_per_epoch:
             if progress.steps == 0:
                 trainer.source.leave_out(trainer.bad.of(TRAIN_SPLIT))
             progress.add(
                 trainer.run(
-                    training,
+                    phase,
                     recorder,
                     lambda _: stop.made or saver.due(),
-                    plan.steps_per_epoch - progress.steps,
+                    training.steps_per_epoch - progress.steps,
                     epoch=progress.epoch,
                 )
             )
-            if progress.steps == plan.steps_per_epoch:
+            if progress.steps == training.steps_per_epoch:
                 # Here rather than at the evaluation, which may have to be begun again: averages of averages differ.
-                ranks.agree_on_batch_norm(trainer.model, trainer.config.bn_stats)
+                ranks.agree_on_batch_norm(trainer.model, training.bn_stats)
         else:
             evaluation = validation.run(progress.epoch, lambda _: stop.made)
             if evaluation is not None:
@@ -62,9 +62,9 @@ def train_epochs(trainer: Trainer, recorder: Recorder, progress: Progress, saver
         stopping = ranks.any(stop.made)
         if stopping or progress.steps == 0 or ranks.any(saver.due()):
             saver.save(progress)
-        if stopping and progress.epoch <= plan.epochs:
+        if stopping and progress.epoch <= training.epochs:
             raise InterruptedRunError(
-                f"interrupted behind step {trainer.train.optimizer_steps:,} of {plan.total_steps:,}"
+                f"interrupted after step {trainer.train.optimizer_steps:,} of {plan.total_steps:,}"
             )
 
 
@@ -76,10 +76,10 @@ def evaluate_alone(trainer: Trainer, recorder: Recorder, stop: StopRequest) -> N
     validation = Validation(trainer, recorder, Progress())
     evaluation = validation.run(0, lambda _: stop.made)
     if evaluation is None:
-        raise InterruptedRunError("interrupted", "An evaluation can't be gone on with: start it again.")
-    logits_dtype = evaluation.logits_dtype or trainer.config.compute_dtype
+        raise InterruptedRunError("interrupted", "An evaluation can't be resumed: start it again.")
+    logits_dtype = evaluation.logits_dtype or trainer.plan.training.dtype
     trainer.effective_settings = {**trainer.read_settings(validation.source), "logits": logits_dtype}
-    check_settings(trainer.config, trainer.plan, trainer.effective_settings)
+    check_settings(trainer.plan, trainer.effective_settings)
     if not math.isfinite(evaluation.accuracy.loss):
         raise TrainingError(
             f"the loss on the validation images is {evaluation.accuracy.loss}: the network's answers are no numbers",
@@ -128,7 +128,10 @@ class Saver:
     def due(self) -> bool:
         """Whether it is time, by rank 0's clock."""
         trainer = self.trainer
-        return trainer.ranks.rank == 0 and time.monotonic() - self.saved_at >= 60 * trainer.config.checkpoint_minutes
+        return (
+            trainer.ranks.rank == 0
+            and time.monotonic() - self.saved_at >= 60 * trainer.plan.operation.checkpoint_minutes
+        )
 
     def save(self, progress: Progress) -> None:
         """Save the state behind the last step, on rank 0's disk, and return on every rank once it is there.

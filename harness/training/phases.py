@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from harness.analysis.interval import MIN_WINDOW_SECONDS, MIN_WINDOW_STEPS, mean_estimate
 from harness.analysis.steady import MIN_STEPS, find_steady_state
 from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
+from harness.plan.plan import WindowPlan
 from harness.training.loop import Consumer, GlobalStep
 from pipelines.batch import Source
 
@@ -18,6 +19,8 @@ SHARES = {PIPELINE: 1.0, TRAIN: 4.0, COMPUTE: 3.0, COMPUTE_NO_SYNC: 2.0}
 WARM_UP_SHARE, ROUND_SHARE, ROUND_SECONDS = 0.15, 0.2, 22.0
 # Fewer rounds than this are no interleaving.
 MIN_ROUNDS = 3
+# What ends a throughput run: the options that say so.
+TARGET_CI, MAX_SECONDS = "target_ci", "max_seconds"
 # The search for the warm-up's end is repeated when there are this many times as many steps.
 GROWTH = 1.1
 
@@ -38,21 +41,6 @@ class Phase:
     pipeline_idle: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """When a throughput run ends.
-
-    max_seconds is the measured time of all phases and the warm-up together. target_ci is half the width of the 95 %
-    interval over the throughput, at which it ends sooner. min_warmup steps come before the window at least;
-    given_warmup decides it.
-    """
-
-    max_seconds: float
-    target_ci: float
-    min_warmup: int
-    given_warmup: int | None = None
-
-
 Done = Callable[[GlobalStep], bool]
 # Whether a step of a block is one of the first, in which the phase before still shows.
 InTransition = Callable[[GlobalStep], bool]
@@ -70,25 +58,27 @@ def transition_steps(phase: str, prefetch: int) -> int:
 def interleave(
     phases: Sequence[Phase],
     run_segment: Callable[[Phase, Done, InTransition], list[GlobalStep]],
-    limits: Limits,
+    window: WindowPlan,
     agree: Callable[[bool], bool],
     prefetch: int,
-) -> None:
+) -> str:
     """Warm up with training, then measure the phases in turn until the training's throughput is precise or time is up.
 
-    phases: in the order of a round; the one called TRAIN is warmed up and decides. run_block runs one phase until done
-    and returns its steps; agree makes one rank's decision every rank's. A round begins only if it should end in time,
-    but there is one, unless the warm-up alone took all the time. prefetch is the length of DALI's queue: a phase that
-    takes nothing from it settles until DALI has filled it, by the pace of the last pipeline-only block.
+    phases: in the order of a round; the one called TRAIN is warmed up and decides. run_segment runs one phase until
+    done and returns its steps; agree makes one rank's decision every rank's. A round begins only if it should end in
+    time, but there is one, unless the warm-up alone took all the time. prefetch is the length of DALI's queue: a phase
+    that takes nothing from it is in transition until DALI has filled it, by the pace of the last pipeline-only segment.
+
+    Returns which option ended it: TARGET_CI or MAX_SECONDS.
     """
-    round_seconds = min(ROUND_SECONDS, ROUND_SHARE * limits.max_seconds)
+    round_seconds = min(ROUND_SECONDS, ROUND_SHARE * window.max_seconds)
     training = next(phase for phase in phases if phase.name == TRAIN)
     shares = sum(phase.share for phase in phases)
-    warm = run_segment(training, _warm_up_end(limits), _transition(0, 0.0))
+    warm = run_segment(training, _warm_up_end(window), _transition(0, 0.0))
     series = [step.step_seconds for step in warm]
     spent, filling_seconds = warm[-1].end_seconds, 0.0
-    if agree(spent >= limits.max_seconds):
-        return
+    if agree(spent >= window.max_seconds):
+        return MAX_SECONDS
     for number in itertools.count(1):
         begun = spent
         for phase in phases:
@@ -100,22 +90,23 @@ def interleave(
                 series += counted
             elif phase.name == PIPELINE:
                 filling_seconds = prefetch * sum(counted) / len(counted)
-        precise = number >= MIN_ROUNDS and is_precise(series, limits)
-        if agree(precise or spent + (spent - begun) > limits.max_seconds):
-            return
+        precise = number >= MIN_ROUNDS and is_precise(series, window)
+        if agree(precise or spent + (spent - begun) > window.max_seconds):
+            return TARGET_CI if precise else MAX_SECONDS
+    raise AssertionError  # the rounds have no end of their own
 
 
-def is_precise(step_seconds: Sequence[float], limits: Limits) -> bool:
+def is_precise(step_seconds: Sequence[float], window: WindowPlan) -> bool:
     """Whether the steps behind the warm-up are steady, and their mean as sure as wanted."""
-    state = find_steady_state(step_seconds, limits.min_warmup, limits.given_warmup)
-    window = step_seconds[state.warmup_steps :]
-    if not state.steady or len(window) < MIN_WINDOW_STEPS or sum(window) < MIN_WINDOW_SECONDS:
+    state = find_steady_state(step_seconds, window.warmup_steps, window.given_warmup)
+    measured = step_seconds[state.warmup_steps :]
+    if not state.steady or len(measured) < MIN_WINDOW_STEPS or sum(measured) < MIN_WINDOW_SECONDS:
         return False
-    half_width = mean_estimate(window).relative_half_width
-    return half_width is not None and half_width <= limits.target_ci
+    half_width = mean_estimate(measured).relative_half_width
+    return half_width is not None and half_width <= window.target_ci
 
 
-def _warm_up_end(limits: Limits) -> Done:
+def _warm_up_end(window: WindowPlan) -> Done:
     """The end of the first block: a given warm-up's last step, or where a steady state has been seen or time is up."""
     series: list[float] = []
     looked_at = 0
@@ -123,18 +114,18 @@ def _warm_up_end(limits: Limits) -> Done:
     def done(step: GlobalStep) -> bool:
         nonlocal looked_at
         series.append(step.step_seconds)
-        if step.end_seconds >= limits.max_seconds:
+        if step.end_seconds >= window.max_seconds:
             return True
-        if limits.given_warmup is not None:
-            return len(series) >= max(1, limits.given_warmup)
-        if len(series) < max(1, limits.min_warmup):
+        if window.given_warmup is not None:
+            return len(series) >= max(1, window.given_warmup)
+        if len(series) < max(1, window.warmup_steps):
             return False
-        if step.end_seconds >= WARM_UP_SHARE * limits.max_seconds:
+        if step.end_seconds >= WARM_UP_SHARE * window.max_seconds:
             return True
-        if len(series) < limits.min_warmup + MIN_STEPS or len(series) < GROWTH * looked_at:
+        if len(series) < window.warmup_steps + MIN_STEPS or len(series) < GROWTH * looked_at:
             return False
         looked_at = len(series)
-        return find_steady_state(series, limits.min_warmup).steady is True
+        return find_steady_state(series, window.warmup_steps).steady is True
 
     return done
 

@@ -10,11 +10,12 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from harness.artifacts.bad_image import TRAIN_SPLIT, BadImage
+from harness.artifacts.bad_image import BadImage
 from harness.artifacts.checkpoint import MODEL, STATISTICS, VELOCITY, Arrays, Checkpoint, of_rank
 from harness.errors import TrainingError
 from harness.training.loop import GlobalStep
 from harness.training.trainer import Trainer, training_source
+from pipelines.dataset import TRAIN_SPLIT
 from pipelines.sampling import Position
 from pipelines.source import SourceState
 
@@ -27,7 +28,7 @@ class Progress:
 
     epoch counts from 1; steps are those it has made of it, images, seconds and loss_sum (of the loss times the images)
     are theirs. With all steps made, the ranks' batch-norm statistics have been averaged, and its evaluation is next.
-    evaluated counts the evaluation's steps of the run. last and best are rows of epochs.csv, by top-1.
+    evaluated counts the evaluation's steps of the run. last is the last finished epoch's row of epochs.csv.
     """
 
     epoch: int = 1
@@ -37,7 +38,6 @@ class Progress:
     loss_sum: float = 0.0
     evaluated: int = 0
     last: dict[str, Any] = field(default_factory=dict)
-    best: dict[str, Any] = field(default_factory=dict)
 
     def add(self, steps: Sequence[GlobalStep]) -> None:
         """Count steps of the epoch."""
@@ -50,8 +50,6 @@ class Progress:
     def next_epoch(self, row: dict[str, Any], evaluated: int) -> None:
         """Go on behind an epoch, whose row is given."""
         self.last, self.evaluated = row, evaluated
-        if not self.best or row["top1"] > self.best["top1"]:
-            self.best = row
         self.epoch += 1
         self.steps = self.images = 0
         self.seconds = self.loss_sum = 0.0
@@ -95,7 +93,6 @@ def gather_state(trainer: Trainer, progress: Progress, rows: Mapping[str, int]) 
         "sources": [one.values for one in told],
         "bad_images": [asdict(image) for image in trainer.bad.known.values()],
         "loss_scaling": trainer.train.precision.state(),
-        "config": asdict(trainer.config),
         "effective_settings": trainer.effective_settings,
     }
     return Checkpoint(arrays, values)
@@ -135,7 +132,7 @@ def restore_state(trainer: Trainer, checkpoint: Checkpoint | None) -> Progress:
             Position(**source["position"]), frozenset(source["bad"]), arrays[own + DALI].tobytes() or None
         )
     else:
-        trainer.train.optimizer_steps = (progress.epoch - 1) * trainer.plan.steps_per_epoch
+        trainer.train.optimizer_steps = (progress.epoch - 1) * trainer.plan.training.steps_per_epoch
         start = SourceState(Position(progress.epoch - 1), trainer.bad.of(TRAIN_SPLIT))
     trainer.source = training_source(trainer.dataset, trainer.plan, trainer.settings, ranks, trainer.bad, start)
     return progress

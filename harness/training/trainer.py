@@ -15,13 +15,12 @@ from paddle import nn
 from paddle.jit.dy2static.program_translator import StaticFunction
 
 import models
-from harness.artifacts.bad_image import TRAIN_SPLIT
 from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
 from harness.errors import InvariantError, TrainingError
 from harness.machine.device import Clock, cudnn_tf32, local_rank, open_device
-from harness.plan.config import SYNC, RunConfig
+from harness.plan.config import SYNC
 from harness.plan.effective_settings import check_settings
-from harness.plan.plan import RunPlan, facts_of
+from harness.plan.plan import DataFacts, RunPlan, facts_of
 from harness.training import recipe
 from harness.training.bad_images import BadImages
 from harness.training.loop import GlobalStep, never, run_steps
@@ -31,10 +30,11 @@ from harness.training.ranks import Ranks, join
 from harness.training.recorder import Recorder
 from harness.training.weights import load_weights
 from pipelines.batch import Batch
-from pipelines.dali_graphs import Feed, PipelineSettings, training_graph
-from pipelines.dataset import Dataset, open_dataset
+from pipelines.dali_graphs import Feed, training_graph
+from pipelines.dataset import TRAIN_SPLIT, Dataset, open_dataset
 from pipelines.errors import DataError
 from pipelines.sampling import TrainingOrder
+from pipelines.settings import PipelineSettings
 from pipelines.source import CachedSource, DaliSource, SourceState
 
 # Batches that compute-only phases train on in turn: real data, more than one so that none stays in a processor's cache.
@@ -45,7 +45,6 @@ CACHED_BATCHES = 4
 class Trainer:
     """One rank's training, and the steps it has made of each phase."""
 
-    config: RunConfig
     plan: RunPlan
     ranks: Ranks
     clock: Clock
@@ -69,7 +68,7 @@ class Trainer:
         source = self.source if name in (TRAIN, PIPELINE) else self.cached
         assert source is not None
         consume = {PIPELINE: _arrived, COMPUTE_NO_SYNC: self._train_no_sync}.get(name, self.train)
-        transition = transition_steps(name, self.config.prefetch)
+        transition = transition_steps(name, self.plan.pipeline.prefetch)
         return Phase(name, source, consume, transition, SHARES[name], pipeline_idle=source is self.cached)
 
     def run(
@@ -115,12 +114,12 @@ class Trainer:
                 )
 
         self.model.train()
-        batches = self.plan.accumulation_steps if trains else 1
+        batches = self.plan.training.accumulation_steps if trains else 1
         run_steps(phase.source, phase.consume, self.clock, self.ranks, emit, done, max_steps, self.bad, batches)
         if not self.checked:
-            batches = made[-1].images // (self.plan.batch_size * self.ranks.world_size)
+            batches = made[-1].images // (self.plan.pipeline.batch_size * self.ranks.world_size)
             self.effective_settings = {**self.read_settings(), "accumulation_steps": batches}
-            check_settings(self.config, self.plan, self.effective_settings)
+            check_settings(self.plan, self.effective_settings)
             self.checked = True
         self.steps[phase.name] = first_step + len(made)
         return made
@@ -144,7 +143,7 @@ class Trainer:
 
     def _scales(self, trains: bool) -> bool:
         """Whether steps of a phase may overflow."""
-        return trains and self.config.amp == "fp16"
+        return trains and self.plan.training.amp == "fp16"
 
     def _train_no_sync(self, batch: Batch, mark_split: Callable[[], None]) -> Any:
         """A training step whose gradients stay on this rank; the ranks' weights part."""
@@ -164,7 +163,7 @@ def throughput_phases(ranks: int, bn_stats: str) -> tuple[str, ...]:
     return (PIPELINE, TRAIN, COMPUTE, *alone)
 
 
-def open_trainer(config: RunConfig, plan: RunPlan, pretrained: Mapping[str, Any] | None = None) -> Trainer:
+def open_trainer(plan: RunPlan, pretrained: Mapping[str, Any] | None = None) -> Trainer:
     """Join the other ranks, and set up this one's part of the plan.
 
     pretrained describes the file of weights to begin with, if any (see `models.weights.describe_weights`); rank 0
@@ -175,35 +174,27 @@ def open_trainer(config: RunConfig, plan: RunPlan, pretrained: Mapping[str, Any]
     ranks = join()
     if ranks.world_size != plan.ranks:
         raise InvariantError(f"{ranks.world_size} ranks train, {plan.ranks} were planned")
-    dataset = open_dataset(plan.data.source, config.classes)
-    found = facts_of(dataset, plan.data.source)
-    if replace(found, augmentation=plan.data.augmentation) != plan.data:
-        raise DataError(
-            f"{plan.data.name} has changed since the run was planned: {found.train_images:,} training and"
-            f" {found.val_images:,} validation images in {found.num_classes} classes",
-            "Start again once nothing writes to it.",
-        )
-    settings = pipeline_settings(config, plan, device_id)
-    paddle.seed(config.seed)
-    model = models.build(plan.model, plan.data.num_classes, config.layout.upper())
-    if pretrained is not None and config.pretrained is not None and ranks.rank == 0:
+    training, dataset = plan.training, _opened(plan.data)
+    settings = replace(plan.pipeline, device_id=device_id)
+    paddle.seed(settings.seed)
+    model = models.build(plan.model, plan.data.num_classes, settings.layout.upper())
+    if pretrained is not None and training.pretrained is not None and ranks.rank == 0:
         # The others get rank 0's.
-        load_weights(model, Path(config.pretrained), plan.model, plan.data.num_classes, pretrained)
+        load_weights(model, Path(training.pretrained), plan.model, plan.data.num_classes, pretrained)
     schedule = recipe.Schedule(
-        plan.learning_rate, plan.lr_warmup_epochs * plan.steps_per_epoch, plan.epochs * plan.steps_per_epoch
+        training.learning_rate, training.lr_warmup_epochs * training.steps_per_epoch, plan.total_steps
     )
-    optimizer = recipe.make_optimizer(model, config.momentum, plan.weight_decay)
-    precision = MixedPrecision(config.compute_dtype, config.amp_level or "O1")
-    if config.bn_stats == SYNC:
+    optimizer = recipe.make_optimizer(model, training.momentum, training.weight_decay)
+    precision = MixedPrecision(training.dtype, training.amp_level)
+    if training.bn_stats == SYNC:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     precision.prepare(model, optimizer)
-    if config.to_static:
+    if training.to_static:
         model = paddle.jit.to_static(model, full_graph=True)
-    bad = BadImages(config.bad_images, config.max_bad_images, ranks)
+    bad = BadImages(plan.operation.bad_images, plan.operation.max_bad_images, ranks)
     parallel = ranks.parallel(model)
 
     return Trainer(
-        config=config,
         plan=plan,
         ranks=ranks,
         clock=clock,
@@ -215,14 +206,27 @@ def open_trainer(config: RunConfig, plan: RunPlan, pretrained: Mapping[str, Any]
             parallel,
             optimizer,
             schedule,
-            config.label_smoothing,
-            (config.seed, 1 + ranks.rank),
-            accumulation_steps=plan.accumulation_steps,
+            training.label_smoothing,
+            (settings.seed, 1 + ranks.rank),
+            accumulation_steps=training.accumulation_steps,
             precision=precision,
         ),
         source=training_source(dataset, plan, settings, ranks, bad),
         bad=bad,
     )
+
+
+def _opened(planned: DataFacts) -> Dataset:
+    """The data set of a plan. Raises DataError when it has changed since the plan was made."""
+    dataset = open_dataset(planned.source, planned.num_classes)
+    found = facts_of(dataset, planned.source)
+    if replace(found, augmentation=planned.augmentation) != planned:
+        raise DataError(
+            f"{planned.name} has changed since the run was planned: {found.train_images:,} training and"
+            f" {found.val_images:,} validation images in {found.num_classes} classes",
+            "Start again once nothing writes to it.",
+        )
+    return dataset
 
 
 def training_source(
@@ -241,34 +245,18 @@ def training_source(
     return DaliSource(
         dataset.train,
         TrainingOrder(
-            len(dataset.train), ranks.rank, ranks.world_size, plan.batch_size, settings.seed, plan.accumulation_steps
+            len(dataset.train),
+            ranks.rank,
+            ranks.world_size,
+            settings.batch_size,
+            settings.seed,
+            plan.training.accumulation_steps,
         ),
         graph,
         settings,
         partial(bad.report, TRAIN_SPLIT, dataset.train),
         seed=(settings.seed, ranks.rank),
         start=start or SourceState(bad=bad.of(TRAIN_SPLIT)),
-    )
-
-
-def pipeline_settings(config: RunConfig, plan: RunPlan, device_id: int | None) -> PipelineSettings:
-    """How a rank's DALI graphs run; device_id is the CUDA index, None on a CPU."""
-    return PipelineSettings(
-        batch_size=plan.batch_size,
-        image_size=plan.image_size,
-        device=plan.device,
-        device_id=device_id,
-        threads=plan.decode_threads,
-        seed=config.seed,
-        prefetch=config.prefetch,
-        hw_decoder_load=config.hw_decoder_load,
-        width_hint=config.width_hint,
-        height_hint=config.height_hint,
-        # DALI has no bfloat16; the first convolution would only cast float32 down.
-        dtype="float16" if config.compute_dtype == "float16" else "float32",
-        layout=config.layout,
-        preprocessing=config.preprocessing,
-        auto_augment=plan.auto_augment,
     )
 
 

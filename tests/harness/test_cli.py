@@ -10,7 +10,8 @@ from harness.artifacts.record import write_record
 from harness.cli import main, parse
 from harness.commands.registry import COMMANDS
 from harness.errors import GateError, MachineError, TrainingError, UsageError
-from harness.plan.config import RunConfig, flag, option_fields
+from harness.plan.config import RunConfig, run_options
+from harness.plan.options import flag
 from pipelines.errors import DataError
 from tests.support.plans import a_record
 
@@ -232,7 +233,7 @@ def test_the_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None
     out, err = capsys.readouterr()
     assert err == ""
     described = {line.split()[0].rstrip(",") for line in out.splitlines() if line.startswith("  --")}
-    assert described == {"--dry-run", "--config", *(flag(item.name) for item in option_fields())}
+    assert described == {"--dry-run", "--config", *map(flag, run_options())}
     for default in ("(default: x1_0)", "(default: 360)", "(default: 0.9)", "(default: 224)", "(default: 0.65)"):
         assert default in " ".join(out.split())
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from nvidia.dali.auto_aug.auto_augment import get_reduced_image_net_policy
 
 from pipelines.auto_augment import POLICY
-from pipelines.dali_graphs import PipelineSettings, training_graph
+from pipelines.dali_graphs import training_graph
+from pipelines.settings import PipelineSettings
 from tests.pipelines.test_dali_graphs import (
     CPU,
     FLIPPED,
@@ -28,7 +29,7 @@ from tests.pipelines.test_dali_graphs import (
     write_images,
 )
 
-PLAIN = PipelineSettings(batch_size=32, image_size=32, threads=2)
+PLAIN = PipelineSettings(batch_size=32, image_size=32, decode_threads=2)
 AUGMENTED = dataclasses.replace(PLAIN, auto_augment=True)
 
 # The paper's policy for ImageNet, as PaddleClas has it: operation, probability and level, twice. An equalize of

@@ -12,15 +12,16 @@ import pytest
 from pipelines.augmentation import Augmentation
 from pipelines.bad_image_probe import Fault, find_faults
 from pipelines.batch import Batch
-from pipelines.dali_graphs import PipelineSettings, evaluation_graph, training_graph
+from pipelines.dali_graphs import evaluation_graph, training_graph
 from pipelines.image_lists import ImageList, check_files
 from pipelines.sampling import EvaluationOrder, Position, TrainingOrder
+from pipelines.settings import PipelineSettings
 from pipelines.source import DaliSource, SourceState
 from tests.support.bad_files import Kind, encoded, kinds, picture
 
 # Nothing by chance: the whole of the good pictures, which are 4:3.
 WHOLE = Augmentation(crop_area_min=1.0, crop_area_max=1.0, aspect_min=4 / 3, aspect_max=4 / 3, flip_probability=0.0)
-SETTINGS = PipelineSettings(batch_size=2, image_size=16, threads=2)
+SETTINGS = PipelineSettings(batch_size=2, image_size=16, decode_threads=2)
 # 2.7 GB and 10 seconds on the CPU: only a look at its header is taken, where data sets are verified.
 DECODED = [kind for kind in kinds() if kind.name != "huge.jpg"]
 

@@ -20,15 +20,9 @@ from PIL import Image, ImageOps
 from harness import ROOT
 from pipelines.augmentation import Augmentation
 from pipelines.bad_image_probe import file_name
-from pipelines.dali_graphs import (
-    Feed,
-    PipelineSettings,
-    decoding_graph,
-    evaluation_graph,
-    read_settings,
-    training_graph,
-)
+from pipelines.dali_graphs import Feed, decoding_graph, evaluation_graph, read_settings, training_graph
 from pipelines.image_lists import ImageList
+from pipelines.settings import PipelineSettings
 from tests.support.serialised import Graph, Operator, read_graph
 
 # Of ImageNet's pixels, on the scale of 0 to 255, for R, G and B.
@@ -45,7 +39,7 @@ GPU = PipelineSettings(
     image_size=64,
     device="gpu",
     device_id=None,
-    threads=3,
+    decode_threads=3,
     seed=17,
     prefetch=4,
     hw_decoder_load=0.9,
@@ -446,7 +440,7 @@ def test_evaluation_takes_the_centre_of_an_image_256_224ths_its_size(tmp_path: P
 def test_the_files_come_as_they_are_fed(tmp_path: Path, mode: str) -> None:
     colours: list[tuple[int, int, int]] = [(40 * index, 10, 200) for index in range(6)]
     pictures = write_images(tmp_path, [plain(colour) for colour in colours])
-    settings = PipelineSettings(batch_size=2, image_size=8, threads=2)
+    settings = PipelineSettings(batch_size=2, image_size=8, decode_threads=2)
     files = feed(pictures, (4, 0), (0, 5), (2, 2))
     graph = (
         training_graph(files, Augmentation(), settings, seed=1)
@@ -462,7 +456,7 @@ def test_whole_images_come_from_the_graph_that_only_decodes(tmp_path: Path) -> N
     pictures = [*noise(1, 24, 32), *noise(1, 40, 16)]
     files = write_images(tmp_path, pictures)
     names = [file_name(str(tmp_path), path) for path in files.paths]
-    pipeline = decoding_graph(lambda: names, PipelineSettings(batch_size=2, image_size=1, threads=2))
+    pipeline = decoding_graph(lambda: names, PipelineSettings(batch_size=2, image_size=1, decode_threads=2))
     pipeline.build()
     for _ in range(3):
         (decoded,) = pipeline.run()
@@ -577,7 +571,7 @@ def test_a_seed_decides_the_pixels(tmp_path: Path) -> None:
     pictures = write_images(tmp_path, noise(8), "jpg")
 
     def training_bytes(seed: int, threads: int, prefetch: int = 2) -> list[bytes]:
-        settings = PipelineSettings(batch_size=3, image_size=16, threads=threads, prefetch=prefetch)
+        settings = PipelineSettings(batch_size=3, image_size=16, decode_threads=threads, prefetch=prefetch)
         files = feed(pictures, (0, 1, 2), (5, 6, 7), (2, 3, 4))
         return [images.tobytes() for images, _ in run(training_graph(files, Augmentation(), settings, seed), 8)]
 
@@ -631,7 +625,7 @@ def test_settings_are_read_back_from_the_graph_and_not_from_the_request(
     settings: PipelineSettings, load: float | None, preprocessing: str, auto_augment: bool
 ) -> None:
     settings = dataclasses.replace(
-        settings, threads=5, prefetch=1, preprocessing=preprocessing, auto_augment=auto_augment
+        settings, decode_threads=5, prefetch=1, preprocessing=preprocessing, auto_augment=auto_augment
     )
     graph = training_graph(no_feed, CUSTOM, settings, seed=1)
     graph.serialize()  # what defines the operators; it can't be built here
@@ -664,7 +658,7 @@ for _ in range(6):
         names = [file_name("", paths[(start + entry) % len(paths)][1:]) for entry in range(32)]
         return names, np.zeros((32, 1), dtype=np.int64)
 
-    pipeline = training_graph(feed, Augmentation(), PipelineSettings(32, 32, threads=2), 0)
+    pipeline = training_graph(feed, Augmentation(), PipelineSettings(32, 32, decode_threads=2), 0)
     pipeline.build()
     for _ in range(12):
         try:

@@ -25,9 +25,10 @@ from PIL import Image
 from pipelines import dali_graphs as graphs
 from pipelines.augmentation import Augmentation
 from pipelines.bad_image_probe import file_name
-from pipelines.dali_graphs import PipelineSettings, decoding_graph, evaluation_graph, training_graph
+from pipelines.dali_graphs import decoding_graph, evaluation_graph, training_graph
 from pipelines.dataset import open_dataset
 from pipelines.image_lists import ImageList
+from pipelines.settings import PipelineSettings
 from tests.pipelines.test_dali_graphs import WHOLE, denormalised, feed, run, write_images
 from tests.support.opencv import Pixels, evaluated, resized
 
@@ -57,7 +58,7 @@ def differences(ours: Any, theirs: Any) -> tuple[NDArray[np.float64], NDArray[np
 
 
 def settings(count: int, preprocessing: str = "paddleclas") -> PipelineSettings:
-    return PipelineSettings(count, image_size=224, threads=2, preprocessing=preprocessing)
+    return PipelineSettings(count, image_size=224, decode_threads=2, preprocessing=preprocessing)
 
 
 def evaluation(files: ImageList, preprocessing: str = "paddleclas") -> NDArray[np.float64]:

@@ -20,10 +20,11 @@ from pipelines import source as source_module
 from pipelines.augmentation import Augmentation
 from pipelines.bad_image_probe import Fault
 from pipelines.batch import Batch, Source
-from pipelines.dali_graphs import Feed, PipelineSettings, evaluation_graph, training_graph
+from pipelines.dali_graphs import Feed, evaluation_graph, training_graph
 from pipelines.errors import DataError
 from pipelines.image_lists import ImageList
 from pipelines.sampling import Draw, EvaluationOrder, Position, TrainingOrder
+from pipelines.settings import PipelineSettings
 from pipelines.source import CachedSource, DaliSource, SourceState
 from tests.support.bad_files import encoded, picture
 
@@ -491,7 +492,7 @@ from pipelines.source import DaliSource
 
 folder, count = Path(sys.argv[1]), int(sys.argv[2])
 images = ImageList(folder, tuple(f"{index}.jpg" for index in range(count)), tuple(range(count)))
-settings = PipelineSettings(batch_size=4, image_size=16, threads=2, prefetch=3)
+settings = PipelineSettings(batch_size=4, image_size=16, decode_threads=2, prefetch=3)
 for repeat in range(5):
     found = []
     evaluation = DaliSource(

@@ -16,8 +16,18 @@ from harness.analysis.window import PhaseFigures
 from harness.artifacts.record import RunRecord
 from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
 from harness.plan.config import RunConfig
-from harness.plan.plan import DataFacts, RunPlan
+from harness.plan.kinds import EPOCHS, THROUGHPUT
+from harness.plan.plan import (
+    PARTS,
+    DataFacts,
+    OperationPlan,
+    RunPlan,
+    TrainingPlan,
+    WindowPlan,
+    settings_of,
+)
 from pipelines.augmentation import Augmentation
+from pipelines.settings import PipelineSettings
 
 DIGITS = DataFacts("digits", "digits", 1347, 450, 10, Augmentation(0.5, 1.0, 0.9, 1.1, 0.0), False, True)
 
@@ -31,24 +41,56 @@ def a_config(**changes: Any) -> RunConfig:
 def a_plan(**changes: Any) -> RunPlan:
     """20 epochs of the smallest model on digits, on two CPU ranks."""
     plan = RunPlan(
+        kind=EPOCHS,
         model="x0_25",
         device="cpu",
         device_name="CPU",
         ranks=2,
+        nodes=1,
         data=DIGITS,
-        image_size=64,
-        batch_size=32,
-        steps_per_epoch=22,
-        epochs=20,
-        total_steps=440,
-        learning_rate=0.025,
-        lr_warmup_epochs=5,
-        weight_decay=3e-5,
-        warmup_steps=3,
-        compute_threads=1,
-        decode_threads=2,
+        pipeline=PipelineSettings(batch_size=32, image_size=64, decode_threads=2),
+        training=TrainingPlan(
+            epochs=20,
+            steps_per_epoch=22,
+            learning_rate=0.025,
+            lr_warmup_epochs=5,
+            momentum=0.9,
+            weight_decay=3e-5,
+            label_smoothing=0.1,
+            accumulation_steps=1,
+            bn_stats="average",
+            amp="off",
+            amp_level="O1",
+            to_static=False,
+            compute_threads=1,
+            pretrained=None,
+        ),
+        window=WindowPlan(warmup_steps=3, warmup_given=False, target_ci=0.02, max_seconds=130.0),
+        operation=OperationPlan(
+            stall_timeout=600.0,
+            rendezvous_timeout=300.0,
+            checkpoint_minutes=15.0,
+            telemetry_interval=0.5,
+            bad_images="skip",
+            max_bad_images=100,
+        ),
     )
-    return replace(plan, **changes)
+    return with_settings(plan, **changes)
+
+
+def with_settings(plan: RunPlan, **changes: Any) -> RunPlan:
+    """The plan with other values of some settings, each in the part of the plan that has it."""
+    known = settings_of(plan)
+    assert changes.keys() <= known.keys(), changes.keys() - known.keys()
+    parts = {}
+    for part in PARTS:
+        own = {name: value for name, value in changes.items() if name in asdict(getattr(plan, part))}
+        if own:
+            parts[part] = replace(getattr(plan, part), **own)
+            changes = {name: value for name, value in changes.items() if name not in own}
+    changed = replace(plan, **parts, **changes)
+    # DALI runs where the training does.
+    return replace(changed, pipeline=replace(changed.pipeline, device=changed.device))
 
 
 def figures(**changes: Any) -> PhaseFigures:
@@ -123,9 +165,10 @@ def a_record(**changes: Any) -> RunRecord:
         config=a_config(),
         plan=a_plan(),
         environment={"python": "3.11.7", "cores": 2, "gpus": [], "packages": {"numpy": "2.3"}},
+        window_end="epochs",
         profile={"images": 1347, "mean_bytes": 1536.0, "bits_per_pixel": 3.456},
         effective_settings={
-            "threads": 2, "prefetch": 2, "hw_decoder_load": None, "batch_size": 32, "image_size": 64,
+            "decode_threads": 2, "prefetch": 2, "hw_decoder_load": None, "batch_size": 32, "image_size": 64,
             "dtype": "float32", "layout": "nchw", "preprocessing": "paddleclas", "antialias": False,
             "auto_augment": False,
             "parameters": "float32", "logits": "float32", "network_layout": "nchw",
@@ -155,7 +198,8 @@ def a_throughput_record(**changes: Any) -> RunRecord:
     record = replace(
         epochs,
         config=a_config(throughput_only=True),
-        plan=a_plan(total_steps=None),
+        plan=a_plan(kind=THROUGHPUT),
+        window_end="target_ci",
         phases={**epochs.phases, **{name: plain(found) for name, found in others.items()}},
         ledger={**plain(alone), "rest_seconds": alone.rest_seconds},
         verdict=plain(verdict),
@@ -169,8 +213,10 @@ def a_summary(run: str, train: PhaseFigures) -> dict[str, Any]:
     plan = a_plan()
     of_train = {name: value for name, value in asdict(train).items() if name in SUMMARISED}
     return {
-        "run": run, "series": None, "model": plan.model, "dataset": plan.data.name, "crop_size": plan.image_size,
-        "device": plan.device, "device_name": "Xeon 6148", "devices": plan.ranks, "batch_size": plan.batch_size,
+        "run": run, "series": None, "model": plan.model, "dataset": plan.data.name,
+        "crop_size": plan.pipeline.image_size,
+        "device": plan.device, "device_name": "Xeon 6148", "devices": plan.ranks,
+        "batch_size": plan.pipeline.batch_size,
         "amp": "off", "overflow_steps": None, "fps_per_device": train.fps / plan.ranks, **of_train, "steady": True,
         "window_end": "epochs",
         "bottleneck": None, "pipeline_fps": None, "compute_fps": None, "accelerator_util": None,

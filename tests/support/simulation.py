@@ -23,7 +23,8 @@ from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS
 from harness.machine.device import Devices, HostClock
 from harness.machine.sampler import WindowTelemetry
 from harness.plan.config import RunConfig
-from harness.plan.plan import DataFacts, RunPlan, make_plan
+from harness.plan.decisions import make_plan
+from harness.plan.plan import DataFacts, RunPlan
 from harness.training.bad_images import BadImages
 from harness.training.ranks import FloatArray, Ranks
 from harness.training.recipe import Schedule
@@ -107,7 +108,7 @@ class SimulatedDali:
         return Batch(None, None, BATCH)
 
     def settings(self) -> dict[str, Any]:
-        return {"threads": 1, "prefetch": self._prefetch, "hw_decoder_load": None, "batch_size": BATCH,
+        return {"decode_threads": 1, "prefetch": self._prefetch, "hw_decoder_load": None, "batch_size": BATCH,
                 "image_size": 224, "dtype": "float32", "layout": "nchw", "preprocessing": "paddleclas",
                 "antialias": False,
                 "auto_augment": False}  # fmt: skip
@@ -200,7 +201,7 @@ class Simulation:
         ]
         for thread in threads:
             thread.start()
-        effective_settings = self._rank(0, cluster, config, plan, files)
+        effective_settings, window_end = self._rank(0, cluster, config, plan, files)
         for thread in threads:
             thread.join(60)
         with TableWriter(files.table(DEVICES.name), DEVICES) as rows:
@@ -208,12 +209,15 @@ class Simulation:
                 rows.write(row)
         TableWriter(files.table(BAD_IMAGES.name), BAD_IMAGES).close()
         record = RunRecord(
-            files.run, "running", config, plan, {}, {"mean_bytes": 1e5}, effective_settings=effective_settings
-        )
+            files.run, "running", config, plan, {}, {"mean_bytes": 1e5}, effective_settings=effective_settings,
+            window_end=window_end,
+        )  # fmt: skip
         write_record(files.record, record)
         return summarize(files, record), files
 
-    def _rank(self, rank: int, cluster: Cluster, config: RunConfig, plan: RunPlan, files: RunFiles) -> dict[str, Any]:
+    def _rank(
+        self, rank: int, cluster: Cluster, config: RunConfig, plan: RunPlan, files: RunFiles
+    ) -> tuple[dict[str, Any], str]:
         time = cluster.times[rank]
         dali = SimulatedDali(time, lambda batch: self.decode(rank, batch), config.prefetch, self.shared_cores)
         training = SimulatedTraining(
@@ -221,7 +225,6 @@ class Simulation:
         )
         ranks = SimulatedRanks(rank, self.ranks, cluster)
         trainer = Trainer(
-            config=config,
             plan=plan,
             ranks=ranks,
             clock=HostClock(time),
@@ -239,8 +242,8 @@ class Simulation:
                 steps = stack.enter_context(TableWriter(files.table(STEPS.name), STEPS))
                 epochs = stack.enter_context(TableWriter(files.table(EPOCHS.name), EPOCHS))
                 recorder = TableRecorder(steps, epochs, NoSampler())  # type: ignore[arg-type]
-            measure_throughput(trainer, recorder, StopRequest())
-        return trainer.effective_settings
+            window_end = measure_throughput(trainer, recorder, StopRequest())
+        return trainer.effective_settings, window_end
 
 
 def ar1(phi: float, count: int, deviation: float, seed: int) -> FloatArray:

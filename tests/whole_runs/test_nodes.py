@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from harness.artifacts.schema import EPOCHS
 from harness.errors import MachineError, UsageError
 from harness.plan.config import RunConfig
 from harness.plan.nodes import Node, check_signatures, find_node, interface_of, route_to, run_signature
-from tests.support.plans import a_config, a_plan
+from tests.support.plans import DIGITS, a_plan
 
 MASTER, OTHER, PORT = "10.77.31.1", "10.77.31.2", 6170
 SMALL = ("--device", "cpu", "--model", "x0_25", "--image-size", "32", "--batch-size", "4", "--compute-threads", "1")
@@ -234,19 +234,21 @@ def test_options_that_make_no_sense_together_are_refused(changes: dict[str, obje
     assert caught.value.message.startswith(said)
 
 
-def test_one_node_has_no_place() -> None:
-    assert find_node(RunConfig()) is None
+def test_a_machine_alone_is_node_0_of_one() -> None:
+    node = find_node(RunConfig())
+    assert (node.is_alone, node.records, node.first_rank(4), node.launcher_options()) == (True, True, 0, [])
+    assert node.environment({"NO_PROXY": "a"}) == {"NO_PROXY": "a"}
 
 
 def test_a_node_knows_its_address_and_interface() -> None:
     node = find_node(several(node_rank=1))
-    assert node == Node(2, 1, ("127.0.0.1", 6170), "127.0.0.1", "lo", 300.0)
+    assert node == Node(2, 1, ("127.0.0.1", 6170), "127.0.0.1", "lo")
     assert route_to("127.0.0.1", 6170) == "127.0.0.1"
     assert interface_of("127.0.0.1") == "lo"
 
 
 def test_the_launcher_and_the_libraries_are_told() -> None:
-    node = Node(2, 1, ("10.0.0.1", 6170), "10.0.0.2", "eth1", 300.0)
+    node = Node(2, 1, ("10.0.0.1", 6170), "10.0.0.2", "eth1")
     assert node.launcher_options() == [
         "--nnodes", "2", "--master", "10.0.0.1:6170", "--rank", "1", "--host", "10.0.0.2"
     ]  # fmt: skip
@@ -276,23 +278,22 @@ def test_a_port_that_is_taken_is_told_on_node_0() -> None:
 
 
 def test_what_is_a_node_s_own_may_differ() -> None:
-    first = run_signature(a_config(), a_plan(nodes=2))
+    moved = replace(DIGITS, source="/mnt/digits", name="moved")
+    first = run_signature(a_plan(nodes=2))
     second = run_signature(
-        a_config(results="elsewhere", data="/mnt/digits", decode_threads=4, telemetry_interval=1.0),
-        a_plan(nodes=2, decode_threads=4, compute_threads=2),
+        a_plan(nodes=2, data=moved, decode_threads=4, compute_threads=2, telemetry_interval=1.0, notes=("one",))
     )
     check_signatures([first, second], [0, 1])
-    assert (first["gpus"], first["nnodes"], first["train_images"]) == (2 // 2, 2, 1347)
+    assert (first["ranks"], first["nodes"], first["train_images"], first["kind"]) == (2, 2, 1347, "epochs")
 
 
 def test_every_difference_is_told_with_both_values() -> None:
-    first, second = run_signature(a_config(), a_plan(nodes=2)), run_signature(
-        a_config(momentum=0.8), a_plan(nodes=2, ranks=4, learning_rate=0.05)
-    )  # fmt: skip
+    first = run_signature(a_plan(nodes=2))
+    second = run_signature(a_plan(nodes=2, ranks=4, learning_rate=0.05, momentum=0.8))
     with pytest.raises(UsageError) as caught:
         check_signatures([first, first, second], [0, 0, 1])
     assert caught.value.cure.splitlines()[:-1] == [
-        "--momentum: 0.9 on node 0, 0.8 on node 1",
-        "--gpus: 1 on node 0, 2 on node 1",
+        "ranks: 2 on node 0, 4 on node 1",
         "--learning-rate: 0.025 on node 0, 0.05 on node 1",
+        "--momentum: 0.9 on node 0, 0.8 on node 1",
     ]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import harness.commands.run
+import harness.commands.one_run
 from harness.artifacts.record import RunFiles, read_record
 from harness.commands.run import measure
 from harness.errors import OutOfMemoryError, TrainingError
@@ -26,11 +26,13 @@ class Ranks:
         self.batches: list[int] = []
 
     def __call__(self, files: RunFiles, _: object, plan: RunPlan, *__: Any, **___: Any) -> None:
-        self.batches.append(plan.batch_size)
+        self.batches.append(plan.pipeline.batch_size)
         assert read_record(files.record).plan == plan
         files.table("steps").write_text("row\n" * self.lines)
-        if plan.batch_size > self.fits:
-            raise OutOfMemoryError(f"{plan.batch_size} images per device do not fit into the memory of rank 0: full")
+        if plan.pipeline.batch_size > self.fits:
+            raise OutOfMemoryError(
+                f"{plan.pipeline.batch_size} images per device do not fit into the memory of rank 0: full"
+            )
         raise TrainingError("far enough")
 
 
@@ -60,12 +62,12 @@ def test_the_batch_is_halved_before_any_step(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch, fits: int, lines: int, auto: bool, batches: list[int]
 ) -> None:
     ranks = Ranks(fits, lines)
-    monkeypatch.setattr(harness.commands.run, "run_workers", ranks)
+    monkeypatch.setattr(harness.commands.one_run, "run_workers", ranks)
     asked = RunConfig(**{**{name: getattr(config, name) for name in config.__slots__}, "auto_batch": auto})
     with pytest.raises(TrainingError):
         measure(asked, Console(), {})
     assert ranks.batches == batches
     record = read_record(Path(asked.results) / "it.json")
-    assert record.plan.batch_size == batches[-1]
-    assert record.plan.learning_rate == pytest.approx(0.1 / 256 * batches[-1])
+    assert record.plan.pipeline.batch_size == batches[-1]
+    assert record.plan.training.learning_rate == pytest.approx(0.1 / 256 * batches[-1])
     assert len([text for text in record.warnings if text.startswith("--auto-batch")]) == len(batches) - 1

@@ -20,27 +20,18 @@ from harness.cli import main
 from harness.commands.compare import check_gate, parse_limit
 from harness.errors import GateError, UsageError
 from harness.plan.config import RunConfig
-from harness.plan.plan import IMAGENET, DataFacts, RunPlan
+from harness.plan.kinds import THROUGHPUT
+from harness.plan.plan import IMAGENET, DataFacts
 from harness.report.comparison import change_line, show_comparison, warnings
 from harness.report.console import Console
 from pipelines.augmentation import Augmentation
+from tests.support.plans import a_plan, with_settings
 
-PLAN = RunPlan(
-    model="x0_25",
-    device="cpu",
-    device_name="CPU",
-    ranks=2,
+PLAN = a_plan(
+    kind=THROUGHPUT,
     data=DataFacts("photos", "photos", 1024, 128, 1000, Augmentation(), False, True),
-    image_size=64,
-    batch_size=32,
     steps_per_epoch=16,
     epochs=360,
-    total_steps=None,
-    learning_rate=0.025,
-    lr_warmup_epochs=5,
-    weight_decay=3e-5,
-    warmup_steps=3,
-    compute_threads=1,
     decode_threads=1,
 )
 ENVIRONMENT: dict[str, Any] = {
@@ -89,7 +80,7 @@ def summarised(run: RunRecord, **changes: Any) -> RunRecord:
 
 
 def planned(run: RunRecord, **changes: Any) -> RunRecord:
-    return dataclasses.replace(run, plan=dataclasses.replace(run.plan, **changes))
+    return dataclasses.replace(run, plan=with_settings(run.plan, **changes))
 
 
 def save(folder: Path, *runs: RunRecord) -> None:
@@ -375,8 +366,7 @@ def test_what_differs_has_its_place_and_dotted_name() -> None:
 
 def test_a_job_is_what_was_trained_on_what() -> None:
     job = job_of(record("a", 100.0))
-    # What was read back doesn't tell the preprocessing, as of a run before there were any.
-    assert job == Job("x0_25", 64, "photos", "cpu", 2, 32, preprocessing=None)
+    assert job == Job("x0_25", 64, "photos", "cpu", 2, 32)
     assert job.unlike(job) == []
     published = Job("x0_25", 64, "photos", "cpu", 2, 32)
     assert job.unlike(published) == []
@@ -384,8 +374,7 @@ def test_a_job_is_what_was_trained_on_what() -> None:
     assert published.unlike(others) == [
         "mixed precision (off, bf16-O1)", "auto augment (False, True)", "preprocessing (paddleclas, dali)"
     ]  # fmt: skip
-    effective_settings = dataclasses.replace(record("a", 1.0), effective_settings={"preprocessing": "dali"})
-    assert job_of(effective_settings).preprocessing == "dali"
+    assert job_of(planned(record("a", 1.0), preprocessing="dali")).preprocessing == "dali"
     other = Job("x1_0", 64, "digits", "cpu", 4, 32)
     assert job.unlike(other) == ["model (x0_25, x1_0)", "data set (photos, digits)", "devices (2, 4)"]
     named = dataclasses.replace(IMAGENET, name="my-imagenet", source="/data")
@@ -607,7 +596,7 @@ def test_two_series_are_compared_by_their_runs(tmp_path: Path, capsys: pytest.Ca
 
 @pytest.mark.usefixtures("wide")
 def test_the_reference_as_a(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plan = dataclasses.replace(
+    plan = with_settings(
         PLAN, model="x1_0", device="gpu", device_name="H100", ranks=4, data=IMAGENET, image_size=224, batch_size=512
     )
     save(tmp_path, summarised(record("mine", 5074.0, plan=plan), device_name="H100", top1=0.7101))
@@ -795,7 +784,7 @@ def test_a_series_that_is_not_finished(tmp_path: Path, capsys: pytest.CaptureFix
 
 @pytest.mark.usefixtures("wide")
 def test_a_gate_does_not_judge_different_jobs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    save(tmp_path, record("a", 100.0), record("b", 200.0, plan=dataclasses.replace(PLAN, model="x1_0", image_size=96)))
+    save(tmp_path, record("a", 100.0), record("b", 200.0, plan=with_settings(PLAN, model="x1_0", image_size=96)))
     assert run_compare(tmp_path, "a", "b") == 0
     assert run_compare(tmp_path, "a", "b", "--fail-if-slower", "5%") == 2
     error = capsys.readouterr().err

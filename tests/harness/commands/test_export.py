@@ -76,7 +76,7 @@ def logits(model: PPLCNet) -> npt.NDArray[Any]:
 
 
 def test_a_run_is_written_with_what_is_known_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    a_run(tmp_path, a_checkpoint(Progress(epoch=4, last=ROW, best=ROW), 66))
+    a_run(tmp_path, a_checkpoint(Progress(epoch=4, last=ROW), 66))
     target = tmp_path / "it.safetensors"
     assert told(capsys, "first", target, "--results", tmp_path) == (
         0,

@@ -26,8 +26,9 @@ from harness.launch.launcher import launch_command, run_workers
 from harness.launch.process_tree import run_root
 from harness.launch.rank_files import RankFiles
 from harness.machine.device import Devices
+from harness.plan.nodes import Node
 from models.errors import ActionableError
-from tests.support.plans import a_plan
+from tests.support.plans import a_plan, with_settings
 
 PLAN = a_plan(compute_threads=3)
 # What every stand-in may use: the folder of the logs, and the run's own.
@@ -65,7 +66,15 @@ class Launch:
             return [sys.executable, "-c", PREAMBLE + script, str(logs), str(record), str(ranks)]
 
         self._monkeypatch.setattr(harness.launch.launcher, "launch_command", command)
-        run_workers(self.files, Devices("cpu", 2, "CPU"), PLAN, environment or dict(os.environ), poll, **more)
+        own = {name: more.pop(name) for name in ("stall_timeout", "rendezvous_timeout") if name in more}
+        run_workers(
+            self.files,
+            Devices("cpu", 2, "CPU"),
+            with_settings(more.pop("plan", PLAN), **own),
+            environment or dict(os.environ),
+            poll,
+            **{"node": Node(), "kept": self.files.folder / "first.logs", **more},
+        )
 
 
 @pytest.fixture
@@ -81,7 +90,7 @@ def ended(process: int) -> bool:
 
 
 def test_the_launcher_s_command_line() -> None:
-    assert launch_command(4, Path("/tmp/logs"), Path("results/first.json")) == [
+    assert launch_command(4, Path("/tmp/logs"), Path("results/first.json"), Node()) == [
         sys.executable,
         *("-m", "paddle.distributed.launch"),
         *("--nproc_per_node", "4"),

@@ -8,9 +8,10 @@ import pytest
 
 from harness.errors import InvariantError
 from harness.plan.effective_settings import check_settings
-from tests.support.plans import a_config, a_plan
+from harness.plan.kinds import EVALUATION
+from tests.support.plans import a_plan
 
-READ_BACK = {"threads": 2, "prefetch": 2, "hw_decoder_load": None, "batch_size": 32, "image_size": 64,
+FOUND = {"decode_threads": 2, "prefetch": 2, "hw_decoder_load": None, "batch_size": 32, "image_size": 64,
              "dtype": "float32", "layout": "nchw", "preprocessing": "paddleclas", "antialias": False,
              "auto_augment": False,
              "parameters": "float32", "logits": "float32", "network_layout": "nchw",
@@ -19,7 +20,7 @@ READ_BACK = {"threads": 2, "prefetch": 2, "hw_decoder_load": None, "batch_size":
 
 
 def test_settings_in_force_pass() -> None:
-    check_settings(a_config(), a_plan(), READ_BACK)
+    check_settings(a_plan(), FOUND)
 
 
 @pytest.mark.parametrize(
@@ -27,8 +28,11 @@ def test_settings_in_force_pass() -> None:
     [
         ({"amp": "bf16"}, {"logits": "bfloat16"}),
         ({"amp": "bf16", "amp_level": "O2"}, {"logits": "bfloat16", "parameters": "bfloat16"}),
-        ({"amp": "fp16"}, {"logits": "float16", "dtype": "float16"}),
-        ({"amp": "fp16", "amp_level": "O2"}, {"logits": "float16", "dtype": "float16", "parameters": "float16"}),
+        ({"amp": "fp16", "dtype": "float16"}, {"logits": "float16", "dtype": "float16"}),
+        (
+            {"amp": "fp16", "amp_level": "O2", "dtype": "float16"},
+            {"logits": "float16", "dtype": "float16", "parameters": "float16"},
+        ),
         ({"layout": "nhwc"}, {"layout": "nhwc", "network_layout": "nhwc"}),
         ({"preprocessing": "dali"}, {"preprocessing": "dali", "antialias": True}),
         ({"to_static": True}, {"to_static": True}),
@@ -36,40 +40,40 @@ def test_settings_in_force_pass() -> None:
     ],
 )
 def test_what_each_setting_puts_in_force(asked: dict[str, Any], read: dict[str, Any]) -> None:
-    check_settings(a_config(**asked), a_plan(), {**READ_BACK, **read})
+    check_settings(a_plan(**asked), {**FOUND, **read})
     for name in read:
         with pytest.raises(InvariantError, match=f"{name} .* was asked for"):
-            check_settings(a_config(**asked), a_plan(), {**READ_BACK, **read, name: READ_BACK[name]})
+            check_settings(a_plan(**asked), {**FOUND, **read, name: FOUND[name]})
 
 
 def test_an_evaluation_shows_nothing_of_training() -> None:
     trained = ("preprocessing", "auto_augment", "accumulation_steps")
-    shown = {name: value for name, value in READ_BACK.items() if name not in trained}
-    check_settings(a_config(eval_only=True, pretrained="a.pdparams"), a_plan(), shown)
+    shown = {name: value for name, value in FOUND.items() if name not in trained}
+    check_settings(a_plan(kind=EVALUATION), shown)
     with pytest.raises(InvariantError, match="antialias False was asked for, True was in force"):
-        check_settings(a_config(eval_only=True, pretrained="a.pdparams"), a_plan(), {**shown, "antialias": True})
+        check_settings(a_plan(kind=EVALUATION), {**shown, "antialias": True})
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("threads", 1), ("prefetch", 3), ("batch_size", 64), ("image_size", 128), ("dtype", "float16"),
-     ("parameters", "float16"), ("ranks", 1), ("threads", None), ("layout", "nhwc"), ("preprocessing", "dali"),
+    [("decode_threads", 1), ("prefetch", 3), ("batch_size", 64), ("image_size", 128), ("dtype", "float16"),
+     ("parameters", "float16"), ("ranks", 1), ("decode_threads", None), ("layout", "nhwc"), ("preprocessing", "dali"),
      ("antialias", True), ("auto_augment", True), ("logits", "bfloat16"),
      ("network_layout", "nhwc"), ("to_static", True), ("accumulation_steps", 2)],
 )  # fmt: skip
 def test_a_setting_that_is_not_in_force(name: str, value: Any) -> None:
     with pytest.raises(InvariantError, match=f"{name} .* was asked for, {value} was in force") as caught:
-        check_settings(a_config(), a_plan(), {**READ_BACK, name: value})
+        check_settings(a_plan(), {**FOUND, name: value})
     assert "no row was written" in caught.value.cure
 
 
 @pytest.mark.parametrize("asked", [0.75, 0.1234567, 0.01234567])
 def test_the_jpeg_engines_share_is_read_with_six_decimals(asked: float) -> None:
-    config, plan = a_config(hw_decoder_load=asked), a_plan(device="gpu")
-    check_settings(config, plan, {**READ_BACK, "hw_decoder_load": float(f"{asked:.6f}")})
+    plan = a_plan(hw_decoder_load=asked, device="gpu")
+    check_settings(plan, {**FOUND, "hw_decoder_load": float(f"{asked:.6f}")})
     with pytest.raises(InvariantError, match="hw_decoder_load"):
-        check_settings(config, plan, {**READ_BACK, "hw_decoder_load": asked + 0.001})
+        check_settings(plan, {**FOUND, "hw_decoder_load": asked + 0.001})
 
 
 def test_a_share_that_dali_does_not_tell_is_no_error() -> None:
-    check_settings(a_config(hw_decoder_load=0.75), a_plan(device="gpu"), READ_BACK)
+    check_settings(a_plan(hw_decoder_load=0.75, device="gpu"), FOUND)

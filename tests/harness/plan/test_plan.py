@@ -5,15 +5,28 @@ from pathlib import Path
 
 import pytest
 
-import harness.plan.plan
+import harness.plan.decisions
 from harness.cli import main
 from harness.errors import MachineError, UsageError
 from harness.machine.device import Devices
-from harness.plan.config import RunConfig
-from harness.plan.plan import IMAGENET, DataFacts, RunPlan, default_data, facts_of, make_plan, run_name
+from harness.plan.config import RunConfig, run_options
+from harness.plan.decisions import default_data, make_plan, run_name
+from harness.plan.kinds import EPOCHS, EVALUATION, THROUGHPUT
+from harness.plan.plan import (
+    IMAGENET,
+    PARTS,
+    DataFacts,
+    OperationPlan,
+    RunPlan,
+    TrainingPlan,
+    WindowPlan,
+    facts_of,
+    settings_of,
+)
 from pipelines.augmentation import Augmentation
 from pipelines.dataset import Dataset
 from pipelines.image_lists import ImageList
+from pipelines.settings import PipelineSettings
 
 DEFAULTS = RunConfig()
 RECIPE = Augmentation()
@@ -22,7 +35,7 @@ FOUR_GPUS = Devices("gpu", 4, "BI-V100")
 
 @pytest.fixture(autouse=True)
 def sixty_four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(harness.plan.plan, "available_cores", lambda: 64)
+    monkeypatch.setattr(harness.plan.decisions, "available_cores", lambda: 64)
 
 
 def cpus(ranks: int) -> Devices:
@@ -51,10 +64,12 @@ def refusal(config: RunConfig, devices: Devices, data: DataFacts) -> UsageError:
 def test_the_published_plan_on_four_gpus() -> None:
     published = plan()
     assert published == RunPlan(
+        kind=EPOCHS,
         model="x1_0",
         device="gpu",
         device_name="BI-V100",
         ranks=4,
+        nodes=1,
         data=DataFacts(
             source="dataset/ILSVRC2012",
             name="ILSVRC2012",
@@ -65,19 +80,47 @@ def test_the_published_plan_on_four_gpus() -> None:
             imagenet=True,
             builtin=False,
         ),
-        image_size=224,
-        batch_size=512,
-        steps_per_epoch=626,
-        epochs=360,
-        total_steps=225_360,
-        learning_rate=0.8,
-        lr_warmup_epochs=5,
-        weight_decay=3e-5,
-        warmup_steps=20,
-        compute_threads=16,
-        decode_threads=8,
+        pipeline=PipelineSettings(
+            batch_size=512,
+            image_size=224,
+            device="gpu",
+            decode_threads=8,
+            seed=0,
+            prefetch=2,
+            hw_decoder_load=0.65,
+            dtype="float32",
+            layout="nchw",
+            preprocessing="paddleclas",
+            auto_augment=False,
+        ),
+        training=TrainingPlan(
+            epochs=360,
+            steps_per_epoch=626,
+            learning_rate=0.8,
+            lr_warmup_epochs=5,
+            momentum=0.9,
+            weight_decay=3e-5,
+            label_smoothing=0.1,
+            accumulation_steps=1,
+            bn_stats="average",
+            amp="off",
+            amp_level="O1",
+            to_static=False,
+            compute_threads=16,
+            pretrained=None,
+        ),
+        window=WindowPlan(warmup_steps=20, warmup_given=False, target_ci=0.02, max_seconds=130.0),
+        operation=OperationPlan(
+            stall_timeout=600.0,
+            rendezvous_timeout=300.0,
+            checkpoint_minutes=15.0,
+            telemetry_interval=0.5,
+            bad_images="skip",
+            max_bad_images=100,
+        ),
         notes=(),
     )
+    assert published.total_steps == 225_360
     assert published.global_batch == 2048
 
 
@@ -112,9 +155,9 @@ def test_the_published_plan_is_what_a_dry_run_prints(
     + [(size, 4e-5) for size in ("x1_5", "x2_0", "x2_5")],
 )
 def test_the_weight_decay_is_the_size_s_own(model: str, weight_decay: float) -> None:
-    assert plan(RunConfig(model=model)).weight_decay == weight_decay
-    assert plan(RunConfig(model=model, weight_decay=0.0)).weight_decay == 0.0
-    assert plan(RunConfig(model=model, weight_decay=1e-4)).weight_decay == 1e-4
+    assert plan(RunConfig(model=model)).training.weight_decay == weight_decay
+    assert plan(RunConfig(model=model, weight_decay=0.0)).training.weight_decay == 0.0
+    assert plan(RunConfig(model=model, weight_decay=1e-4)).training.weight_decay == 1e-4
 
 
 @pytest.mark.parametrize(
@@ -125,12 +168,12 @@ def test_the_learning_rate_is_a_tenth_per_256_images_of_the_global_batch(
     ranks: int, batch_size: int, learning_rate: float
 ) -> None:
     found = plan(RunConfig(batch_size=batch_size), Devices("gpu", ranks, "X"))
-    assert found.learning_rate == pytest.approx(learning_rate, rel=1e-12)
+    assert found.training.learning_rate == pytest.approx(learning_rate, rel=1e-12)
     assert found.global_batch == ranks * batch_size
 
 
 def test_a_learning_rate_that_is_given_is_taken_whatever_the_batch() -> None:
-    assert plan(RunConfig(learning_rate=0.3, batch_size=64)).learning_rate == 0.3
+    assert plan(RunConfig(learning_rate=0.3, batch_size=64)).training.learning_rate == 0.3
 
 
 @pytest.mark.parametrize(
@@ -138,19 +181,19 @@ def test_a_learning_rate_that_is_given_is_taken_whatever_the_batch() -> None:
 )
 def test_steps_of_an_epoch_and_of_the_run(ranks: int, batch_size: int, steps: int) -> None:
     found = plan(RunConfig(batch_size=batch_size, epochs=10), Devices("gpu", ranks, "X"))
-    assert (found.steps_per_epoch, found.total_steps) == (steps, 10 * steps)
+    assert (found.training.steps_per_epoch, found.total_steps) == (steps, 10 * steps)
 
 
 def test_cpus_have_smaller_defaults() -> None:
     found = plan(devices=cpus(2))
     assert (found.device, found.device_name, found.ranks) == ("cpu", "CPU", 2)
-    assert (found.batch_size, found.warmup_steps, found.learning_rate) == (16, 3, 0.0125)
-    assert (found.compute_threads, found.decode_threads) == (32, 8)
+    assert (found.pipeline.batch_size, found.window.warmup_steps, found.training.learning_rate) == (16, 3, 0.0125)
+    assert (found.training.compute_threads, found.pipeline.decode_threads) == (32, 8)
 
 
 def test_throughput_alone_has_no_end_in_steps() -> None:
     found = plan(RunConfig(throughput_only=True))
-    assert (found.total_steps, found.steps_per_epoch, found.warmup_steps) == (None, 626, 20)
+    assert (found.kind, found.training.steps_per_epoch, found.window.warmup_steps) == (THROUGHPUT, 626, 20)
 
 
 @pytest.mark.parametrize(
@@ -185,8 +228,8 @@ def test_few_images_make_the_default_batch_smaller(
 ) -> None:
     """None: no note at all; empty: some note."""
     found = plan(devices=devices, data=small(images))
-    assert found.batch_size == batch_size
-    assert found.learning_rate == pytest.approx(0.1 * batch_size * devices.count / 256)
+    assert found.pipeline.batch_size == batch_size
+    assert found.training.learning_rate == pytest.approx(0.1 * batch_size * devices.count / 256)
     if note:
         assert found.notes == (note,)
     else:
@@ -195,7 +238,7 @@ def test_few_images_make_the_default_batch_smaller(
 
 def test_a_batch_that_is_given_may_be_all_of_a_rank_s_share_and_no_more() -> None:
     found = plan(RunConfig(batch_size=26), FOUR_GPUS, small(103))
-    assert (found.batch_size, found.steps_per_epoch, found.notes) == (26, 1, ())
+    assert (found.pipeline.batch_size, found.training.steps_per_epoch, found.notes) == (26, 1, ())
     error = refusal(RunConfig(batch_size=27), FOUR_GPUS, small(103))
     assert error.message == (
         "a batch of 27 images is larger than a rank's shard: "
@@ -208,7 +251,7 @@ def test_a_batch_that_is_given_may_be_all_of_a_rank_s_share_and_no_more() -> Non
 def test_an_epoch_with_the_default_batch_is_one_pass(ranks: int) -> None:
     """To a batch's rounding, whatever the ranks: never two steps where the data set fills one."""
     found = plan(devices=Devices("gpu", ranks, "GPU"), data=small(1442))
-    trained = found.steps_per_epoch * found.global_batch
+    trained = found.training.steps_per_epoch * found.global_batch
     assert trained - 1442 < found.global_batch
     assert bool(found.notes) or trained <= 1.05 * 1442
 
@@ -232,7 +275,7 @@ def test_auto_augment_is_for_the_size_that_was_published_with_it(
     model: str, asked: bool | None, has: bool, notes: tuple[str, ...]
 ) -> None:
     made = plan(RunConfig(model=model, auto_augment=asked))
-    assert (made.auto_augment, made.notes) == (has, notes)
+    assert (made.pipeline.auto_augment, made.notes) == (has, notes)
 
 
 def test_dalis_own_recipe_is_noted() -> None:
@@ -243,14 +286,14 @@ def test_dalis_own_recipe_is_noted() -> None:
 def test_a_step_of_several_batches() -> None:
     """128 images x 4 batches x 4 ranks are the published step of 2048."""
     made = plan(RunConfig(batch_size=128, accumulation_steps=4))
-    assert (made.accumulation_steps, made.global_batch, made.steps_per_epoch) == (4, 2048, 626)
-    assert made.learning_rate == pytest.approx(0.8)
+    assert (made.training.accumulation_steps, made.global_batch, made.training.steps_per_epoch) == (4, 2048, 626)
+    assert made.training.learning_rate == pytest.approx(0.8)
     assert made.total_steps == 225_360
 
 
 def test_a_step_may_not_be_larger_than_a_shard() -> None:
     data = small(40)
-    assert plan(RunConfig(accumulation_steps=3), cpus(2), data).batch_size == 6
+    assert plan(RunConfig(accumulation_steps=3), cpus(2), data).pipeline.batch_size == 6
     error = refusal(RunConfig(accumulation_steps=3, batch_size=7), cpus(2), data)
     assert error.message == (
         "a step of 3 batches of 7 images is larger than a rank's shard: 40 training images of small over 2 ranks leave"
@@ -266,28 +309,30 @@ def test_a_step_may_not_be_larger_than_a_shard() -> None:
     [
         (RunConfig(amp="bf16"), "--amp bf16 needs GPUs: Paddle has no bf16 convolutions for CPUs"),
         (RunConfig(amp="fp16", amp_level="O2"), "--amp fp16 needs GPUs: Paddle has no fp16 convolutions for CPUs"),
-        (RunConfig(bn_stats="sync"), "--bn-stats sync needs GPUs: Paddle has it for no CPU"),
+        (RunConfig(bn_stats="sync"), "--bn-stats sync needs GPUs: Paddle has no synchronised batch norm for CPUs"),
     ],
 )
 def test_what_paddle_has_not_on_a_cpu_is_refused_there(config: RunConfig, message: str) -> None:
     with pytest.raises(MachineError) as caught:
         plan(config, cpus(2), small(1000))
     assert (caught.value.message, caught.value.exit_code) == (message, 3)
-    assert plan(config).amp == config.amp_mode
+    assert plan(config).training.precision == (
+        "off" if config.amp == "off" else f"{config.amp}-{config.amp_level or 'O1'}"
+    )
 
 
 def test_an_evaluation_has_no_training_steps() -> None:
     made = plan(RunConfig(eval_only=True, pretrained="a.pdparams", warmup=5))
-    assert made.total_steps == 0
+    assert made.kind is EVALUATION
     # Nor does the number of training images limit its batch, or is anything of training noted.
     config = RunConfig(eval_only=True, pretrained="a.pdparams", batch_size=64, auto_augment=True)
     made = plan(config, cpus(2), small(3))
-    assert (made.batch_size, made.notes) == (64, ())
-    assert plan(dataclasses.replace(config, batch_size=None), cpus(2), small(1)).batch_size == 16
+    assert (made.pipeline.batch_size, made.notes) == (64, ())
+    assert plan(dataclasses.replace(config, batch_size=None), cpus(2), small(1)).pipeline.batch_size == 16
 
 
 def test_the_warm_up_outlasts_what_is_decoded_ahead() -> None:
-    assert plan(RunConfig(throughput_only=True, prefetch=64)).warmup_steps == 65
+    assert plan(RunConfig(throughput_only=True, prefetch=64)).window.warmup_steps == 65
 
 
 def test_more_ranks_than_images_are_refused() -> None:
@@ -299,21 +344,21 @@ def test_more_ranks_than_images_are_refused() -> None:
 @pytest.mark.parametrize(("images", "warmup"), [(80 * 8, 20), (79 * 8, 19), (8 * 8, 2), (3 * 8, 0)])
 def test_a_short_run_keeps_three_quarters_of_its_steps_to_measure(images: int, warmup: int) -> None:
     config = RunConfig(epochs=1, batch_size=2)
-    assert plan(config, FOUR_GPUS, small(images)).warmup_steps == warmup
-    assert plan(dataclasses.replace(config, throughput_only=True), FOUR_GPUS, small(images)).warmup_steps == 20
+    assert plan(config, FOUR_GPUS, small(images)).window.warmup_steps == warmup
+    assert plan(dataclasses.replace(config, throughput_only=True), FOUR_GPUS, small(images)).window.warmup_steps == 20
 
 
 def test_a_warm_up_that_is_given_leaves_a_step_to_measure() -> None:
     config = RunConfig(epochs=2, batch_size=2, warmup=7)
-    assert plan(config, FOUR_GPUS, small(32)).warmup_steps == 7
+    assert plan(config, FOUR_GPUS, small(32)).window.warmup_steps == 7
     error = refusal(dataclasses.replace(config, warmup=8), FOUR_GPUS, small(32))
     assert error.message == "--warmup 8 leaves nothing to measure: the run has 8 steps (2 epochs of 4)"
     assert error.cure == "Use --warmup 7 or less, or more --epochs."
-    assert plan(RunConfig(warmup=0)).warmup_steps == 0
+    assert plan(RunConfig(warmup=0)).window.warmup_steps == 0
 
 
 def test_throughput_alone_warms_up_for_as_long_as_it_is_told() -> None:
-    assert plan(RunConfig(throughput_only=True, warmup=5000), FOUR_GPUS, small(2048)).warmup_steps == 5000
+    assert plan(RunConfig(throughput_only=True, warmup=5000), FOUR_GPUS, small(2048)).window.warmup_steps == 5000
 
 
 @pytest.mark.parametrize(
@@ -322,7 +367,7 @@ def test_throughput_alone_warms_up_for_as_long_as_it_is_told() -> None:
 def test_the_learning_rate_rises_for_five_epochs_or_all_of_a_shorter_run(
     epochs: int, given: int | None, lr_warmup_epochs: int
 ) -> None:
-    assert plan(RunConfig(epochs=epochs, lr_warmup_epochs=given)).lr_warmup_epochs == lr_warmup_epochs
+    assert plan(RunConfig(epochs=epochs, lr_warmup_epochs=given)).training.lr_warmup_epochs == lr_warmup_epochs
 
 
 @pytest.mark.parametrize(
@@ -331,21 +376,21 @@ def test_the_learning_rate_rises_for_five_epochs_or_all_of_a_shorter_run(
 def test_ranks_share_the_cores(
     monkeypatch: pytest.MonkeyPatch, cores: int, ranks: int, compute: int, decode: int
 ) -> None:
-    monkeypatch.setattr(harness.plan.plan, "available_cores", lambda: cores)
+    monkeypatch.setattr(harness.plan.decisions, "available_cores", lambda: cores)
     found = plan(devices=cpus(ranks))
-    assert (found.compute_threads, found.decode_threads) == (compute, decode)
+    assert (found.training.compute_threads, found.pipeline.decode_threads) == (compute, decode)
 
 
 def test_threads_that_are_given_go_before_the_environment_and_that_before_the_cores() -> None:
-    assert plan(environment={"OMP_NUM_THREADS": "6"}).compute_threads == 6
-    assert plan(environment={"OMP_NUM_THREADS": "6"}).decode_threads == 8
+    assert plan(environment={"OMP_NUM_THREADS": "6"}).training.compute_threads == 6
+    assert plan(environment={"OMP_NUM_THREADS": "6"}).pipeline.decode_threads == 8
     found = plan(RunConfig(compute_threads=3, decode_threads=12), environment={"OMP_NUM_THREADS": "6"})
-    assert (found.compute_threads, found.decode_threads) == (3, 12)
+    assert (found.training.compute_threads, found.pipeline.decode_threads) == (3, 12)
 
 
 @pytest.mark.parametrize("garbage", ["", "0", "-2", "2.5", "4,2", "many", " ", "²"])
 def test_an_omp_num_threads_that_is_no_number_is_ignored(garbage: str) -> None:
-    assert plan(environment={"OMP_NUM_THREADS": garbage}).compute_threads == 16
+    assert plan(environment={"OMP_NUM_THREADS": garbage}).training.compute_threads == 16
 
 
 def test_the_augmentation_is_the_data_set_s_with_what_is_given() -> None:
@@ -399,10 +444,23 @@ def test_counts_are_of_all_nodes_and_threads_of_one() -> None:
     nodes = plan(RunConfig(nnodes=2, master="10.0.0.1:6170", node_rank=1), FOUR_GPUS)
     assert (nodes.ranks, nodes.nodes, nodes.ranks_per_node) == (8, 2, 4)
     assert nodes.global_batch == 4096
-    assert nodes.learning_rate == pytest.approx(1.6)
-    assert nodes.steps_per_epoch == 313  # 1,281,167 images over 8 x 512
-    assert (nodes.compute_threads, nodes.decode_threads) == (16, 8)
-    assert nodes.notes == (harness.plan.plan.OTHER_NODES,)
+    assert nodes.training.learning_rate == pytest.approx(1.6)
+    assert nodes.training.steps_per_epoch == 313  # 1,281,167 images over 8 x 512
+    assert (nodes.training.compute_threads, nodes.pipeline.decode_threads) == (16, 8)
+    assert nodes.notes == (harness.plan.decisions.OTHER_NODES,)
+
+
+def test_no_two_parts_of_a_plan_share_a_setting_and_options_keep_their_names() -> None:
+    published = plan()
+    names = [name for part in PARTS for name in dataclasses.asdict(getattr(published, part))]
+    names += [item.name for item in dataclasses.fields(published) if item.name not in PARTS]
+    assert sorted(names) == sorted(settings_of(published))
+    assert len(set(names)) == len(names)
+    # What is no option is a figure of the plan's own.
+    assert {name for name in names if name not in run_options()} == {
+        "kind", "device_name", "ranks", "nodes", "notes", "device_id", "dtype", "steps_per_epoch", "warmup_steps",
+        "warmup_given",
+    }  # fmt: skip
 
 
 def test_a_fingerprint_tells_lists_apart_and_not_where_they_lie() -> None:

@@ -10,10 +10,11 @@ from rich.console import Console as RichConsole
 from harness.artifacts.record import RunFiles, RunRecord
 from harness.artifacts.reference_table import ReferenceRow
 from harness.artifacts.schema import TRAIN
+from harness.plan.kinds import EVALUATION, THROUGHPUT
 from harness.plan.plan import IMAGENET
 from harness.report.console import Console, differences, plan_facts, summary_facts
 from harness.report.findings import ledger_text, verdict_facts
-from tests.support.plans import a_plan, a_record, a_throughput_record, a_verdict, figures, plain
+from tests.support.plans import a_plan, a_record, a_throughput_record, a_verdict, figures, plain, with_settings
 
 PLAN = a_plan()
 RECORD = a_record()
@@ -209,7 +210,7 @@ def test_a_run_of_epochs_has_neither(console: Console) -> None:
 
 
 def test_a_run_like_the_reference_differs_in_its_devices_alone() -> None:
-    plan = dataclasses.replace(
+    plan = with_settings(
         PLAN,
         model="x1_0",
         device="gpu",
@@ -241,14 +242,14 @@ def test_a_plan_is_told_in_full() -> None:
         "warm-up": "at least 3 steps, its end found in the step times",
         "threads per rank": "1 training, 2 DALI",
     }
-    several = dict(plan_facts(a_plan(accumulation_steps=3, amp="bf16-O1", auto_augment=True)))
+    several = dict(plan_facts(a_plan(accumulation_steps=3, amp="bf16", auto_augment=True)))
     assert several["batch"] == "32 images per device, 3 batches a step, 192 images a step"
     assert several["precision"] == "mixed, bf16-O1"
     assert several["crops"] == "64x64, area 0.5 to 1, flipped with probability 0, AutoAugment"
-    alone = dict(plan_facts(a_plan(total_steps=0)))
+    alone = dict(plan_facts(a_plan(kind=EVALUATION)))
     assert alone["length"] == "one evaluation, 64x64"
     assert {"crops", "learning rate", "weight decay", "warm-up"}.isdisjoint(alone)
-    endless = dict(plan_facts(a_plan(total_steps=None)))
+    endless = dict(plan_facts(a_plan(kind=THROUGHPUT)))
     assert endless["length"] == "until the throughput is precise or time is up; 22 steps an epoch"
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from harness import ROOT
 from harness.artifacts.schema import BAD_FILES, BAD_IMAGES, DEVICES, EPOCHS, SCALING, STEPS, SUMMARY
-from harness.plan.config import flag, option_fields
+from harness.plan.config import run_options
+from harness.plan.options import flag
 from harness.report.docs import BEGIN, END, PAGES, insert, options_markdown, tables_markdown
 
 
@@ -33,16 +34,22 @@ def test_a_page_without_both_marks_is_refused(page: str) -> None:
 def test_every_option_has_a_row() -> None:
     _, _, *rows = options_markdown().splitlines()
     named = [re.findall(r"`(--[a-z-]+)", row) for row in rows]
-    assert [names[0] for names in named] == [flag(item.name) for item in option_fields()]
+    assert [names[0] for names in named] == list(map(flag, run_options()))
 
 
 def test_the_rows_of_the_options() -> None:
     rows = {row_cells(row)[0]: row_cells(row)[1:] for row in options_markdown().splitlines()}
     assert rows["option"] == ["meaning", "default"]
-    assert rows["`--epochs N`"] == ["passes over the training images", "360"]
-    assert rows["`--momentum M`"] == ["of SGD", "0.9"]
-    assert rows["`--batch-size N`"] == ["images per device and batch", "512 on GPUs, 16 on CPUs"]
-    assert rows["`--throughput-only`"] == ["measure training throughput and stop: no evaluation, no top-1", ""]
+    assert rows["`--epochs N`"] == ["Passes over the training images.", "360"]
+    assert rows["`--momentum M`"] == ["Momentum of SGD.", "0.9"]
+    assert rows["`--batch-size N`"] == [
+        "Images per device and batch.",
+        "512 on GPUs and 16 on CPUs, fewer for a small data set",
+    ]
+    assert rows["`--throughput-only`"] == [
+        "Measure training throughput and what limits it, then stop. No evaluation, no top-1.",
+        "",
+    ]
 
 
 @pytest.mark.parametrize("row", options_markdown().splitlines(), ids=lambda row: row.split()[1].strip("`"))

@@ -13,6 +13,7 @@ from rich.progress import Task
 from harness.artifacts.files import TableWriter
 from harness.artifacts.record import RunFiles
 from harness.artifacts.schema import STEPS
+from harness.plan.kinds import EPOCHS, EVALUATION, THROUGHPUT, RunKind
 from harness.report.console import Console
 from harness.report.progress import Progress, TableTail
 from tests.support.plans import a_plan
@@ -27,7 +28,11 @@ class Shown:
     """A progress bar on a terminal that keeps what is drawn on it."""
 
     def __init__(
-        self, folder: Path, total_steps: int | None, terminal: bool = True, earlier: Sequence[dict[str, Any]] = ()
+        self,
+        folder: Path,
+        kind: RunKind = EPOCHS,
+        terminal: bool = True,
+        earlier: Sequence[dict[str, Any]] = (),
     ) -> None:
         files = RunFiles(folder, "run")
         self.path = files.table(STEPS.name)
@@ -35,8 +40,8 @@ class Shown:
             self.add(*earlier)
         self._screen = io.StringIO()
         rich = RichConsole(file=self._screen, force_terminal=terminal, width=120, color_system=None)
-        plan = a_plan(epochs=3, total_steps=total_steps)
-        self.progress = Progress(Console(rich), plan, 45.0, files)
+        plan = a_plan(kind=kind, epochs=3, steps_per_epoch=10, max_seconds=45.0)
+        self.progress = Progress(Console(rich), plan, files)
 
     def add(self, *rows: dict[str, Any]) -> None:
         with TableWriter(self.path, STEPS) as writer:
@@ -57,7 +62,7 @@ class Shown:
 
 
 def test_before_the_first_step_the_ranks_are_starting(tmp_path: Path) -> None:
-    shown = Shown(tmp_path, 30)
+    shown = Shown(tmp_path)
     with shown.progress as progress:
         progress.poll()
     assert "starting the ranks" in shown.drawn()
@@ -78,7 +83,7 @@ def test_before_the_first_step_the_ranks_are_starting(tmp_path: Path) -> None:
     ],
 )
 def test_the_last_step_says_what_is_going_on(tmp_path: Path, row: dict[str, Any], doing: str) -> None:
-    shown = Shown(tmp_path, 30)
+    shown = Shown(tmp_path)
     with shown.progress as progress:
         shown.add(step(1, fps=1.0), step(2), row)
         progress.poll()
@@ -87,7 +92,7 @@ def test_the_last_step_says_what_is_going_on(tmp_path: Path, row: dict[str, Any]
 
 
 def test_a_run_of_epochs_is_as_far_as_its_training_steps(tmp_path: Path) -> None:
-    shown = Shown(tmp_path, 30)
+    shown = Shown(tmp_path)
     with shown.progress as progress:
         shown.add(step(1), step(2), step(3))
         progress.poll()
@@ -113,7 +118,7 @@ EARLIER = [
 
 
 def test_a_run_that_goes_on_is_as_far_as_it_was(tmp_path: Path) -> None:
-    shown = Shown(tmp_path, 30, earlier=EARLIER)
+    shown = Shown(tmp_path, earlier=EARLIER)
     with shown.progress as progress:
         progress.poll()
         assert shown.completed() == 12
@@ -128,7 +133,7 @@ def test_a_run_that_goes_on_is_as_far_as_it_was(tmp_path: Path) -> None:
 
 
 def test_the_time_left_of_a_run_that_goes_on_comes_from_its_own_steps(tmp_path: Path) -> None:
-    shown = Shown(tmp_path, 30, earlier=EARLIER)
+    shown = Shown(tmp_path, earlier=EARLIER)
     with shown.progress as progress:
         begin = time.monotonic()
         for number in (13, 14, 15):
@@ -142,11 +147,11 @@ def test_the_time_left_of_a_run_that_goes_on_comes_from_its_own_steps(tmp_path: 
 
 
 def test_a_run_that_goes_on_before_its_first_step_begins_at_none(tmp_path: Path) -> None:
-    shown = Shown(tmp_path, 30)
+    shown = Shown(tmp_path)
     shown.path.touch()
-    assert Shown(tmp_path, 30).completed() == 0
+    assert Shown(tmp_path).completed() == 0
     shown.path.unlink()
-    shown = Shown(tmp_path, 30, earlier=[step(1, phase="evaluate")])
+    shown = Shown(tmp_path, earlier=[step(1, phase="evaluate")])
     with shown.progress as progress:
         shown.add(step(1))
         progress.poll()
@@ -155,7 +160,7 @@ def test_a_run_that_goes_on_before_its_first_step_begins_at_none(tmp_path: Path)
 
 def test_an_evaluation_alone_is_as_far_as_its_steps(tmp_path: Path) -> None:
     """450 validation images on 2 ranks in batches of 32: 8 steps."""
-    shown = Shown(tmp_path, 0)
+    shown = Shown(tmp_path, EVALUATION)
     assert shown.task.total == 8.0
     with shown.progress:
         shown.add({"phase": "evaluate", "epoch": 0, "step": 3, "step_seconds": 0.5, "fps": 128.0})
@@ -166,7 +171,7 @@ def test_an_evaluation_alone_is_as_far_as_its_steps(tmp_path: Path) -> None:
 
 def test_throughput_alone_is_as_far_as_its_measured_time(tmp_path: Path) -> None:
     """Of its 45 seconds; the warm-up and every phase take their part."""
-    shown = Shown(tmp_path, None)
+    shown = Shown(tmp_path, THROUGHPUT)
     with shown.progress as progress:
         shown.add(step(1, epoch=None, step_seconds=10.0))
         progress.poll()
@@ -182,7 +187,7 @@ def test_throughput_alone_is_as_far_as_its_measured_time(tmp_path: Path) -> None
 
 
 def test_where_there_is_no_terminal_nothing_is_drawn(tmp_path: Path) -> None:
-    shown = Shown(tmp_path, 30, terminal=False)
+    shown = Shown(tmp_path, terminal=False)
     with shown.progress as progress:
         progress.poll()
         shown.add(step(1))

@@ -101,7 +101,7 @@ def test_a_recorder_and_the_bar_that_follows_it_hold_nothing(tmp_path: Path) -> 
         ):
             recorder = TableRecorder(steps, epochs, sampler)
             # Left without being entered, so that no thread of its own draws meanwhile.
-            progress = Progress(Console(rich), a_plan(total_steps=count), 1.0, files)
+            progress = Progress(Console(rich), a_plan(epochs=count, steps_per_epoch=1), files)
             for number in range(1, count + 1):
                 step = global_step(number, 0.1 * number, 0.1)
                 recorder.step(step, START, phase="train", segment=1, epoch=1, step=number)

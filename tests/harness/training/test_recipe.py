@@ -12,7 +12,7 @@ from paddle import nn
 
 import models
 from harness.machine.device import Devices
-from harness.plan.plan import make_plan
+from harness.plan.decisions import make_plan
 from harness.training.recipe import Schedule, TrainingStep, decay_groups, make_optimizer
 from pipelines.batch import Batch
 from tests.support.plans import DIGITS, a_config
@@ -117,7 +117,7 @@ def test_without_a_gradient_a_step_moves_a_weight_by_its_decay_alone(size: str) 
 
 def test_every_size_decays_by_its_recipe_s_coefficient() -> None:
     """Source: Regularizer.coeff in PaddleClas's configs/ImageNet/PPLCNet/PPLCNet_x*.yaml."""
-    assert {size: make_plan(a_config(model=size), CPUS, DIGITS, {}).weight_decay for size in models.SIZES} == {
+    assert {size: make_plan(a_config(model=size), CPUS, DIGITS, {}).training.weight_decay for size in models.SIZES} == {
         "x0_25": 3e-5,
         "x0_35": 3e-5,
         "x0_5": 3e-5,

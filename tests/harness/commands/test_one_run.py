@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,13 @@ import pytest
 from rich.console import Console as RichConsole
 
 from harness.artifacts.record import RunFiles, RunRecord, read_record, write_record
-from harness.commands import run as bench
+from harness.commands import one_run
+from harness.commands.inputs import Inputs, Inspection
 from harness.commands.series import run_series, series_members
 from harness.errors import MachineError, TrainingError, UsageError
 from harness.machine.device import Devices
 from harness.plan.config import RunConfig
+from harness.plan.nodes import Node
 from harness.report.console import Console
 from models.architecture import parameter_shapes
 from models.sizes import SIZES
@@ -35,20 +38,16 @@ LOST = TrainingError("rank 1 was ended by signal 9", "Look at its log.")
 
 @pytest.fixture
 def measure(monkeypatch: pytest.MonkeyPatch) -> Measure:
-    """Carry out a run whose machine, data and workers are given; the rest is `measure`'s own."""
+    """Carry out a run whose machine, data and workers are given; the rest is its own."""
 
     def carry_out(folder: Path, workers: Workers) -> RunRecord:
         images = ImageList(folder, ("0.jpg",), (0,))
         dataset = Dataset("one", folder, 10, images, None, Augmentation(), False)
-        prepared = bench._Prepared(Devices("cpu", 2, "CPU"), dataset, a_plan(), (), None)
-        surroundings = {"memory_bytes": None, "memory_limit_bytes": None}
-        monkeypatch.setattr(bench, "_prepare", lambda *_: prepared)
-        monkeypatch.setattr(bench, "check_paddle", lambda: None)
-        monkeypatch.setattr(bench, "describe", lambda *_, **__: surroundings)
-        monkeypatch.setattr(bench, "_check_data", lambda *_: ({"mean_bytes": 1e5}, []))
-        monkeypatch.setattr(bench, "run_workers", lambda files, *_, **__: workers(files))
-        console = Console(RichConsole(file=io.StringIO()))
-        return bench.measure(a_config(results=str(folder), run_name="it"), console, {})
+        monkeypatch.setattr(one_run, "inspect_inputs", lambda *_: Inspection({}, {"mean_bytes": 1e5}, ()))
+        monkeypatch.setattr(one_run, "run_workers", lambda files, *_, **__: workers(files))
+        inputs = Inputs(Devices("cpu", 2, "CPU"), dataset, a_plan())
+        config = a_config(results=str(folder), run_name="it")
+        return one_run.Run(config, inputs, Node(), folder, {}, Console(RichConsole(file=io.StringIO()))).carry_out()
 
     return carry_out
 
@@ -126,11 +125,15 @@ def test_a_run_that_begins_again_wants_the_weights_it_began_with(tmp_path: Path)
     path, files = tmp_path / "w.safetensors", RunFiles(tmp_path, "it")
     shapes = parameter_shapes(SIZES["x0_25"].scale, 10)
     write_weights(path, {name: np.ones(shape, np.float32) for name, shape in shapes.items()}, {})
-    config = a_config(pretrained=str(path))
+    config, plan = a_config(pretrained=str(path)), a_plan(pretrained=str(path))
     first = {"file": "w.safetensors", "sha256": "0" * 64}
-    write_record(files.record, a_record(run="it", status="interrupted", config=config, pretrained=first))
+    write_record(
+        files.record,
+        a_record(run="it", status="interrupted", config=config, plan=a_plan(pretrained=str(path)), pretrained=first),
+    )
     files.checkpoints.mkdir()
     dataset = Dataset("one", tmp_path, 10, ImageList(tmp_path, ("0.jpg",), (0,)), None, Augmentation(), False)
-    prepared = bench._Prepared(Devices("cpu", 2, "CPU"), dataset, a_plan(), (), None)
+    inputs = Inputs(Devices("cpu", 2, "CPU"), dataset, plan)
+    resumed = replace(config, resume="it")
     with pytest.raises(UsageError, match=r"w\.safetensors is another file than the one run 'it' began with"):
-        bench._resume_record(files, config, prepared, {})
+        one_run.Run(resumed, inputs, Node(), tmp_path, {}, Console(RichConsole(file=io.StringIO()))).carry_out()

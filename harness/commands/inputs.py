@@ -1,0 +1,112 @@
+"""What a run will use, looked at before it starts: devices, data set and weights, and every file that will be read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.artifacts.bad_image import BadImage
+from harness.machine.device import Devices, choose_devices
+from harness.machine.environment import describe
+from harness.plan.config import FAIL, RunConfig
+from harness.plan.decisions import default_data, make_plan
+from harness.plan.plan import DEFAULT_FOLDER, RunPlan, facts_of
+from harness.report.console import Console
+from models.weights import describe_weights
+from pipelines.dataset import VAL_SPLIT, Dataset, open_dataset
+from pipelines.errors import DataError
+from pipelines.image_lists import check_files
+from pipelines.page_cache import data_state, read_into_memory, resident_share
+from pipelines.profile import profile
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """A run before it begins: its devices, its data, and the plan that follows from them.
+
+    notices are what the user should know of the choice of devices. pretrained describes the file of weights.
+    """
+
+    devices: Devices
+    dataset: Dataset
+    plan: RunPlan
+    notices: tuple[str, ...] = ()
+    pretrained: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What was found of the machine and of the files that a run will read, as its record has it."""
+
+    environment: dict[str, Any]
+    profile: dict[str, Any]
+    bad_images: tuple[dict[str, Any], ...]
+
+
+def find_inputs(config: RunConfig, console: Console, environment: Mapping[str, str], *, look: bool = True) -> Inputs:
+    """The devices, data and weights that a configuration asks for; with look=False GPUs are taken as given.
+
+    Raises ActionableError where something is missing, or they don't fit together.
+    """
+    devices, notices = choose_devices(config.device, config.gpus, environment, look=look)
+    for notice in notices:
+        console.notice(notice)
+    source = default_data(config)
+    dataset = open_dataset(source, config.classes)
+    if dataset.val is None and VAL_SPLIT in config.kind.splits:
+        raise DataError(
+            f"{dataset.name} has no validation images, so a run can't end with a top-1",
+            "Add val_list.txt or a val/ folder, or measure with --throughput-only.",
+        )
+    if config.data is None and dataset.builtin:
+        console.notice(f"no --data, and no {DEFAULT_FOLDER} here: using the built-in set {dataset.name}")
+    plan = make_plan(config, devices, facts_of(dataset, source), environment)
+    for note in plan.notes:
+        console.notice(note)
+    # Only node 0 needs the file, and only to begin with.
+    reads_weights = not config.node_rank and config.resume is None
+    return Inputs(devices, dataset, plan, notices, described_weights(plan) if reads_weights else None)
+
+
+def described_weights(plan: RunPlan) -> dict[str, Any] | None:
+    """Name and digest of the file of weights that a plan begins with; None without one. Raises WeightsError."""
+    path = plan.training.pretrained
+    return None if path is None else describe_weights(Path(path), plan.model, plan.data.num_classes)[1]
+
+
+def inspect_inputs(inputs: Inputs, results: Path, environment: Mapping[str, str]) -> Inspection:
+    """Look at the machine and at every file that the run will read.
+
+    Raises DataError when more files are unusable than the plan allows.
+    """
+    machine = describe(inputs.devices, inputs.dataset.train.root, results, environment=environment)
+    memory = [machine[name] for name in ("memory_bytes", "memory_limit_bytes") if machine[name]]
+    profiled, bad = _inspect_files(inputs.dataset, inputs.plan, min(memory, default=None))
+    return Inspection(machine, profiled, tuple(asdict(image) for image in bad))
+
+
+def _inspect_files(dataset: Dataset, plan: RunPlan, memory_bytes: int | None) -> tuple[dict[str, Any], list[BadImage]]:
+    """What the files of the run's first split are like and where they lie, and the unusable ones of all its splits."""
+    read = {split: images for split, images in dataset.splits.items() if split in plan.kind.splits}
+    first, images = next(iter(read.items()))
+    paths = [f"{images.root}/{path}" for path in images.paths]
+    if dataset.builtin:
+        # What is measured on a built-in set is decoding and training; the disk it happens to lie on is no part of it.
+        read_into_memory(paths)
+    share = resident_share(paths)
+    checks = {split: check_files(of_split) for split, of_split in read.items()}
+    bad: list[BadImage] = []
+    for split, check in checks.items():
+        bad += [
+            BadImage(split, index, check.images.paths[index], check.images.labels[index], reason)
+            for index, reason in check.faults.items()
+        ]
+        if check.faults and (plan.operation.bad_images == FAIL or len(bad) > plan.operation.max_bad_images):
+            raise check.refuse()
+    found = profile(images, checks[first].sizes)
+    state = data_state(share, found.total_bytes, memory_bytes or found.total_bytes)
+    larger = None if memory_bytes is None else state.larger_than_memory
+    cache = {"share": state.share, "state": state.state, "bytes": state.bytes, "memory_bytes": memory_bytes}
+    return {**asdict(found), "page_cache": {**cache, "larger_than_memory": larger}}, bad

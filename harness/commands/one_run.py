@@ -1,0 +1,231 @@
+"""One run, from the name of its files to its row in the summary; whatever ends it leaves a record that says so."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.analysis.summarize import summarize, summarize_evaluation
+from harness.artifacts.checkpoint import newest_checkpoint
+from harness.artifacts.files import append_row
+from harness.artifacts.record import NAME_TIME, RunFiles, RunRecord, claim_files, read_record, write_record
+from harness.artifacts.reference_table import ReferenceRow, append_reference_row
+from harness.artifacts.schema import STEPS, SUMMARY
+from harness.commands.inputs import Inputs, described_weights, inspect_inputs
+from harness.commands.resume import (
+    check_same_run,
+    exclusive_run_lock,
+    find_resumption,
+    resume_command,
+    truncate_to_checkpoint,
+)
+from harness.errors import INTERRUPTED_EXIT_CODE, InterruptedRunError, OutOfMemoryError, UsageError
+from harness.launch.launcher import run_workers
+from harness.plan.config import RunConfig
+from harness.plan.decisions import make_plan, run_name
+from harness.plan.nodes import Node
+from harness.plan.plan import RunPlan
+from harness.report.console import Console
+from harness.report.progress import Progress
+from models.errors import ActionableError
+
+
+@dataclass(slots=True)
+class Run:
+    """A run that is to be carried out: what was asked for, what it uses, and where it records.
+
+    folder is the one of the tables; on a node that doesn't record it is a private one.
+    """
+
+    config: RunConfig
+    inputs: Inputs
+    node: Node
+    folder: Path
+    environment: Mapping[str, str]
+    console: Console
+
+    def carry_out(self, series: str | None = None) -> RunRecord:
+        """Begin or resume the run, train and conclude; its finished record. Raises ActionableError."""
+        with ExitStack() as stack:
+            if self.config.resume is not None:
+                files = RunFiles(self.folder, self.config.resume)
+                stack.enter_context(exclusive_run_lock(files))
+                record = self._resumed_record(files)
+            else:
+                usual = run_name(self.inputs.plan, time.strftime(NAME_TIME))
+                files = claim_files(self.folder, self.config.run_name, usual)
+                if self.config.kind.resumable:
+                    stack.enter_context(exclusive_run_lock(files))
+                record = self._new_record(files, series)
+            self.console.plan(record.plan, f"run {files.run}")
+            return self._execute(files, record)
+
+    def _new_record(self, files: RunFiles, series: str | None) -> RunRecord:
+        """The record of a run that has no step yet, written; its name is free again if that fails."""
+        inputs = self.inputs
+        try:
+            found = inspect_inputs(inputs, files.folder, self.environment)
+            record = RunRecord(
+                run=files.run,
+                status="running",
+                config=self.config,
+                plan=inputs.plan,
+                environment=found.environment,
+                profile=found.profile,
+                series=series,
+                warnings=(*inputs.notices, *inputs.plan.notes),
+                attempts=(_attempt(1, 0, inputs.plan),),
+                bad_images=found.bad_images,
+                pretrained=None if inputs.pretrained is None else dict(inputs.pretrained),
+            )
+            write_record(files.record, record)
+        except BaseException:
+            with suppress(OSError):
+                files.record.unlink(missing_ok=True)
+                shutil.rmtree(files.checkpoints, ignore_errors=True)
+            raise
+        return record
+
+    def _resumed_record(self, files: RunFiles) -> RunRecord:
+        """The record of a run that is resumed from its newest checkpoint, written; its tables are cut back to that."""
+        before, plan = find_resumption(files), self.inputs.plan
+        notes = check_same_run(before, self.config, plan)
+        # Without a checkpoint it begins with the file of weights once more, which must be what it was.
+        if (
+            before.checkpoint is None
+            and not self.config.node_rank
+            and described_weights(plan) != before.record.pretrained
+        ):
+            raise UsageError(
+                f"{plan.training.pretrained} is another file than the one run {files.run!r} began with",
+                "Start another run.",
+            )
+        found = inspect_inputs(self.inputs, files.folder, self.environment)
+        truncate_to_checkpoint(files, before.checkpoint, before.rows)
+        record = replace(
+            before.record,
+            status="running",
+            config=replace(self.config, resume=None, run_name=before.record.config.run_name),
+            plan=plan,
+            environment=found.environment,
+            profile=found.profile,
+            warnings=(*before.record.warnings, *notes),
+            attempts=(*before.record.attempts, _attempt(before.first_segment, before.step, plan)),
+            bad_images=found.bad_images,
+            checkpoint=before.checkpoint,
+            effective_settings=before.values.get("effective_settings", {}),
+        )
+        write_record(files.record, record)
+        return record
+
+    def _execute(self, files: RunFiles, record: RunRecord) -> RunRecord:
+        """Run the ranks and conclude; whatever ends that leaves the record saying so."""
+        try:
+            self._train(files, record.plan)
+            record = read_record(files.record)
+            if not self.node.records:
+                self.console.notice(
+                    f"node {self.node.rank} is done; node 0 ({self.node.master[0]}) has the tables, in its --results"
+                )
+                return replace(record, status="finished")
+            record, row = self._conclude(files, record)
+        except BaseException as error:
+            reported = error if record.series is not None else _add_resume_hint(error, files, record.config)
+            stopped = isinstance(reported, ActionableError) and reported.exit_code == INTERRUPTED_EXIT_CODE
+            status = "interrupted" if stopped or isinstance(reported, KeyboardInterrupt) else "failed"
+            # A full disk, which may be what ended the run, must not take the place of the first error.
+            with suppress(ActionableError):
+                failed = read_record(files.record).warned(f"{status}: {error}" if str(error) else status)
+                write_record(files.record, replace(failed, status=status))
+            if reported is error:
+                raise
+            raise reported from error
+        if row is None:
+            self.console.evaluation(record, files)
+        else:
+            self.console.conclusion(record, files, row)
+        return record
+
+    def _conclude(self, files: RunFiles, record: RunRecord) -> tuple[RunRecord, ReferenceRow | None]:
+        """Compute the run's figures and add its rows to the shared tables; its row under the reference's header."""
+        if not record.plan.kind.trains:
+            record = replace(record, status="finished", summary=summarize_evaluation(files, record))
+            append_row(files.folder / "summary.csv", SUMMARY, record.summary)
+            write_record(files.record, record)
+            return record, None
+        breaks, first_segment = record.breaks()
+        record = replace(record, status="finished", **summarize(files, record, breaks, first_segment).as_record())
+        if not self.node.is_alone:
+            # The energy is that of node 0's GPUs, the images are of all.
+            record = replace(record, summary={**record.summary, "images_per_joule": None})
+        # Only a run that is concluded again has a row already; another run of that name keeps its own.
+        unique = ("run",) if len(record.attempts) > 1 else ()
+        is_first = append_row(files.folder / "summary.csv", SUMMARY, record.summary, unique)
+        row = append_reference_row(files.folder, record.plan, record.summary, once=not is_first)
+        write_record(files.record, record)
+        return record, row
+
+    def _train(self, files: RunFiles, plan: RunPlan) -> None:
+        """Run the ranks; with --auto-batch again with half the batch where it did not fit into memory.
+
+        A batch is only changed before a step has been recorded, so that all steps of a run are alike.
+        """
+        # Nodes may share the folder.
+        mark = "" if self.node.is_alone else f".node{self.node.rank}"
+        kept = Path(self.config.results) / f"{files.run}{mark}.logs"
+        while True:
+            try:
+                with Progress(self.console, plan, files) as progress:
+                    run_workers(
+                        files,
+                        self.inputs.devices,
+                        plan,
+                        self.environment,
+                        progress.poll,
+                        node=self.node,
+                        say=self.console.notice,
+                        kept=kept,
+                    )
+                return
+            except OutOfMemoryError as error:  # noqa: PERF203 - each pass is a run
+                batch = plan.pipeline.batch_size
+                if not self.config.auto_batch or batch == 1 or _has_rows(files):
+                    raise
+                warning = (
+                    f"--auto-batch: {batch} images per device did not fit into memory, trying {batch // 2}"
+                    f" ({error.message.partition(': ')[2]})"
+                )
+                halved = replace(self.config, batch_size=batch // 2)
+                plan = make_plan(halved, self.inputs.devices, self.inputs.plan.data, self.environment)
+                write_record(files.record, replace(read_record(files.record).warned(warning), plan=plan))
+                self.console.notice(warning)
+                self.console.plan(plan, f"run {files.run}, with a smaller batch")
+
+
+def _attempt(first_segment: int, step: int, plan: RunPlan) -> dict[str, Any]:
+    return {"first_segment": first_segment, "step": step, "started_unix_seconds": time.time(), "ranks": plan.ranks}
+
+
+def _add_resume_hint(error: BaseException, files: RunFiles, config: RunConfig) -> BaseException:
+    """What ended a run, with the command that resumes it, where it has a checkpoint."""
+    if not isinstance(error, (ActionableError, KeyboardInterrupt)):
+        return error
+    newest = newest_checkpoint(files.checkpoints)
+    if newest is None:
+        return error
+    step, command = newest[1]["optimizer_steps"], resume_command(files.run, config)
+    hint = f"A checkpoint after step {step:,} was saved. To resume:\n  {command}"
+    if isinstance(error, KeyboardInterrupt):
+        return InterruptedRunError("interrupted", hint)
+    error.cure = f"{error.cure}\n{hint}" if error.cure else hint
+    return error
+
+
+def _has_rows(files: RunFiles) -> bool:
+    path = files.table(STEPS.name)
+    return path.exists() and path.read_bytes().count(b"\n") > 1

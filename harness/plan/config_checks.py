@@ -1,0 +1,108 @@
+"""What must hold of several options together; what must hold of one is part of its declaration."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from harness.errors import UsageError
+from harness.plan.options import AUTO, flag
+
+if TYPE_CHECKING:
+    from harness.plan.config import RunConfig
+
+MAX_SERIES_NAME = 90  # its runs' names are longer
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def _check_learning_rate(config: RunConfig) -> None:
+    if config.lr_warmup_epochs is not None and config.lr_warmup_epochs > config.epochs:
+        raise UsageError(
+            f"--lr-warmup-epochs {config.lr_warmup_epochs} is longer than the run's {config.epochs} epochs",
+            "Give fewer warm-up epochs, or more --epochs.",
+        )
+    if config.amp_level is not None and config.amp == "off":
+        raise UsageError(f"--amp-level {config.amp_level} is for mixed precision, and --amp is off", "Give --amp, too.")
+
+
+def _check_series(config: RunConfig) -> None:
+    if config.device_counts is not None:
+        config.parsed_device_counts()
+        if config.gpus is not None or config.repeats > 1 or not config.throughput_only:
+            raise UsageError(
+                f"--device-counts {config.device_counts} measures throughput once on each number of devices",
+                "Give it with --throughput-only, and without --gpus and --repeats.",
+            )
+    if config.is_series and config.run_name is not None and len(config.run_name) > MAX_SERIES_NAME:
+        raise UsageError(
+            f"--run-name of {len(config.run_name)} characters leaves no room for the names of a series' runs",
+            f"Use up to {MAX_SERIES_NAME}.",
+        )
+    if config.auto_batch and (config.nnodes > 1 or config.is_series):
+        several = "--nnodes" if config.nnodes > 1 else "--repeats" if config.repeats > 1 else "--device-counts"
+        raise UsageError(
+            f"--auto-batch finds the batch of one run on one node; it can't be used with {several}",
+            "Find the batch with one run first, then give it as --batch-size.",
+        )
+
+
+def _check_nodes(config: RunConfig) -> None:
+    if config.nnodes == 1:
+        for name in ("master", "node_rank"):
+            if getattr(config, name) is not None:
+                raise UsageError(
+                    f"{flag(name)} {getattr(config, name)} is for a run on several nodes, and --nnodes is 1",
+                    "Give --nnodes, too.",
+                )
+        return
+    example = f"Such as --nnodes {config.nnodes} --master 10.0.0.1:6170 --node-rank 0, then --node-rank 1."
+    missing = [flag(name) for name in ("master", "node_rank") if getattr(config, name) is None]
+    if missing:
+        raise UsageError(f"--nnodes {config.nnodes} needs {' and '.join(missing)}", example)
+    if config.node_rank is not None and config.node_rank >= config.nnodes:
+        raise UsageError(
+            f"--node-rank is {config.node_rank}; with --nnodes {config.nnodes} it must be at most {config.nnodes - 1}",
+            example,
+        )
+    if config.is_series:
+        series = "--device-counts" if config.device_counts is not None else f"--repeats {config.repeats}"
+        raise UsageError(f"{series} runs on one node, --nnodes is {config.nnodes}", "Start each run by itself.")
+    config.master_address()
+
+
+def _check_evaluation(config: RunConfig) -> None:
+    if not config.eval_only:
+        return
+    if config.pretrained is None:
+        raise UsageError("--eval-only needs weights to evaluate", "Name their file with --pretrained.")
+    others = {
+        "--throughput-only": config.throughput_only,
+        "--repeats": config.repeats > 1,
+        "--resume": config.resume is not None,
+        "--auto-batch": config.auto_batch,
+        "--accumulation-steps": config.accumulation_steps > 1,
+    }
+    for name, given in others.items():
+        if given:
+            raise UsageError(f"--eval-only does not train, and {name} is about training", "Give one of the two.")
+
+
+def _check_resume(config: RunConfig) -> None:
+    if config.resume is None:
+        return
+    if not RUN_NAME.fullmatch(config.resume):
+        raise UsageError(f"--resume {config.resume!r} is not the name of a run", "Give the name of its files.")
+    if not config.kind.resumable or config.is_series:
+        raise UsageError("--resume is for a run of epochs; a throughput run can't be resumed")
+
+
+def _check_names(config: RunConfig) -> None:
+    if config.run_name == AUTO or (config.run_name is not None and not RUN_NAME.fullmatch(config.run_name)):
+        raise UsageError(
+            f"--run-name {config.run_name!r} can't name files",
+            "Use up to 100 letters, digits, dots, dashes and underscores, a letter or digit first, and not auto.",
+        )
+
+
+# What is checked of several options together.
+CHECKS = (_check_learning_rate, _check_series, _check_nodes, _check_evaluation, _check_resume, _check_names)

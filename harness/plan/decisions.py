@@ -1,0 +1,201 @@
+"""Decides everything that a configuration leaves open: the published recipe on these devices and this data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+
+from harness.errors import MachineError, UsageError
+from harness.machine.device import Devices
+from harness.machine.host import available_cores
+from harness.plan.config import SYNC, RunConfig
+from harness.plan.kinds import EPOCHS
+from harness.plan.plan import DEFAULT_FOLDER, DataFacts, OperationPlan, RunPlan, TrainingPlan, WindowPlan
+from models.sizes import SIZES
+from pipelines.augmentation import Augmentation
+from pipelines.settings import PipelineSettings
+from pipelines.sharding import steps_per_epoch
+
+GPU_BATCH_SIZE = 512  # the published recipe's, on each of 4 GPUs
+CPU_BATCH_SIZE = 16  # as fast as 32, with twice as many steps to know it by
+LEARNING_RATE_PER_IMAGE = 0.1 / 256  # the published 0.8 at 2048 images a step
+LR_WARMUP_EPOCHS = 5
+GPU_WARMUP_STEPS = 20  # cuDNN tries its algorithms, DALI its buffers, the clocks rise
+CPU_WARMUP_STEPS = 3
+NOTED_EXCESS = 0.05  # of an epoch's full batches over the data set
+OTHER_NODES = "utilisation, power and what disturbed the run are those of node 0; images and times are of all nodes"
+MAX_DECODE_THREADS = 8  # beyond it DALI's threads contend with the training's
+
+
+def make_plan(config: RunConfig, devices: Devices, data: DataFacts, environment: Mapping[str, str]) -> RunPlan:
+    """Decide everything the configuration leaves open.
+
+    Raises UsageError when the batch is larger than a rank's share of the images, or the warm-up longer than the run,
+    MachineError for what these devices can't do.
+    """
+    if devices.kind == "cpu":
+        _refuse_on_cpu(config)
+    ranks = devices.count * config.nnodes
+    batch_size, notes = _batch_size(config, devices.kind, ranks, data)
+    step_images = batch_size * config.accumulation_steps
+    epoch_steps = steps_per_epoch(data.train_images, ranks, step_images)
+    share = max(1, available_cores() // devices.count)
+    size = SIZES[config.model]
+    plan = RunPlan(
+        kind=config.kind,
+        model=config.model,
+        device=devices.kind,
+        device_name=devices.name,
+        ranks=ranks,
+        nodes=config.nnodes,
+        data=replace(data, augmentation=_augmentation(config, data.augmentation)),
+        pipeline=PipelineSettings(
+            batch_size=batch_size,
+            image_size=config.image_size,
+            device=devices.kind,
+            decode_threads=config.decode_threads or min(MAX_DECODE_THREADS, share),
+            seed=config.seed,
+            prefetch=config.prefetch,
+            hw_decoder_load=config.hw_decoder_load,
+            width_hint=config.width_hint,
+            height_hint=config.height_hint,
+            # DALI has no bfloat16; the first convolution would only cast float32 down.
+            dtype="float16" if config.amp == "fp16" else "float32",
+            layout=config.layout,
+            preprocessing=config.preprocessing,
+            auto_augment=size.auto_augment if config.auto_augment is None else config.auto_augment,
+        ),
+        training=TrainingPlan(
+            epochs=config.epochs,
+            steps_per_epoch=epoch_steps,
+            learning_rate=config.learning_rate or LEARNING_RATE_PER_IMAGE * step_images * ranks,
+            # PaddleClas shortens the warm-up of a run that is shorter than it.
+            lr_warmup_epochs=(
+                min(LR_WARMUP_EPOCHS, config.epochs) if config.lr_warmup_epochs is None else config.lr_warmup_epochs
+            ),
+            momentum=config.momentum,
+            weight_decay=size.weight_decay if config.weight_decay is None else config.weight_decay,
+            label_smoothing=config.label_smoothing,
+            accumulation_steps=config.accumulation_steps,
+            bn_stats=config.bn_stats,
+            amp=config.amp,
+            amp_level=config.amp_level or "O1",
+            to_static=config.to_static,
+            compute_threads=config.compute_threads or _positive_int(environment.get("OMP_NUM_THREADS")) or share,
+            pretrained=config.pretrained,
+        ),
+        window=_window(config, devices.kind, epoch_steps),
+        operation=OperationPlan(
+            stall_timeout=config.stall_timeout,
+            rendezvous_timeout=config.rendezvous_timeout,
+            checkpoint_minutes=config.checkpoint_minutes,
+            telemetry_interval=config.telemetry_interval,
+            bad_images=config.bad_images,
+            max_bad_images=config.max_bad_images,
+        ),
+    )
+    return replace(plan, notes=(*notes, *_notes(plan)))
+
+
+def _refuse_on_cpu(config: RunConfig) -> None:
+    for asked, lacking in (
+        (config.amp != "off", f"--amp {config.amp} needs GPUs: Paddle has no {config.amp} convolutions for CPUs"),
+        (config.bn_stats == SYNC, "--bn-stats sync needs GPUs: Paddle has no synchronised batch norm for CPUs"),
+    ):
+        if asked:
+            raise MachineError(lacking, "Leave it away to train on the CPU.")
+
+
+def _window(config: RunConfig, device: str, epoch_steps: int) -> WindowPlan:
+    total = config.epochs * epoch_steps if config.kind is EPOCHS else None
+    warmup = config.warmup
+    if warmup is None:
+        # Longer than what DALI decodes ahead while the first steps are slow.
+        warmup = max(GPU_WARMUP_STEPS if device == "gpu" else CPU_WARMUP_STEPS, config.prefetch + 1)
+        # A short run keeps three quarters of its steps to measure.
+        warmup = warmup if total is None else min(warmup, total // 4)
+    elif total is not None and warmup >= total:
+        raise UsageError(
+            f"--warmup {warmup} leaves nothing to measure: the run has {total} steps ({config.epochs} epochs of"
+            f" {epoch_steps})",
+            f"Use --warmup {total - 1} or less, or more --epochs.",
+        )
+    return WindowPlan(warmup, config.warmup is not None, config.target_ci, config.max_seconds)
+
+
+def _notes(plan: RunPlan) -> list[str]:
+    """Where a plan leaves the published recipe, and what its figures don't cover."""
+    notes = []
+    epoch_images, data = plan.training.steps_per_epoch * plan.global_batch, plan.data
+    if plan.kind.trains and epoch_images > (1 + NOTED_EXCESS) * data.train_images:
+        notes.append(
+            f"an epoch of {plan.training.steps_per_epoch} full batches trains on {epoch_images:,} images,"
+            f" {data.name} has {data.train_images:,}"
+        )
+    if plan.pipeline.preprocessing == "dali":
+        notes.append("images are cropped and resized as DALI does by default, not as published")
+    if plan.nodes > 1:
+        notes.append(OTHER_NODES)
+    published, here = SIZES[plan.model].auto_augment, plan.pipeline.auto_augment
+    if plan.kind.trains and here != published:
+        notes.append(
+            f"published: {'AutoAugment' if published else 'no AutoAugment'} for {plan.model}; this run has"
+            f" {'it' if here else 'none'}"
+        )
+    return notes
+
+
+def _batch_size(config: RunConfig, device: str, ranks: int, data: DataFacts) -> tuple[int, tuple[str, ...]]:
+    """Images per rank and step, and a note where a small data set makes them fewer than the default."""
+    usual = GPU_BATCH_SIZE if device == "gpu" else CPU_BATCH_SIZE
+    if not config.kind.trains:
+        # What a batch lacks is filled, and not counted.
+        return config.batch_size or usual, ()
+    shard = -(-data.train_images // ranks)  # the largest; a smaller one's reader goes on into its next pass
+    few = f"{data.train_images:,} training images of {data.name} over {ranks} ranks leave at most {shard} each"
+    if data.train_images < ranks:
+        raise UsageError(f"fewer images than ranks: {data.train_images} over {ranks}", "Use fewer --gpus.")
+    largest = shard // config.accumulation_steps
+    if not largest:
+        raise UsageError(
+            f"a step of {config.accumulation_steps} batches is larger than a rank's shard: {few}",
+            f"Use --accumulation-steps {shard} or less, or fewer --gpus.",
+        )
+    wanted = config.batch_size or min(usual, largest)
+    if wanted > largest:
+        several = f"a step of {config.accumulation_steps} batches" if config.accumulation_steps > 1 else "a batch"
+        raise UsageError(
+            f"{several} of {wanted} images is larger than a rank's shard: {few}",
+            f"Use --batch-size {largest} or less, or fewer --gpus.",
+        )
+    if config.batch_size is None and wanted < usual:
+        return wanted, (f"batch of {wanted} images per rank, not {usual}: {few}",)
+    return wanted, ()
+
+
+def _augmentation(config: RunConfig, own: Augmentation) -> Augmentation:
+    changes = {
+        name: value for name in ("crop_area_min", "flip_probability") if (value := getattr(config, name)) is not None
+    }
+    try:
+        return replace(own, **changes)
+    except ValueError as error:
+        raise UsageError(f"the training crops' settings contradict the data set's: {error}") from error
+
+
+def _positive_int(text: str | None) -> int | None:
+    return int(text) if text and text.isascii() and text.isdigit() and int(text) else None
+
+
+def run_name(plan: RunPlan, local_time: str) -> str:
+    """A name that sorts by time and says what it was; local_time is like 20261124-153012."""
+    return f"{local_time}-{plan.model}-{plan.device}{plan.ranks}"
+
+
+def default_data(config: RunConfig) -> str:
+    """The data set of a run that names none."""
+    if config.data is not None:
+        return config.data
+    # pathlib would raise for a folder that can't be looked into.
+    return DEFAULT_FOLDER if os.path.isdir(DEFAULT_FOLDER) else config.kind.default_data  # noqa: PTH112

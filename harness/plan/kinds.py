@@ -1,0 +1,36 @@
+"""The three kinds of run, and what follows from the kind: what it reads, whether it trains, whether it resumes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipelines.dataset import TRAIN_SPLIT, VAL_SPLIT
+
+
+@dataclass(frozen=True, slots=True)
+class RunKind:
+    """What a run does.
+
+    does says so in messages ("run 'a' measures throughput"). splits are the lists of images that it reads, the first
+    of which its data profile describes. trains: it updates weights. resumable: it has checkpoints. default_data is the
+    built-in set that it takes without --data and without ImageNet.
+    """
+
+    name: str
+    does: str
+    splits: tuple[str, ...]
+    trains: bool
+    resumable: bool
+    default_data: str
+
+
+EPOCHS = RunKind("epochs", "trains for epochs", (TRAIN_SPLIT, VAL_SPLIT), True, True, "digits")
+THROUGHPUT = RunKind("throughput", "measures throughput", (TRAIN_SPLIT,), True, False, "photos")
+EVALUATION = RunKind("evaluation", "only evaluates", (VAL_SPLIT,), False, False, "digits")
+
+KINDS = {kind.name: kind for kind in (EPOCHS, THROUGHPUT, EVALUATION)}
+
+
+def kind_of(throughput_only: bool, eval_only: bool) -> RunKind:
+    """The kind that the two options ask for."""
+    return THROUGHPUT if throughput_only else EVALUATION if eval_only else EPOCHS

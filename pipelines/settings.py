@@ -1,0 +1,45 @@
+"""How the DALI graphs of a run are set; what is checked of it is checked where the options are declared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineSettings:
+    """How a graph runs on one rank.
+
+    device is "cpu" (decode on the host) or "gpu" (DALI's mixed decoder); device_id is the GPU's CUDA index, None on the
+    CPU. decode_threads are DALI's worker threads of this rank. prefetch counts batches ready ahead of the consumer.
+    hw_decoder_load is the share of images that goes to the GPU's JPEG engine; width_hint and height_hint (pixels, 0 for
+    none) let the GPU decoder allocate once for the largest image. dtype is "float32" or "float16", layout "nchw" or
+    "nhwc". preprocessing is "paddleclas", the published crop (see draw_crop) and resizing without smoothing, or "dali",
+    DALI's own crop and its antialiasing. auto_augment adds AutoAugment to training.
+    """
+
+    batch_size: int
+    image_size: int
+    device: str = "cpu"
+    device_id: int | None = None
+    decode_threads: int = 1
+    seed: int = 0
+    prefetch: int = 2
+    hw_decoder_load: float = 0.65
+    width_hint: int = 0
+    height_hint: int = 0
+    dtype: str = "float32"
+    layout: str = "nchw"
+    preprocessing: str = "paddleclas"
+    auto_augment: bool = False
+
+    def decoder(self) -> dict[str, Any]:
+        """The decoder's arguments: where it runs, and on a GPU how its engines and memory are used."""
+        if self.device == "cpu":
+            return {"device": "cpu"}
+        return {
+            "device": "mixed",
+            "hw_decoder_load": self.hw_decoder_load,
+            "preallocate_width_hint": self.width_hint,
+            "preallocate_height_hint": self.height_hint,
+        }
