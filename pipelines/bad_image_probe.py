@@ -47,7 +47,7 @@ class Fault:
 
 
 def find_faults(images: ImageList, indices: Iterable[int], settings: PipelineSettings) -> Iterator[Fault]:
-    """Those of the images at indices that can't be read or decoded, as settings.device does it."""
+    """Those of the images at indices that can't be read or decoded, as settings.dali_device does it."""
     root = str(images.root)
     probe = _Probe(settings)
     for index in indices:

@@ -235,4 +235,4 @@ def _normalised(images: Any, settings: PipelineSettings, mirror: Any) -> Any:
 def _class_indices(labels: Any, settings: PipelineSettings) -> Any:
     """Labels as int64 [batch], on the device the images are on."""
     labels = fn.squeeze(labels, axes=0)
-    return labels.gpu() if settings.device == "gpu" else labels
+    return labels.gpu() if settings.dali_device == "gpu" else labels

@@ -10,17 +10,17 @@ from typing import Any
 class PipelineSettings:
     """How a graph runs on one rank.
 
-    device is "cpu" (decode on the host) or "gpu" (DALI's mixed decoder); device_id is the GPU's CUDA index, None on the
-    CPU. decode_threads are DALI's worker threads of this rank. prefetch counts batches ready ahead of the consumer.
-    hw_decoder_load is the share of images that goes to the GPU's JPEG engine; width_hint and height_hint (pixels, 0 for
-    none) let the GPU decoder allocate once for the largest image. dtype is "float32" or "float16", layout "nchw" or
-    "nhwc". preprocessing is "paddleclas", the published crop (see draw_crop) and resizing without smoothing, or "dali",
-    DALI's own crop and its antialiasing. auto_augment adds AutoAugment to training.
+    dali_device is "cpu" (decode on the host) or "gpu" (DALI's mixed decoder); device_id is the GPU's CUDA index, None
+    on the CPU. decode_threads are DALI's worker threads of this rank. prefetch counts batches ready ahead of the
+    consumer. hw_decoder_load is the share of images that goes to the GPU's JPEG engine; width_hint and height_hint
+    (pixels, 0 for none) let the GPU decoder allocate once for the largest image. dtype is "float32" or "float16",
+    layout "nchw" or "nhwc". preprocessing is "paddleclas", the published crop (see draw_crop) and resizing without
+    smoothing, or "dali", DALI's own crop and its antialiasing. auto_augment adds AutoAugment to training.
     """
 
     batch_size: int
     image_size: int
-    device: str = "cpu"
+    dali_device: str = "cpu"
     device_id: int | None = None
     decode_threads: int = 1
     seed: int = 0
@@ -35,7 +35,7 @@ class PipelineSettings:
 
     def decoder(self) -> dict[str, Any]:
         """The decoder's arguments: where it runs, and on a GPU how its engines and memory are used."""
-        if self.device == "cpu":
+        if self.dali_device == "cpu":
             return {"device": "cpu"}
         return {
             "device": "mixed",

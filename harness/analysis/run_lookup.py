@@ -19,8 +19,6 @@ from harness.errors import UsageError
 
 REFERENCE = REFERENCE_FILE.stem
 MAX_NAMED = 5  # runs in a cure
-# Version 3 of the schema changed runs' records, not series.
-SERIES_VERSIONS = range(2, SCHEMA_VERSION + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +152,10 @@ def _values(path: Path) -> dict[str, Any]:
 def _members(path: Path, values: dict[str, Any]) -> list[str]:
     """The names of a series' runs."""
     version, runs = values.get("schema_version"), values.get("runs")
-    if version not in SERIES_VERSIONS:
+    if version != SCHEMA_VERSION:
         raise UsageError(
-            f"the series {path.stem!r} has schema version {version!r}, known are {SERIES_VERSIONS[0]} to"
-            f" {SERIES_VERSIONS[-1]}",
-            "Read it with the version of this project that wrote it, or a later one.",
+            f"the series {path.stem!r} has schema version {version!r}, known is {SCHEMA_VERSION}",
+            "Read it with the version of this project that wrote it.",
         )
     if not isinstance(runs, list) or not runs or not all(isinstance(run, str) and _is_name(run) for run in runs):
         raise UsageError(

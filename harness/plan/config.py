@@ -9,7 +9,20 @@ from typing import Any
 from harness.errors import UsageError
 from harness.plan.config_checks import CHECKS
 from harness.plan.kinds import RunKind, kind_of
-from harness.plan.options import AUTO, FREE, HIDDEN, KEPT, NOTED, OWN, Option, option, options_of, parse_values
+from harness.plan.options import (
+    AUTO,
+    FREE,
+    HIDDEN,
+    KEPT,
+    MAX_INT,
+    NOTED,
+    OWN,
+    Limits,
+    Option,
+    option,
+    options_of,
+    parse_values,
+)
 from models.sizes import SIZES
 from pipelines.image_lists import MAX_CLASSES
 
@@ -266,7 +279,7 @@ class RunConfig:
                 f"--device-counts {self.device_counts} must name two numbers or more, rising", "Such as 1,2,4."
             )
         for count in counts:
-            run_options()["gpus"].limits.check("device_counts", count)
+            Limits(at_least=1, at_most=MAX_INT).check("device_counts", count)
         return counts
 
 

@@ -53,7 +53,7 @@ def make_plan(config: RunConfig, devices: Devices, data: DataFacts, environment:
         pipeline=PipelineSettings(
             batch_size=batch_size,
             image_size=config.image_size,
-            device=devices.kind,
+            dali_device=devices.kind,
             decode_threads=config.decode_threads or min(MAX_DECODE_THREADS, share),
             seed=config.seed,
             prefetch=config.prefetch,

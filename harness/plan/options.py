@@ -37,7 +37,7 @@ class Limits:
 
     def check(self, name: str, value: float) -> None:
         """Raise UsageError unless the value of the option is finite and within the limits."""
-        if not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):
             raise UsageError(f"{flag(name)} is {value}; it must be finite")
         broken = (
             (self.at_least is not None and value < self.at_least)
@@ -69,12 +69,16 @@ class Option:
     compare: str
 
     def check(self, value: Any) -> None:
-        """Raise UsageError for a value that is not one of the choices, or outside the limits. None is always
-        allowed."""
+        """Raise UsageError for a value that is not one of the choices, or outside the limits.
+
+        None is allowed. Whole numbers are at most MAX_INT.
+        """
         if value is None:
             return
         if self.choices and value not in self.choices:
             raise UsageError(f"unknown {self.name} {value!r}", f"Known: {', '.join(self.choices)}.")
+        if self.kind is int:
+            Limits(at_most=MAX_INT).check(self.name, value)
         if self.kind in (int, float):
             self.limits.check(self.name, value)
 
@@ -117,17 +121,13 @@ def option(
 
 @cache
 def options_of(declared: type) -> Mapping[str, Option]:
-    """The options that a dataclass declares, by name and in order. Whole numbers are at most MAX_INT."""
+    """The options that a dataclass declares, by name and in order."""
     hints = get_type_hints(declared)
     found = {}
     for item in fields(declared):
         hint = hints[item.name]
         kind = next(one for one in (get_args(hint) or (hint,)) if one is not type(None))
-        values = dict(item.metadata)
-        limits: Limits = values.pop("limits")
-        if kind is int and limits.at_most is None:
-            limits = Limits(limits.at_least, limits.above, MAX_INT, limits.below)
-        found[item.name] = Option(name=item.name, kind=kind, default=item.default, limits=limits, **values)
+        found[item.name] = Option(name=item.name, kind=kind, default=item.default, **item.metadata)
     return found
 
 

@@ -199,10 +199,10 @@ def test_training_goes_on_with_other_threads_and_another_prefetch(
     tmp_path: Path, done: int, threads: int, prefetch: int
 ) -> None:
     images = write_noise(tmp_path, 5)
-    first = training_source(images, 2, threads=2, prefetch=2)
-    uninterrupted = steps(training_source(images, 2, threads=2, prefetch=2), 9)
+    first = training_source(images, 2, decode_threads=2, prefetch=2)
+    uninterrupted = steps(training_source(images, 2, decode_threads=2, prefetch=2), 9)
     steps(first, done)
-    again = training_source(images, 2, first.state(), threads=threads, prefetch=prefetch)
+    again = training_source(images, 2, first.state(), decode_threads=threads, prefetch=prefetch)
     assert steps(again, 9 - done) == uninterrupted[done:]
 
 
@@ -212,7 +212,7 @@ def test_training_goes_on_with_every_recipe(tmp_path: Path, preprocessing: str, 
     """Whatever the threads, and from the beginning, within and past an epoch."""
     images = write_noise(tmp_path, 5)
     chosen: dict[str, Any] = {"preprocessing": preprocessing, "auto_augment": auto_augment}
-    first = training_source(images, 2, threads=2, **chosen)
+    first = training_source(images, 2, decode_threads=2, **chosen)
     uninterrupted = []
     states = []
     for _ in range(8):
@@ -220,7 +220,7 @@ def test_training_goes_on_with_every_recipe(tmp_path: Path, preprocessing: str, 
         uninterrupted += steps(first, 1)
     assert len({pixels for pixels, _ in uninterrupted}) == 8
     for done, threads, prefetch in ((0, 1, 2), (1, 3, 1), (4, 2, 4)):
-        again = training_source(images, 2, states[done], threads=threads, prefetch=prefetch, **chosen)
+        again = training_source(images, 2, states[done], decode_threads=threads, prefetch=prefetch, **chosen)
         assert steps(again, 8 - done) == uninterrupted[done:]
 
 
@@ -485,7 +485,8 @@ ADJACENT = """
 import sys
 from pathlib import Path
 from pipelines.augmentation import Augmentation
-from pipelines.dali_graphs import PipelineSettings, evaluation_graph, training_graph
+from pipelines.dali_graphs import evaluation_graph, training_graph
+from pipelines.settings import PipelineSettings
 from pipelines.image_lists import ImageList
 from pipelines.sampling import EvaluationOrder, TrainingOrder
 from pipelines.source import DaliSource
@@ -558,16 +559,16 @@ def test_cached_images_stay_as_dali_made_them(tmp_path: Path) -> None:
 
 
 def test_what_the_first_batch_was_like_is_read_back(tmp_path: Path) -> None:
-    source = training_source(write_noise(tmp_path, 4), 3, threads=2)
+    source = training_source(write_noise(tmp_path, 4), 3, decode_threads=2)
     preprocessing = {"preprocessing": "paddleclas", "antialias": False, "auto_augment": False}
-    reported = {"threads": 2, "prefetch": 2, "hw_decoder_load": None, **preprocessing}
+    reported = {"decode_threads": 2, "prefetch": 2, "hw_decoder_load": None, **preprocessing}
     assert source.settings() == reported
     next(source)
     first = {"batch_size": 3, "image_size": 16, "dtype": "float32", "layout": "nchw"}
     assert source.settings() == {**reported, **first}
     last = training_source(write_noise(tmp_path, 4), 3, layout="nhwc", dtype="float16")
     next(last)
-    assert last.settings() == {**reported, "threads": 1, **first, "dtype": "float16", "layout": "nhwc"}
+    assert last.settings() == {**reported, "decode_threads": 1, **first, "dtype": "float16", "layout": "nhwc"}
 
 
 def test_sources_can_be_looped_over(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def with_settings(plan: RunPlan, **changes: Any) -> RunPlan:
             changes = {name: value for name, value in changes.items() if name not in own}
     changed = replace(plan, **parts, **changes)
     # DALI runs where the training does.
-    return replace(changed, pipeline=replace(changed.pipeline, device=changed.device))
+    return replace(changed, pipeline=replace(changed.pipeline, dali_device=changed.device))
 
 
 def figures(**changes: Any) -> PhaseFigures:

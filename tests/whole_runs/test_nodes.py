@@ -220,7 +220,7 @@ def several(**changes: object) -> RunConfig:
         ({"nnodes": 0}, "--nnodes is 0; it must be at least 1"),
         ({"nnodes": 1}, "--master 127.0.0.1:6170 is for a run on several nodes, and --nnodes is 1"),
         ({"nnodes": 1, "master": None}, "--node-rank 0 is for a run on several nodes, and --nnodes is 1"),
-        *(({"master": text}, f"--master {text} is no HOST:PORT with a port from 1 to 65535")
+        *(({"master": text}, f"--master {text} is not a HOST:PORT with a port from 1 to 65535")
           for text in ("host", "host:", ":6170", "host:0", "host:65536", "host:x", "::1:6170", "host:-1")),
         ({"rendezvous_timeout": 0.0}, "--rendezvous-timeout is 0.0; it must be above 0"),
         ({"repeats": 2}, "--repeats 2 runs on one node, --nnodes is 2"),

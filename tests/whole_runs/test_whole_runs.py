@@ -165,7 +165,7 @@ def test_its_record_says_what_it_was(trained: Run) -> None:
     (attempt,) = record["attempts"]
     assert (attempt["first_segment"], attempt["step"], attempt["ranks"]) == (1, 0, 2)
     assert (record["checkpoint"], record["bad_images"]) == (None, [])
-    assert record["plan"]["steps_per_epoch"] == 6
+    assert record["plan"]["training"]["steps_per_epoch"] == 6
     assert record["plan"]["data"]["augmentation"]["flip_probability"] == 0.5
     assert record["profile"]["images"] == TRAIN_IMAGES
     assert record["profile"]["mean_width_pixels"] == 48
@@ -181,12 +181,13 @@ def test_its_record_says_what_it_was(trained: Run) -> None:
 def settings_in_force(record: dict[str, Any], ranks: int) -> None:
     """DALI and Paddle report what was planned; a CPU has neither a JPEG engine nor TF32."""
     assert record["effective_settings"] == {
-        "threads": record["plan"]["decode_threads"], "prefetch": 2, "hw_decoder_load": None, "batch_size": 4,
+        "decode_threads": record["plan"]["pipeline"]["decode_threads"], "prefetch": 2, "hw_decoder_load": None,
+        "batch_size": 4,
         "image_size": 32, "dtype": "float32", "layout": "nchw", "preprocessing": "paddleclas", "antialias": False,
         "auto_augment": False, "parameters": "float32", "logits": "float32", "network_layout": "nchw",
         "sync_batch_norm": False, "to_static": False, "accumulation_steps": 1, "ranks": ranks, "cudnn_tf32": None,
     }  # fmt: skip
-    assert record["plan"]["decode_threads"] >= 1
+    assert record["plan"]["pipeline"]["decode_threads"] >= 1
 
 
 def parts_make_steps(steps: pd.DataFrame) -> None:
@@ -504,10 +505,10 @@ def test_auto_batch_halves_until_it_fits(data: Path, tmp_path: Path) -> None:
     run = bench_within(TIGHT_BYTES, tmp_path, *TOO_LARGE, "--data", str(data), "--auto-batch")
     assert run.code == 0, run.err
     record = json.loads((tmp_path / "it.json").read_text())
-    batch = record["plan"]["batch_size"]
+    batch = record["plan"]["pipeline"]["batch_size"]
     assert batch in (20, 10, 5, 2)
     assert record["config"]["batch_size"] == 41  # what was asked for
-    assert record["plan"]["learning_rate"] == pytest.approx(0.1 / 256 * batch)
+    assert record["plan"]["training"]["learning_rate"] == pytest.approx(0.1 / 256 * batch)
     assert set(run.table("steps").query("phase == 'train'")["images"]) == {batch}
     warnings = [text for text in record["warnings"] if text.startswith("--auto-batch: ")]
     assert warnings[0].startswith("--auto-batch: 41 images per device did not fit into memory, going on with 20")
@@ -554,8 +555,8 @@ def test_scaling_measures_the_same_job_on_more_ranks(data: Path, tmp_path: Path)
     assert table["efficiency"][0] == 1.0
     first, second = (json.loads((tmp_path / f"it.n{ranks}.json").read_text()) for ranks in (1, 2))
     assert table["efficiency"][1] == pytest.approx(second["summary"]["fps"] / first["summary"]["fps"] / 2, abs=1e-4)
-    for name in ("batch_size", "compute_threads", "decode_threads"):
-        assert first["plan"][name] == second["plan"][name]
+    for part, name in (("pipeline", "batch_size"), ("training", "compute_threads"), ("pipeline", "decode_threads")):
+        assert first["plan"][part][name] == second["plan"][part][name]
     summary = read_table(tmp_path / "summary.csv", SUMMARY)
     assert summary["series"].tolist() == ["it", "it"]
     series = json.loads((tmp_path / "it.json").read_text())

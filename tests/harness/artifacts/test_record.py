@@ -121,7 +121,7 @@ def test_every_option_comes_back(tmp_path: Path) -> None:
     # --device-counts, which decides the devices, can't be given with --gpus, nor --repeats on several nodes or with
     # --resume.
     unset = [name for name, value in dataclasses.asdict(config).items() if value is None]
-    assert unset == ["device_counts", "resume", "master", "node_rank"]
+    assert unset == ["resume", "device_counts", "master", "node_rank"]
     scaled = RunConfig(throughput_only=True, device_counts="1,2,4")
     resumed = RunConfig(resume="first")
     several = RunConfig(nnodes=2, master="10.0.0.1:6170", node_rank=1, rendezvous_timeout=9.5)

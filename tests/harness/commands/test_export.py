@@ -19,10 +19,11 @@ from harness.artifacts.files import read_table
 from harness.artifacts.record import RunFiles, read_record, write_record
 from harness.artifacts.schema import EPOCHS
 from harness.cli import main
+from harness.plan.kinds import EVALUATION, THROUGHPUT
 from harness.training.state import Progress
 from models.pplcnet import PPLCNet
 from models.weights import read_weights
-from tests.support.plans import a_config, a_record
+from tests.support.plans import a_plan, a_record
 
 Arrays = dict[str, npt.NDArray[Any]]
 ROW = {"epoch": 3, "top1": 0.95333, "top5": 0.99778}
@@ -118,7 +119,7 @@ def test_statistics_that_the_ranks_have_apart_are_those_that_would_be_evaluated(
 ) -> None:
     for apart in (0.0, 0.5):
         checkpoint = a_checkpoint(Progress(epoch=1, steps=5), 5, apart)
-        a_run(tmp_path, checkpoint, run=f"apart{apart}", config=a_config(bn_stats=bn_stats))
+        a_run(tmp_path, checkpoint, run=f"apart{apart}", plan=a_plan(bn_stats=bn_stats))
         target = tmp_path / f"apart{apart}.pdparams"
         assert told(capsys, f"apart{apart}", target, "--results", tmp_path)[0] == 0
         found = read_weights(target)
@@ -169,11 +170,11 @@ def test_what_is_no_run_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[st
         2, "", f"error: run 'first' has no whole checkpoint in {str(files.checkpoints)!r}\n"
         "  Its first one comes with the end of the first epoch, or after --checkpoint-minutes.\n"
     )  # fmt: skip
-    a_run(tmp_path, None, run="fast", config=a_config(throughput_only=True))
+    a_run(tmp_path, None, run="fast", plan=a_plan(kind=THROUGHPUT))
     assert told(capsys, "fast", target, "--results", folder) == (
         2, "", "error: run 'fast' measures throughput, and keeps no weights\n  Export a run of epochs.\n"
     )  # fmt: skip
-    a_run(tmp_path, None, run="looked", config=a_config(eval_only=True, pretrained="a.pdparams"))
+    a_run(tmp_path, None, run="looked", plan=a_plan(kind=EVALUATION))
     assert told(capsys, "looked", target, "--results", folder) == (
         2, "", "error: run 'looked' only evaluates, and keeps no weights\n  Export a run of epochs.\n"
     )  # fmt: skip

@@ -24,6 +24,7 @@ from harness.commands.resume import (
 )
 from harness.errors import InvariantError, UsageError
 from harness.plan.config import RunConfig, run_options
+from harness.plan.kinds import THROUGHPUT
 from harness.plan.options import KEPT, SAME, flag
 from harness.plan.plan import settings_of
 from tests.support.plans import DIGITS, a_config, a_plan, a_record
@@ -117,12 +118,12 @@ def test_nothing_to_go_on_with_is_told(tmp_path: Path) -> None:
         requested_config({"resume": "auto", "results": str(tmp_path)})
     with pytest.raises(UsageError, match="no run 'it' in"):
         requested_config({"resume": "it", "results": str(tmp_path)})
-    with pytest.raises(UsageError, match=r"--resume '../it' names no run"):
+    with pytest.raises(UsageError, match=r"--resume '../it' is not the name of a run"):
         requested_config({"resume": "../it", "results": str(tmp_path)})
 
 
 def test_a_throughput_run_is_started_again_instead(tmp_path: Path) -> None:
-    save_run(tmp_path, "it", status="interrupted", config=a_config(throughput_only=True))
+    save_run(tmp_path, "it", status="interrupted", plan=a_plan(kind=THROUGHPUT))
     with pytest.raises(UsageError, match="measures throughput"):
         requested_config({"resume": "it", "results": str(tmp_path)})
     with pytest.raises(UsageError, match="--resume is for a run of epochs"):
