@@ -10,7 +10,7 @@ from harness.artifacts.record import RunRecord
 from harness.plan.config import run_options
 from harness.plan.decisions import GPU_BATCH_SIZE
 from harness.plan.options import HIDDEN
-from harness.plan.plan import IMAGENET, settings_of
+from harness.plan.plan import IMAGENET, decided_values
 
 # Of the files' profile: what decoding costs, and where the bytes came from.
 PROFILED = ("mean_bytes", "bits_per_pixel", "page_cache.state")
@@ -89,12 +89,12 @@ def differences(a: RunRecord, b: RunRecord) -> list[SettingDifference]:
 
 
 def settings(record: RunRecord) -> dict[str, Any]:
-    """The settings of a run's plan by their dotted names, but for those whose options are declared as hidden.
+    """A run's settings by their dotted names, but for those whose options are declared as hidden.
 
     Its notes repeat what the other settings say.
     """
     hidden = {name for name, option in run_options().items() if option.compare == HIDDEN} | {"notes"}
-    shown = {name: value for name, value in settings_of(record.plan).items() if name not in hidden}
+    shown = {name: value for name, value in decided_values(record.config, record.plan).items() if name not in hidden}
     return dict(_flat("", {**shown, "data": asdict(record.plan.data)}))
 
 

@@ -15,7 +15,7 @@ from harness.plan.decisions import default_data, make_plan
 from harness.plan.plan import DEFAULT_FOLDER, RunPlan, facts_of
 from harness.report.console import Console
 from models.weights import describe_weights
-from pipelines.dataset import VAL_SPLIT, Dataset, open_dataset
+from pipelines.dataset import Dataset, open_dataset
 from pipelines.errors import DataError
 from pipelines.image_lists import check_files
 from pipelines.page_cache import data_state, read_into_memory, resident_share
@@ -55,7 +55,7 @@ def find_inputs(config: RunConfig, console: Console, environment: Mapping[str, s
         console.notice(notice)
     source = default_data(config)
     dataset = open_dataset(source, config.classes)
-    if dataset.val is None and VAL_SPLIT in config.kind.splits:
+    if not set(config.kind.splits) <= set(dataset.splits):
         raise DataError(
             f"{dataset.name} has no validation images, so a run can't end with a top-1",
             "Add val_list.txt or a val/ folder, or measure with --throughput-only.",

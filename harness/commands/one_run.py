@@ -133,7 +133,8 @@ class Run:
                     f"node {self.node.rank} is done; node 0 ({self.node.master[0]}) has the tables, in its --results"
                 )
                 return replace(record, status="finished")
-            record, row = self._conclude(files, record)
+            conclude = self._conclude if record.plan.kind.trains else self._conclude_evaluation
+            record, row = conclude(files, record)
         except BaseException as error:
             reported = error if record.series is not None else _add_resume_hint(error, files, record.config)
             stopped = isinstance(reported, ActionableError) and reported.exit_code == INTERRUPTED_EXIT_CODE
@@ -151,13 +152,8 @@ class Run:
             self.console.conclusion(record, files, row)
         return record
 
-    def _conclude(self, files: RunFiles, record: RunRecord) -> tuple[RunRecord, ReferenceRow | None]:
-        """Compute the run's figures and add its rows to the shared tables; its row under the reference's header."""
-        if not record.plan.kind.trains:
-            record = replace(record, status="finished", summary=summarize_evaluation(files, record))
-            append_row(files.folder / "summary.csv", SUMMARY, record.summary)
-            write_record(files.record, record)
-            return record, None
+    def _conclude(self, files: RunFiles, record: RunRecord) -> tuple[RunRecord, ReferenceRow]:
+        """Compute what training measured, add its rows to the shared tables, and return the mirrored one."""
         breaks, first_segment = record.breaks()
         record = replace(record, status="finished", **summarize(files, record, breaks, first_segment).as_record())
         if not self.node.is_alone:
@@ -169,6 +165,13 @@ class Run:
         row = append_reference_row(files.folder, record.plan, record.summary, once=not is_first)
         write_record(files.record, record)
         return record, row
+
+    def _conclude_evaluation(self, files: RunFiles, record: RunRecord) -> tuple[RunRecord, None]:
+        """Add what an evaluation found to the summary; no row of it belongs beside the reference's."""
+        record = replace(record, status="finished", summary=summarize_evaluation(files, record))
+        append_row(files.folder / "summary.csv", SUMMARY, record.summary)
+        write_record(files.record, record)
+        return record, None
 
     def _train(self, files: RunFiles, plan: RunPlan) -> None:
         """Run the ranks; with --auto-batch again with half the batch where it did not fit into memory.

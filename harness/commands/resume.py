@@ -17,7 +17,7 @@ from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS
 from harness.errors import InvariantError, MachineError, UsageError
 from harness.plan.config import RunConfig, run_options
 from harness.plan.options import AUTO, KEPT, SAME, flag
-from harness.plan.plan import RunPlan, settings_of
+from harness.plan.plan import RunPlan, decided_values, settings_of
 from harness.report.text import command_line
 from models.errors import ActionableError
 
@@ -130,7 +130,9 @@ def check_same_run(before: Resumption, config: RunConfig, plan: RunPlan) -> tupl
     """
     old = before.record
     ranks = before.values.get("ranks", old.plan.ranks)
-    lines = [f"{flag(name)}: {value_before} before, {value}" for name, value_before, value in _differences(old, plan)]
+    lines = [
+        f"{flag(name)}: {value_before} before, {value}" for name, value_before, value in _differences(old, config, plan)
+    ]
     if plan.ranks != ranks and config.learning_rate == old.config.learning_rate is None:
         # It follows from the global batch.
         lines = [line for line in lines if not line.startswith("--learning-rate:")]
@@ -172,11 +174,12 @@ def _other_ranks(before: Resumption, plan: RunPlan, ranks: int) -> str:
     )
 
 
-def _differences(old: RunRecord, plan: RunPlan) -> Iterator[tuple[str, Any, Any]]:
+def _differences(old: RunRecord, config: RunConfig, plan: RunPlan) -> Iterator[tuple[str, Any, Any]]:
     """The settings that may not differ when a run is resumed, and do: name, value before, value."""
-    before, after = settings_of(old.plan), settings_of(plan)
+    before, after = decided_values(old.config, old.plan), decided_values(config, plan)
     fixed = [name for name, option in run_options().items() if option.resume in (SAME, KEPT)]
-    for name in (*(name for name in fixed if name in before), "device"):
+    # Whatever the devices were asked for as, they must be of the same kind.
+    for name in (*fixed, "device"):
         if before[name] != after[name]:
             yield name, before[name], after[name]
     for name in DATA_FACTS:

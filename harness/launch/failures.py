@@ -28,14 +28,10 @@ LOG_TAIL_LINES = 12
 def memory_error(plan: RunPlan, rank: int, said: str) -> OutOfMemoryError:
     """A batch that does not fit; said is what the library said of it."""
     what, batch = "GPU's memory" if plan.device == "gpu" else "memory", plan.pipeline.batch_size
-    smaller = f"Use --batch-size {batch // 2} or less, or " if batch > 1 else "Use "
-    halved = "--auto-batch, which halves it until it fits."
-    if not plan.kind.trains:
-        halved = "a smaller --image-size."
-    cure = halved if batch > 1 else "a smaller --model or --image-size."
-    return OutOfMemoryError(
-        f"{batch} images per device do not fit into the {what} of rank {rank}: {said}", f"{smaller}{cure}"
-    )
+    cure = "Use a smaller --model or --image-size."
+    if batch > 1:
+        cure = f"Use --batch-size {batch // 2} or less, or {plan.kind.memory_cure}"
+    return OutOfMemoryError(f"{batch} images per device do not fit into the {what} of rank {rank}: {said}", cure)
 
 
 def death(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import UsageError
-from harness.plan.config_checks import CHECKS
+from harness.plan.config_checks import check_combinations
 from harness.plan.kinds import RunKind, kind_of
 from harness.plan.options import (
     AUTO,
@@ -48,8 +48,7 @@ class RunConfig:
 
     throughput_only: bool = option(
         False, "what to run", "Measure training throughput and what limits it, then stop. No evaluation, no top-1.",
-        resume=FREE,
-    )  # fmt: skip
+        resume=FREE, compare=HIDDEN)  # fmt: skip
     model: str = option(
         "x1_0", "what to run", "Size of PP-LCNet: x0_25, x0_35, x0_5, x0_75, x1_0, x1_5, x2_0 or x2_5.",
         choices=tuple(SIZES), metavar="SIZE",
@@ -86,7 +85,11 @@ class RunConfig:
         "results", "what to run", "Folder for the tables.", metavar="PATH", resume=FREE, nodes=OWN, compare=HIDDEN
     )
     eval_only: bool = option(
-        False, "what to run", "Report top-1 and top-5 of --pretrained's weights. Nothing is trained.", resume=FREE
+        False,
+        "what to run",
+        "Report top-1 and top-5 of --pretrained's weights. Nothing is trained.",
+        resume=FREE,
+        compare=HIDDEN,
     )
     seed: int = option(
         0, "what to run", "Seed of the weights, the order of the images and their augmentation.", metavar="N",
@@ -95,8 +98,7 @@ class RunConfig:
 
     warmup: int | None = option(
         None, "measuring", "Training steps before the measured window. Default: found in the step times.",
-        metavar="STEPS", at_least=0, resume=FREE,
-    )  # fmt: skip
+        metavar="STEPS", at_least=0, resume=FREE, compare=HIDDEN)  # fmt: skip
     target_ci: float = option(
         0.02, "measuring", "Stop a throughput run at this precision. It ends once the half-width of the 95 % confidence"
         " interval is at most this fraction of the throughput (0.02 = +/-2 %).",
@@ -108,12 +110,10 @@ class RunConfig:
     )  # fmt: skip
     repeats: int = option(
         1, "measuring", "Measure the run this many times, for the spread between runs. Each run has fresh processes.",
-        metavar="K", at_least=1, resume=FREE,
-    )  # fmt: skip
+        metavar="K", at_least=1, resume=FREE, compare=HIDDEN)  # fmt: skip
     device_counts: str | None = option(
         None, "measuring", "Measure each of these numbers of devices, such as 1,2,4. Default: --gpus alone.",
-        metavar="N,N,...", resume=FREE,
-    )  # fmt: skip
+        metavar="N,N,...", resume=FREE, compare=HIDDEN)  # fmt: skip
     telemetry_interval: float = option(
         0.5, "measuring", "Seconds between two readings of devices and host. At least 0.1.", metavar="SECONDS",
         at_least=MIN_TELEMETRY_INTERVAL, resume=FREE, nodes=OWN,
@@ -215,8 +215,7 @@ class RunConfig:
 
     nnodes: int = option(
         1, "several nodes", "Machines that train together. Start the same command on each.", metavar="N", at_least=1,
-        resume=FREE,
-    )  # fmt: skip
+        resume=FREE, compare=HIDDEN)  # fmt: skip
     master: str | None = option(
         None, "several nodes", "Address of node 0 with a free port, such as 10.0.0.1:6170.", metavar="HOST:PORT",
         resume=FREE, nodes=OWN, compare=HIDDEN,
@@ -242,8 +241,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         for name, declared in run_options().items():
             declared.check(getattr(self, name))
-        for check in CHECKS:
-            check(self)
+        check_combinations(self)
 
     @property
     def kind(self) -> RunKind:

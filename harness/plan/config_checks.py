@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from harness.errors import UsageError
+from harness.plan.kinds import EVALUATION, THROUGHPUT
 from harness.plan.options import AUTO, flag
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def _check_learning_rate(config: RunConfig) -> None:
 def _check_series(config: RunConfig) -> None:
     if config.device_counts is not None:
         config.parsed_device_counts()
-        if config.gpus is not None or config.repeats > 1 or not config.throughput_only:
+        if config.gpus is not None or config.repeats > 1 or config.kind is not THROUGHPUT:
             raise UsageError(
                 f"--device-counts {config.device_counts} measures throughput once on each number of devices",
                 "Give it with --throughput-only, and without --gpus and --repeats.",
@@ -71,8 +72,6 @@ def _check_nodes(config: RunConfig) -> None:
 
 
 def _check_evaluation(config: RunConfig) -> None:
-    if not config.eval_only:
-        return
     if config.pretrained is None:
         raise UsageError("--eval-only needs weights to evaluate", "Name their file with --pretrained.")
     others = {
@@ -104,5 +103,12 @@ def _check_names(config: RunConfig) -> None:
         )
 
 
-# What is checked of several options together.
-CHECKS = (_check_learning_rate, _check_series, _check_nodes, _check_evaluation, _check_resume, _check_names)
+# What is checked of several options together: of every run, and of one kind.
+CHECKS = (_check_learning_rate, _check_series, _check_nodes, _check_resume, _check_names)
+CHECKS_OF_KIND = {EVALUATION: (_check_evaluation,)}
+
+
+def check_combinations(config: RunConfig) -> None:
+    """Raise UsageError for options that make no sense together."""
+    for check in (*CHECKS_OF_KIND.get(config.kind, ()), *CHECKS):
+        check(config)

@@ -126,19 +126,25 @@ def _window(config: RunConfig, device: str, epoch_steps: int) -> WindowPlan:
 
 def _notes(plan: RunPlan) -> list[str]:
     """Where a plan leaves the published recipe, and what its figures don't cover."""
-    notes = []
-    epoch_images, data = plan.training.steps_per_epoch * plan.global_batch, plan.data
-    if plan.kind.trains and epoch_images > (1 + NOTED_EXCESS) * data.train_images:
-        notes.append(
-            f"an epoch of {plan.training.steps_per_epoch} full batches trains on {epoch_images:,} images,"
-            f" {data.name} has {data.train_images:,}"
-        )
+    notes = _training_notes(plan) if plan.kind.trains else []
     if plan.pipeline.preprocessing == "dali":
         notes.append("images are cropped and resized as DALI does by default, not as published")
     if plan.nodes > 1:
         notes.append(OTHER_NODES)
+    return notes
+
+
+def _training_notes(plan: RunPlan) -> list[str]:
+    notes = []
+    epoch_steps, data = plan.training.steps_per_epoch, plan.data
+    epoch_images = epoch_steps * plan.global_batch
+    if epoch_images > (1 + NOTED_EXCESS) * data.train_images:
+        notes.append(
+            f"an epoch of {epoch_steps} full batches trains on {epoch_images:,} images, {data.name} has"
+            f" {data.train_images:,}"
+        )
     published, here = SIZES[plan.model].auto_augment, plan.pipeline.auto_augment
-    if plan.kind.trains and here != published:
+    if here != published:
         notes.append(
             f"published: {'AutoAugment' if published else 'no AutoAugment'} for {plan.model}; this run has"
             f" {'it' if here else 'none'}"

@@ -8,10 +8,11 @@ from typing import Any
 
 from harness.errors import InvariantError
 from harness.plan.config import SYNC
+from harness.plan.kinds import EVALUATION
 from harness.plan.plan import RunPlan
 
-# What a run that doesn't train has no occasion to show.
-OF_TRAINING = ("preprocessing", "auto_augment", "accumulation_steps")
+# What a kind of run has no occasion to show.
+LEFT_OUT = {EVALUATION: ("preprocessing", "auto_augment", "accumulation_steps")}
 
 
 def check_settings(plan: RunPlan, found: Mapping[str, Any]) -> None:
@@ -39,8 +40,7 @@ def check_settings(plan: RunPlan, found: Mapping[str, Any]) -> None:
         "accumulation_steps": training.accumulation_steps,
         "ranks": plan.ranks,
     }
-    if not plan.kind.trains:
-        asked = {name: value for name, value in asked.items() if name not in OF_TRAINING}
+    asked = {name: value for name, value in asked.items() if name not in LEFT_OUT.get(plan.kind, ())}
     if plan.device == "gpu" and found.get("hw_decoder_load") is not None:
         asked["hw_decoder_load"] = pipeline.hw_decoder_load
     wrong = [

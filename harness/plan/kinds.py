@@ -13,7 +13,8 @@ class RunKind:
 
     does says so in messages ("run 'a' measures throughput"). splits are the lists of images that it reads, the first
     of which its data profile describes. trains: it updates weights. resumable: it has checkpoints. default_data is the
-    built-in set that it takes without --data and without ImageNet.
+    built-in set that it takes without --data and without ImageNet. memory_cure is what to use besides a smaller batch
+    when one does not fit into a device's memory.
     """
 
     name: str
@@ -22,15 +23,17 @@ class RunKind:
     trains: bool
     resumable: bool
     default_data: str
+    memory_cure: str
 
 
-EPOCHS = RunKind("epochs", "trains for epochs", (TRAIN_SPLIT, VAL_SPLIT), True, True, "digits")
-THROUGHPUT = RunKind("throughput", "measures throughput", (TRAIN_SPLIT,), True, False, "photos")
-EVALUATION = RunKind("evaluation", "only evaluates", (VAL_SPLIT,), False, False, "digits")
+HALVE = "--auto-batch, which halves it until it fits."
+EPOCHS = RunKind("epochs", "trains for epochs", (TRAIN_SPLIT, VAL_SPLIT), True, True, "digits", HALVE)
+THROUGHPUT = RunKind("throughput", "measures throughput", (TRAIN_SPLIT,), True, False, "photos", HALVE)
+EVALUATION = RunKind("evaluation", "only evaluates", (VAL_SPLIT,), False, False, "digits", "a smaller --image-size.")
 
 KINDS = {kind.name: kind for kind in (EPOCHS, THROUGHPUT, EVALUATION)}
 
 
 def kind_of(throughput_only: bool, eval_only: bool) -> RunKind:
     """The kind that the two options ask for."""
-    return THROUGHPUT if throughput_only else EVALUATION if eval_only else EPOCHS
+    return EVALUATION if eval_only else THROUGHPUT if throughput_only else EPOCHS

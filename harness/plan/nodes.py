@@ -14,7 +14,7 @@ import psutil
 from harness.errors import MachineError, UsageError
 from harness.plan.config import RunConfig, run_options
 from harness.plan.options import OWN, flag
-from harness.plan.plan import RunPlan, settings_of
+from harness.plan.plan import RunPlan, decided_values
 
 # Settings of a plan that are each node's own, besides those of options that are declared so.
 OWN_SETTINGS = frozenset({"notes", "device_id"})
@@ -142,11 +142,13 @@ def _check_master(config: RunConfig, number: str, port: int) -> None:
             ) from error
 
 
-def run_signature(plan: RunPlan) -> dict[str, Any]:
+def run_signature(config: RunConfig, plan: RunPlan) -> dict[str, Any]:
     """What every rank of a run has to agree on, by the names of settings; values as JSON has them."""
     own = {name for name, option in run_options().items() if option.nodes == OWN} | OWN_SETTINGS
     # Devices of another kind would compute otherwise, whatever each node was started with.
-    shared = {name: value for name, value in settings_of(plan).items() if name not in own or name == "device"}
+    shared = {
+        name: value for name, value in decided_values(config, plan).items() if name not in own or name == "device"
+    }
     facts = {name: getattr(plan.data, name) for name in SHARED_FACTS}
     agreed: dict[str, Any] = json.loads(json.dumps({**shared, **facts}, default=asdict))
     return agreed

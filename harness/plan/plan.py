@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from harness.plan.config import RunConfig
 from harness.plan.kinds import RunKind
 from pipelines.augmentation import Augmentation
 from pipelines.dataset import (
@@ -168,6 +169,11 @@ class RunPlan:
 
 # The parts of a plan whose fields are settings themselves.
 PARTS = ("pipeline", "training", "window", "operation")
+
+
+def decided_values(config: RunConfig, plan: RunPlan) -> dict[str, Any]:
+    """Every setting of a run by name: what was asked for, overridden by what the plan made of it."""
+    return {**asdict(config), **settings_of(plan)}
 
 
 def settings_of(plan: RunPlan) -> dict[str, Any]:

@@ -30,8 +30,8 @@ from models.sizes import SIZES
 REFERENCE_DATASET = "ImageNet (ILSVRC2012)"
 SHOWN_DIGITS = 16
 PUBLISHED_PIXELS = 224
-# Of a plan, what an evaluation alone has no use for.
-OF_TRAINING = ("crops", "learning rate", "weight decay", "warm-up")
+# Of a plan, what a kind of run has no use for.
+LEFT_OUT = {kinds.EVALUATION: ("crops", "learning rate", "weight decay", "warm-up")}
 
 
 class Console:
@@ -125,7 +125,7 @@ def plan_facts(plan: RunPlan) -> list[tuple[str, str]]:
         ),
         ("threads per rank", f"{training.compute_threads} training, {pipeline.decode_threads} DALI"),
     ]
-    return rows if plan.kind.trains else [(label, value) for label, value in rows if label not in OF_TRAINING]
+    return [(label, value) for label, value in rows if label not in LEFT_OUT.get(plan.kind, ())]
 
 
 def evaluation_facts(record: RunRecord, files: RunFiles) -> list[tuple[str, str]]:

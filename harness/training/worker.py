@@ -43,11 +43,9 @@ def run_worker(record: RunRecord, folder: Path) -> None:
     stop = StopRequest.on_signals()
     with _recorder(record, files, trainer.ranks.rank) as recorder:
         trainer.bad.record = recorder.bad_image
-        progress = Progress()
-        if record.plan.kind.resumable:
-            # Rank 0's word counts: another node need not have the files.
-            mine = record.checkpoint if trainer.ranks.rank == 0 else None
-            progress = restore_state(trainer, read_checkpoint(files.checkpoints, mine) if mine else None)
+        # Rank 0's word counts: another node need not have the files.
+        mine = record.checkpoint if trainer.ranks.rank == 0 else None
+        progress = restore_state(trainer, None if mine is None else read_checkpoint(files.checkpoints, mine))
         if local_rank() == 0:
             # Each node has looked at its own files.
             trainer.bad.untold += [BadImage(**values) for values in record.bad_images]
@@ -64,7 +62,7 @@ def rendezvous(record: RunRecord) -> None:
     if plan.nodes > 1:
         open_device(plan.device, local_rank())
         ranks = join()
-        own = json.dumps({"node": record.config.node_rank, **run_signature(plan)})
+        own = json.dumps({"node": record.config.node_rank, **run_signature(record.config, plan)})
         signatures = [json.loads(text) for text in ranks.exchange(own)]
         nodes = [values.pop("node") for values in signatures]
         try:

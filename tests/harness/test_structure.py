@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -108,6 +109,26 @@ def test_the_harness_is_its_rooms() -> None:
         path.stem for path in (ROOT / "harness").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
     }
     assert found - {"__init__"} == rooms
+
+
+def branches() -> Iterator[tuple[str, str]]:
+    """Each condition of the harness, with the module that has it."""
+    for module, path in modules().items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            tests = node.ifs if isinstance(node, ast.comprehension) else [getattr(node, "test", None)]
+            for test in tests:
+                if isinstance(test, ast.expr):
+                    yield module, ast.unparse(test)
+
+
+def test_few_branches_ask_what_kind_of_run_it_is() -> None:
+    asked = re.compile(r"\b(config|plan)\.kind\b|throughput_only|eval_only|EVALUATION|THROUGHPUT")
+    found = [(module, test) for module, test in branches() if asked.search(test) and module != "harness.plan.kinds"]
+    assert len(found) <= 8, found
+
+
+def test_no_branch_asks_whether_there_is_a_node() -> None:
+    assert [(module, test) for module, test in branches() if re.search(r"\bnode is (not )?None", test)] == []
 
 
 @pytest.mark.parametrize(

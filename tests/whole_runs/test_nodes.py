@@ -26,7 +26,7 @@ from harness.artifacts.schema import EPOCHS
 from harness.errors import MachineError, UsageError
 from harness.plan.config import RunConfig
 from harness.plan.nodes import Node, check_signatures, find_node, interface_of, route_to, run_signature
-from tests.support.plans import DIGITS, a_plan
+from tests.support.plans import DIGITS, a_config, a_plan
 
 MASTER, OTHER, PORT = "10.77.31.1", "10.77.31.2", 6170
 SMALL = ("--device", "cpu", "--model", "x0_25", "--image-size", "32", "--batch-size", "4", "--compute-threads", "1")
@@ -279,21 +279,22 @@ def test_a_port_that_is_taken_is_told_on_node_0() -> None:
 
 def test_what_is_a_node_s_own_may_differ() -> None:
     moved = replace(DIGITS, source="/mnt/digits", name="moved")
-    first = run_signature(a_plan(nodes=2))
+    first = run_signature(a_config(), a_plan(nodes=2))
     second = run_signature(
-        a_plan(nodes=2, data=moved, decode_threads=4, compute_threads=2, telemetry_interval=1.0, notes=("one",))
+        a_config(results="elsewhere", data="/mnt/digits"),
+        a_plan(nodes=2, data=moved, decode_threads=4, compute_threads=2, telemetry_interval=1.0, notes=("one",)),
     )
     check_signatures([first, second], [0, 1])
     assert (first["ranks"], first["nodes"], first["train_images"], first["kind"]) == (2, 2, 1347, "epochs")
 
 
 def test_every_difference_is_told_with_both_values() -> None:
-    first = run_signature(a_plan(nodes=2))
-    second = run_signature(a_plan(nodes=2, ranks=4, learning_rate=0.05, momentum=0.8))
+    first = run_signature(a_config(), a_plan(nodes=2))
+    second = run_signature(a_config(), a_plan(nodes=2, ranks=4, learning_rate=0.05, momentum=0.8))
     with pytest.raises(UsageError) as caught:
         check_signatures([first, first, second], [0, 0, 1])
     assert caught.value.cure.splitlines()[:-1] == [
-        "ranks: 2 on node 0, 4 on node 1",
         "--learning-rate: 0.025 on node 0, 0.05 on node 1",
         "--momentum: 0.9 on node 0, 0.8 on node 1",
+        "ranks: 2 on node 0, 4 on node 1",
     ]
