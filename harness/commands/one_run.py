@@ -28,6 +28,7 @@ from harness.errors import INTERRUPTED_EXIT_CODE, InterruptedRunError, OutOfMemo
 from harness.launch.launcher import run_workers
 from harness.plan.config import RunConfig
 from harness.plan.decisions import make_plan, run_name
+from harness.plan.kinds import EVALUATION
 from harness.plan.nodes import Node
 from harness.plan.plan import RunPlan
 from harness.report.console import Console
@@ -133,7 +134,7 @@ class Run:
                     f"node {self.node.rank} is done; node 0 ({self.node.master[0]}) has the tables, in its --results"
                 )
                 return replace(record, status="finished")
-            conclude = self._conclude if record.plan.kind.trains else self._conclude_evaluation
+            conclude = {EVALUATION: self._conclude_evaluation}.get(record.plan.kind, self._conclude)
             record, row = conclude(files, record)
         except BaseException as error:
             reported = error if record.series is not None else _add_resume_hint(error, files, record.config)

@@ -122,7 +122,7 @@ def branches() -> Iterator[tuple[str, str]]:
 
 
 def test_few_branches_ask_what_kind_of_run_it_is() -> None:
-    asked = re.compile(r"\b(config|plan)\.kind\b|throughput_only|eval_only|EVALUATION|THROUGHPUT")
+    asked = re.compile(r"\bkind\.(trains|resumable)|\b(config|plan)\.kind is\b|throughput_only|eval_only")
     found = [(module, test) for module, test in branches() if asked.search(test) and module != "harness.plan.kinds"]
     assert len(found) <= 8, found
 
