@@ -27,9 +27,9 @@ import psutil
 from PIL import Image
 
 from harness.artifacts.checkpoint import newest_checkpoint, read_checkpoint
-from harness.artifacts.files import read_table
 from harness.artifacts.record import RunFiles
 from harness.artifacts.schema import CHECKPOINT, EPOCHS, EVALUATE, STEPS, TRAIN
+from harness.artifacts.tables import read_table
 
 ROOT = Path(__file__).parents[1]
 # Of a step or an epoch, what the training decides; the rest are times, and what was seen meanwhile.

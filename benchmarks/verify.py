@@ -26,8 +26,8 @@ from nvidia.dali import fn, pipeline_def, types
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from harness.artifacts.files import TableWriter
 from harness.artifacts.schema import BAD_FILES
+from harness.artifacts.tables import TableWriter
 from harness.machine.host import available_cores
 from pipelines.bad_image_probe import file_name
 from pipelines.dataset import open_dataset

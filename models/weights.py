@@ -1,13 +1,11 @@
-"""Files of weights: Paddle's .pdparams and .safetensors, read without running code, checked, and written whole."""
+"""Files of weights: Paddle's .pdparams and .safetensors, read without running code, checked, and encoded."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import os
 import stat
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,48 +118,14 @@ def check_target(path: Path) -> None:
         )
 
 
-def write_weights(path: Path, weights: Arrays, metadata: Mapping[str, str], overwrite: bool = False) -> None:
-    """Write weights as the file's name says, in one step: there is the whole file, or what was there before.
+def encode_weights(path: Path, weights: Arrays, metadata: Mapping[str, str]) -> bytes:
+    """The content of a file of weights, in the format that the ending of path names.
 
     .pdparams is what `paddle.load` and PaddleClas read, and has no room for metadata. Raises WeightsError for another
-    name, for a file that is there already unless overwrite, and when it can't be written.
+    ending.
     """
     check_target(path)
-    data = _WRITERS[path.suffix](weights, metadata)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        try:
-            # Never through a name that somebody else has laid there.
-            with temporary.open("xb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            _put(temporary, path, overwrite)
-        finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-    except FileExistsError as error:
-        raise WeightsError(f"{str(path)!r} exists already", "Name another file.") from error
-    except OSError as error:
-        raise WeightsError(
-            f"can't write {str(path)!r}: {error.strerror}", "Name a file in a folder that has room and can be written."
-        ) from error
-
-
-def _put(temporary: Path, path: Path, overwrite: bool) -> None:
-    """Give the file its name; unlike a rename, a link takes no name that another process has just given."""
-    if not overwrite:
-        if os.path.lexists(path):
-            raise FileExistsError
-        try:
-            path.hardlink_to(temporary)
-        except FileExistsError:
-            raise
-        except OSError:  # not every file system has links
-            pass
-        else:
-            return
-    temporary.replace(path)
+    return _WRITERS[path.suffix](weights, metadata)
 
 
 def _pdparams(weights: Arrays, _: Mapping[str, str]) -> bytes:

@@ -22,7 +22,6 @@ from harness.analysis.window import (
     measure_phase,
     measured_steps,
 )
-from harness.artifacts.files import fill_columns, read_table
 from harness.artifacts.record import RunFiles, RunRecord
 from harness.artifacts.schema import (
     BAD_IMAGES,
@@ -35,6 +34,7 @@ from harness.artifacts.schema import (
     SUMMARY,
     TRAIN,
 )
+from harness.artifacts.tables import fill_columns, read_table
 from harness.machine.host import available_cores, cpu_name
 from harness.plan.effective_settings import check_settings
 from harness.plan.plan import RunPlan

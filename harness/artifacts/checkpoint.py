@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from harness.artifacts.files import write_whole
+from harness.artifacts.atomic import replaced, write_whole
 from harness.errors import MachineError, UsageError
 
 VERSION = 2
@@ -62,20 +61,13 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> str:
     name = f"{number:06d}"
     tensors = folder / (name + TENSORS)
     data = bytes(save(checkpoint.arrays))
-    temporary = folder / f".{name}{TENSORS}"
     try:
-        with temporary.open("wb") as stream:
+        with replaced(tensors) as stream:
             stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(tensors)
     except OSError as error:
         raise MachineError(
             f"can't write the checkpoint {tensors}: {error.strerror}", "Make room there; older checkpoints are kept."
         ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
     marker = {
         "version": VERSION,
         "bytes": len(data),
@@ -83,7 +75,6 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> str:
         "values": checkpoint.values,
     }
     write_whole(folder / (name + MARKER), json.dumps(marker, indent=1) + "\n")
-    _sync_folder(folder)
     _remove_old(folder)
     return name
 
@@ -151,9 +142,9 @@ def _remove_old(folder: Path) -> None:
     whole = [marker.stem for marker in sorted(_markers(folder)) if _has_all_bytes(marker)]
     for suffix in (MARKER, TENSORS):
         for path in folder.glob(f"*{suffix}"):
-            if path.stem.lstrip(".") not in whole[-KEPT:]:
+            if path.stem not in whole[-KEPT:]:
                 path.unlink(missing_ok=True)
-    for path in folder.glob(f".[0-9]*{MARKER}.*"):
+    for path in folder.glob(".[0-9]*"):
         path.unlink(missing_ok=True)
 
 
@@ -162,14 +153,3 @@ def _has_all_bytes(marker: Path) -> bool:
     with suppress(ValueError, KeyError, TypeError, OSError):
         return bool(marker.with_suffix(TENSORS).stat().st_size == _described(marker)["bytes"])
     return False
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the names themselves on the disk."""
-    # Not every file system can do that for a folder.
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harness.artifacts.files import check_writable, read_whole, write_whole
+from harness.artifacts.atomic import check_writable, read_whole, write_whole
 from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, SCALING, STEPS
 from harness.errors import UsageError
 from harness.plan.config import RunConfig, parse_config

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import ROOT
-from harness.artifacts.files import append_row, format_cell
 from harness.artifacts.schema import reference_table
+from harness.artifacts.tables import append_row, format_cell
 from harness.plan.config import SYNC
 from harness.plan.plan import RunPlan
 from models.sizes import SIZES

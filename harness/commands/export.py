@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.artifacts.atomic import disk_errors, replaced
 from harness.artifacts.checkpoint import MODEL, STATISTICS, Checkpoint, newest_checkpoint, of_rank, read_checkpoint
 from harness.artifacts.record import RunFiles, RunRecord, read_record
 from harness.errors import UsageError
@@ -24,10 +25,10 @@ from models.weights import (
     Weights,
     check_target,
     closest_size,
+    encode_weights,
     fit,
     read_weights,
     recognise,
-    write_weights,
 )
 
 
@@ -44,15 +45,29 @@ def export(what: str, file: str, results: str, overwrite: bool = False) -> None:
     """Write the weights of a run's newest checkpoint, or of another file, to the file, and say what was written.
 
     Raises UsageError when there is no such run, it has no checkpoint, or the file exists and overwrite isn't given;
-    MachineError when the checkpoint can't be read; WeightsError for what is wrong with either file.
+    MachineError when the checkpoint can't be read or the file can't be written; WeightsError for what is wrong with
+    either file.
     """
     target = Path(file)
     check_target(target)
     if os.path.lexists(target) and not overwrite:
-        raise UsageError(f"{file!r} exists already", "Name another file, or give --overwrite.")
+        raise _exists_already(target)
     exported = _of_file(Path(what)) if _is_file(what, Path(results)) else of_run(RunFiles(Path(results), what))
-    write_weights(target, exported.weights, exported.metadata, overwrite)
+    _write(target, encode_weights(target, exported.weights, exported.metadata), overwrite)
     print(printable(f"{file}: {describe(exported)}"))
+
+
+def _write(target: Path, content: bytes, overwrite: bool) -> None:
+    with disk_errors(repr(str(target)), elsewhere="a file in another folder"):
+        try:
+            with replaced(target, overwrite=overwrite) as stream:
+                stream.write(content)
+        except FileExistsError as error:  # another process has just made it
+            raise _exists_already(target) from error
+
+
+def _exists_already(target: Path) -> UsageError:
+    return UsageError(f"{str(target)!r} exists already", "Name another file, or give --overwrite.")
 
 
 def describe(exported: Exported) -> str:

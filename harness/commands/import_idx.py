@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import glob
 import os
-import shutil
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
-from harness.errors import MachineError, UsageError
+from harness.artifacts.atomic import disk_errors
+from harness.errors import UsageError
 from harness.machine.host import available_cores
 from harness.report.console import Console
 from harness.report.progress import image_bar
@@ -20,6 +18,7 @@ from pipelines.augmentation import Augmentation
 from pipelines.idx import IdxSet, read_idx_folder
 from pipelines.idx_folder import write_folder
 from pipelines.image_lists import shown
+from pipelines.whole_folder import whole_folder
 
 # PP-LCNet halves its input five times: 64 pixels leave 2 x 2 for the last stage, as for the built-in digits.
 IMAGE_SIZE_PIXELS = 64
@@ -60,7 +59,8 @@ def import_idx(
     threads = available_cores()
     _name_leftovers(target, console)
     with (
-        _made_whole(target) as folder,
+        disk_errors(shown(target), elsewhere="a folder on another disk"),
+        whole_folder(target, _unfinished_prefix(target)) as folder,
         closing(write_folder(data, folder, name, image_size, augmentation, threads)) as writing,
         image_bar(console, total) as bar,
     ):
@@ -68,6 +68,7 @@ def import_idx(
         for done in writing:
             rate = done / max(time.monotonic() - began, 1e-9)
             bar.update(task, completed=done, rate=f"images, {rate:,.0f} images/s")
+        _refuse_existing(target)  # it may have come to be meanwhile
     _conclude(console, data, target, name, image_size, time.monotonic() - began)
 
 
@@ -102,31 +103,6 @@ def _name_leftovers(target: Path, console: Console) -> None:
     """Say where imports that were ended by SIGKILL have left what they had written."""
     for left in sorted(target.absolute().parent.glob(f"{glob.escape(_unfinished_prefix(target))}*")):
         console.notice(f"{left} is left of an import that was killed, unless it is still running: remove it")
-
-
-@contextmanager
-def _made_whole(target: Path) -> Iterator[Path]:
-    """A temporary folder beside target, which takes its name when all has gone well, and else is removed.
-
-    So a killed import leaves nothing under target's name, though SIGKILL leaves the temporary folder.
-    Raises MachineError for what the disk refuses, UsageError where target has come to be meanwhile.
-    """
-    beside = target.absolute().parent
-    try:
-        beside.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=_unfinished_prefix(target), dir=beside))
-        try:
-            yield unfinished
-            unfinished.chmod(0o755)  # mkdtemp makes folders that only their owner can read
-            _refuse_existing(target)
-            unfinished.rename(target)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
-    except OSError as error:
-        raise MachineError(
-            f"can't write {shown(target)}: {error.strerror or error}",
-            "Make room on the disk, or name a folder on another one.",
-        ) from error
 
 
 def _conclude(console: Console, data: IdxSet, target: Path, name: str, image_size: int, seconds: float) -> None:

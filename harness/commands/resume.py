@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -10,11 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness.artifacts.atomic import disk_errors
 from harness.artifacts.checkpoint import forget_newer, newest_checkpoint
-from harness.artifacts.files import cut_rows
+from harness.artifacts.lock import exclusive_lock
 from harness.artifacts.record import RunFiles, RunRecord, read_record
 from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS
-from harness.errors import InvariantError, MachineError, UsageError
+from harness.artifacts.tables import cut_rows
+from harness.errors import InvariantError, UsageError
 from harness.plan.config import RunConfig, run_options
 from harness.plan.options import AUTO, KEPT, SAME, flag
 from harness.plan.plan import RunPlan, decided_values, settings_of
@@ -211,22 +212,11 @@ def truncate_to_checkpoint(files: RunFiles, checkpoint: str | None, rows: Mappin
 @contextmanager
 def exclusive_run_lock(files: RunFiles) -> Iterator[None]:
     """Keep the run to this process. Raises UsageError when another one has it, MachineError when it can't be had."""
+    # A file rather than the folder, whose locks network file systems don't share.
     path = files.checkpoints / LOCK
-    try:
+    with disk_errors(path):
         files.checkpoints.mkdir(parents=True, exist_ok=True)
-        # A file rather than the folder, whose locks network file systems don't share.
-        stream = path.open("w")
-    except OSError as error:
-        raise MachineError(f"can't write {path}: {error.strerror}", "Name another folder with --results.") from error
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(f"run {files.run!r} is going on in another process", "Wait for its end.") from error
-        except OSError as error:
-            raise MachineError(
-                f"can't lock {path}: {error.strerror}", "Use a disk that can, with --results."
-            ) from error
+    with exclusive_lock(path, wait=False, held=f"run {files.run!r} is going on in another process"):
         yield
 
 

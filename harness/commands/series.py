@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.analysis.compare import Side
-from harness.artifacts.files import TableWriter, write_whole
+from harness.artifacts.atomic import write_whole
 from harness.artifacts.record import NAME_TIME, SCHEMA_VERSION, RunFiles, RunRecord, claim_files
 from harness.artifacts.schema import COMPUTE_NO_SYNC, REPEATS, SCALES, SCALING
+from harness.artifacts.tables import TableWriter
 from harness.errors import InterruptedRunError
 from harness.plan.config import RunConfig
 from harness.report.console import Console

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -10,12 +9,13 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from harness.artifacts.files import TableWriter, check_writable, write_whole
+from harness.artifacts.atomic import check_writable, write_whole
+from harness.artifacts.lock import exclusive_lock
 from harness.artifacts.schema import BAD_FILES
+from harness.artifacts.tables import TableWriter
 from harness.errors import InterruptedRunError, UsageError
 from harness.machine.host import available_cores
 from harness.report.console import Console
@@ -66,7 +66,8 @@ def verify(data: str, results: str, classes: int | None = None, threads: int | N
     check_writable(folder)
     table = folder / f"verify-{safe_name(dataset.name)}.csv"
     console = Console()
-    with _only_one(table):
+    lock = table.with_name(f".{table.stem}.lock")
+    with exclusive_lock(lock, wait=False, held=f"another verification is writing {str(table)!r}"):
         state = _begin(table, dataset, console)
         command = _command(data, results, classes, threads)
         state = _check(dataset, table, state, threads or available_cores(), console, command)
@@ -241,16 +242,3 @@ def _command(data: str, results: str, classes: int | None, threads: int | None) 
     words += ["--classes", str(classes)] if classes is not None else []
     words += ["--threads", str(threads)] if threads is not None else []
     return command_line(*words)
-
-
-@contextmanager
-def _only_one(table: Path) -> Iterator[None]:
-    """Hold the table's lock, which ends with the process however it ends."""
-    with table.with_name(f".{table.stem}.lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UsageError(
-                f"another verification is writing {str(table)!r}", "Wait for its end, or name another --results."
-            ) from None
-        yield

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.artifacts.files import write_whole
+from harness.artifacts.atomic import write_whole
 from harness.errors import InterruptedRunError, MachineError, OutOfMemoryError, TrainingError, UsageError
 from models.errors import ActionableError, WeightsError
 from pipelines.errors import DataError

@@ -6,10 +6,10 @@ from rich import box
 from rich.console import Console as RichConsole
 from rich.table import Table as RichTable
 
-from harness.artifacts.files import read_table
 from harness.artifacts.record import RunFiles, RunRecord
 from harness.artifacts.reference_table import ReferenceRow, method_marks, read_reference, reference_table_file
 from harness.artifacts.schema import EPOCHS, TRAIN
+from harness.artifacts.tables import read_table
 from harness.plan import kinds
 from harness.plan.plan import RunPlan
 from harness.report.findings import (

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from rich import progress as bars
 
-from harness.artifacts.files import read_table
 from harness.artifacts.record import RunFiles
 from harness.artifacts.schema import CHECKPOINT, COMPUTE, COMPUTE_NO_SYNC, EVALUATE, PIPELINE, STEPS, TRAIN
+from harness.artifacts.tables import read_table
 from harness.plan.kinds import EPOCHS, EVALUATION, THROUGHPUT
 from harness.plan.plan import RunPlan
 from harness.report.console import Console

@@ -11,9 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.artifacts.bad_image import BadImage, bad_image_row
-from harness.artifacts.files import TableWriter
 from harness.artifacts.record import RunFiles, read_record, write_record
 from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS
+from harness.artifacts.tables import TableWriter
 from harness.errors import MachineError
 from harness.launch.process_tree import run_root
 from harness.machine.host import HostProbe

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from pipelines.errors import DataError
+from pipelines.whole_folder import whole_folder
 
 CACHE_VARIABLE = "PPLCNET_BENCH_CACHE"
 _FOLDER_NAME = "pplcnet-bench"
@@ -47,20 +46,12 @@ def make_once(name: str, version: int, build: Callable[[Path], None]) -> Path:
     if final.is_dir():
         return final
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{name}-v{version}-", dir=cache))
-        try:
+        with whole_folder(final, f".{name}-v{version}-") as unfinished:
             build(unfinished)
-            unfinished.chmod(0o755)  # mkdtemp makes folders that only their owner can read
-            try:
-                unfinished.rename(final)
-            except OSError:
-                # A folder that is not empty is never overwritten: another process was first, and its set is as good.
-                if not final.is_dir():
-                    raise
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as error:
+        # A folder that is not empty is never overwritten: another process was first, and its set is as good.
+        if final.is_dir():
+            return final
         reason = error.strerror or str(error)
         raise DataError(
             f"the built-in data set {name} cannot be written to {os.fspath(cache)!r}: {reason}", _CURE

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from harness.artifacts.files import TableWriter, format_cell
 from harness.artifacts.record import RunFiles, RunRecord, write_record
 from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, EVALUATE, STEPS, TRAIN
+from harness.artifacts.tables import TableWriter, format_cell
 from harness.machine.host import HOST_LABEL
 from tests.support.plans import a_config, a_plan, a_record
 

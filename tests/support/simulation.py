@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from harness.analysis.summarize import RunFigures, summarize
-from harness.artifacts.files import TableWriter
 from harness.artifacts.record import RunFiles, RunRecord, write_record
 from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS
+from harness.artifacts.tables import TableWriter
 from harness.machine.device import Devices, HostClock
 from harness.machine.sampler import WindowTelemetry
 from harness.plan.config import RunConfig

@@ -16,10 +16,10 @@ from safetensors.numpy import load_file
 
 import models
 from benchmarks.kills import ROOT, write_data
-from harness.artifacts.files import read_table
 from harness.artifacts.record import RunFiles
 from harness.artifacts.schema import EPOCHS, SUMMARY
-from models.weights import write_weights
+from harness.artifacts.tables import read_table
+from models.weights import encode_weights
 from tests.whole_runs.test_resumed_runs import wait_for_steps
 
 OPTIONS = ("--device", "cpu", "--model", "x0_25", "--image-size", "32", "--batch-size", "8", "--epochs", "2",
@@ -141,7 +141,7 @@ def test_weights_that_do_not_fit_are_refused_before_the_run(
 ) -> None:
     paddle.seed(0)
     other = {name: values.numpy() for name, values in models.build(size, classes).state_dict().items()}
-    write_weights(tmp_path / "other.pdparams", other, {})
+    (tmp_path / "other.pdparams").write_bytes(encode_weights(tmp_path / "other.pdparams", other, {}))
     code, _, err = bench(
         tmp_path, *OPTIONS, "--gpus", "1", "--data", str(data), "--eval-only", "--pretrained",
         str(tmp_path / "other.pdparams"), "--run-name", "eval",
@@ -156,7 +156,7 @@ def test_weights_that_do_not_fit_are_refused_before_the_run(
 def test_answers_that_are_no_numbers_are_no_accuracy(data: Path, trained: Path, tmp_path: Path) -> None:
     weights = load_file(trained / "it.safetensors")
     weights["conv1.bn._variance"] = -np.ones_like(weights["conv1.bn._variance"])
-    write_weights(tmp_path / "bad.safetensors", weights, {})
+    (tmp_path / "bad.safetensors").write_bytes(encode_weights(tmp_path / "bad.safetensors", weights, {}))
     code, _, err = bench(
         tmp_path, *OPTIONS, "--gpus", "1", "--data", str(data), "--eval-only", "--pretrained",
         str(tmp_path / "bad.safetensors"), "--run-name", "eval",

@@ -21,8 +21,8 @@ import pytest
 from PIL import Image
 
 from harness import ROOT
-from harness.artifacts.files import read_table
 from harness.artifacts.schema import EPOCHS
+from harness.artifacts.tables import read_table
 from harness.errors import MachineError, UsageError
 from harness.plan.config import RunConfig
 from harness.plan.nodes import Node, check_signatures, find_node, interface_of, route_to, run_signature

@@ -17,9 +17,9 @@ import pytest
 
 from benchmarks.kills import OPTIONS, ROOT, Result, campaign, finish, result_of, write_data
 from harness.artifacts.checkpoint import newest_checkpoint, read_checkpoint
-from harness.artifacts.files import read_table
 from harness.artifacts.record import RunFiles
 from harness.artifacts.schema import BAD_IMAGES, EPOCHS, STEPS, SUMMARY
+from harness.artifacts.tables import read_table
 from tests.support.small_disk import SmallDisk
 
 

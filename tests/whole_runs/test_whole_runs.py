@@ -20,8 +20,8 @@ import pytest
 from PIL import Image
 
 from harness import ROOT
-from harness.artifacts.files import read_table
 from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, SCALING, STEPS, SUMMARY
+from harness.artifacts.tables import read_table
 
 TRAIN_IMAGES, VAL_IMAGES = 41, 13
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from harness.analysis.summarize import RunFigures, summarize
-from harness.artifacts.files import read_table
 from harness.artifacts.record import RunFiles
 from harness.artifacts.schema import DEVICES, STEPS, TRAIN
+from harness.artifacts.tables import read_table
 from harness.errors import InvariantError
 from tests.support.long_runs import (
     BATCH,

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from harness.analysis.summarize import summarize
-from harness.artifacts.files import read_table
 from harness.artifacts.record import read_record
 from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, EPOCHS, PIPELINE, STEPS, SUMMARY, TRAIN
+from harness.artifacts.tables import read_table
 from harness.errors import InvariantError, TrainingError
 from tests.support.simulation import BATCH, START, Simulation, ar1
 

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from harness.analysis.window import PhaseFigures, final_accuracy, mark_window, measure_phase, measured_steps
-from harness.artifacts.files import TableWriter, read_table
 from harness.artifacts.schema import COMPUTE, EPOCHS, EVALUATE, PIPELINE, STEPS, TRAIN
+from harness.artifacts.tables import TableWriter, read_table
 from harness.errors import TrainingError
 
 USUAL = {"phase": TRAIN, "data_wait_seconds": 0.0, "slowest_rank": 0, "rank_skew_seconds": 0.0, "transition": None}

@@ -15,9 +15,9 @@ from safetensors import safe_open
 import models
 from benchmarks.kills import finish, write_data
 from harness.artifacts.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint, write_checkpoint
-from harness.artifacts.files import read_table
 from harness.artifacts.record import RunFiles, read_record, write_record
 from harness.artifacts.schema import EPOCHS
+from harness.artifacts.tables import read_table
 from harness.cli import main
 from harness.plan.kinds import EVALUATION, THROUGHPUT
 from harness.training.state import Progress

@@ -24,7 +24,7 @@ from harness.plan.nodes import Node
 from harness.report.console import Console
 from models.architecture import parameter_shapes
 from models.sizes import SIZES
-from models.weights import write_weights
+from models.weights import encode_weights
 from pipelines.augmentation import Augmentation
 from pipelines.dataset import Dataset
 from pipelines.image_lists import ImageList
@@ -124,7 +124,7 @@ def test_a_run_that_begins_again_wants_the_weights_it_began_with(tmp_path: Path)
     """Without a checkpoint the file is read once more, and the record names what it was."""
     path, files = tmp_path / "w.safetensors", RunFiles(tmp_path, "it")
     shapes = parameter_shapes(SIZES["x0_25"].scale, 10)
-    write_weights(path, {name: np.ones(shape, np.float32) for name, shape in shapes.items()}, {})
+    path.write_bytes(encode_weights(path, {name: np.ones(shape, np.float32) for name, shape in shapes.items()}, {}))
     config, plan = a_config(pretrained=str(path)), a_plan(pretrained=str(path))
     first = {"file": "w.safetensors", "sha256": "0" * 64}
     write_record(

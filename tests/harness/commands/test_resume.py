@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from harness.artifacts.checkpoint import Checkpoint, newest_checkpoint, write_checkpoint
-from harness.artifacts.files import TableWriter, read_table
 from harness.artifacts.record import RunFiles, RunRecord, write_record
 from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS
+from harness.artifacts.tables import TableWriter, read_table
 from harness.commands.resume import (
     Resumption,
     check_same_run,

@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console as RichConsole
 from scipy import stats
 
-from harness.artifacts.files import read_table
 from harness.artifacts.record import RunRecord
 from harness.artifacts.schema import COMPUTE_NO_SYNC, SCALING
+from harness.artifacts.tables import read_table
 from harness.commands.series import between_runs, run_series, scaling_row, series_members
 from harness.errors import TrainingError, UsageError
 from harness.plan.config import RunConfig

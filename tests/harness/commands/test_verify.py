@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -14,8 +15,9 @@ import pytest
 from PIL import Image
 
 from harness import ROOT
-from harness.artifacts.files import read_table
+from harness.artifacts.lock import exclusive_lock
 from harness.artifacts.schema import BAD_FILES
+from harness.artifacts.tables import read_table
 from harness.cli import main
 from harness.commands import verify as command
 from harness.commands.verify import fingerprint, safe_name
@@ -300,10 +302,22 @@ def test_a_finished_verification_is_done_again(tmp_path: Path) -> None:
 def test_two_at_once_do_not_share_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_list(tmp_path, "train", write_good(tmp_path, 3))
     (tmp_path / "out").mkdir()
-    with (tmp_path / "out" / f".verify-{tmp_path.name}.lock").open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+    with exclusive_lock(tmp_path / "out" / f".verify-{tmp_path.name}.lock", wait=True):
         assert main(["verify", str(tmp_path), "--results", str(tmp_path / "out")]) == 2
     assert "another verification is writing" in capsys.readouterr().err
+
+
+def test_a_disk_without_locks_is_not_taken_for_another_verification(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    write_list(tmp_path, "train", write_good(tmp_path, 3))
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert main(["verify", str(tmp_path), "--results", str(tmp_path / "out")]) == 3
+    lock = tmp_path / "out" / f".verify-{tmp_path.name}.lock"
+    assert capsys.readouterr().err.startswith(f"error: can't lock {lock}: No locks available\n")
 
 
 def test_a_data_set_s_name_makes_a_safe_file_name() -> None:

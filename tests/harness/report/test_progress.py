@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console as RichConsole
 from rich.progress import Task
 
-from harness.artifacts.files import TableWriter
 from harness.artifacts.record import RunFiles
 from harness.artifacts.schema import STEPS
+from harness.artifacts.tables import TableWriter
 from harness.plan.kinds import EPOCHS, EVALUATION, THROUGHPUT, RunKind
 from harness.report.console import Console
 from harness.report.progress import Progress, TableTail

@@ -11,9 +11,9 @@ from typing import Any
 
 from rich.console import Console as RichConsole
 
-from harness.artifacts.files import TableWriter
 from harness.artifacts.record import RunFiles
 from harness.artifacts.schema import DEVICES, EPOCHS, STEPS
+from harness.artifacts.tables import TableWriter
 from harness.machine.host import HostProbe, HostSample
 from harness.machine.processes import RunProcesses
 from harness.machine.sampler import DeviceSample, Sampler

@@ -13,9 +13,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from harness.artifacts.files import TableWriter, read_table
 from harness.artifacts.record import RunFiles, RunRecord, read_record, write_record
 from harness.artifacts.schema import DEVICES, EPOCHS, STEPS
+from harness.artifacts.tables import TableWriter, read_table
 from harness.machine.sampler import Sampler, WindowTelemetry
 from harness.training.loop import GlobalStep
 from harness.training.recorder import TableRecorder

@@ -11,13 +11,13 @@ import pytest
 import models
 from harness.training.weights import load_weights
 from models.errors import WeightsError
-from models.weights import describe_weights, write_weights
+from models.weights import describe_weights, encode_weights
 
 
 def save(path: Path, seed: int) -> dict[str, np.ndarray]:
     paddle.seed(seed)
     weights = {name: values.numpy() for name, values in models.build("x0_25", 10).state_dict().items()}
-    write_weights(path, weights, {}, overwrite=True)
+    path.write_bytes(encode_weights(path, weights, {}))
     return weights
 
 

@@ -1,19 +1,18 @@
-"""CSV files on disk: whole rows whatever happens to the writer, safe cells whatever is in a name."""
+"""Tables as CSV files: whole rows whatever happens to the writer, safe cells whatever is in a name."""
 
 from __future__ import annotations
 
 import csv
-import errno
-import fcntl
 import io
 import math
 import os
-import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
+from harness.artifacts.atomic import disk_errors, replaced
+from harness.artifacts.lock import exclusive_lock
 from harness.artifacts.schema import Column, Table
 from harness.errors import InvariantError, MachineError
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 FORMULA_STARTS = ("=", "+", "-", "@")
 # Tables of long runs have hundreds of megabytes: they are looked through in pieces.
 PIECE_BYTES = 1 << 20
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+LOCK = ".lock"  # of the tables in a folder that several runs share
 
 
 class TableWriter:
@@ -39,7 +38,7 @@ class TableWriter:
     def __init__(self, path: Path, table: Table) -> None:
         self.path = path
         self._table = table
-        with _readable_disk_errors(path):
+        with disk_errors(path):
             self._stream = path.open("ab", buffering=0)
             try:
                 with path.open("rb") as stream:
@@ -59,7 +58,7 @@ class TableWriter:
         if unknown:
             raise InvariantError(f"table {self._table.name} has no column {', '.join(sorted(unknown))}")
         line = _line([format_cell(row.get(column.name), column) for column in self._table.columns])
-        with _readable_disk_errors(self.path):
+        with disk_errors(self.path):
             self._write(line)
         self.rows += 1
 
@@ -68,7 +67,7 @@ class TableWriter:
 
         Raises MachineError when that fails, and when what is written no longer is the file of that name.
         """
-        with _readable_disk_errors(self.path):
+        with disk_errors(self.path):
             os.fsync(self._stream.fileno())
             written = os.fstat(self._stream.fileno())
             try:
@@ -168,13 +167,15 @@ def fill_columns(path: Path, table: Table, values: Mapping[str, Sequence[Any]]) 
         places = [(table.header.index(name), column_values) for name, column_values in values.items()]
         whole.seek(0)
         reader = csv.reader(io.TextIOWrapper(whole, encoding="utf-8", newline=""))
-        with _replaced(path) as stream:
-            writer = csv.writer(stream, lineterminator="\n")
+        with disk_errors(path), replaced(path) as stream:
+            text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
+            writer = csv.writer(text, lineterminator="\n")
             writer.writerow(next(reader))
             for number, row in enumerate(reader):
                 for position, column_values in places:
                     row[position] = format_cell(column_values[number], table.columns[position])
                 writer.writerow(row)
+            text.detach()  # which flushes it
 
 
 def cut_rows(path: Path, table: Table, rows: int) -> None:
@@ -189,7 +190,7 @@ def cut_rows(path: Path, table: Table, rows: int) -> None:
             f"{path.name} has {there - 1} rows, {rows} were written when the run was saved",
             "Rows were taken out of it since then. Start the run again, or put the file back.",
         )
-    with _readable_disk_errors(path):
+    with disk_errors(path):
         os.truncate(path, end)
 
 
@@ -221,10 +222,10 @@ def _whole_rows(path: Path, table: Table) -> Iterator[io.BufferedReader]:
 
     Raises MachineError when it can't be read, InvariantError when its header isn't the table's.
     """
-    with _readable_disk_errors(path, "read"):
+    with disk_errors(path, "read"):
         stream = path.open("rb")
     with stream:
-        with _readable_disk_errors(path, "read"):
+        with disk_errors(path, "read"):
             first = stream.readline()
             end = _last_line_end(stream)
         header = next(csv.reader([first.decode() if end else ""]), [])
@@ -269,7 +270,7 @@ def append_row(path: Path, table: Table, row: Mapping[str, Any], unique: tuple[s
     twice stands there once; without them every row is another. A file with another header, from another version, is
     moved aside under the next free number, never mixed or lost.
     """
-    with _readable_disk_errors(path), _locked(path.parent):
+    with disk_errors(path), exclusive_lock(path.parent / LOCK, wait=True):
         content = path.read_bytes() if path.exists() else b""
         if content and content.partition(b"\n")[0].rstrip(b"\r") != _line(table.header).rstrip():
             path.rename(_free_name(path))
@@ -282,9 +283,8 @@ def append_row(path: Path, table: Table, row: Mapping[str, Any], unique: tuple[s
                 writer.write(row)
         elif lines[same[0]] != line:
             lines[same[0]] = line
-            with _replaced(path) as stream:
-                stream.flush()
-                stream.buffer.write(b"".join(lines))
+            with replaced(path) as stream:
+                stream.write(b"".join(lines))
         return not same
 
 
@@ -298,44 +298,6 @@ def _agree(line: bytes, other: bytes, table: Table, columns: tuple[str, ...]) ->
     return len(ours) == len(theirs) and all(ours[place] == theirs[place] for place in places)
 
 
-def check_writable(folder: Path) -> None:
-    """Make the folder, and raise MachineError unless a file can be written in it."""
-    probe = folder / f".writable-{os.getpid()}"
-    with _readable_disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"probe")
-        probe.unlink()
-
-
-def read_whole(path: Path) -> str:
-    """A file's text. Raises MachineError when it can't be read, UnicodeDecodeError for what is no text."""
-    with _readable_disk_errors(path, "read"):
-        return path.read_text(encoding="utf-8")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replace a file in one step: readers see the old text or the new one."""
-    with _replaced(path) as stream:
-        stream.write(text)
-
-
-@contextmanager
-def _replaced(path: Path) -> Iterator[io.TextIOWrapper]:
-    """What is written to this takes the file's place once it is whole, and leaves nothing behind where it fails."""
-    # The sampler's thread may write the record at the same time as its worker.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    with _readable_disk_errors(path):
-        try:
-            with temporary.open("w", encoding="utf-8", newline="") as stream:
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(path)
-        finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-
-
 def _free_name(path: Path) -> Path:
     number = 1
     while (free := path.with_name(f"{path.stem}.{number}{path.suffix}")).exists():
@@ -347,25 +309,3 @@ def _line(cells: list[str]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue().encode()
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    with (folder / ".lock").open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def _readable_disk_errors(path: Path, doing: str = "write") -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise MachineError(f"can't {doing} {path}: {error.strerror}", _cure(error, doing)) from error
-
-
-def _cure(error: OSError, doing: str) -> str:
-    if doing == "read":
-        return "Leave a run's files where they are until it has ended."
-    room = "Make room on the disk, or name" if error.errno in _NO_ROOM else "Name"
-    return f"{room} another folder with --results."

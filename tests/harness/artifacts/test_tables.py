@@ -14,17 +14,15 @@ import numpy as np
 import pytest
 
 from harness import ROOT
-from harness.artifacts.files import (
+from harness.artifacts.schema import SUMMARY, Column, Table
+from harness.artifacts.tables import (
     TableWriter,
     append_row,
-    check_writable,
     cut_rows,
     fill_columns,
     format_cell,
     read_table,
-    write_whole,
 )
-from harness.artifacts.schema import SUMMARY, Column, Table
 from harness.errors import InvariantError, MachineError
 
 TABLE = Table(
@@ -256,7 +254,7 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from harness.errors import MachineError
-from harness.artifacts.files import TableWriter
+from harness.artifacts.tables import TableWriter
 from harness.artifacts.schema import Column, Table
 table = Table("test", "one row", (Column("name", str, "", "run", ""), Column("count", int, "", "run", "")))
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
@@ -286,7 +284,7 @@ def test_a_row_for_which_the_disk_has_no_room_is_an_error_at_once(tmp_path: Path
 APPENDER = """
 import sys, time
 from pathlib import Path
-from harness.artifacts.files import append_row
+from harness.artifacts.tables import append_row
 from harness.artifacts.schema import Column, Table
 folder, writer = Path(sys.argv[1]), sys.argv[2]
 table = Table("test", "one row", (Column("name", str, "", "run", ""), Column("count", int, "", "run", "")))
@@ -336,7 +334,7 @@ def test_rows_of_several_runs_at_once_stay_whole_and_alone_under_one_header(tmp_
 PAIR = """
 import sys, time
 from pathlib import Path
-from harness.artifacts.files import append_row
+from harness.artifacts.tables import append_row
 from harness.artifacts.schema import SUMMARY
 folder, writer = Path(sys.argv[1]), sys.argv[2]
 (folder / writer).touch()
@@ -419,7 +417,7 @@ def test_rows_are_counted_across_pieces(tmp_path: Path, monkeypatch: pytest.Monk
             writer.write({"name": "a" * (count % 7), "count": count})
     whole = path.read_bytes()
     for piece in range(1, 40):
-        monkeypatch.setattr("harness.artifacts.files.PIECE_BYTES", piece)
+        monkeypatch.setattr("harness.artifacts.tables.PIECE_BYTES", piece)
         path.write_bytes(whole + b"cut")
         with TableWriter(path, TABLE) as writer:
             assert writer.rows == 100
@@ -465,6 +463,13 @@ def test_a_table_that_was_replaced_is_noticed(tmp_path: Path) -> None:
             MachineError, match="was removed or replaced while the run wrote to it; its 1 rows are lost"
         ):
             writer.sync()
+
+
+def fail_with(code: int) -> Any:
+    def fail(_: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return fail
 
 
 def test_a_disk_that_can_t_keep_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -517,88 +522,3 @@ def test_a_file_that_is_not_utf_8_does_not_cost_the_row(tmp_path: Path) -> None:
 def test_a_shared_table_in_no_folder(tmp_path: Path) -> None:
     with pytest.raises(MachineError, match="can't write"):
         append_row(tmp_path / "missing" / "t.csv", TABLE, {"name": "a"})
-
-
-def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
-    path = tmp_path / "run.json"
-    write_whole(path, "old")
-    write_whole(path, "new Größe\n")
-    assert path.read_bytes() == "new Größe\n".encode()
-    assert [file.name for file in tmp_path.iterdir()] == ["run.json"]
-
-
-def test_a_reader_never_sees_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the moment when everything is written but nothing is in place yet, the old text still stands."""
-    path = tmp_path / "run.json"
-    write_whole(path, "old")
-    seen: list[str] = []
-    valid_images = os.fsync
-
-    def fsync(descriptor: int) -> None:
-        seen.append(path.read_text(encoding="utf-8"))
-        valid_images(descriptor)
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    write_whole(path, "new")
-    assert seen == ["old"]
-    assert path.read_text(encoding="utf-8") == "new"
-
-
-def fail_with(code: int) -> Any:
-    def fail(_: int) -> None:
-        raise OSError(code, os.strerror(code))
-
-    return fail
-
-
-@pytest.mark.parametrize(
-    ("code", "reason"), [(errno.ENOSPC, "No space left on device"), (errno.EIO, "Input/output error")]
-)
-def test_a_full_disk_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, reason: str
-) -> None:
-    path = tmp_path / "run.json"
-    write_whole(path, "old")
-    monkeypatch.setattr(os, "fsync", fail_with(code))
-    with pytest.raises(MachineError) as caught:
-        write_whole(path, "new")
-    assert caught.value.message == f"can't write {path}: {reason}"
-    assert "--results" in caught.value.cure
-    assert path.read_text(encoding="utf-8") == "old"
-    assert [file.name for file in tmp_path.iterdir()] == ["run.json"]
-
-
-def test_text_that_cannot_be_encoded_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "run.json"
-    write_whole(path, "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_whole(path, "caf\udce9")
-    assert path.read_text(encoding="utf-8") == "old"
-    assert [file.name for file in tmp_path.iterdir()] == ["run.json"]
-
-
-def test_a_writable_folder_is_made_and_left_empty(tmp_path: Path) -> None:
-    folder = tmp_path / "a" / "b"
-    check_writable(folder)
-    assert folder.is_dir()
-    check_writable(folder)
-    assert list(folder.iterdir()) == []
-
-
-def test_a_file_in_the_folder_s_way(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"1")
-    for folder, reason in ((tmp_path / "file", "File exists"), (tmp_path / "file" / "below", "Not a directory")):
-        with pytest.raises(MachineError) as caught:
-            check_writable(folder)
-        assert caught.value.message == f"can't write {folder}: {reason}"
-        assert caught.value.cure == "Name another folder with --results."
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_without_permission(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    try:
-        with pytest.raises(MachineError, match="Permission denied"):
-            check_writable(tmp_path)
-    finally:
-        tmp_path.chmod(0o700)
