@@ -9,12 +9,29 @@ PADDLE_GPU_INDEX := https://www.paddlepaddle.org.cn/packages/stable/cu126/
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed-$(DEVICE)
 
+# What is wrong with a Python, in one line, before anything is downloaded; it runs in whatever Python there is.
+define CHECK_PYTHON
+import sys
+found = "Python %d.%d (%s)" % (sys.version_info[0], sys.version_info[1], sys.executable)
+if not (3, 10) <= sys.version_info[:2] <= (3, 13):
+    sys.exit("error: " + found + " is not supported; name one of 3.10 to 3.13: make install PYTHON=python3.12")
+try:
+    import ensurepip, venv
+except ImportError:
+    sys.exit("error: " + found + " lacks venv or ensurepip; install it (Debian, Ubuntu: apt install python3-venv)"
+             " or name another Python: make install PYTHON=python3.12")
+endef
+export CHECK_PYTHON
+
 .PHONY: install bench test soak lint docs lock
 
 install: $(INSTALLED)
 
 # The lock has a hash for every package; -I keeps the folder the interpreter runs from out of pip's sight.
 $(INSTALLED): requirements/$(DEVICE).txt Makefile
+	@command -v $(PYTHON) > /dev/null || { echo "error: there is no $(PYTHON) here;" \
+		"install Python 3.10 to 3.13, or name it: make install PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c "$$CHECK_PYTHON"
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -I -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/$(DEVICE).txt
 ifeq ($(DEVICE),gpu)

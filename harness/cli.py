@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from harness import ROOT
 from harness.commands.registry import Parser, commands_help, run_command
 from harness.errors import INTERRUPTED_EXIT_CODE, UsageError
 from harness.launch.launcher import WORKER_COMMAND
@@ -34,6 +35,8 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if arguments[:1] == [WORKER_COMMAND]:
+            if len(arguments) != 2:
+                raise UsageError(f"{WORKER_COMMAND!r} is how a run starts its ranks, not a command to type")
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             die_with_run(os.environ)
             from harness.training.worker import run_rank
@@ -74,6 +77,13 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, Any], bool]:
     return {**values, **given}, dry_run
 
 
+def version() -> str:
+    """Name and version of the project, from pyproject.toml: the tool runs from its checkout, not as installed."""
+    with (ROOT / "pyproject.toml").open("rb") as stream:
+        project = tomllib.load(stream)["project"]
+    return f"{project['name']} {project['version']}"
+
+
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as stream:
@@ -101,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("this command line")
     group.add_argument("--config", metavar="FILE", help="TOML file with options; the command line wins over it.")
     group.add_argument("--dry-run", action="store_true", help="Print the plan and stop; needs neither data nor GPU.")
+    group.add_argument("--version", action="version", version=version(), help="Print the version and stop.")
     group.add_argument("-h", "--help", action="help", help="Print this help.")
     return parser
 

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from harness.errors import MachineError
 from harness.machine.host import available_cores
-from harness.machine.nvml import Gpu, Nvml, NvmlUnavailable, visible_gpus
+from harness.machine.nvml import Gpu, Nvml, NvmlUnavailable
+from harness.machine.visible_gpus import visible_gpus
 
 MIN_PADDLE = (3, 2)
 PADDLE_GPU_VERSION = "3.3.1"

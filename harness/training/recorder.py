@@ -17,9 +17,10 @@ from harness.artifacts.tables import TableWriter
 from harness.errors import MachineError
 from harness.launch.process_tree import run_root
 from harness.machine.host import HostProbe
-from harness.machine.nvml import Gpu, Nvml, NvmlUnavailable, visible_gpus
+from harness.machine.nvml import Gpu, Nvml, NvmlUnavailable
 from harness.machine.processes import RunProcesses
 from harness.machine.sampler import DeviceSample, Sampler
+from harness.machine.visible_gpus import visible_gpus
 from harness.training.loop import GlobalStep
 from models.errors import ActionableError
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
 
 import harness.commands.run
+from harness import ROOT
 from harness.artifacts.record import write_record
 from harness.cli import main, parse
 from harness.commands.registry import COMMANDS
@@ -177,6 +179,21 @@ def test_a_mistyped_command_is_one_clear_line_and_its_cure(
     assert capsys.readouterr() == ("", f"error: {told}\n")
 
 
+def test_the_version_is_the_project_s(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    declared = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert declared is not None
+    assert capsys.readouterr().out == f"pplcnet-bench {declared[1]}\n"
+
+
+@pytest.mark.parametrize("arguments", [["worker"], ["worker", "a.json", "b.json"]])
+def test_a_worker_is_not_a_command_to_type(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert capsys.readouterr().err == "error: 'worker' is how a run starts its ranks, not a command to type\n"
+
+
 def test_the_help_lists_the_commands_and_not_the_workers(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--help"])
@@ -233,7 +250,7 @@ def test_the_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None
     out, err = capsys.readouterr()
     assert err == ""
     described = {line.split()[0].rstrip(",") for line in out.splitlines() if line.startswith("  --")}
-    assert described == {"--dry-run", "--config", *map(flag, run_options())}
+    assert described == {"--version", "--dry-run", "--config", *map(flag, run_options())}
     for default in ("(default: x1_0)", "(default: 360)", "(default: 0.9)", "(default: 224)", "(default: 0.65)"):
         assert default in " ".join(out.split())
 

@@ -399,7 +399,7 @@ def test_a_sampler_hands_out_what_nvml_says(nvml_standin: dict[str, str]) -> Non
         """
 import threading
 from harness.machine.host import HostProbe
-from harness.machine.nvml import visible_gpus
+from harness.machine.visible_gpus import visible_gpus
 from harness.machine.sampler import Sampler
 
 now, ended, rows = [100.0], threading.Event(), []

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from harness.errors import MachineError
-from harness.machine.nvml import Gpu, visible_gpus
+from harness.machine.nvml import Gpu
+from harness.machine.visible_gpus import visible_gpus
 
 # In PCI bus order: 2, 0, 3, 1.
 GPUS = (
