@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import csv
-import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness import ROOT
+from harness.artifacts.file_names import readable_part, unique_part
 from harness.artifacts.schema import reference_table
 from harness.artifacts.tables import append_row, format_cell
 from harness.plan.config import SYNC
 from harness.plan.plan import RunPlan
 from models.sizes import SIZES
 
-MAX_FILE_PART = 60  # of the 255 bytes a file's name may have
 REFERENCE_FILE = ROOT / "results" / "bi_v100.csv"
 
 
@@ -72,18 +70,6 @@ def append_reference_row(
 
 def reference_table_file(plan: RunPlan) -> str:
     """The file's name: table-<device>x<n>.csv for ImageNet, with the data set's name behind it otherwise."""
-    device = _plain(plan.device_name if plan.device == "gpu" else plan.device)
-    data = "" if plan.data.imagenet else f"-{_file_part(plan.data.name)}"
+    device = readable_part(plan.device_name if plan.device == "gpu" else plan.device)
+    data = "" if plan.data.imagenet else f"-{unique_part(plan.data.name)}"
     return f"table-{device}x{plan.ranks}{data}.csv"
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.") or "unnamed"
-
-
-def _file_part(name: str) -> str:
-    """The name as a part of a file's name; one that has to be altered gets a hash, so that no two share a file."""
-    plain = _plain(name)[:MAX_FILE_PART]
-    if plain == name:
-        return plain
-    return f"{plain}-{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"

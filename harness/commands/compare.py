@@ -7,14 +7,14 @@ import re
 from pathlib import Path
 
 from harness.analysis.compare import Difference, compare
-from harness.analysis.run_lookup import StoredResult, find_result
+from harness.analysis.stored_result import StoredResult, find_result
 from harness.errors import GateError, UsageError
 from harness.report.comparison import change_line, show_comparison
 from harness.report.console import Console
 
 
 def compare_saved(a: str, b: str, results: str, fail_if_slower: str | None = None) -> None:
-    """Print how B compares with A; both are names as `harness.analysis.run_lookup.find_saved` takes them.
+    """Print how B compares with A; both are names as `harness.analysis.stored_result.find_result` takes them.
 
     Raises UsageError for what can't be compared, and where fail_if_slower can't be judged; GateError where B is slower
     by more than that, and not by noise.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 from harness.artifacts.atomic import disk_errors, replaced
 from harness.artifacts.checkpoint import MODEL, STATISTICS, Checkpoint, newest_checkpoint, of_rank, read_checkpoint
 from harness.artifacts.record import RunFiles, RunRecord, read_record
+from harness.artifacts.run_lookup import find_run
 from harness.errors import UsageError
 from harness.plan.config import RANK0
 from harness.report.text import printable
@@ -82,7 +82,7 @@ def describe(exported: Exported) -> str:
 
 def of_run(files: RunFiles) -> Exported:
     """The weights of a run's newest whole checkpoint. Raises UsageError without any."""
-    record = _record(files)
+    record = read_record(find_run(files.run, files.folder))
     found = newest_checkpoint(files.checkpoints)
     if found is None:
         if not record.plan.kind.resumable:
@@ -152,12 +152,3 @@ def _is_file(what: str, folder: Path) -> bool:
         return True
     # pathlib would raise for a name that is too long.
     return os.path.isfile(what) and not os.path.exists(folder / f"{what}.json")  # noqa: PTH110, PTH113
-
-
-def _record(files: RunFiles) -> RunRecord:
-    if not os.path.exists(files.record):  # noqa: PTH110
-        runs = sorted((path.stem for path in files.folder.glob("*.checkpoints")), reverse=True)
-        close = difflib.get_close_matches(files.run, runs, n=1)
-        cure = f"Did you mean {close[0]!r}?" if close else "--results names the folder that has it."
-        raise UsageError(f"no run {files.run!r} in {str(files.folder)!r}", cure)
-    return read_record(files.record)

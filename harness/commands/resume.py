@@ -13,6 +13,7 @@ from harness.artifacts.atomic import disk_errors
 from harness.artifacts.checkpoint import forget_newer, newest_checkpoint
 from harness.artifacts.lock import exclusive_lock
 from harness.artifacts.record import RunFiles, RunRecord, read_record
+from harness.artifacts.run_lookup import find_run
 from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS
 from harness.artifacts.tables import cut_rows
 from harness.errors import InvariantError, UsageError
@@ -91,11 +92,8 @@ def requested_config(given: Mapping[str, Any]) -> RunConfig | None:
 
 
 def _chosen(config: RunConfig, folder: Path) -> str | None:
-    if config.resume != AUTO:
-        path = folder / f"{config.resume}.json"
-        if not path.exists() or not path.stat().st_size:
-            raise UsageError(f"no run {config.resume!r} in {str(folder)!r}", "--results names the folder that has it.")
-        return config.resume
+    if config.resume is not None and config.resume != AUTO:
+        return find_run(config.resume, folder).stem
     if config.run_name is not None:
         # The same command line begins a run and goes on with it.
         files = RunFiles(folder, config.run_name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from harness.artifacts.atomic import check_writable, write_whole
+from harness.artifacts.file_names import unique_part
 from harness.artifacts.lock import exclusive_lock
+from harness.artifacts.run_lookup import stored_kind
 from harness.artifacts.schema import BAD_FILES
 from harness.artifacts.tables import TableWriter
 from harness.errors import InterruptedRunError, UsageError
@@ -31,7 +32,6 @@ SCHEMA_VERSION = 1
 # What a killed verification does again is at most this long.
 SAVE_SECONDS = 2.0
 RUNNING, INTERRUPTED, FINISHED = "running", "interrupted", "finished"
-MAX_NAME = 80
 CLASSES_NAMED = 10
 
 
@@ -64,22 +64,15 @@ def verify(data: str, results: str, classes: int | None = None, threads: int | N
     dataset = open_dataset(data, classes)
     folder = Path(results)
     check_writable(folder)
-    table = folder / f"verify-{safe_name(dataset.name)}.csv"
+    table = folder / f"verify-{unique_part(dataset.name)}.csv"
     console = Console()
     lock = table.with_name(f".{table.stem}.lock")
     with exclusive_lock(lock, wait=False, held=f"another verification is writing {str(table)!r}"):
+        _refuse_record(_state_file(table))
         state = _begin(table, dataset, console)
         command = _command(data, results, classes, threads)
         state = _check(dataset, table, state, threads or available_cores(), console, command)
     _conclude(dataset, table, state, console)
-
-
-def safe_name(name: str) -> str:
-    """A part of a file's name that tells the data set; its own where that is plain, else with some of its hash."""
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:MAX_NAME]
-    if name and plain == name:
-        return name
-    return f"{plain.strip('.-') or 'data'}-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:8]}"
 
 
 def splits_of(dataset: Dataset) -> dict[str, ImageList]:
@@ -98,6 +91,12 @@ def fingerprint(dataset: Dataset) -> str:
 
 def _state_file(table: Path) -> Path:
     return table.with_suffix(".json")
+
+
+def _refuse_record(path: Path) -> None:
+    """Raise UsageError where a run or series happens to have the verification's name, and would lose its record."""
+    if stored_kind(path) is not None:
+        raise UsageError(f"{str(path)!r} is the record of a run or series", "Name another --results.")
 
 
 def _begin(table: Path, dataset: Dataset, console: Console) -> Verified:

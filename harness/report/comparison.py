@@ -13,7 +13,7 @@ from rich.table import Table as RichTable
 
 from harness.analysis.compare import Difference
 from harness.analysis.run_diff import SettingDifference, differences
-from harness.analysis.run_lookup import StoredResult
+from harness.analysis.stored_result import StoredResult
 from harness.artifacts.record import RunRecord
 from harness.artifacts.schema import TRAIN
 from harness.report.console import Console

@@ -14,7 +14,7 @@ from scipy import stats
 
 from harness.analysis.compare import RUN_TO_RUN, Difference, Side, compare
 from harness.analysis.run_diff import Job, SettingDifference, differences, job_of, settings
-from harness.analysis.run_lookup import StoredResult, find_result
+from harness.analysis.stored_result import StoredResult, find_result
 from harness.artifacts.record import SCHEMA_VERSION, RunRecord, write_record
 from harness.cli import main
 from harness.commands.compare import check_gate, parse_limit

@@ -19,11 +19,13 @@ from harness.artifacts.record import RunFiles, read_record, write_record
 from harness.artifacts.schema import EPOCHS
 from harness.artifacts.tables import read_table
 from harness.cli import main
+from harness.commands import export as command
 from harness.plan.kinds import EVALUATION, THROUGHPUT
 from harness.training.state import Progress
 from models.pplcnet import PPLCNet
-from models.weights import read_weights
+from models.weights import encode_weights, read_weights
 from tests.support.plans import a_plan, a_record
+from tests.support.small_disk import SmallDisk
 
 Arrays = dict[str, npt.NDArray[Any]]
 ROW = {"epoch": 3, "top1": 0.95333, "top5": 0.99778}
@@ -162,10 +164,12 @@ def test_what_is_no_run_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert told(capsys, "frist", target, "--results", folder) == (
         2, "", f"error: no run 'frist' in {folder!r}\n  Did you mean 'first'?\n"
     )  # fmt: skip
-    for name in ("", "another", "x" * 300):
+    for name in ("another", "x" * 300):
         assert told(capsys, name, target, "--results", folder) == (
-            2, "", f"error: no run {name!r} in {folder!r}\n  --results names the folder that has it.\n"
+            2, "", f"error: no run {name!r} in {folder!r}\n"
+            "  Known there: 'first'. --results names another folder.\n"
         )  # fmt: skip
+    assert told(capsys, "", target, "--results", folder)[0] == 2
     assert told(capsys, "first", target, "--results", folder) == (
         2, "", f"error: run 'first' has no whole checkpoint in {str(files.checkpoints)!r}\n"
         "  Its first one comes with the end of the first epoch, or after --checkpoint-minutes.\n"
@@ -179,6 +183,36 @@ def test_what_is_no_run_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[st
         2, "", "error: run 'looked' only evaluates, and keeps no weights\n  Export a run of epochs.\n"
     )  # fmt: skip
     assert not target.exists()
+
+
+def test_a_file_that_can_t_be_written_keeps_what_was_there(
+    tmp_path: Path, small_disk: SmallDisk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a_run(tmp_path, a_checkpoint(Progress(epoch=2, last=ROW), 22))
+    target = small_disk(256 * 1024) / "it.pdparams"
+    target.write_bytes(b"old")
+    assert told(capsys, "first", target, "--results", tmp_path, "--overwrite") == (
+        3, "", f"error: can't write {str(target)!r}: No space left on device\n"
+        "  Make room on the disk, or name a file in another folder.\n"
+    )  # fmt: skip
+    assert [(entry.name, entry.read_bytes()) for entry in target.parent.iterdir()] == [("it.pdparams", b"old")]
+    gone = tmp_path / "gone" / "it.pdparams"
+    assert told(capsys, "first", gone, "--results", tmp_path)[0] == 3
+
+
+def test_a_file_that_another_process_makes_meanwhile_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_run(tmp_path, a_checkpoint(Progress(epoch=2, last=ROW), 22))
+    target = tmp_path / "it.pdparams"
+
+    def encode_and_be_overtaken(*arguments: Any) -> bytes:
+        target.write_bytes(b"another's")
+        return encode_weights(*arguments)
+
+    monkeypatch.setattr(command, "encode_weights", encode_and_be_overtaken)
+    assert told(capsys, "first", target, "--results", tmp_path)[0] == 2
+    assert target.read_bytes() == b"another's"
 
 
 def test_what_is_wrong_with_a_file_has_the_exit_code_of_data(

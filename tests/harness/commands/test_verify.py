@@ -16,14 +16,16 @@ from PIL import Image
 
 from harness import ROOT
 from harness.artifacts.lock import exclusive_lock
+from harness.artifacts.record import write_record
 from harness.artifacts.schema import BAD_FILES
 from harness.artifacts.tables import read_table
 from harness.cli import main
 from harness.commands import verify as command
-from harness.commands.verify import fingerprint, safe_name
+from harness.commands.verify import fingerprint
 from pipelines.dataset import open_dataset
 from pipelines.verification import KINDS
 from tests.support.bad_files import Kind, encoded, kinds
+from tests.support.plans import a_record
 
 # A list has one line for each image, so these can't be in one.
 LISTED = [kind for kind in kinds() if "\n" not in kind.name and "\0" not in kind.name]
@@ -307,6 +309,20 @@ def test_two_at_once_do_not_share_a_table(tmp_path: Path, capsys: pytest.Capture
     assert "another verification is writing" in capsys.readouterr().err
 
 
+def test_a_run_of_its_name_keeps_its_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_list(tmp_path, "train", write_good(tmp_path, 3))
+    (tmp_path / "out").mkdir()
+    path = tmp_path / "out" / f"verify-{tmp_path.name}.json"
+    write_record(path, a_record())
+    before = path.read_bytes()
+    assert main(["verify", str(tmp_path), "--results", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {str(path)!r} is the record of a run or series\n  Name another --results.\n"
+    )
+    assert path.read_bytes() == before
+    assert not path.with_suffix(".csv").exists()
+
+
 def test_a_disk_without_locks_is_not_taken_for_another_verification(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -318,17 +334,6 @@ def test_a_disk_without_locks_is_not_taken_for_another_verification(
     assert main(["verify", str(tmp_path), "--results", str(tmp_path / "out")]) == 3
     lock = tmp_path / "out" / f".verify-{tmp_path.name}.lock"
     assert capsys.readouterr().err.startswith(f"error: can't lock {lock}: No locks available\n")
-
-
-def test_a_data_set_s_name_makes_a_safe_file_name() -> None:
-    assert safe_name("imagenet-1k_v2.0") == "imagenet-1k_v2.0"
-    names = ["../../etc/passwd", "a/b", "a b", "a\nb", "", ".", "é中", "=1+1", "x" * 500, "y" * 300, "\udcff", "-rf"]
-    made = [safe_name(name) for name in names]
-    assert len(set(made)) == len(names)
-    for name in made[:-1]:
-        assert all(c.isascii() and (c.isalnum() or c in "._-") for c in name)
-        assert 0 < len(name) < 100
-    assert safe_name("a/b") == safe_name("a/b")
 
 
 def test_a_fingerprint_is_of_paths_labels_and_splits(tmp_path: Path) -> None:
