@@ -6,11 +6,14 @@ import os
 import platform
 import re
 import subprocess
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from harness import ROOT
 from harness.machine.device import Devices, installed_version
@@ -46,8 +49,9 @@ def describe(
     """Everything about this machine and software that figures depend on, fit for JSON. Never raises.
 
     data_root is the folder the images are read from, results the one that is written to. root is where /proc and /sys
-    are looked for. cores are those this process can keep busy, cores_online the logical ones of the machine,
-    cores_physical without those that share one. swap_bytes are installed, not in use; the limits are the container's.
+    are looked for, for what psutil doesn't know. cores are those this process can keep busy, cores_online the logical
+    ones of the machine, cores_physical without those that share one. swap_bytes are installed, not in use; the limits
+    are the container's.
     """
     groups = (root / "proc/self/cgroup", root / "sys/fs/cgroup")
     readers: dict[str, Callable[[], Any]] = {
@@ -56,8 +60,8 @@ def describe(
         "kernel": platform.release,
         "cpu": cpu_name,
         "cores": available_cores,
-        "cores_online": partial(_count_list, root / "sys/devices/system/cpu/online"),
-        "cores_physical": partial(physical_cores, root),
+        "cores_online": psutil.cpu_count,
+        "cores_physical": partial(psutil.cpu_count, logical=False),
         "sockets": partial(sockets, root),
         "numa_nodes": partial(_count_list, root / "sys/devices/system/node/online"),
         "cpu_governor": partial(cpu_governor, root),
@@ -66,8 +70,8 @@ def describe(
         "hypervisor": partial(hypervisor, root),
         "machine_vendor": partial(_text, root / "sys/class/dmi/id/sys_vendor"),
         "machine_product": partial(_text, root / "sys/class/dmi/id/product_name"),
-        "memory_bytes": partial(meminfo_bytes, "MemTotal", root),
-        "swap_bytes": partial(meminfo_bytes, "SwapTotal", root),
+        "memory_bytes": lambda: psutil.virtual_memory().total,
+        "swap_bytes": _swap_bytes,
         "cpu_quota_cores": partial(quota_cores, *groups),
         "memory_limit_bytes": partial(memory_limit_bytes, *groups),
         "gpus": lambda: [asdict(gpu) for gpu in devices.gpus],
@@ -127,16 +131,6 @@ def _count_list(file: Path) -> int | None:
     return sum(int(span[-1]) - int(span[0]) + 1 for span in spans)
 
 
-def physical_cores(root: Path = Path("/")) -> int | None:
-    """The machine's online cores, counting those that share their units once (/sys, topology/core_cpus_list)."""
-    # The second is the name before Linux 5.3.
-    for name in ("core_cpus_list", "thread_siblings_list"):
-        groups = {_text(file) for file in _cpu_files(root, f"topology/{name}")} - {None}
-        if groups:
-            return len(groups)
-    return None
-
-
 def sockets(root: Path = Path("/")) -> int | None:
     """The machine's processor packages (/sys, topology/physical_package_id)."""
     packages = {_number(file) for file in _cpu_files(root, "topology/physical_package_id")}
@@ -150,7 +144,10 @@ def cpu_governor(root: Path = Path("/")) -> str | None:
 
 
 def cpu_max_mhz(root: Path = Path("/")) -> float | None:
-    """The highest clock of the fastest core, in MHz; the kernel counts in kHz."""
+    """The highest clock of the fastest core, in MHz; the kernel counts in kHz.
+
+    psutil.cpu_freq would read every core's present clock on the way, and gives the mean of the highest ones.
+    """
     clocks = [clock for file in _cpu_files(root, "cpufreq/cpuinfo_max_freq") if (clock := _number(file)) is not None]
     return max(clocks) / 1000 if clocks else None
 
@@ -171,11 +168,11 @@ def hypervisor(root: Path = Path("/")) -> bool | None:
     return "hypervisor" in flags[0] if flags else None
 
 
-def meminfo_bytes(entry: str, root: Path = Path("/")) -> int | None:
-    """An entry of /proc/meminfo, such as MemTotal, in bytes."""
-    text = _text(root / "proc/meminfo") or ""
-    found = re.search(rf"^{re.escape(entry)}:\s+([0-9]+) kB$", text, re.MULTILINE)
-    return int(found[1]) * 1024 if found else None
+def _swap_bytes() -> int:
+    with warnings.catch_warnings():
+        # Where the system doesn't count what was swapped, which is not asked for.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return psutil.swap_memory().total
 
 
 def _driver_version(devices: Devices) -> str | None:
@@ -232,55 +229,49 @@ def git_state(folder: Path, environment: Mapping[str, str] = os.environ) -> dict
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """What a folder lies on: the file system's type, what it was mounted from, and its device as major:minor."""
+    """What a folder lies on: the file system's type, and what it was mounted from."""
 
     filesystem: str
     source: str
-    device: str
 
 
 def _disk_readers(name: str, folder: Path | None, root: Path) -> dict[str, Callable[[], Any]]:
-    mount = None if folder is None else _known(partial(mount_of, folder, root))
+    mount = None if folder is None else _known(partial(mount_of, folder))
     return {
         f"{name}_filesystem": lambda: mount and mount.filesystem,
         f"{name}_mount_source": lambda: mount and mount.source,
-        f"{name}_disk_rotational": lambda: mount and rotational(mount, root),
+        f"{name}_disk_rotational": lambda: None if folder is None else rotational(folder, root),
     }
 
 
-def mount_of(folder: Path, root: Path = Path("/")) -> Mount | None:
-    """The mount that folder lies on: of /proc/self/mountinfo the longest mount point above it, and of equals the last.
+def mount_of(folder: Path) -> Mount | None:
+    """The mount that folder lies on: the longest mount point above it, and of equals the last.
 
-    Links in folder are followed. A user name and password in the source's address are left out. Source of the format:
-    proc_pid_mountinfo(5).
+    Links in folder are followed. A user name and password in the source's address are left out.
     """
     resolved = folder.resolve()
     found, length = None, -1
-    for line in (root / "proc/self/mountinfo").read_bytes().split(b"\n"):
-        before, separator, after = line.partition(b" - ")
-        fields, rest = before.split(b" "), after.split(b" ")
-        if not separator or len(fields) < 5 or len(rest) < 2:
-            continue
-        point = Path(_unescaped(fields[4]))
+    for mount in psutil.disk_partitions(all=True):
+        point = Path(mount.mountpoint)
         if resolved.is_relative_to(point) and len(point.parts) >= length:
-            source = re.sub(r"//[^/@]*@", "//", _unescaped(rest[1]))
-            found, length = Mount(_unescaped(rest[0]), source, fields[2].decode("ascii")), len(point.parts)
+            found, length = Mount(mount.fstype, re.sub(r"//[^/@]*@", "//", mount.device)), len(point.parts)
     return found
 
 
-def _unescaped(field: bytes) -> str:
-    """A field of mountinfo, in which blanks, tabs, newlines and backslashes stand as octal numbers."""
-    plain = re.sub(rb"\\([0-3][0-7]{2})", lambda escape: bytes([int(escape[1], 8)]), field)
-    return plain.decode("utf-8", "surrogateescape")
-
-
-def rotational(mount: Mount, root: Path = Path("/")) -> bool | None:
-    """Whether the kernel takes the mount's disk for one that turns, as it often does with a virtual one.
+def rotational(folder: Path, root: Path = Path("/")) -> bool | None:
+    """Whether the kernel takes the folder's disk for one that turns, as it often does with a virtual one.
 
     A partition is asked through its disk. None where no block device is known: networks, memory, btrfs, overlays.
     """
-    device = (root / "sys/dev/block" / mount.device).resolve()
-    for folder in (device, device.parent):
+    resolved = folder.resolve()
+    number = next(path for path in (resolved, *resolved.parents) if path.exists()).stat().st_dev
+    return _turns(f"{os.major(number)}:{os.minor(number)}", root)
+
+
+def _turns(device: str, root: Path) -> bool | None:
+    """The same of a block device, by its numbers (major:minor)."""
+    found = (root / "sys/dev/block" / device).resolve()
+    for folder in (found, found.parent):
         turning = _number(folder / "queue/rotational")
         if turning is not None:
             return turning != 0
