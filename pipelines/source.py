@@ -64,7 +64,7 @@ class DaliSource:
         self._root = str(images.root)
         self._labels = np.array(images.labels, dtype=np.int64)
         start = start or SourceState()
-        self._bad, self._dali_state = start.bad, start.dali
+        self._bad = start.bad
         self._first: dict[str, Any] | None = None
         self._build(start.position, start.dali)
 

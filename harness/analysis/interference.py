@@ -163,13 +163,13 @@ def _per_second(samples: pd.DataFrame, column: str) -> pd.Series[float]:
 
 def _seconds_under(
     times: npt.NDArray[np.float64],
-    exclusive_run_lock: BoolArray,
+    met: BoolArray,
     begins: npt.NDArray[np.float64],
     ends: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.float64]:
-    """For each span the seconds in which a rule held; a sample speaks for the time since the one before it."""
+    """For each span the seconds in which a rule was met; a sample speaks for the time since the one before it."""
     spans = np.diff(times, prepend=times[0])
-    until = np.cumsum(np.where(exclusive_run_lock, spans, 0.0))
+    until = np.cumsum(np.where(met, spans, 0.0))
     total: npt.NDArray[np.float64] = np.interp(ends, times, until) - np.interp(begins, times, until)
     # A rule that no sample met leaves nothing to a step of no length either.
     return np.where(total > 0, total, -1.0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-import numpy as np
 import pandas as pd
 
 from harness.analysis.steady import NORMAL_MAD
@@ -26,14 +25,13 @@ CAUSES = {
 class Outliers:
     """count steps took excess_seconds more than the median step together, excess_share of the window.
 
-    period_steps is the usual distance from one to the next (None for fewer than three). causes counts them by the part
-    of the step that made up at least half of the excess, or by the taint of a step without such a part.
+    causes counts them by the part of the step that made up at least half of the excess, or by what interfered with a
+    step without such a part.
     """
 
     count: int
     excess_seconds: float
     excess_share: float
-    period_steps: float | None
     causes: dict[str, int] = field(default_factory=dict)
 
 
@@ -53,11 +51,9 @@ def find_outliers(window: pd.DataFrame) -> Outliers:
         known = "" if pd.isna(interference) or interference == "none" else str(interference)
         cause = " with ".join(filter(None, [made[0] if made else "", known])) or "unknown"
         causes[cause] = causes.get(cause, 0) + 1
-    positions = np.flatnonzero(far.to_numpy())
     return Outliers(
         count=len(excess),
         excess_seconds=math.fsum(excess),
         excess_share=math.fsum(excess) / math.fsum(times),
-        period_steps=float(np.median(np.diff(positions))) if len(positions) >= 3 else None,
         causes=causes,
     )

@@ -23,7 +23,7 @@ class Peak:
     """A device's highest arithmetic rate in one precision, as its vendor states it, without structured sparsity.
 
     name is a regular expression for NVML's product name; it must match all of it. precision is fp32 (outside the tensor
-    cores), tf32, fp16 or bf16 (in them, sums kept in fp32). tflops are 10^12 operations per second.
+    cores), fp16 or bf16 (in them, sums kept in fp32). tflops are 10^12 operations per second.
     """
 
     name: str
@@ -35,34 +35,34 @@ class Peak:
 # Most of the vendor's tables give tensor rates with sparsity, marked as twice the dense ones: those are halved here.
 _HALVED = ", halved from its figures with sparsity"
 
-# (product names, fp32, tf32, fp16, bf16, source); None where the tensor cores lack the precision.
-_RATES: tuple[tuple[str, float, float | None, float, float | None, str], ...] = (
-    (r"Tesla V100-PCIE-(16|32)GB", 14.0, None, 112.0, None, "NVIDIA V100 datasheet"),
-    (r"Tesla V100-SXM2-(16|32)GB", 15.7, None, 125.0, None, "NVIDIA V100 datasheet"),
-    (r"Tesla T4", 8.1, None, 65.0, None, "NVIDIA T4 datasheet"),
-    (r"A100-SXM4-(40|80)GB|A100-PCIE-40GB|A100 80GB PCIe", 19.5, 156.0, 312.0, 312.0, "NVIDIA A100 datasheet"),
-    (r"A30", 10.3, 82.0, 165.0, 165.0, "NVIDIA A30 datasheet"),
-    (r"A10", 31.2, 62.5, 125.0, 125.0, "NVIDIA A10 datasheet"),
-    (r"A40", 37.4, 74.8, 149.7, 149.7, "NVIDIA A40 datasheet"),
-    (r"RTX A6000", 38.7, 77.4, 154.8, 154.8, "NVIDIA Ampere GA102 whitepaper v2, appendix C"),
+# (product names, fp32, fp16, bf16, source); None where the tensor cores lack the precision.
+_RATES: tuple[tuple[str, float, float, float | None, str], ...] = (
+    (r"Tesla V100-PCIE-(16|32)GB", 14.0, 112.0, None, "NVIDIA V100 datasheet"),
+    (r"Tesla V100-SXM2-(16|32)GB", 15.7, 125.0, None, "NVIDIA V100 datasheet"),
+    (r"Tesla T4", 8.1, 65.0, None, "NVIDIA T4 datasheet"),
+    (r"A100-SXM4-(40|80)GB|A100-PCIE-40GB|A100 80GB PCIe", 19.5, 312.0, 312.0, "NVIDIA A100 datasheet"),
+    (r"A30", 10.3, 165.0, 165.0, "NVIDIA A30 datasheet"),
+    (r"A10", 31.2, 125.0, 125.0, "NVIDIA A10 datasheet"),
+    (r"A40", 37.4, 149.7, 149.7, "NVIDIA A40 datasheet"),
+    (r"RTX A6000", 38.7, 154.8, 154.8, "NVIDIA Ampere GA102 whitepaper v2, appendix C"),
     # A GeForce has half the rate once sums are kept in fp32, as training does.
-    (r"GeForce RTX 3090", 35.6, 35.6, 71.0, 71.0, "NVIDIA Ampere GA102 whitepaper v2, appendix A"),
-    (r"GeForce RTX 4090", 82.6, 82.6, 165.2, 165.2, "NVIDIA Ada whitepaper v2, appendix A"),
-    (r"L4", 30.3, 60.0, 121.0, 121.0, "NVIDIA L4 datasheet" + _HALVED),
-    (r"L40S", 91.6, 183.0, 362.05, 362.05, "NVIDIA L40S datasheet"),
-    (r"H100 PCIe", 51.0, 378.0, 756.5, 756.5, "NVIDIA H100 datasheet, 2023" + _HALVED),
-    (r"H100 80GB HBM3", 67.0, 494.5, 989.5, 989.5, "NVIDIA H100 datasheet, SXM" + _HALVED),
-    (r"H100 NVL", 60.0, 417.5, 835.5, 835.5, "NVIDIA H100 product page, NVL" + _HALVED),
-    (r"H200", 67.0, 494.5, 989.5, 989.5, "NVIDIA H200 datasheet, SXM" + _HALVED),
-    (r"H200 NVL", 60.0, 417.5, 835.5, 835.5, "NVIDIA H200 datasheet, NVL" + _HALVED),
-    (r"B200", 75.0, 1100.0, 2250.0, 2250.0, "NVIDIA Blackwell datasheet, HGX B200" + _HALVED),
-    (r"Iluvatar BI-V100", 37.0, None, 147.0, 147.0, "Iluvatar CoreX on Big Island (TechPowerUp, 5 April 2021)"),
+    (r"GeForce RTX 3090", 35.6, 71.0, 71.0, "NVIDIA Ampere GA102 whitepaper v2, appendix A"),
+    (r"GeForce RTX 4090", 82.6, 165.2, 165.2, "NVIDIA Ada whitepaper v2, appendix A"),
+    (r"L4", 30.3, 121.0, 121.0, "NVIDIA L4 datasheet" + _HALVED),
+    (r"L40S", 91.6, 362.05, 362.05, "NVIDIA L40S datasheet"),
+    (r"H100 PCIe", 51.0, 756.5, 756.5, "NVIDIA H100 datasheet, 2023" + _HALVED),
+    (r"H100 80GB HBM3", 67.0, 989.5, 989.5, "NVIDIA H100 datasheet, SXM" + _HALVED),
+    (r"H100 NVL", 60.0, 835.5, 835.5, "NVIDIA H100 product page, NVL" + _HALVED),
+    (r"H200", 67.0, 989.5, 989.5, "NVIDIA H200 datasheet, SXM" + _HALVED),
+    (r"H200 NVL", 60.0, 835.5, 835.5, "NVIDIA H200 datasheet, NVL" + _HALVED),
+    (r"B200", 75.0, 2250.0, 2250.0, "NVIDIA Blackwell datasheet, HGX B200" + _HALVED),
+    (r"Iluvatar BI-V100", 37.0, 147.0, 147.0, "Iluvatar CoreX on Big Island (TechPowerUp, 5 April 2021)"),
 )
 
 PEAKS: tuple[Peak, ...] = tuple(
     Peak(name, precision, tflops, source)
     for name, *rates, source in _RATES
-    for precision, tflops in zip(("fp32", "tf32", "fp16", "bf16"), rates, strict=True)
+    for precision, tflops in zip(("fp32", "fp16", "bf16"), rates, strict=True)
     if tflops is not None
 )
 

@@ -214,7 +214,7 @@ def exclusive_run_lock(files: RunFiles) -> Iterator[None]:
     path = files.checkpoints / LOCK
     with disk_errors(path):
         files.checkpoints.mkdir(parents=True, exist_ok=True)
-    with exclusive_lock(path, wait=False, held=f"run {files.run!r} is going on in another process"):
+    with exclusive_lock(path, wait=False, held=f"run {files.run!r} is running in another process"):
         yield
 
 

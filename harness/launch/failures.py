@@ -15,8 +15,6 @@ from harness.launch.watchdog import innermost_frame, timed_out
 from harness.plan.plan import RunPlan
 from models.errors import ActionableError
 
-# What Paddle's launcher prints of the first rank, by number, that it finds failed (launch/job/container.py).
-FAILED_RANK = re.compile(r"Container rank (?P<rank>\d+) status failed .* code (?P<code>-?\d+) log ")
 # Of gloo (gloo/transport/tcp/pair.cc) and of NCCL, when the other end of a connection is gone.
 LOST_CONNECTION = re.compile(
     r"gloo::\w+Exception|gloo/transport/tcp|(?i:connection (?:closed|reset) by peer)|ncclSystemError|ncclRemoteError"
@@ -34,14 +32,8 @@ def memory_error(plan: RunPlan, rank: int, said: str) -> OutOfMemoryError:
     return OutOfMemoryError(f"{batch} images per device do not fit into the {what} of rank {rank}: {said}", cure)
 
 
-def death(
-    logs: Path, plan: RunPlan, first: RankExit | None, first_rank: int, launcher_code: int, kept: Path
-) -> ActionableError:
-    """The error of a run whose ranks ended without a word; first is the one that did so first, if anybody saw it.
-
-    first_rank is this node's first one.
-    """
-    first = _completed(first, logs, first_rank)
+def death(logs: Path, plan: RunPlan, first: RankExit | None, launcher_code: int, kept: Path) -> ActionableError:
+    """The error of a run whose ranks left none; first is the rank that ended first, None if nobody saw one end."""
     name = None if first is None else f"workerlog.{first.local_rank}"
     rest = f"{_tail(logs, name)}\nLogs: {kept}"
     if first is None or name is None:
@@ -102,17 +94,6 @@ def keep_logs(logs: Path, kept: Path) -> None:
 def read_log(path: Path) -> str:
     """A log's text, empty where there is none."""
     return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-
-
-def _completed(first: RankExit | None, logs: Path, first_rank: int) -> RankExit | None:
-    """The ending with what the launcher saw of it, where nobody else did."""
-    failed = FAILED_RANK.search(read_log(logs / "launcher.log"))
-    if failed is None or (first is not None and first.exit_code is not None):
-        return first
-    local, code = int(failed["rank"]), int(failed["code"])
-    if first is None:
-        return RankExit(first_rank + local, local, code)
-    return RankExit(first.rank, local, code) if first.local_rank == local else first
 
 
 def _signal_name(number: int) -> str:

@@ -170,7 +170,7 @@ def _raise_what_ended(run: _Running, code: int, kept: Path) -> None:
     first_rank = node.first_rank(plan.ranks_per_node)
     if run.stalled or stalled(logs):
         raise stall(logs, plan, first_rank, kept)
-    raise death(logs, plan, run.watch.first_failed, first_rank, code, kept)
+    raise death(logs, plan, run.watch.first_failed, code, kept)
 
 
 def launch_command(ranks: int, logs: Path, record: Path, node: Node) -> list[str]:

@@ -15,7 +15,7 @@ import psutil
 
 from harness.launch.rank_files import pulse_files
 
-# Those that end a process from outside or by a fault of its own, before those that its peers' end brings about.
+# Those that end a process from outside or by a fault of its own; a rank whose peer is gone raises or aborts.
 FIRST_SIGNALS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 ENDED_STATES = (b"Z", b"X")
 PULSE_SECONDS = 1.0
@@ -49,7 +49,7 @@ class RankMonitor:
 
     The launcher looks about once a second and names the failed rank with the lowest number. Here a rank's end wakes the
     waiting process up (pidfd_open(2)), which reads the exit code from /proc before the launcher takes it (proc(5)), so
-    that `endings` are in order. Not for use after `close`.
+    that `exits` are in order. Not for use after `close`.
     """
 
     def __init__(self, launcher_pid: int, expected: int) -> None:
@@ -85,18 +85,13 @@ class RankMonitor:
             if rank.handle is not None:
                 os.close(rank.handle)
             del self._living[pid]
-        # Of several that ended between two looks.
-        self.exits += sorted(ended, key=_likely_order)
+        # Of several that ended between two looks, one that no other can have taken along comes first.
+        self.exits += sorted(ended, key=lambda one: -(one.exit_code or 0) not in FIRST_SIGNALS)
 
     @property
     def first_failed(self) -> RankExit | None:
         """The rank that failed first, as far as is known."""
         return next((ending for ending in self.exits if ending.exit_code != 0), None)
-
-    @property
-    def living(self) -> tuple[int, ...]:
-        """The global numbers of the ranks that run."""
-        return tuple(sorted(rank.rank for rank in self._living.values()))
 
     def send(self, number: int) -> bool:
         """Send every living rank a signal; whether there was one."""
@@ -166,14 +161,6 @@ class Pulse:
                     if self._last.get(path.name, (None, at))[0] != changed:
                         self._last[path.name] = (changed, at)
         return max((at - since for _, since in self._last.values()), default=0.0)
-
-
-def _likely_order(ending: RankExit) -> tuple[int, int]:
-    """Which of ranks that ended at about the same time did so first: the one that no other can have taken along."""
-    code = ending.exit_code
-    if code is not None and -code in FIRST_SIGNALS:
-        return 0, ending.rank
-    return (2 if code is None else 3 if code in (0, -signal.SIGTERM) else 1), ending.rank
 
 
 def _stat(pid: int) -> list[bytes] | None:

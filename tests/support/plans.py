@@ -177,7 +177,7 @@ def a_record(**changes: Any) -> RunRecord:
         phases={TRAIN: plain(train)},
         steady=plain(SteadyState(3, True, -0.0123, "warm-up found in the step times")),
         ledger={**plain(LEDGER), "rest_seconds": LEDGER.rest_seconds},
-        outliers=plain(Outliers(4, 3.28, 0.01, 100.0, {"data wait": 3, "unknown": 1})),
+        outliers=plain(Outliers(4, 3.28, 0.01, {"data wait": 3, "unknown": 1})),
         interference=plain(Interference((), 2, 437, {"swap": 0.004})),
         summary=a_summary(run, train),
     )  # fmt: skip

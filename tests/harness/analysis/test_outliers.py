@@ -10,7 +10,7 @@ from tests.support.frames import steps_frame
 
 def test_no_step_stands_out_of_equal_ones() -> None:
     found = find_outliers(steps_frame(*[{}] * 30))
-    assert (found.count, found.excess_seconds, found.period_steps, found.causes) == (0, 0.0, None, {})
+    assert (found.count, found.excess_seconds, found.causes) == (0, 0.0, {})
 
 
 def test_ordinary_noise_is_no_outlier() -> None:
@@ -39,4 +39,4 @@ def test_the_cause_of_an_outlier(row: dict[str, object], cause: str) -> None:
 def test_stalls_at_a_distance() -> None:
     rows = [{"step_seconds": 0.4, "data_wait_seconds": 0.32} if i % 25 == 24 else {} for i in range(100)]
     found = find_outliers(steps_frame(*rows))
-    assert (found.count, found.period_steps, found.causes) == (4, 25.0, {"data wait": 4})
+    assert (found.count, found.causes) == (4, {"data wait": 4})

@@ -112,7 +112,6 @@ def test_periodic_stalls_are_counted_and_their_cause_is_named(tmp_path: Path) ->
     steps = read_table(files.table(STEPS.name), STEPS)
     window = steps[(steps["phase"] == TRAIN) & (steps["warmup"] == 0)]
     assert outliers.count == (window["data_wait_seconds"] > 0.5).sum() > 100
-    assert outliers.period_steps == 50
     assert set(outliers.causes) == {"data wait"}
     # of the 1.0 s the queue's two batches and the step's own time hide 0.2 to 0.3
     assert outliers.excess_seconds / outliers.count == pytest.approx(0.8, rel=0.01)

@@ -216,7 +216,7 @@ def test_two_runs_locks_are_apart_and_outlast_their_records_rewriting(tmp_path: 
         for files in (a, b, a):
             write_record(files.record, a_record())
             for locked in (a, b):
-                held = f"run '{locked.run}' is going on in another process"
+                held = f"run '{locked.run}' is running in another process"
                 with pytest.raises(UsageError, match=held), exclusive_run_lock(locked):
                     raise AssertionError
     with exclusive_run_lock(a), exclusive_run_lock(b):

@@ -266,7 +266,7 @@ def test_a_run_belongs_to_one_process_at_a_time(tmp_path: Path) -> None:
     files = RunFiles(tmp_path, "it")
     with (
         exclusive_run_lock(files),
-        pytest.raises(UsageError, match="run 'it' is going on in another process"),
+        pytest.raises(UsageError, match="run 'it' is running in another process"),
         exclusive_run_lock(files),
     ):
         pass

@@ -451,16 +451,17 @@ def test_a_rank_that_native_code_ends_for_want_of_memory_is_told_as_one(launch: 
 
 
 def test_a_rank_that_was_killed_is_named_though_another_is_found_first(launch: Launch) -> None:
-    """The launcher names the failed rank with the lowest number."""
-    victim = "import time; time.sleep(1.5); raise SystemExit(1)"
+    """The launcher names the failed rank with the lowest number, whose log has an error that follows from the kill."""
+    follower = "import time; print('RuntimeError: lost rank 1', flush=True); time.sleep(1.5); raise SystemExit(1)"
+    victim = "import time; print('at step 7', flush=True); time.sleep(60)"
     with pytest.raises(TrainingError) as caught:
         launch(
-            f"{RANK}\nfirst = rank({victim!r}, 0)\nsecond = rank('import time; time.sleep(60)', 1)\n"
-            "time.sleep(1); second.kill(); time.sleep(1); first.wait()\n"
-            "print('Container rank 0 status failed cmd x code 1 log y'); sys.exit(1)"
+            f"{RANK}\nfirst, second = rank({follower!r}, 0), rank({victim!r}, 1)\n"
+            "time.sleep(1); second.kill(); time.sleep(1); first.wait(); sys.exit(1)"
         )
     assert caught.value.message == "rank 1 was ended by SIGKILL (signal 9)"
     assert "dmesg" in caught.value.cure
+    assert "The end of workerlog.1:\nat step 7\n" in caught.value.cure
 
 
 def test_ranks_that_all_stand_still_are_ended_from_outside(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,13 +38,13 @@ def watch_until(expected: int, exits: int) -> RankMonitor:
     watch = RankMonitor(os.getpid(), expected)
     for _ in range(200):
         watch.wait(0.05)
-        if len(watch.exits) >= exits and len(watch.exits) + len(watch.living) == expected:
+        if len(watch.exits) >= exits and len(watch._seen) == expected:
             return watch
-    raise AssertionError(f"{watch.exits}, {watch.living}")
+    raise AssertionError(f"{watch.exits}, {watch._seen}")
 
 
 SLEEP = "import time; time.sleep(60)"
-# Long enough to be seen; one that isn't is the launcher's to tell.
+# Long enough to be seen.
 BRIEF = "import time; time.sleep(1)"
 
 
@@ -55,7 +55,7 @@ def test_who_ended_first_and_of_what(ranks: Ranks) -> None:
     watch = watch_until(3, 2)
     assert watch.exits == [RankExit(6, 2, -9), RankExit(5, 1, 3)]
     assert watch.first_failed == RankExit(6, 2, -9)
-    assert watch.living == (4,)
+    assert watch.send(0)
     watch.close()
 
 
@@ -86,9 +86,9 @@ def test_a_signal_reaches_living_ranks_only(ranks: Ranks) -> None:
     ranks.start(1, SLEEP)
     watch = watch_until(2, 1)
     assert watch.send(signal.SIGTERM)
-    while watch.living:
+    while watch.send(0):
         watch.wait(0.1)
-    assert watch.exits[-1] == RankExit(1, 1, -signal.SIGTERM)
+    assert watch.exits == [RankExit(0, 0, 0), RankExit(1, 1, -signal.SIGTERM)]
     assert not watch.send(signal.SIGTERM)
     watch.close()
 
@@ -97,7 +97,7 @@ def test_children_that_are_no_ranks_are_left_alone() -> None:
     with subprocess.Popen([sys.executable, "-c", SLEEP]) as other:
         watch = RankMonitor(os.getpid(), 1)
         watch.wait(0.3)
-        assert (watch.living, watch.exits, watch.send(signal.SIGKILL)) == ((), [], False)
+        assert (watch.exits, watch.send(signal.SIGKILL)) == ([], False)
         assert other.poll() is None
         watch.close()
         other.kill()
