@@ -383,11 +383,15 @@ time.sleep(60)
 
 
 def gone(pid: int) -> bool:
-    """Whether a process has ended, waited for or not."""
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
+    """Whether a process has ended, waited for or not, or does so in the next seconds: the kernel takes a moment."""
+    for _ in range(500):
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.01)
+    return False
 
 
 def interrupt_once_ready(folder: Path, times: int = 1) -> Callable[[], None]:
