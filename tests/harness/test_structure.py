@@ -138,6 +138,8 @@ def test_no_branch_asks_whether_there_is_a_node() -> None:
         ("harness.commands.run, harness.commands.resume, harness.analysis.summarize", "paddle"),
         ("harness.commands.run, harness.commands.resume, harness.analysis.summarize", "nvidia.dali"),
         ("harness.cli", "pandas"),
+        ("harness.cli, harness.commands.run", "filelock"),
+        ("harness.training.worker", "filelock"),
         ("harness.training.phases", "paddle"),
         ("harness.training.phases", "nvidia.dali"),
     ],
