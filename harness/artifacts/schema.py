@@ -242,7 +242,14 @@ SUMMARY = Table(
             "the stage whose removal brings most: pipeline, compute, communication, or shared where two bring alike;"
             " empty for a run of epochs",
         ),
-        Column("data_gain", float, "x", GLOBAL, "times as fast if data cost no time, at most: compute_fps / fps", 4),
+        Column(
+            "data_gain",
+            float,
+            "x",
+            GLOBAL,
+            "times as fast if data cost no time, at most: compute_fps / fps; empty for a run of epochs",
+            4,
+        ),
         Column("data_gain_low", float, "x", GLOBAL, "lower end of its 95 % interval; empty below 10 steps", 4),
         Column("data_gain_high", float, "x", GLOBAL, "upper end", 4),
         Column(
@@ -250,7 +257,7 @@ SUMMARY = Table(
             float,
             "x",
             GLOBAL,
-            "times as fast if training cost no time, at most: pipeline_fps / fps",
+            "times as fast if training cost no time, at most: pipeline_fps / fps; empty for a run of epochs",
             4,
         ),
         Column("training_gain_low", float, "x", GLOBAL, "lower end of its 95 % interval; empty below 10 steps", 4),
@@ -260,7 +267,7 @@ SUMMARY = Table(
             float,
             "x",
             GLOBAL,
-            "times as fast if exchanging gradients cost no time, at most; empty with one rank",
+            "times as fast if exchanging gradients cost no time, at most; empty with one rank and for a run of epochs",
             4,
         ),
         Column("communication_gain_low", float, "x", GLOBAL, "lower end of its 95 % interval; empty below 10 steps", 4),

@@ -138,7 +138,7 @@ def test_a_ratio_of_gains_whose_interval_holds_the_factor_is_uncertain() -> None
     assert not judge(phases(1210, 1000, 990, error=0.01), GPU).certain
     assert not judge(phases(1190, 1000, 990, error=0.01), GPU).certain
     assert not judge(phases(3000, 1000, 990, error=None), GPU).certain
-    assert not judge(phases(3000, 500, 495, 1190, error=0.01), GPU).certain
+    assert not judge(phases(3000, 500, 495, 1100, error=0.01), GPU).certain
 
 
 def test_time_that_neither_stage_explains() -> None:
