@@ -4,7 +4,7 @@ usage: bottlenecks.py [--times 4] [--max-seconds 60]
 
 Each time, three runs:
 
-  slow decoding   12-megapixel JPEGs, one DALI thread, x0_25 at 32 px     pipeline
+  slow decoding   12-megapixel JPEGs, one DALI thread, x0_25 at 32 px     pipeline; more threads, if there are cores
   slow compute    x2_5 at 224 px on the built-in photos                   compute
   a neighbour     x0_5 at 224 px, half of the cores taken by others       tainted by foreign_cpu
 """
@@ -25,6 +25,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from harness.report.findings import GAINS, gain_text
+
 ROOT = Path(__file__).parents[1]
 WIDTH, HEIGHT, IMAGES = 4000, 3000, 32
 
@@ -39,29 +43,33 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         large = _large_photos(folder / "large")
-        cases: dict[str, tuple[Sequence[str], int, str]] = {
+        cores = os.cpu_count() or 1
+        # Options, neighbours, what it is called, and the flag that the first remedy has to name.
+        cases: dict[str, tuple[Sequence[str], int, str, str]] = {
             "slow decoding": (
                 ["--model", "x0_25", "--image-size", "32", "--gpus", "1", "--decode-threads", "1", "--batch-size", "8",
-                 "--data", str(large)], 0, "pipeline",
+                 "--data", str(large)], 0, "pipeline", "Raise --decode-threads" if cores > 1 else "--data",
             ),
-            "slow compute": (["--model", "x2_5", "--data", "photos"], 0, "compute"),
-            "a neighbour": (["--model", "x0_5", "--data", "photos"], (os.cpu_count() or 2) // 2, "foreign_cpu"),
+            "slow compute": (["--model", "x2_5", "--data", "photos"], 0, "compute", "--model"),
+            "a neighbour": (["--model", "x0_5", "--data", "photos"], cores // 2, "foreign_cpu", ""),
         }  # fmt: skip
         for time in range(arguments.times):
-            for name, (options, neighbours, expected) in cases.items():
+            for name, (options, neighbours, expected, cure) in cases.items():
                 with _busy(neighbours):
                     record = _run(
                         folder / "results", f"{name.replace(' ', '-')}-{time}", arguments.max_seconds, options
                     )
-                called = str(record["summary"]["interference"] if neighbours else record["verdict"]["bottleneck"])
-                right = expected in called.split("|")
+                verdict = record["verdict"]
+                called = str(record["summary"]["interference"] if neighbours else verdict["bottleneck"])
+                right = expected in called.split("|") and cure in "".join(verdict["remedies"][:1])
                 wrong += not right
                 rates = ", ".join(f"{phase} {figures['fps']:.1f}" for phase, figures in record["phases"].items())
-                certain = "certain" if record["verdict"]["certain"] else "uncertain"
+                certain = "certain" if verdict["certain"] else "uncertain"
+                gains = ", ".join(f"{GAINS[name]} {gain_text(verdict[name])}" for name in GAINS if verdict[name])
                 disturbed = record["summary"]["interference"]
                 print(
                     f"{name}: {'right' if right else 'WRONG'}: {called}, {certain}, disturbed by {disturbed};"
-                    f" images/s: {rates}",
+                    f" images/s: {rates}; {gains}; try: {verdict['remedies'][:1]}",
                     flush=True,
                 )
     sys.exit(wrong)

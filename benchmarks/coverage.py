@@ -2,26 +2,39 @@
 
 usage: coverage.py [--series 2000]
 
-Prints docs/methodology.md's table, then the same for windows that end as a throughput run's does: looked at every 40
-steps from the 120th on, until they are steady and known to 2 % (noise of 8 %, steps of one second).
+Prints docs/methodology.md's tables: one series, the same for windows that end as a throughput run's does (looked at
+every 40 steps from the 120th on, until they are steady and known to 2 %; noise of 8 %, steps of one second), and what
+data, training and communication for nothing would bring, from four series of different lengths.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
+import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from harness.analysis.gains import gain, without_communication, without_data, without_training
 from harness.analysis.interval import mean_estimate
 from harness.analysis.steady import find_steady_state
+from harness.analysis.window import measure_phase
+from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
 from harness.plan.plan import WindowPlan
 from harness.training.phases import is_precise
 from tests.support.simulation import ar1
 
 MEMORIES = (0.0, 0.5, 0.8)
 LENGTHS = (10, 20, 30, 60, 100, 200, 500, 1000, 3000)
+# Seconds of a step in each phase, and numbers of its steps, in the same order.
+SECONDS = {TRAIN: 1.0, COMPUTE: 0.9, PIPELINE: 0.5, COMPUTE_NO_SYNC: 0.6}
+PHASE_LENGTHS = ((20, 15, 100, 15), (40, 30, 300, 20), (60, 60, 60, 60), (200, 150, 500, 100), (400, 300, 1000, 200))
+UNUSED = {"data_wait_seconds": 0.0, "rank_skew_seconds": 0.0, "slowest_rank": 0, "gpu_util_percent": None,
+          "cpu_util_percent": None}  # fmt: skip
 WINDOW = WindowPlan(warmup_steps=3, warmup_given=False, target_ci=0.02, max_seconds=1e9)
 
 
@@ -36,11 +49,29 @@ def main() -> None:
         print(length, " ".join(f"{100 * share / series:.1f}" for share in shares), flush=True)
     shares = [sum(_stopped(memory, seed) for seed in range(series // 5)) for memory in MEMORIES]
     print("stopped", " ".join(f"{100 * share / (series // 5):.1f}" for share in shares))
+    for lengths in PHASE_LENGTHS:
+        for memory in MEMORIES:
+            held = np.sum([_gains_hold(lengths, memory, seed) for seed in range(series // 5)], axis=0)
+            print(lengths, f"phi {memory}", " ".join(f"{500 * count / series:.1f}" for count in held), flush=True)
 
 
 def _holds(steps: object) -> bool:
     estimate = mean_estimate(steps)
     return estimate.half_width is not None and abs(estimate.mean - 1) <= estimate.half_width
+
+
+def _gains_hold(lengths: Sequence[int], memory: float, seed: int) -> list[bool]:
+    """Whether the intervals of what data, training and communication for nothing would bring hold it."""
+    phases = {}
+    for at, (name, seconds) in enumerate(SECONDS.items()):
+        steps = pd.DataFrame({"step_seconds": seconds * (1 + ar1(memory, lengths[at], 0.05, 4 * seed + at))})
+        phases[name] = measure_phase(steps.assign(phase=name, warmup=0, images=1, **UNUSED), name)
+    held = []
+    for removal in (without_data, without_training, without_communication):
+        found = gain(removal, phases)
+        truth = SECONDS[TRAIN] / removal(SECONDS)
+        held.append(found.low is not None and found.high is not None and found.low <= truth <= found.high)
+    return held
 
 
 def _stopped(memory: float, seed: int) -> bool:

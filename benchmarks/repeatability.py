@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from harness.analysis.compare import Side, compare
 from harness.artifacts.record import RunFiles, RunRecord, read_record, write_record
 from harness.machine.device import choose_devices, worker_environment
+from harness.machine.host import available_cores
 from harness.plan.config import RunConfig
 from harness.plan.decisions import make_plan
 from harness.plan.plan import facts_of
@@ -97,7 +98,7 @@ def _one_run(folder: Path, name: str, slowdown: float, max_seconds: float) -> No
 
     files = RunFiles(folder, name)
     found = profile(dataset.train, check_files(dataset.train).sizes)
-    record = RunRecord(name, "running", config, plan, {}, {"mean_bytes": found.mean_bytes})
+    record = RunRecord(name, "running", config, plan, {"cores": available_cores()}, {"mean_bytes": found.mean_bytes})
     write_record(files.record, record)
     trainer = open_trainer(plan)
     trainer.train = _Stretched(trainer.train, slowdown)  # type: ignore[assignment]

@@ -12,9 +12,10 @@ from harness.analysis.interference import STORAGE_SHARE, Interference, mark_inte
 from harness.analysis.invariants import check_run
 from harness.analysis.ledger import Ledger, time_ledger
 from harness.analysis.outliers import Outliers, find_outliers
+from harness.analysis.remedies import Setting
 from harness.analysis.steady import SteadyState
 from harness.analysis.utilisation import energy_joules, images_per_joule, model_flops_utilisation, peak_tflops
-from harness.analysis.verdict import Setting, Verdict, judge
+from harness.analysis.verdict import Verdict, judge
 from harness.analysis.window import (
     PhaseFigures,
     final_accuracy,
@@ -35,7 +36,7 @@ from harness.artifacts.schema import (
     TRAIN,
 )
 from harness.artifacts.tables import fill_columns, read_table
-from harness.machine.host import available_cores, cpu_name
+from harness.machine.host import cpu_name
 from harness.plan.effective_settings import check_settings
 from harness.plan.plan import RunPlan
 from models.flops import macs
@@ -99,7 +100,7 @@ def summarize(files: RunFiles, record: RunRecord, breaks: Sequence[int] = (), fi
     check_run(steps, phases, ledger, plan)
     window = measured_steps(steps, TRAIN)
     outliers, interference = find_outliers(window), window_interference(window)
-    verdict = judge(phases, _setting(plan, devices, steps, record.profile["mean_bytes"])) if PIPELINE in names else None
+    verdict = judge(phases, _setting(record, devices, steps)) if PIPELINE in names else None
     earlier = len(every_step) - len(steps)
     filled = {
         "warmup": [1] * earlier + steps["warmup"].tolist(),
@@ -171,13 +172,15 @@ SUMMARISED = (
 )  # fmt: skip
 
 
-def _setting(plan: RunPlan, devices: pd.DataFrame, steps: pd.DataFrame, image_bytes: float) -> Setting:
+def _setting(record: RunRecord, devices: pd.DataFrame, steps: pd.DataFrame) -> Setting:
+    plan, image_bytes = record.plan, record.profile["mean_bytes"]
     read = devices["storage_read_bytes"].sum(min_count=1)
     delivered = steps.loc[steps["phase"].isin((TRAIN, PIPELINE)), "images"].sum() * image_bytes
     return Setting(
         device=plan.device,
         ranks=plan.ranks,
-        cores=available_cores(),
+        ranks_per_host=plan.ranks_per_node,
+        cores=record.environment["cores"],
         compute_threads=plan.training.compute_threads,
         decode_threads=plan.pipeline.decode_threads,
         prefetch=plan.pipeline.prefetch,
@@ -187,7 +190,12 @@ def _setting(plan: RunPlan, devices: pd.DataFrame, steps: pd.DataFrame, image_by
 
 def _of_verdict(verdict: Verdict | None) -> dict[str, Any]:
     names = ("bottleneck", "pipeline_fps", "compute_fps", "accelerator_util", "exposed_communication_share")
-    return {name: None if verdict is None else getattr(verdict, name) for name in names}
+    known: dict[str, Any] = {name: None if verdict is None else getattr(verdict, name) for name in names}
+    for name in ("data_gain", "training_gain", "communication_gain"):
+        found = None if verdict is None else getattr(verdict, name)
+        for part, suffix in (("value", ""), ("low", "_low"), ("high", "_high")):
+            known[name + suffix] = None if found is None else getattr(found, part)
+    return known
 
 
 def _of_hardware(

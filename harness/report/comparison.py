@@ -166,7 +166,7 @@ def _facts(result: StoredResult) -> list[tuple[str, str]]:
         ("per device", f"{fps / job.devices:.1f} images/s"),
         ("devices", f"{job.devices} x {hardware}" if job.device == "gpu" else f"{job.devices} ranks on {hardware}"),
         ("top-1", top1 or "-"),
-        ("bound by", bottleneck or "-"),
+        ("bottleneck", bottleneck or "-"),
     ]
 
 

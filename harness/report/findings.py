@@ -51,23 +51,44 @@ def interval_text(figures: Mapping[str, Any]) -> str:
     return "-" if low is None or high is None else f"{low:.1f} to {high:.1f}"
 
 
+# What the verdict says first: what a stage for nothing would bring.
+GAINS = {
+    "data_gain": "if data cost nothing",
+    "training_gain": "if training cost nothing",
+    "communication_gain": "if communication cost nothing",
+}
+
+
 def verdict_facts(record: RunRecord) -> list[tuple[str, str]]:
-    """The verdict as labels and values: what the run is bound by, the ceiling, the evidence, and what to try."""
+    """The verdict as labels and values: what each stage for nothing would bring, the bottleneck, evidence, remedies."""
     verdict = record.verdict
     assert verdict is not None
-    low, high = verdict["ceiling_low_fps"], verdict["ceiling_high_fps"]
-    ceiling = f"{high:.1f}" if low == high else f"{low:.1f} (one after the other) to {high:.1f}"
-    doubt = "" if verdict["certain"] else " (the intervals leave room for another answer)"
     return [
-        ("bound by", f"{verdict['bottleneck']}{doubt}"),
-        (
-            "ceiling",
-            f"{ceiling} images/s; end to end reaches {verdict['share_of_ceiling']:.1%} of {high:.1f},"
-            f" {verdict['unexplained_share']:.1%} unexplained",
-        ),
+        *((title, gain_text(verdict[name])) for name, title in GAINS.items() if verdict[name] is not None),
+        ("bottleneck", _bottleneck_text(verdict)),
         *(("evidence", line) for line in verdict["evidence"]),
         *(("try", line) for line in verdict["remedies"]),
     ]
+
+
+def gain_text(gain: Mapping[str, float | None]) -> str:
+    """A gain with its 95 % interval; gain is a verdict's, of the record."""
+    value, low, high = gain["value"], gain["low"], gain["high"]
+    assert value is not None
+    digits = 2 if value < 2 else 1
+    interval = "no interval" if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"
+    return f"up to {value:.{digits}f} x ({interval})"
+
+
+def _bottleneck_text(verdict: Mapping[str, Any]) -> str:
+    name = verdict["bottleneck"]
+    text = f"{name} ({' and '.join(verdict['contenders'])})" if name == "shared" else str(name)
+    if verdict["certain"]:
+        return text
+    known = all(verdict[gain]["low"] is not None for gain in GAINS if verdict[gain] is not None)
+    if not known:
+        return f"{text} (uncertain: too few steps for confidence intervals)"
+    return f"{text} (uncertain: the confidence intervals overlap the threshold)"
 
 
 def ledger_text(ledger: Mapping[str, float]) -> str:

@@ -35,7 +35,7 @@ def show_repeats(
 def show_scaling(console: Console, series: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """A row per number of devices."""
     table = RichTable(title=plain_text(f"scaling {series}"), box=box.SIMPLE_HEAD, title_justify="left")
-    for title in ("devices", "images/s", "95 % interval", "efficiency", "communication", "rank skew", "bound by"):
+    for title in ("devices", "images/s", "95 % interval", "efficiency", "communication", "rank skew", "bottleneck"):
         table.add_column(title, justify="right")
     for row in rows:
         exposed, skew = row["exposed_communication_share"], row["rank_skew_share"]

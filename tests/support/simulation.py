@@ -80,44 +80,56 @@ class SimulatedRanks(Ranks):
 
 
 class SimulatedDali:
-    """Decodes batches one after another, at most `prefetch` ahead of the one taken last.
+    """Decodes batches one after another while less than `prefetch` are ready, whatever else its rank does meanwhile.
 
-    decode gives the seconds of a batch by its number. With shared cores a batch is decoded while training waits.
+    decode gives the seconds of a batch by its number, when nothing slows it down.
     """
 
-    def __init__(self, time: FakeTime, decode: Seconds, prefetch: int, shared: bool = False) -> None:
-        self._time, self._decode, self._prefetch, self._shared = time, decode, prefetch, shared
-        self._taken = [START]
-        self._ready = START
-        self.busy_until = START
+    def __init__(self, time: FakeTime, decode: Seconds, prefetch: int, batch_size: int, threads: int) -> None:
+        self._time, self._decode, self._prefetch = time, decode, prefetch
+        self._batch_size, self._threads = batch_size, threads
+        self._clock, self._ready, self._number = START, 0, 0
+        self.left = decode(0)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
 
     def __next__(self) -> Batch:
-        number = len(self._taken) - 1
-        if self._shared:
-            self._time.spend(self._decode(number))
-        else:
-            free = self._taken[max(0, len(self._taken) - self._prefetch)] if number else START
-            self._ready = max(self._ready, free) + self._decode(number)
-            self._time.seconds = max(self._time.seconds, self._ready)
-        self._taken.append(self._time.seconds)
-        # Until its queue is full again, if nobody takes another.
-        self.busy_until = max(self._ready, self._time.seconds) + self._prefetch * self._decode(number)
-        return Batch(None, None, BATCH)
+        self.decode()
+        if not self._ready:
+            self._time.spend(self.left)
+            self.decode()
+        self._ready -= 1
+        return Batch(None, None, self._batch_size)
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is room for another batch."""
+        return self._ready < self._prefetch
+
+    def decode(self, speed: float = 1.0) -> None:
+        """Decode in the time that has passed since the call before, at that part of the usual speed."""
+        work = (self._time.seconds - self._clock) * speed
+        self._clock = self._time.seconds
+        # The clock itself is no finer than this.
+        while self.busy and work >= self.left - 1e-9:
+            work = max(work - self.left, 0.0)
+            self._ready, self._number = self._ready + 1, self._number + 1
+            self.left = self._decode(self._number)
+        if self.busy:
+            self.left -= work
 
     def settings(self) -> dict[str, Any]:
-        return {"decode_threads": 1, "prefetch": self._prefetch, "hw_decoder_load": None, "batch_size": BATCH,
-                "image_size": 224, "dtype": "float32", "layout": "nchw", "preprocessing": "paddleclas",
-                "antialias": False,
-                "auto_augment": False}  # fmt: skip
+        return {"decode_threads": self._threads, "prefetch": self._prefetch, "hw_decoder_load": None,
+                "batch_size": self._batch_size, "image_size": 224, "dtype": "float32", "layout": "nchw",
+                "preprocessing": "paddleclas", "antialias": False, "auto_augment": False}  # fmt: skip
 
 
 class SimulatedTraining:
     """Forward, backward and optimizer of a step; the ranks meet in its gradients unless told not to.
 
-    It stands for the model, too.
+    beside are the parts of their own speeds at which training and decoding run while both do. It stands for the model,
+    too.
     """
 
     logits_dtype, overflowed = "float32", frozenset[int]()
@@ -131,26 +143,43 @@ class SimulatedTraining:
         compute: Seconds,
         exchange_seconds: float,
         dali: SimulatedDali,
-        contention: float,
+        beside: tuple[float, float],
+        batches: int,
     ) -> None:
         self._rank, self._cluster, self._compute, self._exchange = rank, cluster, compute, exchange_seconds
-        self._dali, self._contention = dali, contention
+        self._dali, self._beside, self._batches = dali, beside, batches
         self._synchronised = True
+        self._passes = 0
         self.schedule = Schedule(0.1, 10, 10_000_000)
-        self.optimizer_steps = 0
+
+    @property
+    def optimizer_steps(self) -> int:
+        """Steps of as many passes as a step has batches."""
+        return self._passes // self._batches
 
     def __call__(self, batch: Batch, mark_split: Callable[[], None]) -> float:
-        time, seconds = self._cluster.times[self._rank], self._compute(self.optimizer_steps)
-        self.optimizer_steps += 1
-        seconds *= self._contention if time.seconds < self._dali.busy_until else 1.0
-        time.spend(0.25 * seconds)
+        seconds = self._compute(self.optimizer_steps)
+        self._passes += 1
+        self._spend(0.25 * seconds)
         mark_split()
-        time.spend(0.5 * seconds)
-        if self._synchronised and len(self._cluster.times) > 1:
+        self._spend(0.5 * seconds)
+        if self._synchronised and len(self._cluster.times) > 1 and self._passes % self._batches == 0:
             self._cluster.exchange(self._rank, None, self._exchange)
         mark_split()
-        time.spend(0.25 * seconds)
+        self._spend(0.25 * seconds)
         return 2.0
+
+    def _spend(self, work: float) -> None:
+        """Compute for so many seconds' worth, slower while DALI decodes, as DALI is meanwhile."""
+        time, (compute_speed, decode_speed) = self._cluster.times[self._rank], self._beside
+        self._dali.decode()
+        while self._dali.busy and work > 0:
+            seconds = min(work / compute_speed, self._dali.left / decode_speed)
+            time.spend(seconds)
+            self._dali.decode(decode_speed)
+            work -= seconds * compute_speed
+        time.spend(max(work, 0.0))
+        self._dali.decode()
 
     @contextlib.contextmanager
     def no_sync(self) -> Iterator[None]:
@@ -170,11 +199,15 @@ class NoSampler:
         return WindowTelemetry()
 
 
+# Both on one core: each has half of it while both want it.
+ONE_CORE = (0.5, 0.5)
+
+
 @dataclass(frozen=True)
 class Simulation:
     """What is put in. decode and compute give a rank's seconds for a batch and a step by their number.
 
-    contention is how many times as long a step takes while DALI decodes beside it.
+    beside are the parts of their speeds at which training and decoding run while both do; cores are the host's.
     """
 
     decode: Callable[[int, int], float] = lambda rank, batch: 0.01
@@ -182,14 +215,14 @@ class Simulation:
     exchange_seconds: float = 0.0
     ranks: int = 1
     device: str = "gpu"
-    shared_cores: bool = False
-    contention: float = 1.0
+    beside: tuple[float, float] = (1.0, 1.0)
+    cores: int = 2
     options: dict[str, Any] = field(default_factory=dict)
     device_rows: Sequence[dict[str, Any]] = ()
 
     def run(self, folder: Path) -> tuple[RunFigures, RunFiles]:
         """Measure it as `--throughput-only` does, and conclude."""
-        config = RunConfig(throughput_only=True, batch_size=BATCH, decode_threads=1, compute_threads=1, **self.options)
+        config = self._config()
         data = DataFacts("simulated", "simulated", 100_000, 0, 10, Augmentation(), False, False)
         devices = Devices(self.device, self.ranks, "CPU" if self.device == "cpu" else "GPU")
         plan = make_plan(config, devices, data, {})
@@ -209,20 +242,61 @@ class Simulation:
                 rows.write(row)
         TableWriter(files.table(BAD_IMAGES.name), BAD_IMAGES).close()
         record = RunRecord(
-            files.run, "running", config, plan, {}, {"mean_bytes": 1e5}, effective_settings=effective_settings,
+            files.run,
+            "running",
+            config,
+            plan,
+            {"cores": self.cores},
+            {"mean_bytes": 1e5},
+            effective_settings=effective_settings,
             window_end=window_end,
-        )  # fmt: skip
+        )
         write_record(files.record, record)
         return summarize(files, record), files
+
+    def end_to_end_seconds(self, steps: int) -> float:
+        """Seconds of a step of training end to end, by the simulated machine alone, without the harness."""
+        config, cluster = self._config(), Cluster(self.ranks)
+
+        def train(rank: int) -> None:
+            dali, training = self._machine(rank, cluster, config)
+            for _ in range(steps * config.accumulation_steps):
+                training(next(dali), lambda: None)
+
+        threads = [threading.Thread(target=train, args=(rank,), daemon=True) for rank in range(self.ranks)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        return (max(time.seconds for time in cluster.times) - START) / steps
+
+    def _config(self) -> RunConfig:
+        usual: dict[str, Any] = {"batch_size": BATCH, "decode_threads": 1, "compute_threads": 1}
+        return RunConfig(throughput_only=True, **{**usual, **self.options})
+
+    def _machine(self, rank: int, cluster: Cluster, config: RunConfig) -> tuple[SimulatedDali, SimulatedTraining]:
+        time = cluster.times[rank]
+        assert config.batch_size is not None
+        assert config.decode_threads is not None
+        dali = SimulatedDali(
+            time, lambda batch: self.decode(rank, batch), config.prefetch, config.batch_size, config.decode_threads
+        )
+        training = SimulatedTraining(
+            rank,
+            cluster,
+            lambda step: self.compute(rank, step),
+            self.exchange_seconds,
+            dali,
+            self.beside,
+            config.accumulation_steps,
+        )
+        return dali, training
 
     def _rank(
         self, rank: int, cluster: Cluster, config: RunConfig, plan: RunPlan, files: RunFiles
     ) -> tuple[dict[str, Any], str]:
         time = cluster.times[rank]
-        dali = SimulatedDali(time, lambda batch: self.decode(rank, batch), config.prefetch, self.shared_cores)
-        training = SimulatedTraining(
-            rank, cluster, lambda step: self.compute(rank, step), self.exchange_seconds, dali, self.contention
-        )
+        dali, training = self._machine(rank, cluster, config)
         ranks = SimulatedRanks(rank, self.ranks, cluster)
         trainer = Trainer(
             plan=plan,

@@ -36,7 +36,7 @@ def test_a_verdict_comes_back_as_it_was(tmp_path: Path) -> None:
     back = round_trip(tmp_path, record)
     assert back == record
     assert back.verdict is not None
-    assert (back.verdict["bottleneck"], back.verdict["ceiling_low_fps"]) == ("shared", 80.0)
+    assert (back.verdict["bottleneck"], back.verdict["data_gain"]["value"]) == ("shared", 1.1728)
     assert back.phases["compute_no_sync"]["fps"] == 110.0
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console as RichConsole
 
+from harness.analysis.gains import Gain
 from harness.artifacts.record import RunFiles, RunRecord
 from harness.artifacts.reference_table import ReferenceRow
 from harness.artifacts.schema import TRAIN
@@ -174,19 +175,26 @@ def test_a_bucket_too_small_to_show_is_left_out_but_what_is_unaccounted_never_is
 
 def test_a_verdict_in_words() -> None:
     assert verdict_facts(a_throughput_record()) == [
-        ("bound by", "shared"),
-        (
-            "ceiling",
-            "80.0 (one after the other) to 100.0 images/s; end to end reaches 85.3% of 100.0, 0.0% unexplained",
-        ),
-        ("evidence", "end to end runs at 85.3% of training on cached batches"),
-        ("evidence", "steps wait for data 3.1% of the time"),
-        ("try", "fewer --decode-threads"),
+        ("if data cost nothing", "up to 1.17 x (1.15 to 1.20)"),
+        ("if training cost nothing", "up to 1.24 x (1.22 to 1.27)"),
+        ("if communication cost nothing", "up to 1.08 x (0.99 to 1.19)"),
+        ("bottleneck", "shared (compute and pipeline)"),
+        ("evidence", "Steps wait for data 3.1% of the time."),
+        ("try", "Decoding leaves cores idle. Raise --decode-threads (this run: 1 per rank, 4 cores)."),
     ]
-    unsure = a_verdict(bottleneck="compute", certain=False, ceiling_low_fps=100.0, evidence=(), remedies=())
+
+
+def test_an_uncertain_verdict_says_why() -> None:
+    unsure = a_verdict(bottleneck="compute", certain=False, communication_gain=None, evidence=(), remedies=())
     assert verdict_facts(a_throughput_record(verdict=plain(unsure))) == [
-        ("bound by", "compute (the intervals leave room for another answer)"),
-        ("ceiling", "100.0 images/s; end to end reaches 85.3% of 100.0, 0.0% unexplained"),
+        ("if data cost nothing", "up to 1.17 x (1.15 to 1.20)"),
+        ("if training cost nothing", "up to 1.24 x (1.22 to 1.27)"),
+        ("bottleneck", "compute (uncertain: the confidence intervals overlap the threshold)"),
+    ]
+    unknown = dataclasses.replace(unsure, training_gain=Gain(38.251, None, None))
+    assert verdict_facts(a_throughput_record(verdict=plain(unknown)))[1:] == [
+        ("if training cost nothing", "up to 38.3 x (no interval)"),
+        ("bottleneck", "compute (uncertain: too few steps for confidence intervals)"),
     ]
 
 
@@ -195,18 +203,19 @@ def test_a_throughput_run_ends_with_its_phases_and_its_verdict(console: Console)
     lines = shown(console)
     at = lines.index("phase images/s 95 % interval steps seconds")
     assert lines[at + 2 : at + 6] == [
-        "pipeline only 400.0 - 100 16.0",
+        "pipeline only 106.0 - 100 60.4",
         "compute only 100.0 - 100 64.0",
         "compute, no exchange 110.0 - 100 58.2",
         "end to end 85.3 84.1 to 86.4 437 328.0",
     ]
-    assert "bound by shared" in lines[at + 6 :]
-    assert "try fewer --decode-threads" in lines[at + 6 :]
+    verdict = lines[lines.index("verdict") :]
+    assert verdict[2] == "if data cost nothing up to 1.17 x (1.15 to 1.20)"
+    assert verdict[5] == "bottleneck shared (compute and pipeline)"
 
 
 def test_a_run_of_epochs_has_neither(console: Console) -> None:
     console.conclusion(RECORD, RunFiles(Path("results"), RECORD.run), MIRROR)
-    assert not [line for line in shown(console) if line.startswith(("bound by", "phase", "end to end"))]
+    assert not [line for line in shown(console) if line.startswith(("bottleneck", "phase", "end to end"))]
 
 
 def test_a_run_like_the_reference_differs_in_its_devices_alone() -> None:
