@@ -1,3 +1,25 @@
-"""Fixtures for the tests of every package."""
+"""Fixtures for the tests of every package, and what holds for all of them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+import pytest
+
+# Tests and the processes they start share the cores. Set before anything is loaded that counts them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 pytest_plugins = ["tests.support.nvml_standin", "tests.support.small_disk"]
+
+
+@pytest.fixture(autouse=True)
+def processor_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail a test that asks whether this processor computes in bfloat16: it would depend on the machine."""
+
+    def refuse() -> NoReturn:
+        raise AssertionError("a test asks what the processor computes in; set the answer instead")
+
+    if (paddle := sys.modules.get("paddle")) is not None:
+        monkeypatch.setattr(paddle.amp, "is_bfloat16_supported", refuse)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -13,21 +14,30 @@ from harness.errors import MachineError
 O2 = "O2"
 
 
+def computes_in(dtype: str) -> bool:
+    """Whether the device that is Paddle's current one computes in the 16-bit format, bfloat16 or float16."""
+    if dtype == "bfloat16":
+        return bool(paddle.amp.is_bfloat16_supported())
+    # Paddle would train in float32 there, with a warning.
+    return not paddle.is_compiled_with_cuda() or paddle.device.cuda.get_device_capability()[0] >= 7
+
+
 class MixedPrecision:
     """How one rank's network computes: in dtype (float32, bfloat16 or float16), by Paddle's level O1 or O2.
 
     With float16 the loss is multiplied before the backward pass, so that small gradients don't vanish in it, by a
     factor that is halved whenever one overflows; that step then changes no weight. bfloat16 has float32's range and
     needs none. At O2 Paddle divides gradients by the factor in float16, where those below 6e-8 become 0 after all.
-    Raises MachineError for a GPU without the format.
+    supported says whether the device computes in a format. Raises MachineError for a GPU without it.
     """
 
-    def __init__(self, dtype: str = "float32", level: str = "O1") -> None:
+    def __init__(
+        self, dtype: str = "float32", level: str = "O1", supported: Callable[[str], bool] = computes_in
+    ) -> None:
         self._dtype, self._level = dtype, level
-        if dtype == "bfloat16" and not paddle.amp.is_bfloat16_supported():
+        if dtype == "bfloat16" and not supported(dtype):
             raise MachineError("--amp bf16 needs a GPU that computes in bfloat16 (Ampere or newer)", "Use --amp fp16.")
-        # Paddle would go on in float32 there, with a warning.
-        if dtype == "float16" and paddle.is_compiled_with_cuda() and paddle.device.cuda.get_device_capability()[0] < 7:
+        if dtype == "float16" and not supported(dtype):
             raise MachineError("--amp fp16 needs a GPU with tensor cores (Volta or newer)", "Train without --amp.")
         self._scaler: Any = paddle.amp.GradScaler() if dtype == "float16" else None
 
