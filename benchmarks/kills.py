@@ -17,24 +17,18 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import psutil
-from PIL import Image
 
-from harness.artifacts.checkpoint import newest_checkpoint, read_checkpoint
+from harness import ROOT
+from harness.artifacts.checkpoint import newest_checkpoint
 from harness.artifacts.record import RunFiles
-from harness.artifacts.schema import CHECKPOINT, EPOCHS, EVALUATE, STEPS, TRAIN
-from harness.artifacts.tables import read_table
+from harness.artifacts.schema import CHECKPOINT, EVALUATE, STEPS, TRAIN
+from tests.support.data_sets import write_noise
+from tests.support.results import Result, result_of
 
-ROOT = Path(__file__).parents[1]
-# Of a step or an epoch, what the training decides; the rest are times, and what was seen meanwhile.
-STEP_COLUMNS = ["phase", "epoch", "step", "images", "loss", "learning_rate"]
-EPOCH_COLUMNS = ["epoch", "images", "train_loss", "val_loss", "top1", "top5", "learning_rate", "val_images"]
 EPOCHS_RUN = 4
 OPTIONS = [
     "--device", "cpu", "--model", "x0_25", "--image-size", "32", "--batch-size", "8", "--compute-threads", "1",
@@ -43,32 +37,6 @@ OPTIONS = [
 MOMENTS = (TRAIN, EVALUATE, CHECKPOINT)
 VICTIMS = ("run", "launcher", "rank 0", "rank 1")
 MAX_SECONDS = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a finished run leaves of its training: rows of steps and epochs, and its last checkpoint's arrays."""
-
-    steps: pd.DataFrame
-    epochs: pd.DataFrame
-    arrays: dict[str, bytes]
-
-    def differs(self, other: Result) -> list[str]:
-        """What isn't equal, bit for bit."""
-        found = [name for name in ("steps", "epochs") if not getattr(self, name).equals(getattr(other, name))]
-        return found + (["weights"] if self.arrays != other.arrays else [])
-
-
-def write_data(folder: Path, train: int, val: int) -> None:
-    """A data set of JPEGs in four classes, of noise on a class's own colour, 40 x 48 pixels."""
-    generator = np.random.default_rng(7)
-    for split, count in (("train", train), ("val", val)):
-        for index in range(count):
-            label = index % 4
-            place = folder / split / str(label)
-            place.mkdir(parents=True, exist_ok=True)
-            pixels = generator.integers(0, 128, (40, 48, 3)) + np.array([30 * label, 90, 120 - 30 * label])
-            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(place / f"{index}.jpg")
 
 
 def command(data: Path, results: Path, run: str, ranks: int) -> list[str]:
@@ -85,20 +53,6 @@ def finish(data: Path, results: Path, run: str, ranks: int) -> Result:
     if done.returncode:
         raise RuntimeError(f"exit {done.returncode}: {done.stderr}")
     return result_of(RunFiles(results, run))
-
-
-def result_of(files: RunFiles) -> Result:
-    """What a finished run left."""
-    steps = read_table(files.table(STEPS.name), STEPS)
-    steps = steps[steps["phase"] != CHECKPOINT][STEP_COLUMNS].reset_index(drop=True)
-    newest = newest_checkpoint(files.checkpoints)
-    assert newest is not None
-    arrays = read_checkpoint(files.checkpoints, newest[0]).arrays
-    return Result(
-        steps,
-        read_table(files.table(EPOCHS.name), EPOCHS)[EPOCH_COLUMNS],
-        {name: values.tobytes() for name, values in arrays.items()},
-    )
 
 
 def kill(
@@ -179,7 +133,7 @@ def processes_of_run(pid: int) -> dict[str, psutil.Process]:
 def campaign(kills: int, seed: int, say: Callable[[str], None], folder: Path, ranks: Sequence[int] = (1, 2)) -> int:
     """Kill runs so many times; the number of runs whose result isn't that of an undisturbed one."""
     data = folder / "data"
-    write_data(data, 160, 96)
+    write_noise(data, 160, 96)
     truth = {count: finish(data, folder, f"undisturbed{count}", count) for count in ranks}
     say(f"undisturbed: {len(truth[ranks[0]].steps)} rows on {ranks[0]} ranks")
     wrong, done = 0, 0

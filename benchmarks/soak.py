@@ -20,7 +20,9 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.kills import ROOT, processes_of_run, write_data
+from benchmarks.kills import processes_of_run
+from harness import ROOT
+from tests.support.data_sets import write_noise
 
 GROWTH = 0.02
 TRAIN_IMAGES, VAL_IMAGES, BATCH = 1600, 64, 2
@@ -35,7 +37,7 @@ def main() -> int:
     epochs = -(-given.steps // steps_per_epoch)
     with tempfile.TemporaryDirectory(prefix="pplcnet-soak-") as name:
         folder = Path(name)
-        write_data(folder / "data", TRAIN_IMAGES, VAL_IMAGES)
+        write_noise(folder / "data", TRAIN_IMAGES, VAL_IMAGES)
         process = subprocess.Popen(
             [sys.executable, str(ROOT / "run_bench.py"), "--device", "cpu", "--gpus", "2", "--model", "x0_25",
              "--image-size", "32", "--batch-size", str(BATCH), "--compute-threads", "1", "--epochs", str(epochs),

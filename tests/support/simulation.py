@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from scipy.signal import lfilter
 
 from harness.analysis.summarize import RunFigures, summarize
 from harness.artifacts.record import RunFiles, RunRecord, write_record
@@ -324,9 +325,7 @@ def ar1(phi: float, count: int, deviation: float, seed: int) -> FloatArray:
     """A stationary AR(1) series around 0 with that standard deviation."""
     random = np.random.default_rng(seed)
     noise = random.standard_normal(count) * deviation * np.sqrt(1 - phi**2)
-    series = np.empty(count)
-    value = random.standard_normal() * deviation
-    for index in range(count):
-        value = phi * value + noise[index]
-        series[index] = value
-    return series
+    before = random.standard_normal() * deviation
+    series, _ = lfilter([1.0], [1.0, -phi], noise, zi=[phi * before])
+    made: FloatArray = series
+    return made

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,29 +13,28 @@ import pytest
 from safetensors.numpy import load_file
 
 import models
-from benchmarks.kills import ROOT, write_data
 from harness.artifacts.record import RunFiles
 from harness.artifacts.schema import EPOCHS, SUMMARY
 from harness.artifacts.tables import read_table
 from models.weights import encode_weights
-from tests.whole_runs.test_resumed_runs import wait_for_steps
+from tests.support.data_sets import write_noise
+from tests.support.runs import fork, wait_for_steps
+
+pytestmark = pytest.mark.whole_run
 
 OPTIONS = ("--device", "cpu", "--model", "x0_25", "--image-size", "32", "--batch-size", "8", "--epochs", "2",
            "--telemetry-interval", "0.1")  # fmt: skip
 
 
 def bench(folder: Path, *arguments: str) -> tuple[int, str, str]:
-    line = [sys.executable, str(ROOT / "run_bench.py"), *arguments, "--results", str(folder)]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=240, check=False)
-    return done.returncode, done.stdout, done.stderr
+    ended = fork(*arguments, "--results", str(folder)).end()
+    return ended.code, ended.out, ended.err
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """160 training and 93 validation images of 4 classes."""
-    folder = tmp_path_factory.mktemp("data")
-    write_data(folder, 160, 93)
-    return folder
+    """64 training and 93 validation images of 4 classes."""
+    return write_noise(tmp_path_factory.mktemp("data"), 64, 93)
 
 
 @pytest.fixture(scope="module")
@@ -111,13 +108,14 @@ def test_a_training_begins_with_the_weights_it_is_given(data: Path, trained: Pat
 def test_a_run_that_goes_on_needs_the_file_no_more(data: Path, trained: Path, tmp_path: Path) -> None:
     weights = tmp_path / "mine.safetensors"
     weights.write_bytes((trained / "it.safetensors").read_bytes())
-    line = [sys.executable, str(ROOT / "run_bench.py"), *OPTIONS, "--gpus", "1", "--data", str(data)]
-    line += ["--pretrained", str(weights), "--results", str(tmp_path), "--run-name", "on"]
-    with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        files = RunFiles(tmp_path, "on")
-        wait_for_steps(files, 2, "train")
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 75
+    files = RunFiles(tmp_path, "on")
+    process = fork(
+        *OPTIONS, "--gpus", "1", "--data", str(data), "--pretrained", str(weights), "--results", str(tmp_path),
+        "--run-name", "on",
+    )  # fmt: skip
+    wait_for_steps(files, 2, process, "train")
+    process.send_signal(signal.SIGTERM)
+    assert process.end(60).code == 75
     weights.unlink()
     code, _, err = bench(tmp_path, "--resume", "on")
     assert code == 0, err

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
+import numpy.typing as npt
 import pytest
 
-from benchmarks.kills import write_data
-from harness.training.ranks import FloatArray
-from tests.whole_runs.test_resumed_runs import bench
+from tests.support.data_sets import write_noise
+from tests.support.runs import run
 
+pytestmark = pytest.mark.whole_run
+
+FloatArray = npt.NDArray[np.float64]
+OPTIONS = ("--device", "cpu", "--model", "x0_25", "--image-size", "32", "--compute-threads", "1", "--epochs", "4")
 EPOCHS, STEPS_PER_EPOCH = 4, 10
 
 
@@ -33,25 +35,17 @@ Make = Callable[..., Made]
 
 @pytest.fixture(scope="module")
 def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
-    data = tmp_path_factory.mktemp("data")
-    write_data(data, 160, 96)
+    data = write_noise(tmp_path_factory.mktemp("data"), 160, 16)
 
-    def run(*options: str) -> Made:
-        folder = tmp_path_factory.mktemp("run")
-        code, _, err = bench(folder, data, "it", "--gpus", "1", *options)
-        assert code == 0, err
-        steps = pd.read_csv(folder / "it.steps.csv")
-        train = steps[steps["phase"] == "train"]
-        record = json.loads((folder / "it.json").read_text())
+    def make_run(*options: str) -> Made:
+        made = run(tmp_path_factory.mktemp("run"), *OPTIONS, "--data", str(data), "--gpus", "1", *options)
+        assert made.code == 0, made.err
+        train = made.train_steps()
         assert len(train) == EPOCHS * STEPS_PER_EPOCH
-        return Made(
-            train["loss"].tolist(),
-            train["images"].tolist(),
-            record["effective_settings"],
-            record["summary"],
-        )
+        record = made.record
+        return Made(train["loss"].tolist(), train["images"].tolist(), record["effective_settings"], record["summary"])
 
-    return run
+    return make_run
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,11 @@ from tests.support.simulation import BATCH, ONE_CORE, START, Simulation, ar1
 LONG = {"max_seconds": 2000.0, "target_ci": 1e-6}
 
 
+def half_as_long(rank: int, batch: int) -> float:
+    """Decoding that keeps up; at a tenth of a step, as usual, most of a long simulation would be steps of it."""
+    return 0.05
+
+
 def test_each_phase_runs_at_its_own_rate(tmp_path: Path) -> None:
     concluded, _ = Simulation(ranks=2, exchange_seconds=0.01).run(tmp_path)
     rates = {name: figures.fps for name, figures in concluded.phases.items()}
@@ -54,7 +59,9 @@ def test_the_warm_up_is_cut_where_it_ends(tmp_path: Path, warmup: int) -> None:
     def compute(rank: int, step: int) -> float:
         return (0.1 if step >= warmup else 0.25) + float(noise[step])
 
-    concluded, files = Simulation(compute=compute, options=LONG).run(tmp_path)
+    concluded, files = Simulation(decode=half_as_long, compute=compute, options={**LONG, "max_seconds": 500.0}).run(
+        tmp_path
+    )
     steps = read_table(files.table(STEPS.name), STEPS)
     training = steps[steps["phase"] == TRAIN]
     # Other phases' steps are over in the meantime too.
@@ -79,7 +86,7 @@ def test_noise_is_told_as_it_was_put_in(tmp_path: Path) -> None:
     def compute(rank: int, step: int) -> float:
         return float(series[step])
 
-    concluded, files = Simulation(compute=compute, options=LONG).run(tmp_path)
+    concluded, files = Simulation(decode=half_as_long, compute=compute, options=LONG).run(tmp_path)
     train = concluded.phases[TRAIN]
     table = read_table(files.table(STEPS.name), STEPS)
     window = table[(table["phase"] == TRAIN) & (table["warmup"] == 0)]
@@ -106,12 +113,12 @@ def test_periodic_stalls_are_counted_and_their_cause_is_named(tmp_path: Path) ->
     concluded, files = Simulation(
         # every 50th batch takes so long that DALI's queue runs dry
         decode=lambda rank, batch: 1.0 if batch % 50 == 49 else 0.01,
-        options=LONG,
+        options={**LONG, "max_seconds": 600.0},
     ).run(tmp_path)
     outliers = concluded.outliers
     steps = read_table(files.table(STEPS.name), STEPS)
     window = steps[(steps["phase"] == TRAIN) & (steps["warmup"] == 0)]
-    assert outliers.count == (window["data_wait_seconds"] > 0.5).sum() > 100
+    assert outliers.count == (window["data_wait_seconds"] > 0.5).sum() > 30
     assert set(outliers.causes) == {"data wait"}
     # of the 1.0 s the queue's two batches and the step's own time hide 0.2 to 0.3
     assert outliers.excess_seconds / outliers.count == pytest.approx(0.8, rel=0.01)
@@ -120,12 +127,14 @@ def test_periodic_stalls_are_counted_and_their_cause_is_named(tmp_path: Path) ->
 
 @pytest.mark.parametrize("drift", [0.2, -0.2])
 def test_a_drift_is_no_steady_state_and_its_size_is_told(tmp_path: Path, drift: float) -> None:
-    total = 12_000  # optimizer steps of this run, of all phases
+    total = 3_200  # optimizer steps of this run, of all phases
 
     def compute(rank: int, step: int) -> float:
         return 0.1 * (1 + drift * step / total)
 
-    concluded, files = Simulation(compute=compute, options={**LONG, "max_seconds": 1000.0, "warmup": 3}).run(tmp_path)
+    concluded, files = Simulation(
+        decode=half_as_long, compute=compute, options={**LONG, "max_seconds": 400.0, "warmup": 3}
+    ).run(tmp_path)
     table = read_table(files.table(STEPS.name), STEPS)
     window = table[(table["phase"] == TRAIN) & (table["warmup"] == 0)]["step_seconds"]
     assert concluded.steady.steady is False
@@ -140,7 +149,9 @@ def test_a_window_grows_until_it_is_precise(tmp_path: Path) -> None:
     steps = {}
     for precision in (0.05, 0.01):
         simulation = Simulation(
-            compute=lambda rank, step: 0.2 + float(noise[step]), options={"target_ci": precision, "max_seconds": 2000.0}
+            decode=half_as_long,
+            compute=lambda rank, step: 0.2 + float(noise[step]),
+            options={"target_ci": precision, "max_seconds": 2000.0},
         )
         (tmp_path / str(precision)).mkdir()
         concluded, _ = simulation.run(tmp_path / str(precision))
@@ -165,7 +176,7 @@ def test_a_window_that_is_too_short_to_be_precise_was_ended_by_time(tmp_path: Pa
     """Its steps are all alike, but 10 s are asked for and the run has 8."""
     concluded, _ = Simulation(options={"max_seconds": 8.0, "target_ci": 0.5}).run(tmp_path)
     assert concluded.phases[TRAIN].window_seconds < 8.0
-    assert concluded.summary["window_end"] == concluded.summary["window_end"] == "max_seconds"
+    assert concluded.summary["window_end"] == "max_seconds"
 
 
 def test_the_phases_are_interleaved(tmp_path: Path) -> None:
@@ -174,7 +185,9 @@ def test_the_phases_are_interleaved(tmp_path: Path) -> None:
     def compute(rank: int, step: int) -> float:
         return 0.1 * (1 + step / 3000)
 
-    concluded, files = Simulation(compute=compute, options={**LONG, "max_seconds": 400.0}).run(tmp_path)
+    concluded, files = Simulation(decode=half_as_long, compute=compute, options={**LONG, "max_seconds": 400.0}).run(
+        tmp_path
+    )
     steps = read_table(files.table(STEPS.name), STEPS)
     order = steps.drop_duplicates("segment")["phase"].tolist()
     assert order[:7] == [TRAIN, PIPELINE, TRAIN, COMPUTE, PIPELINE, TRAIN, COMPUTE]
@@ -241,8 +254,10 @@ def test_compute_only_waits_until_dali_rests(tmp_path: Path) -> None:
 def test_equal_ranks_with_jitter_have_no_slow_one(tmp_path: Path) -> None:
     """Of four ranks one is slowest in every step; by chance, it is not always the same."""
     noise = [ar1(0.0, 20_000, 0.004, seed) for seed in range(4)]
-    slow = Simulation(ranks=4, compute=lambda rank, step: 0.1 + float(noise[rank][step]) + 0.03 * (rank == 1))
-    equal = Simulation(ranks=4, compute=lambda rank, step: 0.1 + float(noise[rank][step]))
+    slow = Simulation(
+        ranks=4, decode=half_as_long, compute=lambda rank, step: 0.1 + float(noise[rank][step]) + 0.03 * (rank == 1)
+    )
+    equal = Simulation(ranks=4, decode=half_as_long, compute=lambda rank, step: 0.1 + float(noise[rank][step]))
     for name, simulation in (("equal", equal), ("slow", slow)):
         (tmp_path / name).mkdir()
         verdict = simulation.run(tmp_path / name)[0].verdict

@@ -13,7 +13,6 @@ import pytest
 from safetensors import safe_open
 
 import models
-from benchmarks.kills import finish, write_data
 from harness.artifacts.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint, write_checkpoint
 from harness.artifacts.record import RunFiles, read_record, write_record
 from harness.artifacts.schema import EPOCHS
@@ -24,7 +23,9 @@ from harness.plan.kinds import EVALUATION, THROUGHPUT
 from harness.training.state import Progress
 from models.pplcnet import PPLCNet
 from models.weights import encode_weights, read_weights
+from tests.support.data_sets import write_noise
 from tests.support.plans import a_plan, a_record
+from tests.support.runs import run
 from tests.support.small_disk import SmallDisk
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -242,12 +243,15 @@ def test_a_run_in_a_file_of_its_name_is_the_run(
     assert told(capsys, "first", "it.pdparams", "--results", str(tmp_path))[0] == 0
 
 
+@pytest.mark.whole_run
 def test_a_real_run_answers_as_it_was_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data, results = tmp_path / "data", tmp_path / "results"
-    write_data(data, 32, 16)
-    finish(data, results, "it", 2)
-    target = tmp_path / "it.pdparams"
-    files = RunFiles(results, "it")
+    data, results = write_noise(tmp_path / "data", 32, 16), tmp_path / "results"
+    made = run(
+        results, "--device", "cpu", "--model", "x0_25", "--image-size", "32", "--batch-size", "8", "--gpus", "2",
+        "--data", str(data), "--epochs", "2", "--lr-warmup-epochs", "1",
+    )  # fmt: skip
+    assert made.code == 0, made.err
+    target, files = tmp_path / "it.pdparams", made.files
     code, out, err = told(capsys, "it", target, "--results", results)
     assert (code, err) == (0, "")
     epochs = read_table(files.table(EPOCHS.name), EPOCHS)

@@ -25,8 +25,8 @@ from tests.harness.machine.test_sampler import START, FakeTime, ScriptedHost
 from tests.harness.training.test_recorder import global_step
 from tests.support.plans import a_plan
 
-# Of memory between a fifth of the way and the end; 8 bytes more with each step would be 160,000.
-GROWTH_BYTES = 100_000
+# Of memory between a fifth of the way and the end; 8 bytes more with each of 10,000 steps would be 64,000.
+GROWTH_BYTES = 50_000
 
 
 class Watch:
@@ -57,8 +57,8 @@ def traced(work: Callable[[Watch], object], count: int) -> None:
 
 
 def test_a_sampler_keeps_its_history_and_no_more() -> None:
-    """100,000 samples every half second: 14 hours."""
-    count = 100_000
+    """10,000 samples, one every half second, of which it keeps ten minutes."""
+    count = 10_000
     samplers = []
 
     def sample(watch: Watch) -> None:
@@ -85,8 +85,8 @@ def test_a_sampler_keeps_its_history_and_no_more() -> None:
 
 
 def test_a_recorder_and_the_bar_that_follows_it_hold_nothing(tmp_path: Path) -> None:
-    """25,000 steps and as many samples, written and shown on a terminal."""
-    count = 25_000
+    """10,000 steps and as many samples, written and shown on a terminal."""
+    count = 10_000
     files = RunFiles(tmp_path, "it")
     rich = RichConsole(file=io.StringIO(), force_terminal=True, width=120)
     time = FakeTime(START)
@@ -118,8 +118,8 @@ def test_a_recorder_and_the_bar_that_follows_it_hold_nothing(tmp_path: Path) -> 
 
 
 def test_a_probe_forgets_processes_that_have_ended(tmp_path: Path) -> None:
-    """5,000 readings a second apart; every fifth a worker has ended and another begun, and so have strangers."""
-    count = 5_000
+    """3,000 readings a second apart; every fifth a worker has ended and another begun, and so have strangers."""
+    count = 3_000
     proc = FakeProc(tmp_path)
     (tmp_path / "vmstat").write_text("pswpin 1\npswpout 2\n")
     proc.write(10, 1, 100, 20)

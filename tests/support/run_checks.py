@@ -1,0 +1,36 @@
+"""What holds for the tables and the record of every run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pytest
+
+
+def settings_in_force(record: dict[str, Any], ranks: int) -> None:
+    """DALI and Paddle report what was planned; a CPU has neither a JPEG engine nor TF32."""
+    assert record["effective_settings"] == {
+        "decode_threads": record["plan"]["pipeline"]["decode_threads"], "prefetch": 2, "hw_decoder_load": None,
+        "batch_size": 4,
+        "image_size": 32, "dtype": "float32", "layout": "nchw", "preprocessing": "paddleclas", "antialias": False,
+        "auto_augment": False, "parameters": "float32", "logits": "float32", "network_layout": "nchw",
+        "sync_batch_norm": False, "to_static": False, "accumulation_steps": 1, "ranks": ranks, "cudnn_tf32": None,
+    }  # fmt: skip
+    assert record["plan"]["pipeline"]["decode_threads"] >= 1
+
+
+def parts_make_steps(steps: pd.DataFrame) -> None:
+    parts = steps[["data_wait_seconds", "compute_seconds", "recording_seconds", "exchange_seconds"]]
+    assert (parts >= 0).all().all()
+    assert list(parts.sum(axis=1)) == pytest.approx(list(steps["step_seconds"]), abs=1e-8)
+    told = steps[["forward_seconds", "backward_seconds", "optimizer_seconds"]].dropna()
+    assert list(told.sum(axis=1)) == pytest.approx(list(steps.loc[told.index, "compute_seconds"]), abs=1e-8)
+
+
+def buckets_make_wall(ledger: dict[str, float]) -> None:
+    """Every second in one bucket, the rest not counted."""
+    buckets = [value for name, value in ledger.items() if name not in ("wall_seconds", "rest_seconds")]
+    assert len(buckets) == 9
+    assert sum(buckets) == pytest.approx(ledger["wall_seconds"], rel=0.005)
+    assert sum(buckets) + ledger["rest_seconds"] == pytest.approx(ledger["wall_seconds"], rel=1e-9)

@@ -1,0 +1,87 @@
+"""Runs that are stopped or killed, or whose ranks are, while they train.
+
+All go through Paddle's launcher: which process ends of what, what is left of the others and who tells it can be seen in
+the real tree of processes alone.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from benchmarks.kills import campaign, processes_of_run
+from harness.artifacts.record import RunFiles
+from harness.artifacts.schema import STEPS
+from harness.artifacts.tables import read_table
+from tests.support.runs import Started, launch, wait_for_steps
+
+pytestmark = pytest.mark.whole_run
+
+SMALL = ("--device", "cpu", "--model", "x0_25", "--image-size", "32", "--batch-size", "4")
+
+
+def start_endless(data: Path, folder: Path, *more: str) -> Started:
+    """A run of two ranks that has recorded some steps and has many to go."""
+    options = [*SMALL, "--gpus", "2", "--data", str(data), "--epochs", "5000", *more]
+    started = launch(*options, "--results", str(folder), "--run-name", "it")
+    wait_for_steps(RunFiles(folder, "it"), 11, started)
+    return started
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """The processes whose command line names the folder."""
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if any(str(folder) in word for word in process.info["cmdline"] or [])
+    ]
+
+
+def test_a_rank_that_is_killed_ends_the_run(colours: Path, tmp_path: Path) -> None:
+    started = start_endless(colours, tmp_path)
+    processes_of_run(started.pid)["rank 1"].kill()
+    ended = started.end(60)
+    assert ended.code == 5
+    # Rank 0, which waits for it, ends of that within moments; the launcher names that one.
+    assert ended.err.startswith("error: rank 1 was ended by SIGKILL (signal 9)\n")
+    assert "dmesg" in ended.err
+    assert "Traceback" not in ended.err.partition("The end of")[0]
+    assert (tmp_path / "it.logs" / "workerlog.1").exists()
+
+
+def test_a_killed_run_leaves_no_process_and_whole_rows(colours: Path, tmp_path: Path) -> None:
+    started = start_endless(colours, tmp_path)
+    started.send_signal(signal.SIGKILL)
+    started.end()
+    psutil.wait_procs(processes_of(tmp_path), timeout=30)
+    assert processes_of(tmp_path) == []
+    table = read_table(tmp_path / "it.steps.csv", STEPS)
+    assert len(table) >= 11
+    assert table["step_seconds"].notna().all()
+
+
+def test_a_rank_that_stands_still_ends_the_run(colours: Path, tmp_path: Path) -> None:
+    """A stopped process stands for one that hangs in the kernel: it can't tell where it is, and no SIGTERM ends it."""
+    started = start_endless(colours, tmp_path, "--stall-timeout", "5")
+    processes_of_run(started.pid)["rank 1"].suspend()
+    ended = started.end(60)
+    assert ended.code == 5
+    assert re.match(
+        r"error: no step for 5 s: rank 0: harness/[\w/]+\.py:\d+ in \w+;"
+        r" rank 1: no answer \(stopped or hung in the kernel\)\n", ended.err
+    ), ended.err  # fmt: skip
+    assert "--stall-timeout" in ended.err
+    assert "Timeout (0:00:05)!" in (tmp_path / "it.logs" / "workerlog.0").read_text()
+    assert processes_of(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_a_run_with_a_killed_process_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    """benchmarks/kills.py does this 25 times (`make soak`)."""
+    printed: list[str] = []
+    assert campaign(1, 5, printed.append, tmp_path, ranks=(2,)) == 0, "\n".join(printed)
+    assert printed[-1] == "1 processes killed", "\n".join(printed)
