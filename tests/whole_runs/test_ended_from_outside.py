@@ -13,11 +13,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.kills import campaign, processes_of_run
+from benchmarks.kills import OPTIONS, processes_of_run
 from harness.artifacts.record import RunFiles
 from harness.artifacts.schema import STEPS
 from harness.artifacts.tables import read_table
-from tests.support.runs import Started, launch, wait_for_steps
+from tests.support.data_sets import write_noise
+from tests.support.results import result_of
+from tests.support.runs import Started, fork, launch, wait_for_steps
 
 pytestmark = pytest.mark.whole_run
 
@@ -53,15 +55,26 @@ def test_a_rank_that_is_killed_ends_the_run(colours: Path, tmp_path: Path) -> No
     assert (tmp_path / "it.logs" / "workerlog.1").exists()
 
 
-def test_a_killed_run_leaves_no_process_and_whole_rows(colours: Path, tmp_path: Path) -> None:
-    started = start_endless(colours, tmp_path)
+def test_a_killed_run_leaves_no_process_and_resumes_to_the_same_end(tmp_path: Path) -> None:
+    """One kill, of the launching process; benchmarks/kills.py makes 25, of each process (`make soak`)."""
+    data = write_noise(tmp_path / "data", 80, 16)
+    options = (*OPTIONS, "--data", str(data), "--results", str(tmp_path), "--gpus", "2")
+    whole = fork(*options, "--run-name", "whole").end()
+    assert whole.code == 0, whole.err
+    started, files = launch(*options, "--run-name", "it"), RunFiles(tmp_path, "it")
+    # Four steps after the checkpoint of the first epoch, if the kill is quick.
+    wait_for_steps(files, 7, started)
     started.send_signal(signal.SIGKILL)
     started.end()
     psutil.wait_procs(processes_of(tmp_path), timeout=30)
     assert processes_of(tmp_path) == []
-    table = read_table(tmp_path / "it.steps.csv", STEPS)
-    assert len(table) >= 11
+    table = read_table(files.table(STEPS.name), STEPS)
+    assert len(table) >= 7
     assert table["step_seconds"].notna().all()
+    resumed = fork(*options, "--run-name", "it", "--resume").end()
+    assert resumed.code == 0, resumed.err
+    assert result_of(files).differs(result_of(RunFiles(tmp_path, "whole"))) == []
+    assert len(table) < len(read_table(files.table(STEPS.name), STEPS))
 
 
 def test_a_rank_that_stands_still_ends_the_run(colours: Path, tmp_path: Path) -> None:
@@ -77,11 +90,3 @@ def test_a_rank_that_stands_still_ends_the_run(colours: Path, tmp_path: Path) ->
     assert "--stall-timeout" in ended.err
     assert "Timeout (0:00:05)!" in (tmp_path / "it.logs" / "workerlog.0").read_text()
     assert processes_of(tmp_path) == []
-
-
-@pytest.mark.slow
-def test_a_run_with_a_killed_process_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    """benchmarks/kills.py does this 25 times (`make soak`)."""
-    printed: list[str] = []
-    assert campaign(1, 5, printed.append, tmp_path, ranks=(2,)) == 0, "\n".join(printed)
-    assert printed[-1] == "1 processes killed", "\n".join(printed)
