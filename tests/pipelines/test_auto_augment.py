@@ -14,7 +14,7 @@ from nvidia.dali.auto_aug.auto_augment import get_reduced_image_net_policy
 from pipelines.auto_augment import POLICY
 from pipelines.dali_graphs import training_graph
 from pipelines.settings import PipelineSettings
-from tests.pipelines.test_dali_graphs import (
+from tests.support.dali import (
     CPU,
     FLIPPED,
     GPU,

@@ -29,7 +29,7 @@ from pipelines.dali_graphs import decoding_graph, evaluation_graph, training_gra
 from pipelines.dataset import open_dataset
 from pipelines.image_lists import ImageList
 from pipelines.settings import PipelineSettings
-from tests.pipelines.test_dali_graphs import WHOLE, denormalised, feed, run, write_images
+from tests.support.dali import WHOLE, denormalised, feed, run, write_images
 from tests.support.opencv import Pixels, evaluated, resized
 
 # 16 photos of val, of several shapes, among them some with 4:2:0 chroma (see test_the_photos_are_of_both_kinds).

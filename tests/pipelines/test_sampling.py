@@ -10,7 +10,7 @@ import pytest
 from pipelines.errors import DataError
 from pipelines.sampling import BEGINNING, Draw, EvaluationOrder, Order, Position, TrainingOrder
 from pipelines.sharding import shard_bounds, steps_per_epoch
-from tests.pipelines.test_sharding import SETUPS
+from tests.support.shards import SETUPS
 
 NONE: frozenset[int] = frozenset()
 

@@ -5,12 +5,7 @@ import itertools
 import pytest
 
 from pipelines.sharding import shard_bounds, steps_per_epoch
-
-SETUPS = [
-    *itertools.product([1, 2, 3, 7, 8, 10, 63, 64, 65, 355], [1, 2, 3, 4, 8, 16], [1, 3, 8, 64]),
-    (50_000, 4, 512),
-    (50_000, 7, 333),
-]
+from tests.support.shards import SETUPS
 
 
 @pytest.mark.parametrize(

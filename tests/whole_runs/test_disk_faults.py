@@ -18,7 +18,7 @@ from harness.artifacts.tables import TableWriter, append_row, cut_rows, fill_col
 from harness.errors import MachineError
 from harness.training.loop import GlobalStep
 from harness.training.recorder import open_recorder
-from tests.harness.training.test_recorder import global_step
+from tests.support.frames import global_step
 from tests.support.long_runs import LongRun
 from tests.support.plans import a_record, a_summary, figures
 from tests.support.small_disk import SmallDisk, fill, make_read_only

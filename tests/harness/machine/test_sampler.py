@@ -11,35 +11,12 @@ from harness.machine import sampler as sampler_module
 from harness.machine.host import HostProbe, HostSample, cpu_name
 from harness.machine.nvml import Gpu, GpuSample, Nvml
 from harness.machine.sampler import DeviceSample, Sampler, WindowTelemetry
+from tests.support.scripted_sampler import START, UNIX, FakeTime, ScriptedHost
 
 GPU0 = Gpu(5, "GPU-0", "Model A", "00000000:17:00.0")
 GPU1 = Gpu(6, "GPU-1", "Model B", "00000000:31:00.0")
 ONE = [("gpu0", GPU0)]
 TWO = [("gpu0", GPU0), ("gpu1", GPU1)]
-START = 1000.0
-UNIX = 1.75e9
-
-
-class FakeTime:
-    """A clock that moves when somebody waits, and ends the sampling when the wait would go past `ends_at`."""
-
-    def __init__(self, ends_at: float) -> None:
-        self.now = START
-        self.ends_at = ends_at
-        self.ended = threading.Event()
-
-    def clock(self) -> float:
-        return self.now
-
-    def unix(self) -> float:
-        return UNIX + self.now
-
-    def wait(self, seconds: float) -> bool:
-        if self.now + seconds > self.ends_at:
-            self.ended.set()
-            return True
-        self.now += seconds
-        return False
 
 
 class ScriptedNvml(Nvml):
@@ -51,15 +28,6 @@ class ScriptedNvml(Nvml):
 
     def sample(self, gpu: Gpu) -> GpuSample:
         return GpuSample(util_percent=self._script(gpu, self._time.now - START), power_watts=250.5)
-
-
-class ScriptedHost(HostProbe):
-    def __init__(self, script: Callable[[], float | None]) -> None:
-        super().__init__()
-        self._script = script
-
-    def sample(self) -> HostSample:
-        return HostSample(self._script(), 3e9, 8e9)
 
 
 def run(

@@ -20,10 +20,10 @@ from harness.machine.sampler import DeviceSample, Sampler
 from harness.report.console import Console
 from harness.report.progress import Progress
 from harness.training.recorder import TableRecorder
-from tests.harness.machine.test_processes import FakeProc
-from tests.harness.machine.test_sampler import START, FakeTime, ScriptedHost
-from tests.harness.training.test_recorder import global_step
+from tests.support.fake_proc import FakeProc
+from tests.support.frames import global_step
 from tests.support.plans import a_plan
+from tests.support.scripted_sampler import START, FakeTime, ScriptedHost
 
 # Of memory between a fifth of the way and the end; 8 bytes more with each of 10,000 steps would be 64,000.
 GROWTH_BYTES = 50_000

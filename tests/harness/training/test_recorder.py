@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -17,8 +16,8 @@ from harness.artifacts.record import RunFiles, RunRecord, read_record, write_rec
 from harness.artifacts.schema import DEVICES, EPOCHS, STEPS
 from harness.artifacts.tables import TableWriter, read_table
 from harness.machine.sampler import Sampler, WindowTelemetry
-from harness.training.loop import GlobalStep
 from harness.training.recorder import TableRecorder
+from tests.support.frames import global_step
 from tests.support.plans import a_config, a_plan
 
 SCRIPT = """
@@ -83,7 +82,7 @@ def test_a_step_row_joins_the_four_gpus_utilisation(
     assert step["jpeg_util_percent"] == 12.5  # 5, 10, 15 and 20 %
     assert pd.isna(step["sm_util_percent"])  # two of the devices have no GPM
     assert step["fps"] == 160.0
-    parts = ("data_wait", "compute", "recording", "other", "forward", "backward", "optimizer", "rank_skew")
+    parts = ("data_wait", "compute", "recording", "exchange", "forward", "backward", "optimizer", "rank_skew")
     assert [step[f"{part}_seconds"] for part in parts] == [0.1, 0.25, 0.03, 0.02, 0.05, 0.125, 0.075, 0.015]
     assert (step["slowest_rank"], step["loss"], step["segment"]) == (3, 2.5, 2)
     assert (step["phase"], step["step"], step["learning_rate"]) == ("train", 1, 0.1)
@@ -155,15 +154,6 @@ def test_gpus_that_are_lost_in_the_middle_of_a_run_are_unknown_from_there_on(
     # One each; two for the GPU that was being asked at the moment it was lost.
     assert {warning.partition(":")[0] for warning in lost} == {"GPU 1 (Stand-in 80GB)", "GPU 2 (Stand-in 80GB)"}
     assert 2 <= len(lost) <= 3
-
-
-def global_step(index: int, end_seconds: float, step_seconds: float) -> GlobalStep:
-    """A step that only waits for its batch, which a consumer without laps then takes no time for."""
-    return GlobalStep(
-        index=index, images=8, end_seconds=end_seconds, step_seconds=step_seconds, data_wait_seconds=step_seconds,
-        compute_seconds=0.0, forward_seconds=math.nan, backward_seconds=math.nan, optimizer_seconds=math.nan,
-        recording_seconds=0.0, exchange_seconds=0.0, slowest_rank=0, rank_skew_seconds=0.0, loss=1.0,
-    )  # fmt: skip
 
 
 class AskedSampler(Sampler):
