@@ -425,13 +425,11 @@ def test_ranks_that_die_of_the_first_ctrl_c_are_an_interruption(launch: Launch) 
 
 def test_a_second_ctrl_c_ends_everything_at_once(launch: Launch) -> None:
     script = SAVING_RANK.replace("sys.exit(75)", "return").replace("(Path(sys.argv[1])", "0 and (Path(sys.argv[1])")
-    begin = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         launch(
             f"{RANK}\n(results / 'id').write_text(str(rank({script!r}).pid))\n{SLEEP}",
             interrupt_once_ready(launch.files.folder, 2),
         )
-    assert time.monotonic() - begin < 30
     assert gone(int((launch.files.folder / "id").read_text(encoding="utf-8")))
 
 
@@ -471,14 +469,12 @@ def test_a_rank_that_was_killed_is_named_though_another_is_found_first(launch: L
 def test_ranks_that_all_stand_still_are_ended_from_outside(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stopped rank's own watchdog is stopped with it."""
     monkeypatch.setattr(harness.launch.launcher, "WATCHDOG_GRACE_SECONDS", 0.5)
-    begin = time.monotonic()
     with pytest.raises(TrainingError) as caught:
         launch(
             f"{RANK}\nprocess = rank('import time; time.sleep(60)')\n(logs / 'pulse.0').touch()\n"
             f"os.kill(process.pid, signal.SIGSTOP)\n{SLEEP}",
             stall_timeout=1.5,
         )
-    assert time.monotonic() - begin < 1.5 + 30
     assert caught.value.message == (
         "no step for 1.5 s: rank 0: no answer (stopped or hung in the kernel);"
         " rank 1: no answer (stopped or hung in the kernel)"

@@ -44,7 +44,7 @@ def test_a_run_ends_with_its_row_beside_the_reference_under_one_header(console: 
     console.conclusion(RECORD, RunFiles(Path("results"), RECORD.run), MIRROR)
     lines = shown(console)
     at = lines.index("Method Crop Size FPS (all devices) devices TOP1 Accuracy")
-    assert lines[at - 1] == "beside the reference (DeepSparkHub, BI-V100)" or not lines[at - 1]
+    assert lines[at - 2 : at] == ["beside the reference (DeepSparkHub, BI-V100)", ""]
     assert lines[at + 2 : at + 4] == [REFERENCE, "PPLCNet_x0_25 64x64 85.3 CPU x 2 0.9533"]
     below = lines[at + 4 :]
     said = [line for line in below if line]
