@@ -45,7 +45,7 @@ bench: install
 	$(BIN)/python run_bench.py --data digits --model x0_25 --image-size 64 --batch-size 32 --epochs 60
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # What takes too long for a test: kills, growth over 20,000 steps, a run of 360 epochs concluded. About a quarter of an hour.
 soak: install

@@ -14,6 +14,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 pytest_plugins = ["tests.support.nvml_standin", "tests.support.small_disk"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that processes that share the files end together."""
+    markers = ("whole_run", "slow")
+
+    def rank(item: pytest.Item) -> int:
+        return next((number for number, name in enumerate(markers) if item.get_closest_marker(name)), len(markers))
+
+    items.sort(key=rank)
+
+
 @pytest.fixture(autouse=True)
 def processor_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail a test that asks whether this processor computes in bfloat16: it would depend on the machine."""

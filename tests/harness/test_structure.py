@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ PACKAGES = ("harness", "pipelines", "models")
 MAX_LINES, MAX_MODULES = 410, 15
 
 
+@cache
 def modules() -> dict[str, Path]:
     """The product's modules by dotted name, a package by its own."""
     paths = [ROOT / "run_bench.py", *(path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py")))]

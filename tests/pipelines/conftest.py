@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import pytest
 
 @pytest.fixture(scope="session")
 def builtin_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache for the built-in sets that all tests share and that is not the user's own."""
-    folder = tmp_path_factory.mktemp("builtin-cache")
+    """A cache for the built-in sets that all tests share, of all processes, and that is not the user's own."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "builtin-cache"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PPLCNET_BENCH_CACHE", str(folder))
         yield folder

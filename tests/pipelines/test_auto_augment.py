@@ -67,6 +67,7 @@ def batches(tmp_path: Path, settings: PipelineSettings, count: int = 1) -> list[
     return run(training_graph(feed(images, [0] * 32), WHOLE, settings, seed=2), count)
 
 
+@pytest.mark.slow
 def test_pixels_change_and_nothing_else(tmp_path: Path) -> None:
     ((plain, labels),) = batches(tmp_path, PLAIN)
     ((augmented, same_labels),) = batches(tmp_path, AUGMENTED)

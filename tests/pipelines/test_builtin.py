@@ -150,6 +150,7 @@ def test_the_built_in_sets_by_name() -> None:
     assert sorted(BUILTIN) == ["digits", "photos"]
 
 
+@pytest.mark.slow
 def test_photos_is_as_heavy_as_imagenet(builtin_cache: Path) -> None:
     dataset = open_dataset("photos")
     assert (dataset.name, dataset.builtin, dataset.num_classes) == ("photos", True, 1000)
@@ -240,6 +241,7 @@ def test_digits_are_64_by_64_in_rgb_and_readable() -> None:
             assert (darkest, brightest) == (pytest.approx(0, abs=10), pytest.approx(250, abs=20))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("builtin_cache")
 def test_the_sets_are_the_same_bytes_each_time(tmp_path: Path) -> None:
     for module, files in ((photos, 1024 + 128 + 3), (digits, 1797 + 1)):

@@ -276,6 +276,7 @@ print(failed)
 """
 
 
+@pytest.mark.slow
 def test_batches_that_fail_one_after_another_do_not_end_the_process(tmp_path: Path) -> None:
     """Decoders that see such files end DALI 2.4 in a segmentation fault here, most times within six pipelines."""
     text = tmp_path / "text.jpg"

@@ -206,6 +206,7 @@ def test_training_goes_on_with_other_threads_and_another_prefetch(
     assert steps(again, 9 - done) == uninterrupted[done:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preprocessing", ["paddleclas", "dali"])
 @pytest.mark.parametrize("auto_augment", [False, True])
 def test_training_goes_on_with_every_recipe(tmp_path: Path, preprocessing: str, auto_augment: bool) -> None:
@@ -512,6 +513,7 @@ for repeat in range(5):
 """
 
 
+@pytest.mark.slow
 def test_batches_that_fail_one_after_another_do_not_end_the_process(tmp_path: Path) -> None:
     """Of 40 images the 24 in the middle are text, empty and GIF in turn: six batches of 4 without a good image."""
     write_noise(tmp_path, 40)

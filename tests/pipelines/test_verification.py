@@ -97,6 +97,7 @@ def test_good_images_of_any_number_give_nothing(tmp_path: Path, count: int) -> N
     assert found_in(ImageList(tmp_path, ("0.jpg",) * count, (0,) * count)) == ()
 
 
+@pytest.mark.slow
 def test_bad_images_anywhere_are_found_from_any_start(tmp_path: Path) -> None:
     (tmp_path / "good.jpg").write_bytes(encoded(Image.new("RGB", (8, 8))))
     (tmp_path / "text.jpg").write_bytes(b"text")

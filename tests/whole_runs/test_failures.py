@@ -125,6 +125,7 @@ def test_a_batch_that_does_not_fit_is_reported(few: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "summary.csv").exists()
 
 
+@pytest.mark.slow
 def test_auto_batch_halves_until_it_fits(few: Path, tmp_path: Path) -> None:
     made = run(tmp_path, *TOO_LARGE, "--data", str(few), "--auto-batch", "--warmup", "1", start=start_tight)
     assert made.code == 0, made.err

@@ -52,6 +52,7 @@ def test_every_second_lies_in_one_bucket(tmp_path: Path) -> None:
     assert concluded.phases[TRAIN].data_wait_share == pytest.approx(1 / 3, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("warmup", [30, 60, 120])
 def test_the_warm_up_is_cut_where_it_ends(tmp_path: Path, warmup: int) -> None:
     noise = ar1(0.5, 100_000, 0.003, seed=warmup)
@@ -78,6 +79,7 @@ def test_a_given_warm_up_is_taken_as_it_is(tmp_path: Path) -> None:
     assert concluded.steady.warmup_steps == 7
 
 
+@pytest.mark.slow
 def test_noise_is_told_as_it_was_put_in(tmp_path: Path) -> None:
     """AR(1) noise of 4 % with phi 0.8."""
     noise = ar1(0.8, 100_000, 0.004, seed=3)

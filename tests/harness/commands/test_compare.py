@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from harness.analysis.run_lookup import StoredResult
 
 from harness.analysis.compare import Difference
+from harness.analysis.stored_result import StoredResult
 from harness.commands.compare import check_gate, parse_limit
 from harness.errors import GateError, UsageError
 from tests.support.compared_runs import (

@@ -20,7 +20,6 @@ from harness.artifacts.record import write_record
 from harness.artifacts.schema import BAD_FILES
 from harness.artifacts.tables import read_table
 from harness.cli import main
-from harness.commands import verify as command
 from harness.commands.verify import fingerprint
 from pipelines.dataset import open_dataset
 from pipelines.verification import KINDS

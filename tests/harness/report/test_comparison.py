@@ -7,10 +7,10 @@ import io
 from pathlib import Path
 
 import pytest
-from harness.analysis.run_lookup import StoredResult
 from rich.console import Console as RichConsole
 
 from harness.analysis.compare import Difference, compare
+from harness.analysis.stored_result import StoredResult
 from harness.artifacts.record import RunRecord
 from harness.plan.plan import IMAGENET
 from harness.report.comparison import change_line, show_comparison, warnings

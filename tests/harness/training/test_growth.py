@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console as RichConsole
 
 from harness.artifacts.record import RunFiles
@@ -84,6 +85,7 @@ def test_a_sampler_keeps_its_history_and_no_more() -> None:
     assert len(samplers[0]._warned) == 50
 
 
+@pytest.mark.slow
 def test_a_recorder_and_the_bar_that_follows_it_hold_nothing(tmp_path: Path) -> None:
     """10,000 steps and as many samples, written and shown on a terminal."""
     count = 10_000

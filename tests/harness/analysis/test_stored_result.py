@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from harness.analysis.run_lookup import StoredResult, find_result
 
 from harness.analysis.compare import Side
+from harness.analysis.stored_result import StoredResult, find_result
 from tests.support.compared_runs import (
     A_RATES,
     record,
