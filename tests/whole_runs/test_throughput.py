@@ -99,10 +99,11 @@ def test_its_record_has_a_verdict_a_ledger_and_the_settings_in_force(throughput:
     assert record["status"] == "finished"
     assert record["verdict"]["bottleneck"] in ("pipeline", "compute", "communication", "shared")
     assert record["verdict"]["bottleneck"] == record["summary"]["bottleneck"]
-    assert record["verdict"]["ceiling_high_fps"] == min(
-        record["phases"][name]["fps"] for name in ("pipeline", "compute")
-    )
-    assert re.search(rf"^ +bound by +{record['verdict']['bottleneck']}\b", made.out, re.MULTILINE)
+    rates = {name: figures["fps"] for name, figures in record["phases"].items()}
+    assert record["verdict"]["data_gain"]["value"] == pytest.approx(rates["compute"] / rates["train"])
+    assert record["verdict"]["training_gain"]["value"] == pytest.approx(rates["pipeline"] / rates["train"])
+    assert (record["verdict"]["communication_gain"] is None) == (ranks == 1)
+    assert re.search(rf"^ +bottleneck +{record['verdict']['bottleneck']}\b", made.out, re.MULTILINE)
     settings_in_force(record, ranks=ranks)
     ledger = record["ledger"]
     buckets_make_wall(ledger)

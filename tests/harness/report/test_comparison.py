@@ -66,7 +66,7 @@ def test_two_runs_are_shown_side_by_side(tmp_path: Path, capsys: pytest.CaptureF
         "per device 50.0 images/s 45.0 images/s",
         "devices 2 ranks on Xeon 6148 2 ranks on Xeon 6148",
         "top-1 - 0.9533",
-        "bound by compute compute",
+        "bottleneck compute compute",
         "B is 10.0 % slower than A (95 % interval 6.0 to 13.8 % slower, p < 0.0001)",
         "from: A: its window's standard error, and 1.5 % assumed between runs;"
         " B: its window's standard error, and 1.5 % assumed between runs",
@@ -119,7 +119,7 @@ def test_the_reference_as_a(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         "per device 634.2 images/s 1268.5 images/s",
         "devices 4 x BI-V100 4 x H100",
         "top-1 0.7062 0.7101",
-        "bound by - compute",
+        "bottleneck - compute",
         "B is 100.0 % faster than A (95 % interval 94.0 to 106.2 % faster, p < 0.0001)",
         "from: A: published without an interval, taken as exact; B: its window's standard error, and 1.5 %"
         " assumed between runs; only B's uncertainty counts",
@@ -199,7 +199,7 @@ def test_names_are_printed_as_they_are(name: str) -> None:
     lines = [" ".join(line.split()) for line in printed.getvalue().decode().split("\n")]
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
     assert f"name a {shown}" in lines
-    assert f"bound by compute {shown}" in lines
+    assert f"bottleneck compute {shown}" in lines
     assert f"NOT THE SAME JOB: model (x0_25, {shown}), data set (photos, {shown})" in lines
     assert f"environment python 3.11.7 {shown}" in lines
     assert f"packages.{shown} - {shown}" in lines
