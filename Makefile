@@ -58,7 +58,7 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# README's options and docs/tables.md, from their declarations.
+# docs/options.md and docs/tables.md, from their declarations.
 docs: install
 	$(BIN)/python -m harness.report.docs
 
