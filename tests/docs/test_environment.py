@@ -45,9 +45,7 @@ def test_every_access_to_the_environment_is_of_a_named_variable() -> None:
     """A name that is put together, or an unusual one, would escape the comparison above."""
     access = re.compile(r"environ(?:ment)?(?:\.get\(|\[|\.pop\()(b?\"?\w+\"?)|\benv(?:\.get\(|\[|\.pop\()(b?\"?\w+\"?)")
     found = {
-        (one or other).strip('b"')
-        for path in CODE
-        for one, other in access.findall(path.read_text(encoding="utf-8"))
+        (one or other).strip('b"') for path in CODE for one, other in access.findall(path.read_text(encoding="utf-8"))
     }
     by_constant = {"RUN_PID", "CACHE_VARIABLE", "name"}
     assert found - by_constant <= named_on_the_page(), found

@@ -126,7 +126,8 @@ print(*[line.strip() for line in console.file.getvalue().splitlines() if "aligne
     names, rate, shown = extended("-c", code).splitlines()
     assert names == "['train', 'pipeline', 'compute', 'compute_no_sync', 'compute_aligned']"
     assert float(rate) == pytest.approx(1.0)
-    assert shown.startswith("compute, aligned") and "320.0" in shown
+    assert shown.startswith("compute, aligned")
+    assert "320.0" in shown
 
 
 @pytest.mark.parametrize("extended", ["A model size"], indirect=True)

@@ -17,7 +17,8 @@ from harness.plan.options import flag
 from tests.docs.pages import PAGES, anchors, code_blocks
 
 # Folders whose files the pages name by their path, and files of other projects that have the look of ours.
-OURS = re.compile(r"\b(?:docs|harness|pipelines|models|tests|benchmarks|requirements)/[\w./-]*\w")
+FOLDERS = ("docs", "harness", "pipelines", "models", "tests", "benchmarks", "requirements")
+OURS = re.compile(rf"\b(?:{'|'.join(FOLDERS)})/[\w./-]*\w")
 FOREIGN_FILES = {"pp_lcnet.py"}
 # Options of other programs that the pages name.
 FOREIGN_OPTIONS = {"--require-hashes"}
@@ -56,8 +57,8 @@ def test_every_file_that_is_named_is_there(page: Path) -> None:
     plain = re.sub(r"^```diff\n.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     missing = [name for name in OURS.findall(plain) if not (ROOT / name).exists()]
     bare = {name for name in re.findall(r"`([\w/]+\.(?:py|md|toml|c))\b", plain) if "/" not in name}
-    here = {path.name for folder in OURS.pattern[7:].partition(")")[0].split("|") for path in (ROOT / folder).rglob("*")}
-    here |= {path.name for path in ROOT.iterdir()} | {"dataset.toml"} | FOREIGN_FILES
+    here = {path.name for folder in FOLDERS for path in (ROOT / folder).rglob("*")} | {"dataset.toml"} | FOREIGN_FILES
+    here |= {path.name for path in ROOT.iterdir()}
     assert (missing, sorted(bare - here)) == ([], [])
 
 
@@ -79,7 +80,7 @@ def commands_of(page: Path) -> Iterator[list[str]]:
     text = page.read_text(encoding="utf-8")
     lines = [line for block in code_blocks(text, r"(?:\w*)") for line in block.splitlines()]
     lines += re.findall(r"`((?:python )?run_bench\.py [^`]+)`", without_code(text))
-    for line in lines:
+    for line in (re.sub(r"\n *", " ", line) for line in lines):
         found = re.match(r"(?:  +)?(?:[\w./]*python )?run_bench\.py (.*)", line)
         if found and "..." not in line and "<" not in line:
             yield shlex.split(re.sub(r"\s+#.*", "", found[1]))
@@ -105,7 +106,7 @@ def test_the_pages_have_many_command_lines() -> None:
 
 def every_option() -> set[str]:
     known = {"--config", "--dry-run", "--help", "--no-"} | set(map(flag, run_options()))
-    known |= {f"--no-{name[2:]}" for name, declared in ((flag(n), o) for n, o in run_options().items()) if declared.kind is bool}
+    known |= {flag(f"no_{name}") for name, declared in run_options().items() if declared.kind is bool}
     for command in COMMANDS.values():
         parser = Parser("", "")
         command.declare(parser)

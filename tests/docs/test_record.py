@@ -56,9 +56,9 @@ def test_the_top_level(record: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "plan", "plan.data", "plan.data.augmentation", "plan.pipeline", "plan.training", "plan.window", "plan.operation",
-        "environment", "profile", "profile.page_cache", "effective_settings", "steady", "ledger", "outliers",
-        "interference", "verdict",
+        "plan", "plan.data", "plan.data.augmentation", "plan.pipeline", "plan.training", "plan.window",
+        "plan.operation", "environment", "profile", "profile.page_cache", "effective_settings", "steady", "ledger",
+        "outliers", "interference", "verdict",
     ],
 )  # fmt: skip
 def test_every_field_of_an_object_has_its_place(record: dict[str, Any], path: str) -> None:
@@ -81,7 +81,8 @@ def test_the_small_objects(tmp_path: Path) -> None:
     assert set(first_cells(SECTIONS["A series"])) > {field.name for field in fields(BetweenRuns)}
     arrays = {name: np.zeros(shape, np.float32) for name, shape in parameter_shapes(0.25, 10).items()}
     write_weights(tmp_path / "weights.safetensors", arrays, {})
-    assert first_cells(SECTIONS["pretrained"]) == list(describe_weights(tmp_path / "weights.safetensors", "x0_25", 10)[1])
+    _, described = describe_weights(tmp_path / "weights.safetensors", "x0_25", 10)
+    assert first_cells(SECTIONS["pretrained"]) == list(described)
 
 
 def test_the_example_is_a_record_of_this_version(record: dict[str, Any]) -> None:

@@ -25,7 +25,8 @@ def every_kind(base: type[ActionableError] = ActionableError) -> Iterator[type[A
 
 @pytest.mark.parametrize("kind", list(every_kind()), ids=lambda kind: kind.__name__)
 def test_the_exit_code_is_documented(kind: type[ActionableError]) -> None:
-    table = re.findall(r"^\| (\d+) \| \S", (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8"), re.MULTILINE)
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| (\d+) \| \S", page, re.MULTILINE)
     assert str(kind("wrong").exit_code) in table
 
 
