@@ -15,7 +15,16 @@ import pytest
 from harness import ROOT
 
 PAGE = ROOT / "docs" / "extending.md"
-COPIED = ("harness", "pipelines", "models", "tests/support", "docs", "results/bi_v100.csv", "run_bench.py")
+COPIED = (
+    "harness",
+    "pipelines",
+    "models",
+    "tests/support",
+    "docs",
+    "results/bi_v100.csv",
+    "run_bench.py",
+    "pyproject.toml",
+)
 Check = Callable[..., str]
 
 

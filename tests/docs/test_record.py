@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from harness.artifacts.bad_image import BadImage
 from harness.artifacts.record import read_record, write_record
@@ -19,7 +20,7 @@ from harness.commands.series import BetweenRuns
 from harness.plan.config import RunConfig, run_options
 from harness.report.console import Console
 from models.architecture import parameter_shapes
-from models.weights import describe_weights, write_weights
+from models.weights import describe_weights
 from tests.docs.pages import code_blocks, first_cells, read, sections
 from tests.support.simulation import Simulation
 
@@ -80,7 +81,7 @@ def test_the_small_objects(tmp_path: Path) -> None:
     assert sorted(first_cells(SECTIONS["bad_images"])) == sorted(field.name for field in fields(BadImage))
     assert set(first_cells(SECTIONS["A series"])) > {field.name for field in fields(BetweenRuns)}
     arrays = {name: np.zeros(shape, np.float32) for name, shape in parameter_shapes(0.25, 10).items()}
-    write_weights(tmp_path / "weights.safetensors", arrays, {})
+    save_file(arrays, tmp_path / "weights.safetensors")
     _, described = describe_weights(tmp_path / "weights.safetensors", "x0_25", 10)
     assert first_cells(SECTIONS["pretrained"]) == list(described)
 
