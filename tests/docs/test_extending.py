@@ -95,7 +95,7 @@ def test_a_column_is_written_read_and_documented(extended: Check) -> None:
     code = """
 from pathlib import Path
 from types import SimpleNamespace
-from harness.artifacts.files import TableWriter, read_table
+from harness.artifacts.tables import TableWriter, read_table
 from harness.artifacts.schema import EPOCHS, STEPS
 from harness.machine.sampler import WindowTelemetry
 from harness.report.docs import tables_markdown

@@ -105,7 +105,7 @@ def test_the_pages_have_many_command_lines() -> None:
 
 
 def every_option() -> set[str]:
-    known = {"--config", "--dry-run", "--help", "--no-"} | set(map(flag, run_options()))
+    known = {"--config", "--dry-run", "--help", "--version", "--no-"} | set(map(flag, run_options()))
     known |= {flag(f"no_{name}") for name, declared in run_options().items() if declared.kind is bool}
     for command in COMMANDS.values():
         parser = Parser("", "")

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from harness.analysis.summarize import summarize
-from harness.artifacts.files import append_row
 from harness.artifacts.record import read_record, write_record
 from harness.artifacts.schema import SUMMARY
+from harness.artifacts.tables import append_row
 from tests.docs.pages import code_blocks, read
 from tests.support.long_runs import BATCH, RANKS, SLOW_STEPS, STEP_SECONDS, WATTS, LongRun
 
