@@ -1,6 +1,9 @@
-"""The parts of the documentation that declarations already say: options, tables and columns, as Markdown."""
+"""The parts of the documentation that follow from the code: options, tables, columns and modules, as Markdown."""
 
 from __future__ import annotations
+
+import ast
+from pathlib import Path
 
 from harness import ROOT
 from harness.artifacts.schema import (
@@ -15,24 +18,28 @@ from harness.artifacts.schema import (
     reference_table,
 )
 from harness.plan.config import run_options
-from harness.plan.options import flag
+from harness.plan.options import Option, flag
 
 BEGIN, END = "<!-- made by `make docs`: begin -->", "<!-- made by `make docs`: end -->"
 
 
 def options_markdown() -> str:
-    """A table of every option of RunConfig."""
-    lines = ["| option | meaning | default |", "| --- | --- | --- |"]
-    for item in run_options().values():
-        value = "" if item.kind is bool else f" {item.metavar or '|'.join(item.choices)}"
-        meaning, _, decided = item.help.partition(" Default: ")
-        plain = "" if item.default is None or isinstance(item.default, bool) else f"{item.default}"
-        default = decided.removesuffix(".") or plain
-        value = value.replace("|", "\\|")
-        # What is neither on nor off by default can be put either way.
-        either = f", `--no-{flag(item.name)[2:]}`" if item.kind is bool and item.default is None else ""
-        lines.append(f"| `{flag(item.name)}{value}`{either} | {meaning} | {default} |")
-    return "\n".join(lines)
+    """A section with a table for every group of options, as --help has them."""
+    groups: dict[str, list[str]] = {}
+    for declared in run_options().values():
+        groups.setdefault(declared.group, []).append(_option_row(declared))
+    head = ["", "| option | meaning | default |", "| --- | --- | --- |"]
+    return "\n\n".join("\n".join([f"## {group.capitalize()}", *head, *rows]) for group, rows in groups.items())
+
+
+def _option_row(declared: Option) -> str:
+    value = "" if declared.kind is bool else f" {declared.metavar or '|'.join(declared.choices)}"
+    meaning, _, decided = declared.help.partition(" Default: ")
+    plain = "" if declared.default is None or isinstance(declared.default, bool) else f"{declared.default}"
+    # What is neither on nor off by default can be put either way.
+    either = f", `--no-{flag(declared.name)[2:]}`" if declared.kind is bool and declared.default is None else ""
+    cells = (f"`{flag(declared.name)}{value}`{either}", meaning, decided.removesuffix(".") or plain)
+    return f"| {' | '.join(map(_escaped, cells))} |"
 
 
 def tables_markdown() -> str:
@@ -55,25 +62,51 @@ def _table_markdown(name: str, table: Table) -> str:
     lines.append("| --- | --- | --- | --- |")
     for column in table.columns:
         title = column.name.replace(" x 0)", " x <n>)")
-        meaning = column.meaning.replace("|", "\\|")
-        lines.append(f"| `{title}` | {column.unit} | {column.scope} | {meaning} |")
+        lines.append(f"| `{title}` | {column.unit} | {column.scope} | {_escaped(column.meaning)} |")
     return "\n".join(lines)
 
 
+def modules_markdown() -> str:
+    """A section for every folder of the product's code, with what each of its modules is, by its docstring."""
+    harness = ROOT / "harness"
+    rooms = sorted(path for path in harness.iterdir() if (path / "__init__.py").exists())
+    folders = [harness, *rooms, ROOT / "pipelines", ROOT / "pipelines" / "builtin", ROOT / "models"]
+    return "\n\n".join(map(_modules_of, folders))
+
+
+def _modules_of(folder: Path) -> str:
+    lines = [f"### `{folder.relative_to(ROOT)}/`", "", "| module | what it is |", "| --- | --- |"]
+    for path in sorted(folder.glob("*.py")):
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        if path.name != "__init__.py":
+            first = " ".join(text.partition("\n\n")[0].split())
+            lines.append(f"| [`{path.name}`](../{path.relative_to(ROOT)}) | {_escaped(first)} |")
+    return "\n".join(lines)
+
+
+def _escaped(text: str) -> str:
+    """The text as a cell: GitHub ends one at each pipe, unless a backslash is in front."""
+    return text.replace("|", "\\|")
+
+
 def insert(text: str, made: str) -> str:
-    """A page with the part between the two marks replaced. Raises ValueError for a page without them."""
+    """A page with the part between the two marks replaced. Raises ValueError for a page that lacks them."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError("the page lacks the marks between which its made part stands")
+        raise ValueError("the page lacks the marks around its generated part")
     return f"{before}{BEGIN}\n\n{made}\n\n{END}{after}"
 
 
-PAGES = {"README.md": options_markdown, "docs/tables.md": tables_markdown}
+PAGES = {
+    "docs/architecture.md": modules_markdown,
+    "docs/options.md": options_markdown,
+    "docs/tables.md": tables_markdown,
+}
 
 
 def main() -> None:
-    """Write the made parts anew."""
+    """Write the generated part of every page."""
     for name, make in PAGES.items():
         path = ROOT / name
         path.write_text(insert(path.read_text(encoding="utf-8"), make()), encoding="utf-8")

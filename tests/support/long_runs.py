@@ -67,14 +67,13 @@ class LongRun:
                 sampled_until = now
                 epochs.write({"epoch": epoch, "top1": 0.7 * epoch / self.epochs, "top5": 0.9 * epoch / self.epochs})
         TableWriter(files.table(BAD_IMAGES.name), BAD_IMAGES).close()
-        steps_in_all = self.epochs * self.steps_per_epoch
         record = a_record(
             run=files.run,
             status="running",
             config=a_config(device="gpu", gpus=RANKS, epochs=self.epochs, image_size=224),
             plan=a_plan(
                 device="gpu", device_name="NVIDIA A100-SXM4-80GB", ranks=RANKS, batch_size=BATCH, image_size=224,
-                epochs=self.epochs, steps_per_epoch=self.steps_per_epoch, total_steps=steps_in_all, warmup_steps=20,
+                epochs=self.epochs, steps_per_epoch=self.steps_per_epoch, warmup_steps=20,
             ),
             phases={}, steady={}, ledger={}, outliers={}, interference={}, summary={},
         )  # fmt: skip

@@ -178,7 +178,8 @@ def test_colours_are_learnt(tmp_path: Path) -> None:
     data = write_colours(tmp_path / "data", 240, 60)
     made = run(
         tmp_path / "results", "--device", "cpu", "--gpus", "2", "--model", "x0_25", "--data", str(data),
-        "--image-size", "32", "--batch-size", "8", "--epochs", "8", "--learning-rate", "0.02", "--lr-warmup-epochs", "1",
+        "--image-size", "32", "--batch-size", "8", "--epochs", "8", "--learning-rate", "0.02",
+        "--lr-warmup-epochs", "1",
     )  # fmt: skip
     assert made.code == 0, made.err
     # 1.0 in the last four epochs when this was written; chance is 0.33, and other CPUs round differently.

@@ -66,7 +66,8 @@ def edited(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("checkout")
     for folder in ("harness", "models", "pipelines"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "run_bench.py", copy)
+    for file in ("run_bench.py", "pyproject.toml"):
+        shutil.copy(ROOT / file, copy)
     config = copy / "harness" / "plan" / "config.py"
     before, mark, after = config.read_text(encoding="utf-8").partition("    bad_images: str = option(")
     assert mark
