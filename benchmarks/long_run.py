@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from harness.analysis.summarize import summarize
 from harness.artifacts.record import RunFiles, read_record, write_record
 from harness.artifacts.reference_table import append_reference_row
-from harness.artifacts.schema import SUMMARY
+from harness.artifacts.shared_schema import SUMMARY
 from harness.artifacts.tables import append_row
 from harness.report.console import Console
 from tests.support.long_runs import LongRun

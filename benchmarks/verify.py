@@ -26,7 +26,7 @@ from nvidia.dali import fn, pipeline_def, types
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from harness.artifacts.schema import BAD_FILES
+from harness.artifacts.shared_schema import BAD_FILES
 from harness.artifacts.tables import TableWriter
 from harness.machine.host import available_cores
 from pipelines.bad_image_probe import file_name

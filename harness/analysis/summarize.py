@@ -24,17 +24,8 @@ from harness.analysis.window import (
     measured_steps,
 )
 from harness.artifacts.record import RunFiles, RunRecord
-from harness.artifacts.schema import (
-    BAD_IMAGES,
-    COMPUTE,
-    COMPUTE_NO_SYNC,
-    DEVICES,
-    EPOCHS,
-    PIPELINE,
-    STEPS,
-    SUMMARY,
-    TRAIN,
-)
+from harness.artifacts.schema import BAD_IMAGES, COMPUTE, COMPUTE_NO_SYNC, DEVICES, EPOCHS, PIPELINE, STEPS, TRAIN
+from harness.artifacts.shared_schema import SUMMARY
 from harness.artifacts.tables import fill_columns, read_table
 from harness.machine.host import cpu_name
 from harness.plan.effective_settings import check_settings

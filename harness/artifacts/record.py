@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.artifacts.atomic import check_writable, read_whole, write_whole
-from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, SCALING, STEPS
+from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS
+from harness.artifacts.shared_schema import SCALING
 from harness.errors import UsageError
 from harness.plan.config import RunConfig, parse_config
 from harness.plan.kinds import KINDS

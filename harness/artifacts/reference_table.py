@@ -10,7 +10,7 @@ from typing import Any
 
 from harness import ROOT
 from harness.artifacts.file_names import readable_part, unique_part
-from harness.artifacts.schema import reference_table
+from harness.artifacts.shared_schema import reference_table
 from harness.artifacts.tables import append_row, format_cell
 from harness.plan.config import SYNC
 from harness.plan.plan import RunPlan

@@ -14,7 +14,8 @@ from harness.analysis.summarize import summarize, summarize_evaluation
 from harness.artifacts.checkpoint import newest_checkpoint
 from harness.artifacts.record import NAME_TIME, RunFiles, RunRecord, claim_files, read_record, write_record
 from harness.artifacts.reference_table import ReferenceRow, append_reference_row
-from harness.artifacts.schema import STEPS, SUMMARY
+from harness.artifacts.schema import STEPS
+from harness.artifacts.shared_schema import SUMMARY
 from harness.artifacts.tables import append_row
 from harness.commands.inputs import Inputs, described_weights, inspect_inputs
 from harness.commands.resume import (

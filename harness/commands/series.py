@@ -14,7 +14,8 @@ from typing import Any
 from harness.analysis.compare import Side
 from harness.artifacts.atomic import write_whole
 from harness.artifacts.record import NAME_TIME, SCHEMA_VERSION, RunFiles, RunRecord, claim_files
-from harness.artifacts.schema import COMPUTE_NO_SYNC, REPEATS, SCALES, SCALING
+from harness.artifacts.schema import COMPUTE_NO_SYNC, REPEATS, SCALES
+from harness.artifacts.shared_schema import SCALING
 from harness.artifacts.tables import TableWriter
 from harness.errors import InterruptedRunError
 from harness.plan.config import RunConfig

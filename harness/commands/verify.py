@@ -15,7 +15,7 @@ from harness.artifacts.atomic import check_writable, write_whole
 from harness.artifacts.file_names import unique_part
 from harness.artifacts.lock import exclusive_lock
 from harness.artifacts.run_lookup import stored_kind
-from harness.artifacts.schema import BAD_FILES
+from harness.artifacts.shared_schema import BAD_FILES
 from harness.artifacts.tables import TableWriter
 from harness.errors import InterruptedRunError, UsageError
 from harness.machine.host import available_cores

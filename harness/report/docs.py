@@ -6,17 +6,8 @@ import ast
 from pathlib import Path
 
 from harness import ROOT
-from harness.artifacts.schema import (
-    BAD_FILES,
-    BAD_IMAGES,
-    DEVICES,
-    EPOCHS,
-    SCALING,
-    STEPS,
-    SUMMARY,
-    Table,
-    reference_table,
-)
+from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS, Table
+from harness.artifacts.shared_schema import BAD_FILES, SCALING, SUMMARY, reference_table
 from harness.plan.config import run_options
 from harness.plan.options import Option, flag
 

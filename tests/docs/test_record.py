@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from harness.artifacts.bad_image import BadImage
 from harness.artifacts.record import read_record, write_record
-from harness.artifacts.schema import SUMMARY
+from harness.artifacts.shared_schema import SUMMARY
 from harness.commands.inputs import find_inputs, inspect_inputs
 from harness.commands.series import BetweenRuns
 from harness.plan.config import RunConfig, run_options

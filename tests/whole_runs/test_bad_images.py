@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from harness.artifacts.schema import SUMMARY
+from harness.artifacts.shared_schema import SUMMARY
 from harness.artifacts.tables import read_table
 from tests.support.data_sets import write_noise
 from tests.support.runs import Run, run

@@ -13,7 +13,8 @@ import pytest
 from harness.analysis.summarize import summarize
 from harness.artifacts.atomic import check_writable, write_whole
 from harness.artifacts.record import RunFiles, claim_files, read_record, write_record
-from harness.artifacts.schema import DEVICES, STEPS, SUMMARY
+from harness.artifacts.schema import DEVICES, STEPS
+from harness.artifacts.shared_schema import SUMMARY
 from harness.artifacts.tables import TableWriter, append_row, cut_rows, fill_columns, read_table
 from harness.errors import MachineError
 from harness.training.loop import GlobalStep

@@ -14,7 +14,8 @@ from safetensors.numpy import load_file
 
 import models
 from harness.artifacts.record import RunFiles
-from harness.artifacts.schema import EPOCHS, SUMMARY
+from harness.artifacts.schema import EPOCHS
+from harness.artifacts.shared_schema import SUMMARY
 from harness.artifacts.tables import read_table
 from models.weights import encode_weights
 from tests.support.data_sets import write_noise

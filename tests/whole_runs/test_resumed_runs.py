@@ -11,7 +11,8 @@ import pytest
 
 from harness.artifacts.checkpoint import newest_checkpoint
 from harness.artifacts.record import RunFiles
-from harness.artifacts.schema import EPOCHS, STEPS, SUMMARY
+from harness.artifacts.schema import EPOCHS, STEPS
+from harness.artifacts.shared_schema import SUMMARY
 from harness.artifacts.tables import read_table
 from tests.support.data_sets import write_noise
 from tests.support.results import Result, result_of

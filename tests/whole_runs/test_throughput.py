@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.artifacts.schema import SCALING, SUMMARY
+from harness.artifacts.shared_schema import SCALING, SUMMARY
 from harness.artifacts.tables import read_table
 from tests.support.run_checks import buckets_make_wall, parts_make_steps, settings_in_force
 from tests.support.runs import Run, fork, run

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness import ROOT
-from harness.artifacts.schema import SUMMARY
+from harness.artifacts.shared_schema import SUMMARY
 from harness.artifacts.tables import read_table
 from tests.support.data_sets import write_colours
 from tests.support.run_checks import buckets_make_wall, parts_make_steps, settings_in_force

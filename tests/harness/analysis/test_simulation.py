@@ -11,7 +11,8 @@ import pytest
 
 from harness.analysis.summarize import summarize
 from harness.artifacts.record import read_record
-from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, EPOCHS, PIPELINE, STEPS, SUMMARY, TRAIN
+from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, EPOCHS, PIPELINE, STEPS, TRAIN
+from harness.artifacts.shared_schema import SUMMARY
 from harness.artifacts.tables import read_table
 from harness.errors import InvariantError, TrainingError
 from tests.support.simulation import BATCH, ONE_CORE, START, Simulation, ar1

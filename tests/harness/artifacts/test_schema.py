@@ -2,17 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness.artifacts.schema import (
-    BAD_FILES,
-    BAD_IMAGES,
-    DEVICES,
-    EPOCHS,
-    SCALING,
-    STEPS,
-    SUMMARY,
-    Table,
-    reference_table,
-)
+from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS, Table
+from harness.artifacts.shared_schema import BAD_FILES, SCALING, SUMMARY, reference_table
 from tests.support.plans import a_record, a_throughput_record
 
 TABLES = (STEPS, DEVICES, EPOCHS, BAD_IMAGES, SCALING, SUMMARY, reference_table("BI", 4), BAD_FILES)

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from harness import ROOT
-from harness.artifacts.schema import SUMMARY, Column, Table
+from harness.artifacts.schema import Column, Table
+from harness.artifacts.shared_schema import SUMMARY
 from harness.artifacts.tables import (
     TableWriter,
     append_row,
@@ -335,7 +336,7 @@ PAIR = """
 import sys, time
 from pathlib import Path
 from harness.artifacts.tables import append_row
-from harness.artifacts.schema import SUMMARY
+from harness.artifacts.shared_schema import SUMMARY
 folder, writer = Path(sys.argv[1]), sys.argv[2]
 (folder / writer).touch()
 while len(list(folder.glob("[ab]"))) < 2:

@@ -17,7 +17,7 @@ from PIL import Image
 from harness import ROOT
 from harness.artifacts.lock import exclusive_lock
 from harness.artifacts.record import write_record
-from harness.artifacts.schema import BAD_FILES
+from harness.artifacts.shared_schema import BAD_FILES
 from harness.artifacts.tables import read_table
 from harness.cli import main
 from harness.commands.verify import fingerprint

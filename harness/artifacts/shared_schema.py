@@ -1,0 +1,188 @@
+"""Every column of the tables that several runs share, and of those that are not a run's; see `schema`."""
+
+from __future__ import annotations
+
+from harness.artifacts.schema import DEVICE, GLOBAL, HOST, RUN, Column, Table
+
+SUMMARY = Table(
+    "summary",
+    "one finished run",
+    (
+        Column("run", str, "", RUN, "name of the run's files"),
+        Column("series", str, "", RUN, "of --repeats or --device-counts; empty for a run of its own"),
+        Column("model", str, "", RUN, "size of PP-LCNet"),
+        Column("dataset", str, "", RUN, "name of the data set"),
+        Column("crop_size", int, "pixels", RUN, "side of the square crop"),
+        Column("device", str, "", RUN, "cpu or gpu"),
+        Column("device_name", str, "", RUN, "product name of the (first) device"),
+        Column("devices", int, "devices", RUN, "ranks, one on each device"),
+        Column("batch_size", int, "images", DEVICE, "per batch"),
+        Column("amp", str, "", RUN, "mixed precision and its level, or off"),
+        Column("fps", float, "images/s", GLOBAL, "images / window_seconds"),
+        Column("fps_low", float, "images/s", GLOBAL, "lower end of its 95 % interval; empty below 10 steps"),
+        Column("fps_high", float, "images/s", GLOBAL, "upper end"),
+        Column("fps_per_device", float, "images/s", DEVICE, "fps / devices"),
+        Column(
+            "steady",
+            bool,
+            "",
+            RUN,
+            "1: a steady state was found; 0: none; empty: too few steps to tell, or too much noise",
+        ),
+        Column("window_end", str, "", RUN, "what ended the window: target_ci, max_seconds or epochs"),
+        Column("interference", str, "", RUN, "what disturbed 5 % of the window or more, joined by |, or none"),
+        Column(
+            "bottleneck",
+            str,
+            "",
+            RUN,
+            "the stage whose removal brings most: pipeline, compute, communication, or shared where two bring alike;"
+            " empty for a run of epochs",
+        ),
+        Column(
+            "data_gain",
+            float,
+            "x",
+            GLOBAL,
+            "times as fast if data cost no time, at most: compute_fps / fps; empty for a run of epochs",
+            4,
+        ),
+        Column("data_gain_low", float, "x", GLOBAL, "lower end of its 95 % interval; empty below 10 steps", 4),
+        Column("data_gain_high", float, "x", GLOBAL, "upper end", 4),
+        Column(
+            "training_gain",
+            float,
+            "x",
+            GLOBAL,
+            "times as fast if training cost no time, at most: pipeline_fps / fps; empty for a run of epochs",
+            4,
+        ),
+        Column("training_gain_low", float, "x", GLOBAL, "lower end of its 95 % interval; empty below 10 steps", 4),
+        Column("training_gain_high", float, "x", GLOBAL, "upper end", 4),
+        Column(
+            "communication_gain",
+            float,
+            "x",
+            GLOBAL,
+            "times as fast if exchanging gradients cost no time, at most; empty with one rank and for a run of epochs",
+            4,
+        ),
+        Column("communication_gain_low", float, "x", GLOBAL, "lower end of its 95 % interval; empty below 10 steps", 4),
+        Column("communication_gain_high", float, "x", GLOBAL, "upper end", 4),
+        Column("pipeline_fps", float, "images/s", GLOBAL, "of pipeline-only; empty for a run of epochs"),
+        Column("compute_fps", float, "images/s", GLOBAL, "of compute-only, likewise"),
+        Column("accelerator_util", float, "fraction", GLOBAL, "MLPerf Storage's: fps / compute_fps", 4),
+        Column(
+            "exposed_communication_share",
+            float,
+            "fraction",
+            GLOBAL,
+            "of compute-only's time, what exchanging gradients adds; empty with one rank",
+            4,
+        ),
+        Column("images", int, "images", GLOBAL, "in the window: training's measured steps"),
+        Column("window_seconds", float, "s", GLOBAL, "sum of the window's step_seconds", 9),
+        Column("window_steps", int, "steps", GLOBAL, "in the window"),
+        Column("warmup_steps", int, "steps", GLOBAL, "training steps before the window, or while phases change"),
+        Column("step_seconds_p50", float, "s", GLOBAL, "median of the window's steps", 6),
+        Column("step_seconds_p95", float, "s", GLOBAL, "95th percentile; empty below 20 steps", 6),
+        Column("step_seconds_p99", float, "s", GLOBAL, "99th percentile; empty below 100 steps", 6),
+        Column("outlier_steps", int, "steps", GLOBAL, "of the window: far longer than its median step"),
+        Column("overflow_steps", int, "steps", GLOBAL, "in which a gradient overflowed; empty without loss scaling"),
+        Column("interference_steps", int, "steps", GLOBAL, "of the window: disturbed for half of their time or more"),
+        Column(
+            "data_wait_share",
+            float,
+            "fraction",
+            GLOBAL,
+            "of window_seconds: the steps' data_wait_seconds, each of the rank that got its batch last",
+            4,
+        ),
+        Column("top1", float, "fraction", GLOBAL, "after the last epoch; empty with --throughput-only", 4),
+        Column("top5", float, "fraction", GLOBAL, "likewise", 4),
+        Column("epochs", int, "epochs", RUN, "finished; 0 with --throughput-only"),
+        Column("bad_images", int, "images", GLOBAL, "that couldn't be used and were left out"),
+        Column("gpu_util_percent", float, "%", GLOBAL, "mean of the window's steps, weighted by their seconds", 1),
+        Column("cpu_util_percent", float, "%", HOST, "likewise", 1),
+        Column(
+            "model_flops_util",
+            float,
+            "fraction",
+            DEVICE,
+            "of the device's published peak in the run's precision (FP32 without --amp): 6 x multiply-accumulates of an"
+            " image x fps_per_device; empty where the peak isn't known",
+            4,
+        ),
+        Column("images_per_joule", float, "images/J", GLOBAL, "of the GPUs' own energy counters", 4),
+    ),
+)
+
+
+SCALING = Table(
+    "scaling",
+    "one number of devices",
+    (
+        Column("devices", int, "devices", RUN, "ranks, one on each device"),
+        Column("run", str, "", RUN, "name of the run's files"),
+        Column("fps", float, "images/s", GLOBAL, "end to end"),
+        Column("fps_low", float, "images/s", GLOBAL, "lower end of its 95 % interval"),
+        Column("fps_high", float, "images/s", GLOBAL, "upper end"),
+        Column(
+            "efficiency", float, "fraction", GLOBAL, "fps per device over that of the smallest number of devices", 4
+        ),
+        Column("superlinear", bool, "", RUN, "1: efficiency above 1.03, which adding devices can't explain; else 0"),
+        Column("bottleneck", str, "", RUN, "the run's verdict"),
+        Column(
+            "exposed_communication_share",
+            float,
+            "fraction",
+            GLOBAL,
+            "share of compute-only's time that exchanging gradients adds; empty with one device",
+            4,
+        ),
+        Column("slowest_rank", int, "", GLOBAL, "the rank that was slowest most often; empty with one device"),
+        Column(
+            "rank_skew_share",
+            float,
+            "fraction",
+            GLOBAL,
+            "how much longer it computed than the quickest, over the mean step, without exchange of gradients; steps in"
+            " which another rank was slowest count against it",
+            4,
+        ),
+    ),
+)
+
+
+BAD_FILES = Table(
+    "bad-files",
+    "one thing that is wrong with one image of a list (`run_bench.py verify`)",
+    (
+        Column("split", str, "", RUN, "train or val"),
+        Column("path", str, "", RUN, "below the data set's folder, as the list writes it"),
+        Column("label", int, "", RUN, "as in the list"),
+        Column(
+            "kind",
+            str,
+            "",
+            RUN,
+            "empty (0 bytes), missing, unreadable, undecodable, huge (too many pixels) or leak (in val and in train);"
+            " as warnings twice (named before) and format (another than the file's name says)",
+        ),
+        Column("reason", str, "", RUN, "what is wrong, in words"),
+    ),
+)
+
+
+def reference_table(device: str, count: int) -> Table:
+    """The reference's own header for a device and a number of them; source: DeepSparkHub, PP-LCNet, BI-V100."""
+    return Table(
+        f"table-{device}x{count}",
+        "one finished run",
+        (
+            Column("Method", str, "", RUN, "PPLCNet_<size>"),
+            Column("Crop Size", str, "pixels", RUN, "width x height"),
+            Column(f"FPS ({device} x {count})", float, "images/s", GLOBAL, "of all devices together", 1),
+            Column("TOP1 Accuracy", float, "fraction", GLOBAL, "after the last epoch; empty if there was none", 4),
+        ),
+    )
