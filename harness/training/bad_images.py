@@ -1,4 +1,4 @@
-"""The images that a run can't use: told by the rank that meets them, known to all, and too many end the run."""
+"""The images that a run can't use: reported by the rank that finds them, shared with all; too many end the run."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:  # what needs neither Paddle nor DALI is tested without them
 
 @dataclass(slots=True)
 class BadImages:
-    """What a rank knows of bad images: those that all ranks know, and those it has met and not told yet.
+    """The bad images that a rank knows of: those that all ranks know, and those it has found and not shared yet.
 
-    policy "fail" ends the run at the first one, "skip" at more than `most` on all ranks together. record is called
-    once for each image that all have been told of.
+    policy "fail" ends the run at the first one, "skip" at more than max_images on all ranks together. record is called
+    once for each image that all ranks know.
     """
 
     policy: str
@@ -31,26 +31,26 @@ class BadImages:
     ranks: Ranks
     known: dict[tuple[str, int], BadImage] = field(default_factory=dict)
     record: Callable[[BadImage], None] = lambda _: None
-    untold: list[BadImage] = field(default_factory=list)
+    unshared: list[BadImage] = field(default_factory=list)
 
     def report(self, split: str, images: ImageList, faults: Sequence[Fault], position: Position) -> None:
-        """Take note of what a source met. Raises DataError when that is more than the run bears."""
-        more = [
+        """Note the faults that a source found. Raises DataError when there are more than the run allows."""
+        found = [
             BadImage(split, f.index, images.paths[f.index], images.labels[f.index], f.reason,
                      self.ranks.rank, position.epoch + 1)
             for f in faults
         ]  # fmt: skip
-        self.untold += [image for image in more if (image.split, image.index) not in self.known]
-        enforce_limit(self.policy, self.max_images, [*self.known.values(), *self.untold])
+        self.unshared += [image for image in found if (image.split, image.index) not in self.known]
+        enforce_limit(self.policy, self.max_images, [*self.known.values(), *self.unshared])
 
     def share(self) -> None:
-        """Tell the other ranks, and learn what they have met; every rank calls this at the same moment.
+        """Share bad images with the other ranks; every rank calls this at the same moment.
 
-        Raises DataError, on every rank, when that is more than the run bears.
+        Raises DataError, on every rank, when there are more than the run allows.
         """
-        told = self.ranks.exchange(json.dumps([asdict(image) for image in self.untold]))
-        self.untold.clear()
-        for text in told:
+        texts = self.ranks.exchange(json.dumps([asdict(image) for image in self.unshared]))
+        self.unshared.clear()
+        for text in texts:
             for values in json.loads(text):
                 image = BadImage(**values)
                 if (image.split, image.index) not in self.known:
@@ -64,16 +64,16 @@ class BadImages:
 
 
 def enforce_limit(policy: str, max_images: int, bad: Iterable[BadImage]) -> None:
-    """Raise DataError when bad images are more than a run bears: none with "fail", `most` with "skip"."""
+    """Raise DataError when there are more bad images than a run allows: none with "fail", max_images with "skip"."""
     images = list(bad)
     named = "\n".join(f"  {shown(image.path)}: {image.reason}" for image in reversed(images[-10:]))
     if policy == FAIL and images:
         raise DataError(
             f"{len(images):,} of the images can't be used, and --bad-images is fail:\n{named}",
-            "Repair them, take them out of the list, or leave them out of the run with --bad-images skip.",
+            "Repair them, remove them from the list, or leave them out of the run with --bad-images skip.",
         )
     if len(images) > max_images:
         raise DataError(
             f"more than {max_images} images can't be used, {len(images):,} so far; the last ones:\n{named}",
-            "See run_bench.py verify for all of them; --max-bad-images allows for more.",
+            "List all of them with run_bench.py verify, or allow more with --max-bad-images.",
         )

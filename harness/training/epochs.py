@@ -1,4 +1,4 @@
-"""A run of epochs: training, evaluation and checkpoints in turn, from the start or from where a checkpoint was made."""
+"""A run of epochs: training, evaluation and checkpoints, from the start or from a checkpoint."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from pipelines.source import DaliSource, SourceState
 
 
 def train_epochs(trainer: Trainer, recorder: Recorder, progress: Progress, saver: Saver, stop: StopRequest) -> None:
-    """What is left of every epoch: training, then the accuracy on the validation images, then a checkpoint.
+    """Run the remaining epochs: train, evaluate on the validation images, and save a checkpoint after each.
 
-    Another checkpoint is made wherever one is due. Raises InterruptedRunError when the run was asked to stop, once its
-    state is saved.
+    Further checkpoints are saved whenever one is due. Raises InterruptedRunError when the run was asked to stop, after
+    its state was saved.
     """
     plan, ranks = trainer.plan, trainer.ranks
     training, phase, validation = plan.training, trainer.phase(TRAIN), Validation(trainer, recorder, progress)
@@ -45,21 +45,21 @@ def train_epochs(trainer: Trainer, recorder: Recorder, progress: Progress, saver
                 trainer.run(
                     phase,
                     recorder,
-                    lambda _: stop.made or saver.due(),
+                    lambda _: stop.requested or saver.due(),
                     training.steps_per_epoch - progress.steps,
                     epoch=progress.epoch,
                 )
             )
             if progress.steps == training.steps_per_epoch:
-                # Here rather than at the evaluation, which may have to be begun again: averages of averages differ.
+                # Here and not in the evaluation, which may have to be repeated: averages of averages differ.
                 ranks.agree_on_batch_norm(trainer.model, training.bn_stats)
         else:
-            evaluation = validation.run(progress.epoch, lambda _: stop.made)
+            evaluation = validation.run(progress.epoch, lambda _: stop.requested)
             if evaluation is not None:
                 row = epoch_row(progress, evaluation, trainer)
                 recorder.epoch(**row)
-                progress.next_epoch(row, validation.made)
-        stopping = ranks.any(stop.made)
+                progress.next_epoch(row, validation.steps_made)
+        stopping = ranks.any(stop.requested)
         if stopping or progress.steps == 0 or ranks.any(saver.due()):
             saver.save(progress)
         if stopping and progress.epoch <= training.epochs:
@@ -69,12 +69,12 @@ def train_epochs(trainer: Trainer, recorder: Recorder, progress: Progress, saver
 
 
 def evaluate_alone(trainer: Trainer, recorder: Recorder, stop: StopRequest) -> None:
-    """The accuracy of the weights as they are, recorded as epoch 0.
+    """Evaluate the weights as they are, and record their accuracy as epoch 0.
 
-    Raises InterruptedRunError, InvariantError, and TrainingError for weights whose answers are no numbers.
+    Raises InterruptedRunError, InvariantError, and TrainingError for weights whose outputs are not finite.
     """
     validation = Validation(trainer, recorder, Progress())
-    evaluation = validation.run(0, lambda _: stop.made)
+    evaluation = validation.run(0, lambda _: stop.requested)
     if evaluation is None:
         raise InterruptedRunError("interrupted", "An evaluation can't be resumed: start it again.")
     logits_dtype = evaluation.logits_dtype or trainer.plan.training.dtype
@@ -82,14 +82,14 @@ def evaluate_alone(trainer: Trainer, recorder: Recorder, stop: StopRequest) -> N
     check_settings(trainer.plan, trainer.effective_settings)
     if not math.isfinite(evaluation.accuracy.loss):
         raise TrainingError(
-            f"the loss on the validation images is {evaluation.accuracy.loss}: the network's answers are no numbers",
-            "See where the weights are from; with --amp, try without.",
+            f"the loss on the validation images is {evaluation.accuracy.loss}: the network's outputs are not finite",
+            "Check where the weights come from; with --amp, try without it.",
         )
     recorder.epoch(epoch=0, **_evaluated(evaluation))
 
 
 def epoch_row(progress: Progress, evaluation: Evaluation, trainer: Trainer) -> dict[str, Any]:
-    """The row of epochs.csv of an epoch that was trained and evaluated."""
+    """The row of epochs.csv for an epoch that was trained and evaluated."""
     return {
         "epoch": progress.epoch,
         "images": progress.images,
@@ -114,7 +114,7 @@ def _evaluated(evaluation: Evaluation) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class Saver:
-    """Makes a run's checkpoints, and says when one is due: --checkpoint-minutes behind the one before."""
+    """Saves a run's checkpoints, and decides when one is due: --checkpoint-minutes after the previous one."""
 
     trainer: Trainer
     recorder: Recorder
@@ -122,11 +122,11 @@ class Saver:
     saved_at: float = 0.0
 
     def start(self) -> None:
-        """Count the minutes from here."""
+        """Start to count the minutes."""
         self.saved_at = time.monotonic()
 
     def due(self) -> bool:
-        """Whether it is time, by rank 0's clock."""
+        """Whether a checkpoint is due, by rank 0's clock; False on the other ranks."""
         trainer = self.trainer
         return (
             trainer.ranks.rank == 0
@@ -134,20 +134,20 @@ class Saver:
         )
 
     def save(self, progress: Progress) -> None:
-        """Save the state behind the last step, on rank 0's disk, and return on every rank once it is there.
+        """Save the state after the last step on rank 0's disk; return on every rank when it is there.
 
-        Raises TrainingError when it isn't worth saving, MachineError when it can't be written.
+        Raises TrainingError when a weight is not finite, MachineError when the checkpoint can't be written.
         """
         trainer, recorder = self.trainer, self.recorder
         trainer.clock.start()
         checkpoint = gather_state(trainer, progress, recorder.rows())
         if trainer.ranks.rank == 0:
-            # The rows it counts must not be lost where it isn't.
+            # The checkpoint counts these rows, so they must be on the disk before it.
             recorder.sync()
             write_checkpoint(self.folder, checkpoint)
         trainer.ranks.barrier()
         seconds = trainer.clock.host_seconds()
-        # Not in the state: rows behind a checkpoint are cut off when it is gone on from.
+        # Not part of the saved state: rows after a checkpoint are removed when the run is resumed from it.
         trainer.segments += 1
         recorder.step(
             pause(seconds), trainer.clock.started_at, phase=CHECKPOINT, segment=trainer.segments, epoch=progress.epoch
@@ -159,7 +159,7 @@ class Saver:
 class Evaluation:
     """An epoch's accuracy, and the seconds of its evaluation's steps.
 
-    logits_dtype is what the network put out; empty on a rank without an image of its own.
+    logits_dtype is the number format of the network's output; empty on a rank that had no valid image.
     """
 
     accuracy: Accuracy
@@ -168,7 +168,7 @@ class Evaluation:
 
 
 class Validation:
-    """The validation images, read once an epoch; made counts the run's steps over them."""
+    """The validation images, read once an epoch; steps_made counts the run's evaluation steps."""
 
     def __init__(self, trainer: Trainer, recorder: Recorder, progress: Progress) -> None:
         dataset, ranks, settings = trainer.dataset, trainer.ranks, trainer.settings
@@ -178,7 +178,7 @@ class Validation:
         def graph(feed: Feed, _: int, __: bytes | None) -> Pipeline:
             return evaluation_graph(feed, settings)
 
-        self.made = progress.evaluated
+        self.steps_made = progress.evaluated
         self._steps = order.steps
         self.source = DaliSource(
             dataset.val,
@@ -191,12 +191,12 @@ class Validation:
         self._trainer, self._recorder = trainer, recorder
 
     def run(self, epoch: int, done: Callable[[GlobalStep], bool]) -> Evaluation | None:
-        """The model's accuracy; None when done ended it early, after which the source is of no more use.
+        """Evaluate the model. Returns None when done ended the evaluation early.
 
-        The tables then have nothing of it.
+        Its rows are then removed from the tables, and its source can't be used any more.
         """
         trainer, recorder = self._trainer, self._recorder
-        rows, segments, made = recorder.rows(), trainer.segments, self.made
+        rows, segments, steps_before = recorder.rows(), trainer.segments, self.steps_made
         trainer.model.eval()
         trainer.segments += 1
         self.source.leave_out(trainer.bad.of(VAL_SPLIT))
@@ -206,14 +206,19 @@ class Validation:
         def emit(step: GlobalStep) -> None:
             nonlocal seconds
             seconds += step.step_seconds
-            self.made += 1
+            self.steps_made += 1
             recorder.step(
-                step, trainer.clock.started_at, phase=EVALUATE, segment=trainer.segments, epoch=epoch, step=self.made
+                step,
+                trainer.clock.started_at,
+                phase=EVALUATE,
+                segment=trainer.segments,
+                epoch=epoch,
+                step=self.steps_made,
             )
 
         run_steps(self.source, evaluator.step, trainer.clock, trainer.ranks, emit, done, self._steps, trainer.bad)
-        if self.made - made < self._steps:
+        if self.steps_made - steps_before < self._steps:
             recorder.cut(rows)
-            trainer.segments, self.made = segments, made
+            trainer.segments, self.steps_made = segments, steps_before
             return None
         return Evaluation(evaluator.result(trainer.ranks), seconds, evaluator.logits_dtype)

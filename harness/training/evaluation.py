@@ -1,4 +1,4 @@
-"""Exact top-1 and top-5: every validation image counts once, whatever the ranks and the batch size."""
+"""Exact top-1 and top-5: every validation image counts once, for any number of ranks and any batch size."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Accuracy:
 
 
 class Evaluator:
-    """Counts right answers batch by batch; give `step` to the loop, then ask `result`."""
+    """Counts correct predictions batch by batch; pass `step` to the loop, then call `result`."""
 
     def __init__(self, model: nn.Layer, precision: MixedPrecision | None = None) -> None:
         self._model, self._precision = model, precision or MixedPrecision()
@@ -38,7 +38,7 @@ class Evaluator:
 
     @paddle.no_grad()  # type: ignore[untyped-decorator]
     def step(self, batch: Batch, _: Callable[[], None]) -> Any:
-        """Count a batch; its mean loss over real images, a scalar tensor (None if it has none)."""
+        """Count a batch. Returns its mean loss over valid images, a scalar tensor, or None if it has none."""
         if batch.valid_images == 0:
             return None
         with self._precision.forward():
@@ -48,19 +48,19 @@ class Evaluator:
         labels = batch.labels[: batch.valid_images]
         losses = F.cross_entropy(logits, labels, reduction="none")
         best = paddle.topk(logits, min(TOP, logits.shape[1]))[1]
-        right = best == labels.unsqueeze(1)
-        counts = [right[:, 0].sum(), right.any(axis=1).sum(), losses.sum()]
+        correct = best == labels.unsqueeze(1)
+        counts = [correct[:, 0].sum(), correct.any(axis=1).sum(), losses.sum()]
         self._counts += paddle.stack(
             [paddle.full([], batch.valid_images, "float64"), *(c.astype("float64") for c in counts)]
         )
         return losses.mean()
 
     def counts(self) -> FloatArray:
-        """What this rank has counted: images, right at 1, right within 5, sum of losses."""
+        """The counts of this rank: images, correct top-1, correct top-5, sum of losses."""
         counted: FloatArray = self._counts.numpy()
         return counted
 
     def result(self, ranks: Ranks) -> Accuracy:
         """The accuracy over all ranks' images."""
-        images, right1, right5, loss = np.sum(ranks.gather(self.counts()), axis=0)
-        return Accuracy(int(images), right1 / images, right5 / images, loss / images)
+        images, correct1, correct5, loss = np.sum(ranks.gather(self.counts()), axis=0)
+        return Accuracy(int(images), correct1 / images, correct5 / images, loss / images)

@@ -1,4 +1,4 @@
-"""The one step loop: whatever yields batches, whatever consumes them, the same clock and the same records."""
+"""The one step loop: any source of batches, any consumer, with the same clock and the same records."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float64]
 
-# Ranks exchange their records about this often: it bounds what a killed run loses and how late a loop ends.
+# Ranks exchange their records about once in this time, which bounds what a killed run loses and how late a loop ends.
 EXCHANGE_SECONDS = 1.0
-# Steps the host may run ahead of the device. A batch stays referenced until its step is over, or DALI would reuse its
-# memory under the kernels that still read it.
+# Steps the host may run ahead of the device. A batch stays referenced until its step is over: DALI would otherwise
+# reuse its memory while kernels still read it.
 STEPS_IN_FLIGHT = 2
 
 IMAGES, REQUEST, GOT, FORWARD, BACKWARD, END, LOSS, RECORDING, BAD = range(9)
-# The parts of a step that a consumer may mark: behind the forward pass and behind the backward pass.
+# Split marks that a consumer may set in a batch: after the forward pass and after the backward pass.
 SPLITS = 2
 
-# consume(batch, lap) takes a batch, calls lap behind its forward and its backward pass or not at all, and returns the
-# batch's mean loss, a number or a scalar tensor that is read later, or None.
+# consume(batch, mark_split) takes a batch, calls mark_split after its forward and its backward pass or not at all, and
+# returns the batch's mean loss (a number, or a scalar tensor that is read later) or None.
 Consumer = Callable[[Batch, Callable[[], None]], Any]
 
 
@@ -39,13 +39,14 @@ Consumer = Callable[[Batch, Callable[[], None]], Any]
 class GlobalStep:
     """One step of all ranks.
 
-    index counts from 0 within the block. end_seconds is when the slowest rank ended it, since the block's start;
-    step_seconds is the time from the end of the step before. It has four parts, read on the rank that got its batch
-    last, for which the others wait: recording_seconds, exchange_seconds (what else lies between two steps, such as the
-    ranks' exchange of records), data_wait_seconds and compute_seconds. The last has forward, backward and optimizer in
-    it, NaN for a consumer that doesn't tell them apart. slowest_rank is the rank that computed longest,
-    rank_skew_seconds how much longer than the quickest. images are real ones, of all ranks; loss is their mean (NaN for
-    a consumer without), and nonfinite_rank the first rank without a finite one.
+    index counts from 0 within the segment. end_seconds is when the slowest rank ended the step, since the segment's
+    start; step_seconds is the time since the end of the previous step. It has four parts, measured on the rank that got
+    its batch last, for which the others wait: recording_seconds, exchange_seconds (everything else between two steps,
+    such as the exchange of records between ranks), data_wait_seconds and compute_seconds. compute_seconds consists of
+    the forward, backward and optimizer seconds, which are NaN for a consumer that sets no split marks. slowest_rank is
+    the rank that computed longest, rank_skew_seconds how much longer than the fastest. images counts the valid images
+    of all ranks; loss is their mean (NaN for a consumer without a loss), and nonfinite_rank the first rank whose loss
+    is not finite.
     """
 
     index: int
@@ -68,8 +69,8 @@ class GlobalStep:
         parts = (self.data_wait_seconds, self.compute_seconds, self.recording_seconds, self.exchange_seconds)
         if min(parts) < 0.0 or abs(sum(parts) - self.step_seconds) > 1e-6:
             raise InvariantError(
-                f"step {self.index}: parts of {', '.join(f'{part:.6f}' for part in parts)} s don't make the step's"
-                f" {self.step_seconds:.6f} s"
+                f"step {self.index}: parts of {', '.join(f'{part:.6f}' for part in parts)} s don't add up to the"
+                f" step's {self.step_seconds:.6f} s"
             )
 
     @property
@@ -79,7 +80,7 @@ class GlobalStep:
 
 
 def pause(seconds: float) -> GlobalStep:
-    """A stretch of time in which the ranks made no step."""
+    """A period of this length in which the ranks made no step."""
     unknown = float("nan")
     return GlobalStep(0, 0, seconds, seconds, 0.0, 0.0, unknown, unknown, unknown, 0.0, seconds, 0, 0.0, unknown)
 
@@ -87,14 +88,14 @@ def pause(seconds: float) -> GlobalStep:
 class BadNews(Protocol):
     """What the loop needs to know of bad images, see `harness.training.bad_images`."""
 
-    untold: list[Any]
+    unshared: list[Any]
 
     def share(self) -> None:
-        """Tell the other ranks; all call this at the same moment."""
+        """Share them with the other ranks; every rank calls this at the same moment."""
 
 
 def never(_: GlobalStep) -> bool:
-    """The end of a loop that ends by its number of steps."""
+    """Return False: for a loop that ends after a number of steps."""
     return False
 
 
@@ -109,13 +110,13 @@ def run_steps(
     bad: BadNews | None = None,
     batches: int = 1,
 ) -> None:
-    """Take batches from source and give them to consume until done says so, or for max_steps, each of this many
-    batches.
+    """Take batches from source and pass them to consume until done returns True, or for max_steps.
 
-    emit and done see every global step in order; any rank's done counts, for every rank. Both are called in bursts of
-    steps that last about EXCHANGE_SECONDS (as many steps as would have done so before, at most twice as many as the
-    last burst had), so a loop that is done may have made some steps more: these are emitted too. bad holds the images
-    that this rank's source couldn't use; when any rank has some, all tell each other.
+    batches is the number of batches of a step on each rank. emit and done are called with every global step in order;
+    when done is True on any rank, all ranks end. Both are called in bursts of steps that last about EXCHANGE_SECONDS
+    (the number of steps that would have taken that long before, at most twice the last burst's), so a loop may make a
+    few more steps after the one that ends it: these are emitted too. bad holds the images that this rank's source
+    couldn't use; when any rank has some, all ranks share theirs.
     """
     ranks.barrier()
     watchdog.progress()
@@ -128,7 +129,7 @@ def run_steps(
             burst = min(burst, max_steps - index)
         table = _run_burst(burst * batches, source, consume, clock, in_flight)
         table[0, RECORDING] = recording_seconds
-        table[0, BAD] = len(bad.untold) if bad is not None else 0
+        table[0, BAD] = len(bad.unshared) if bad is not None else 0
         gathered = ranks.gather(table).reshape((ranks.world_size, burst, batches, -1))
         watchdog.progress()
         burst_start, began = end_before, clock.host_seconds()
@@ -143,7 +144,7 @@ def run_steps(
             finished = ranks.any(finished)
         if bad is not None and gathered[:, 0, 0, BAD].any():
             bad.share()
-        # The same on every rank, as it comes from what all have seen.
+        # The same on every rank, as it follows from records that all ranks have.
         wanted = round(EXCHANGE_SECONDS * burst / max(end_before - burst_start, 1e-9))
         burst = max(1, min(wanted, 2 * burst))
 
@@ -155,7 +156,10 @@ def _run_burst(
     clock: Clock,
     in_flight: deque[tuple[Any, Batch]],
 ) -> FloatArray:
-    """Take batches on this rank: [batches, 9], columns IMAGES, REQUEST to END (s), LOSS, RECORDING and BAD (0)."""
+    """Take batches on this rank and consume them.
+
+    Returns [batches, 9] with the columns IMAGES, REQUEST to END (s), LOSS, RECORDING (0) and BAD (0).
+    """
     marks: list[Any] = []
     images: list[int] = []
     losses: list[Any] = []
@@ -164,7 +168,7 @@ def _run_burst(
         marks.append(clock.mark())
 
     for _ in range(batches):
-        # An exchange may come late where one step takes many batches.
+        # With many batches per step, the next exchange may be far off.
         watchdog.progress()
         mark_split()
         batch = next(source)
@@ -177,7 +181,7 @@ def _run_burst(
             clock.wait(in_flight.popleft()[0])
     if len(marks) not in (3 * batches, (3 + SPLITS) * batches):
         raise InvariantError(
-            f"{len(marks)} marks in {batches} batches; a consumer tells {SPLITS} laps of each, or none"
+            f"{len(marks)} marks in {batches} batches; a consumer sets {SPLITS} split marks in each, or none"
         )
     seconds = np.reshape(clock.seconds(marks), (batches, -1))
     table = np.full((batches, 9), np.nan)
@@ -193,17 +197,17 @@ def _run_burst(
 def merge_ranks(step: FloatArray, index: int, end_before: float) -> GlobalStep:
     """One global step from every rank's record of it.
 
-    step: [ranks, batches, 9]. end_before is when the slowest rank ended the step before, on the same clock.
+    step: [ranks, batches, 9]. end_before is when the slowest rank ended the previous step, on the same clock.
     """
     began, parts = end_before, []
     for batch in range(step.shape[1]):
         parts.append(_parts(step[:, batch], began))
         began = max(float(step[:, batch, END].max()), began)
-    recording, other, wait, compute, forward, backward, optimizer = (float(part) for part in np.sum(parts, axis=0))
+    recording, exchange, wait, compute, forward, backward, optimizer = (float(part) for part in np.sum(parts, axis=0))
     busy = (step[..., END] - step[..., GOT]).sum(axis=1)
     images = step[..., IMAGES].sum()
     counted = step[step[..., IMAGES] > 0]
-    lost = np.flatnonzero(((step[..., IMAGES] > 0) & ~np.isfinite(step[..., LOSS])).any(axis=1))
+    nonfinite = np.flatnonzero(((step[..., IMAGES] > 0) & ~np.isfinite(step[..., LOSS])).any(axis=1))
     loss = float(np.average(counted[:, LOSS], weights=counted[:, IMAGES])) if images else float("nan")
     return GlobalStep(
         index=index,
@@ -216,27 +220,27 @@ def merge_ranks(step: FloatArray, index: int, end_before: float) -> GlobalStep:
         backward_seconds=backward,
         optimizer_seconds=optimizer,
         recording_seconds=recording,
-        exchange_seconds=other,
+        exchange_seconds=exchange,
         slowest_rank=int(np.argmax(busy)),
         rank_skew_seconds=float(busy.max() - busy.min()),
         loss=loss,
-        nonfinite_rank=int(lost[0]) if lost.size else None,
+        nonfinite_rank=int(nonfinite[0]) if nonfinite.size else None,
     )
 
 
 def _parts(batch: FloatArray, end_before: float) -> tuple[float, ...]:
-    """Seconds of a batch [ranks, 9], on the rank that got it last.
+    """The parts of a batch's time in seconds, on the rank that got it last; batch: [ranks, 9].
 
-    They are spent on recording, on other things, waiting for data and computing; and of the latter on the forward pass,
-    the backward pass and the rest.
+    Returns the seconds of recording, exchange, data wait and computing, then the last's parts: forward pass, backward
+    pass and optimizer.
     """
     end = max(float(batch[:, END].max()), end_before)
     last = batch[int(np.argmax(batch[:, GOT]))]
-    # What a rank did while another still worked on the batch before is not this one's.
+    # What a rank did while another one still worked on the previous batch belongs to that batch.
     request, got, forward, backward = (
         min(max(float(mark), end_before), end) for mark in last[[REQUEST, GOT, FORWARD, BACKWARD]]
     )
     between = request - end_before
     recording = min(float(last[RECORDING]), between)
-    laps = (forward - got, backward - forward, end - backward)
-    return recording, between - recording, got - request, end - got, *laps
+    computing = (forward - got, backward - forward, end - backward)
+    return recording, between - recording, got - request, end - got, *computing

@@ -1,4 +1,4 @@
-"""Mixed precision: what computes in 16 bits, and the loss scaling that float16 needs; in float32, nothing of it."""
+"""Mixed precision: what computes in 16 bits, and the loss scaling that float16 needs; no effect in float32."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ O2 = "O2"
 
 
 def computes_in(dtype: str) -> bool:
-    """Whether the device that is Paddle's current one computes in the 16-bit format, bfloat16 or float16."""
+    """Whether Paddle's current device computes in this 16-bit format, bfloat16 or float16."""
     if dtype == "bfloat16":
         return bool(paddle.amp.is_bfloat16_supported())
-    # Paddle would train in float32 there, with a warning.
+    # On older GPUs Paddle would only warn, and train in float32.
     return not paddle.is_compiled_with_cuda() or paddle.device.cuda.get_device_capability()[0] >= 7
 
 
 class MixedPrecision:
-    """How one rank's network computes: in dtype (float32, bfloat16 or float16), by Paddle's level O1 or O2.
+    """How one rank's network computes: in dtype (float32, bfloat16 or float16), at Paddle's level O1 or O2.
 
-    With float16 the loss is multiplied before the backward pass, so that small gradients don't vanish in it, by a
-    factor that is halved whenever one overflows; that step then changes no weight. bfloat16 has float32's range and
-    needs none. At O2 Paddle divides gradients by the factor in float16, where those below 6e-8 become 0 after all.
-    supported says whether the device computes in a format. Raises MachineError for a GPU without it.
+    With float16 the loss is multiplied by a factor before the backward pass, so that small gradients don't vanish. The
+    factor is halved whenever a gradient overflows; that step then changes no weight. bfloat16 has float32's range and
+    needs no factor. At O2 Paddle divides gradients by the factor in float16, where those below 6e-8 become 0 after all.
+    supported tells whether the device computes in a format. Raises MachineError for a GPU that doesn't.
     """
 
     def __init__(
@@ -42,14 +42,15 @@ class MixedPrecision:
         self._scaler: Any = paddle.amp.GradScaler() if dtype == "float16" else None
 
     def prepare(self, model: nn.Layer, optimizer: Any) -> None:
-        """With O2, give the weights 16 bits; the optimizer then keeps float32 copies, and updates those."""
+        """With O2, convert the weights to 16 bits; the optimizer then keeps float32 copies, and updates those."""
         if self._dtype != "float32" and self._level == O2:
             paddle.amp.decorate(model, optimizer, level=O2, dtype=self._dtype, master_weight=True)
 
     def forward(self) -> AbstractContextManager[Any]:
-        """Within it the network runs in the chosen precision, as far as Paddle's lists of operators go.
+        """A context in which the network runs in the chosen precision, for the operators on Paddle's lists.
 
-        At O1 these leave depthwise convolutions, which are no "conv2d" to Paddle, in float32. The loss belongs outside.
+        At O1 depthwise convolutions, which Paddle does not count as "conv2d", stay in float32. Compute the loss outside
+        of it.
         """
         if self._dtype == "float32":
             return nullcontext()
@@ -57,27 +58,27 @@ class MixedPrecision:
         return context
 
     def backward(self, loss: Any) -> None:
-        """The gradients of a loss, multiplied by the scaler's factor where there is one."""
+        """Compute the gradients of a loss, multiplied by the scaler's factor if there is one."""
         (loss if self._scaler is None else self._scaler.scale(loss)).backward()
 
     def step(self, optimizer: Any) -> bool:
-        """Update the weights, unless a gradient overflowed; whether one did."""
+        """Update the weights, unless a gradient overflowed. Returns whether one did."""
         if self._scaler is None:
             optimizer.step()
             return False
         self._scaler.step(optimizer)
         self._scaler.update()
-        # Of the step before the update, which may have changed the factor; Paddle tells it nowhere else.
+        # As found in the step, before `update` may have changed the factor; Paddle reports it nowhere else.
         return bool(self._scaler._cache_found_inf)
 
     def state(self) -> dict[str, Any]:
-        """The scaler's factor and its counts, as JSON has them; empty without a scaler."""
+        """The scaler's factor and its counts as JSON values; empty without a scaler."""
         if self._scaler is None:
             return {}
         return {name: value.tolist() if hasattr(value, "tolist") else value
                 for name, value in self._scaler.state_dict().items()}  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` said."""
+        """Restore what `state` returned."""
         if self._scaler is not None and state:
             self._scaler.load_state_dict({**state, "scale": paddle.to_tensor(state["scale"], "float32")})

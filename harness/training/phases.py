@@ -1,4 +1,4 @@
-"""What a throughput run measures and in which order: phases in turn, in rounds, so that drift hits all alike."""
+"""What a throughput run measures and in which order: phases in rounds, so that drift affects all of them equally."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ from harness.plan.plan import WindowPlan
 from harness.training.loop import Consumer, GlobalStep
 from pipelines.batch import Source
 
-# A round's time is shared out by these: most to the figure that a run is made for, and to its yardstick.
+# How a round's time is divided: most goes to the figure that a run is made for, and to what it is compared with.
 SHARES = {PIPELINE: 1.0, TRAIN: 4.0, COMPUTE: 3.0, COMPUTE_NO_SYNC: 2.0}
-# Of the run's time: for the warm-up's search at most, and for one round, which is no longer than ROUND_SECONDS.
+# Shares of the run's time: at most for the search for the warm-up's end, and for one round, which takes at most
+# ROUND_SECONDS.
 WARM_UP_SHARE, ROUND_SHARE, ROUND_SECONDS = 0.15, 0.2, 22.0
-# Fewer rounds than this are no interleaving.
+# Fewer rounds than this don't interleave the phases.
 MIN_ROUNDS = 3
-# What ends a throughput run: the options that say so.
+# What ends a throughput run: the names of the options that decide it.
 TARGET_CI, MAX_SECONDS = "target_ci", "max_seconds"
-# The search for the warm-up's end is repeated when there are this many times as many steps.
+# The search for the warm-up's end is repeated whenever the number of steps has grown by this factor.
 GROWTH = 1.1
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """One thing to measure: what yields batches, and what consumes them.
+    """One phase to measure: what yields batches, and what consumes them.
 
-    transition_steps are a block's first steps in which the phase before still shows; share is of a round's time.
-    pipeline_idle: the phase takes nothing from DALI, which first fills its queue beside it.
+    transition_steps is the number of a segment's first steps in which the previous phase still has an effect; share is
+    the phase's weight in a round's time. pipeline_idle: the phase takes no batches from DALI, which first fills its
+    queue meanwhile.
     """
 
     name: str
@@ -42,15 +44,15 @@ class Phase:
 
 
 Done = Callable[[GlobalStep], bool]
-# Whether a step of a block is one of the first, in which the phase before still shows.
+# Whether a step of a segment is one of the first, in which the previous phase still has an effect.
 InTransition = Callable[[GlobalStep], bool]
 
 
 def transition_steps(phase: str, prefetch: int) -> int:
-    """The first steps of a block that don't count.
+    """The number of a segment's first steps that don't count.
 
-    Pipeline-only finds `prefetch` batches ready, which cost it nothing, and one begun. Training needs one step, which
-    waits for the first batch behind a drained queue and has DALI refill it; compute-only one at least.
+    Pipeline-only finds `prefetch` batches ready, which cost it nothing, and one in progress. Training needs one step,
+    which waits for the first batch from an empty queue while DALI refills it; compute-only needs at least one.
     """
     return prefetch + 1 if phase == PIPELINE else 1
 
@@ -62,14 +64,15 @@ def interleave(
     agree: Callable[[bool], bool],
     prefetch: int,
 ) -> str:
-    """Warm up with training, then measure the phases in turn until the training's throughput is precise or time is up.
+    """Warm up with training, then measure the phases in rounds until training's throughput is precise or time is up.
 
-    phases: in the order of a round; the one called TRAIN is warmed up and decides. run_segment runs one phase until
-    done and returns its steps; agree makes one rank's decision every rank's. A round begins only if it should end in
-    time, but there is one, unless the warm-up alone took all the time. prefetch is the length of DALI's queue: a phase
-    that takes nothing from it is in transition until DALI has filled it, by the pace of the last pipeline-only segment.
+    phases: in the order of a round; the one named TRAIN is warmed up, and its precision decides. run_segment runs one
+    phase until done and returns its steps; agree turns one rank's decision into every rank's. A round begins only if it
+    should end in time, but there is at least one, unless the warm-up alone took all the time. prefetch is the length of
+    DALI's queue: a phase that takes nothing from it is in transition until DALI has filled it, at the pace of the last
+    pipeline-only segment.
 
-    Returns which option ended it: TARGET_CI or MAX_SECONDS.
+    Returns the option that ended it: TARGET_CI or MAX_SECONDS.
     """
     round_seconds = min(ROUND_SECONDS, ROUND_SHARE * window.max_seconds)
     training = next(phase for phase in phases if phase.name == TRAIN)
@@ -93,11 +96,11 @@ def interleave(
         precise = number >= MIN_ROUNDS and is_precise(series, window)
         if agree(precise or spent + (spent - begun) > window.max_seconds):
             return TARGET_CI if precise else MAX_SECONDS
-    raise AssertionError  # the rounds have no end of their own
+    raise AssertionError  # not reached: only the return above ends the rounds
 
 
 def is_precise(step_seconds: Sequence[float], window: WindowPlan) -> bool:
-    """Whether the steps behind the warm-up are steady, and their mean as sure as wanted."""
+    """Whether the steps after the warm-up are steady, and their mean as precise as wanted."""
     state = find_steady_state(step_seconds, window.warmup_steps, window.given_warmup)
     measured = step_seconds[state.warmup_steps :]
     if not state.steady or len(measured) < MIN_WINDOW_STEPS or sum(measured) < MIN_WINDOW_SECONDS:
@@ -107,12 +110,12 @@ def is_precise(step_seconds: Sequence[float], window: WindowPlan) -> bool:
 
 
 def _warm_up_end(window: WindowPlan) -> Done:
-    """The end of the first block: a given warm-up's last step, or where a steady state has been seen or time is up."""
+    """The end of the first segment: a given warm-up's last step, or where a steady state is found or time is up."""
     series: list[float] = []
-    looked_at = 0
+    searched_steps = 0
 
     def done(step: GlobalStep) -> bool:
-        nonlocal looked_at
+        nonlocal searched_steps
         series.append(step.step_seconds)
         if step.end_seconds >= window.max_seconds:
             return True
@@ -122,16 +125,16 @@ def _warm_up_end(window: WindowPlan) -> Done:
             return False
         if step.end_seconds >= WARM_UP_SHARE * window.max_seconds:
             return True
-        if len(series) < window.warmup_steps + MIN_STEPS or len(series) < GROWTH * looked_at:
+        if len(series) < window.warmup_steps + MIN_STEPS or len(series) < GROWTH * searched_steps:
             return False
-        looked_at = len(series)
+        searched_steps = len(series)
         return find_steady_state(series, window.warmup_steps).steady is True
 
     return done
 
 
 def _transition(steps: int, seconds: float) -> InTransition:
-    """The first steps of a block, and those that begin within so many seconds of it."""
+    """A segment's first steps, and those that begin within its first seconds, are in transition."""
 
     def in_transition(step: GlobalStep) -> bool:
         return step.index < steps or step.end_seconds - step.step_seconds < seconds
@@ -140,7 +143,7 @@ def _transition(steps: int, seconds: float) -> InTransition:
 
 
 def _segment_end(in_transition: InTransition, seconds: float) -> Done:
-    """The end of a measured block: its time is over, and a step that counts has been made."""
+    """The end of a measured segment: its time is over, and a step that counts was made."""
 
     def done(step: GlobalStep) -> bool:
         return step.end_seconds >= seconds and not in_transition(step)

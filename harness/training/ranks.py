@@ -1,4 +1,4 @@
-"""What the ranks tell each other: figures gathered, statistics averaged; with one rank, nothing."""
+"""What the ranks exchange: gathered figures and averaged statistics; with one rank, nothing."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """A process's place among those that train together."""
+    """A process's rank among those that train together."""
 
     rank: int
     world_size: int
 
     def gather(self, values: FloatArray) -> FloatArray:
-        """Every rank's values, which must have one shape everywhere: [world_size, *values.shape], on each rank."""
+        """Every rank's values, on each rank: [world_size, *values.shape]; they have the same shape on all ranks."""
         if self.world_size == 1:
             return values[np.newaxis]
         received: list[Any] = []
@@ -36,7 +36,7 @@ class Ranks:
             self.gather(np.zeros(1))
 
     def any(self, decision: bool) -> bool:
-        """Whether any rank decided so, on each rank, so that none goes on alone."""
+        """Whether any rank decided so, on each rank, so that none continues alone."""
         return bool(self.gather(np.array([float(decision)])).any())
 
     def broadcast(self, data: bytes) -> bytes:
@@ -51,21 +51,21 @@ class Ranks:
         return bytes(tensor.numpy().tobytes())
 
     def gather_bytes(self, own: bytes) -> list[bytes]:
-        """Every rank's bytes, in order of rank, on each rank; for little data, of which eight times as much is sent."""
+        """Every rank's bytes, in order of rank, on each rank; for small data, as eight times its size is sent."""
         lengths = self.gather(np.array([float(len(own))]))[:, 0].astype(int)
         padded = np.zeros(max(1, int(lengths.max())))  # Paddle sends no empty tensors
         padded[: len(own)] = np.frombuffer(own, np.uint8)
-        told = self.gather(padded).astype(np.uint8)
-        return [row[:length].tobytes() for row, length in zip(told, lengths, strict=True)]
+        gathered = self.gather(padded).astype(np.uint8)
+        return [row[:length].tobytes() for row, length in zip(gathered, lengths, strict=True)]
 
     def exchange(self, text: str) -> list[str]:
         """Every rank's text, in order of rank, on each rank."""
-        return [told.decode() for told in self.gather_bytes(text.encode())]
+        return [gathered.decode() for gathered in self.gather_bytes(text.encode())]
 
     def agree_on_batch_norm(self, model: nn.Layer, whose: str) -> None:
-        """Give every rank the same running statistics, so that they evaluate one and the same model.
+        """Give every rank the same running statistics, so that all ranks evaluate the same model.
 
-        whose is AVERAGE (the mean of all ranks') or RANK0; with SYNC they are the same already.
+        whose is AVERAGE (the mean of all ranks') or RANK0; with SYNC they are already the same.
         """
         if self.world_size == 1 or whose == SYNC:
             return
@@ -81,12 +81,12 @@ class Ranks:
             buffer.set_value(part.reshape(buffer.shape))
 
     def parallel(self, model: nn.Layer) -> nn.Layer:
-        """The model with its gradients averaged over the ranks; its weights become rank 0's."""
+        """The model, with its gradients averaged over the ranks and with rank 0's weights."""
         return paddle.DataParallel(model) if self.world_size > 1 else model
 
 
 def join() -> Ranks:
-    """Meet the other ranks that Paddle's launcher started, if any."""
+    """Join the other ranks that Paddle's launcher started, if there are any."""
     environment = paddle.distributed.ParallelEnv()
     if environment.world_size > 1:
         paddle.distributed.init_parallel_env()

@@ -1,4 +1,4 @@
-"""The published training recipe: learning rate, loss, optimizer, and one step of them."""
+"""The published training recipe: learning rate, loss, optimizer, and one training step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipelines.batch import Batch
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Linear warm-up from 0, then a cosine to 0, stepped every iteration.
+    """Linear warm-up from 0, then a cosine to 0, updated at every step.
 
     Source: PaddleClas, configs/ImageNet/PPLCNet (Cosine with warmup_epoch). Steps count from 0, so that the first
     step's rate is 0.
@@ -39,7 +39,7 @@ class Schedule:
 
 
 def decay_groups(model: nn.Layer, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameters in two groups: batch norm's scale and shift without decay, everything else, biases included, with."""
+    """Parameters in two groups: batch norm's scale and shift without decay, all others (biases included) with decay."""
     norms = {
         id(parameter)
         for layer in model.sublayers()
@@ -60,11 +60,12 @@ def make_optimizer(model: nn.Layer, momentum: float, weight_decay: float) -> pad
 
 @dataclass(slots=True)
 class TrainingStep:
-    """Updates of the weights, each from `accumulate` batches; updates counts them, and the learning rate goes by it.
+    """Trains the model: each optimizer step takes accumulation_steps batches.
 
-    Every batch draws its random numbers (dropout's) anew, from the seed, the rank and the batch's number, so that a run
-    can go on from any step without its generators' states. overflowed are the updates that left the weights as they
-    were, as a gradient was beyond float16's range. logits_dtype is what the network put out last.
+    optimizer_steps counts the steps that were made; the learning rate follows it. Every batch draws its random numbers
+    (dropout's) from a fresh seed, made of the seed, the rank and the batch's number, so that a run can be resumed at
+    any step without its generators' states. overflowed holds the steps that left the weights unchanged, as a gradient
+    was beyond float16's range. logits_dtype is the number format of the network's last output.
     """
 
     model: nn.Layer
@@ -80,24 +81,24 @@ class TrainingStep:
     _part: int = 0
 
     def __call__(self, batch: Batch, mark_split: Callable[[], None]) -> Any:
-        """Train on a batch; its loss, a scalar tensor on the device.
+        """Train on a batch. Returns its loss, a scalar tensor on the device.
 
-        lap is called behind the forward and behind the backward pass (see `harness.training.loop.Consumer`).
+        mark_split is called after the forward and after the backward pass (see `harness.training.loop.Consumer`).
         """
         number = self.optimizer_steps * self.accumulation_steps + self._part
         paddle.seed(int(np.random.SeedSequence([*self.seed, number]).generate_state(1)[0]))
         self._part += 1
-        whole = self._part == self.accumulation_steps
-        # Gradients add up on each rank, and are exchanged with those of the update's last batch.
-        with nullcontext() if whole else no_exchange(self.model):
+        is_last = self._part == self.accumulation_steps
+        # Gradients add up on each rank, and are exchanged with those of the step's last batch.
+        with nullcontext() if is_last else no_exchange(self.model):
             with self.precision.forward():
                 logits = self.model(batch.images)
-            # Outside, as at O2 Paddle would leave the loss in 16 bits, and at O1 round the smoothed labels to them.
+            # Outside, as Paddle would compute the loss in 16 bits at O2, and round the smoothed labels to them at O1.
             loss = F.cross_entropy(logits.astype("float32"), batch.labels, label_smoothing=self.label_smoothing)
             mark_split()
             self.precision.backward(loss / self.accumulation_steps if self.accumulation_steps > 1 else loss)
         mark_split()
-        if whole:
+        if is_last:
             self.optimizer.set_lr(self.schedule.at(self.optimizer_steps))
             if self.precision.step(self.optimizer):
                 self.overflowed.add(self.optimizer_steps)
@@ -109,6 +110,6 @@ class TrainingStep:
 
 
 def no_exchange(model: nn.Layer) -> AbstractContextManager[None]:
-    """Within it, backward passes leave each rank's gradients to itself."""
+    """A context in which backward passes don't exchange gradients between ranks."""
     context: AbstractContextManager[None] = getattr(model, "no_sync", nullcontext)()
     return context

@@ -1,4 +1,4 @@
-"""What rank 0 writes while it runs: step, epoch and device rows, joined with telemetry by time."""
+"""What rank 0 writes during a run: step, epoch and device rows, joined with telemetry by time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Recorder(Protocol):
-    """Where a worker's rows go."""
+    """Where a rank's rows go."""
 
     def step(self, step: GlobalStep, phase_started_at: float, /, **columns: Any) -> None:
         """Record one global step; phase_started_at is the clock's host time at its phase's start."""
@@ -41,39 +41,39 @@ class Recorder(Protocol):
         """Record an image that is left out."""
 
     def rows(self) -> dict[str, int]:
-        """Rows of every table, by its name."""
+        """The number of rows of every table, by its name."""
 
     def cut(self, rows: Mapping[str, int], /) -> None:
-        """Take back the rows of steps and epochs behind those."""
+        """Remove the rows of steps and epochs after these numbers of rows."""
 
     def sync(self) -> None:
-        """Have the rows of steps, epochs and bad images on the disk itself."""
+        """Flush the rows of steps, epochs and bad images to the disk itself."""
 
 
 class NoRecorder:
     """The recorder of a rank that records nothing."""
 
     def step(self, step: GlobalStep, phase_started_at: float, /, **columns: Any) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def epoch(self, **columns: Any) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def bad_image(self, image: BadImage, /) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def rows(self) -> dict[str, int]:
-        """Nothing."""
+        """An empty dictionary."""
         return {}
 
     def cut(self, rows: Mapping[str, int], /) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def sync(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
-# Of a step, what the steps table doesn't have.
+# The fields of a step that the steps table doesn't have.
 NO_COLUMNS = ("index", "end_seconds", "nonfinite_rank")
 
 
@@ -105,7 +105,7 @@ class TableRecorder:
                 "time_unix_seconds": self._unix_offset_seconds + end,
                 "fps": step.fps,
                 **asdict(telemetry),
-                # All that is known while a run goes on; where its warm-up ends only the whole run shows.
+                # All that is known during a run; only the finished run shows where its warm-up ends.
                 "transition": columns.pop("warmup", None),
                 **columns,
             }
@@ -121,16 +121,16 @@ class TableRecorder:
             self._bad_images.write(bad_image_row(image))
 
     def rows(self) -> dict[str, int]:
-        """Rows of every table, by its name."""
+        """The number of rows of every table, by its name."""
         return {table.name: table.rows for table in self._tables}
 
     def cut(self, rows: Mapping[str, int], /) -> None:
-        """Take back the rows of steps and epochs behind those."""
+        """Remove the rows of steps and epochs after these numbers of rows."""
         for table in (self._steps, self._epochs):
             table.cut(rows[table.name])
 
     def sync(self) -> None:
-        """Have the rows of steps, epochs and bad images on the disk itself."""
+        """Flush the rows of steps, epochs and bad images to the disk itself."""
         for table in (self._steps, self._epochs, self._bad_images):
             if table is not None:
                 table.sync()
@@ -142,7 +142,7 @@ def open_recorder(
 ) -> Iterator[Recorder]:
     """A recorder with its tables open and its sampler running.
 
-    What goes wrong with telemetry becomes a warning in the run's record, at once.
+    Every problem with telemetry becomes a warning in the run's record, at once.
     """
 
     with ExitStack() as stack:
@@ -150,7 +150,7 @@ def open_recorder(
         steps = stack.enter_context(TableWriter(files.table(STEPS.name), STEPS))
         epochs = stack.enter_context(TableWriter(files.table(EPOCHS.name), EPOCHS))
         devices = stack.enter_context(TableWriter(files.table(DEVICES.name), DEVICES))
-        # One offset for steps and samples: a clock that is set while the run lasts would part them.
+        # One offset for steps and samples: setting the system's clock during the run would shift them apart.
         unix_offset = _unix_offset_seconds()
         nvml, gpus = _open_gpus(stack, warn, environment) if on_gpu else (None, ())
         sampler = Sampler(
@@ -169,20 +169,20 @@ def open_recorder(
 
 
 class _Warnings:
-    """Puts what goes wrong into the run's record, each message once.
+    """Adds warnings to the run's record, each message once.
 
-    One that can't be written, as on a full disk, is tried again with the next and at the end, and then given up: a
-    warning never ends a run.
+    One that can't be written, such as on a full disk, is tried again with the next one and at the end, and then
+    dropped: a warning never ends a run.
     """
 
     def __init__(self, files: RunFiles) -> None:
         self._files = files
-        self._told: set[str] = set()
+        self._seen: set[str] = set()
         self._waiting: list[str] = []
 
     def __call__(self, message: str) -> None:
-        if message not in self._told:
-            self._told.add(message)
+        if message not in self._seen:
+            self._seen.add(message)
             self._waiting.append(message)
             self._write()
 
@@ -201,7 +201,7 @@ class _Warnings:
 
 
 def _write_sample(devices: TableWriter, warn: Callable[[str], None], sample: DeviceSample) -> None:
-    """Add a row to the devices table. The run can do without: a full disk is one warning, whichever device it hits."""
+    """Add a row to the devices table. The run can do without it: a full disk gives one warning for all devices."""
     try:
         devices.write(_device_row(sample))
     except MachineError as error:
@@ -209,7 +209,7 @@ def _write_sample(devices: TableWriter, warn: Callable[[str], None], sample: Dev
 
 
 def _unix_offset_seconds() -> float:
-    """What time.time() is ahead of time.perf_counter()."""
+    """The seconds by which time.time() is ahead of time.perf_counter()."""
     return time.time() - time.perf_counter()
 
 

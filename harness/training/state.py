@@ -1,4 +1,4 @@
-"""A training's whole state, gathered from all ranks into one checkpoint and given back to them."""
+"""The whole state of a training run, gathered from all ranks into one checkpoint and restored to them."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ DALI = "dali"
 class Progress:
     """How far a run of epochs has come, the same on every rank.
 
-    epoch counts from 1; steps are those it has made of it, images, seconds and loss_sum (of the loss times the images)
-    are theirs. With all steps made, the ranks' batch-norm statistics have been averaged, and its evaluation is next.
-    evaluated counts the evaluation's steps of the run. last is the last finished epoch's row of epochs.csv.
+    epoch counts from 1; steps counts those made in this epoch, with their images, seconds and loss_sum (the sum of loss
+    times images). When all steps are made, the ranks' batch-norm statistics have been averaged, and the epoch's
+    evaluation is next. evaluated counts the run's evaluation steps. last is the last finished epoch's row of
+    epochs.csv.
     """
 
     epoch: int = 1
@@ -48,7 +49,7 @@ class Progress:
             self.loss_sum += step.loss * step.images
 
     def next_epoch(self, row: dict[str, Any], evaluated: int) -> None:
-        """Go on behind an epoch, whose row is given."""
+        """Continue with the next epoch; row is that of the finished one."""
         self.last, self.evaluated = row, evaluated
         self.epoch += 1
         self.steps = self.images = 0
@@ -56,9 +57,9 @@ class Progress:
 
 
 def gather_state(trainer: Trainer, progress: Progress, rows: Mapping[str, int]) -> Checkpoint:
-    """The state of all ranks, on each rank; rows are those of the run's tables, which belong to it.
+    """The state of all ranks, on each rank; rows are the numbers of rows in the run's tables that belong to it.
 
-    Raises TrainingError when a weight is not finite: what can't be trained on is no checkpoint.
+    Raises TrainingError when a weight is not finite, as training can't continue from it.
     """
     model, ranks = trainer.model, trainer.ranks
     masters = _masters(trainer)
@@ -78,10 +79,10 @@ def gather_state(trainer: Trainer, progress: Progress, rows: Mapping[str, int]) 
         },
         {"position": asdict(source.position), "bad": sorted(source.bad)},
     )
-    told = [Checkpoint.unpack(packed) for packed in ranks.gather_bytes(own.pack())]
+    gathered = [Checkpoint.unpack(packed) for packed in ranks.gather_bytes(own.pack())]
     arrays: Arrays = {MODEL + name: values for name, values in weights.items()}
     arrays |= {VELOCITY + name: values for name, values in _velocities(trainer).items()}
-    for rank, one in enumerate(told):
+    for rank, one in enumerate(gathered):
         arrays |= {of_rank(rank) + name: values for name, values in one.arrays.items()}
     values = {
         "progress": asdict(progress),
@@ -90,7 +91,7 @@ def gather_state(trainer: Trainer, progress: Progress, rows: Mapping[str, int]) 
         "steps": trainer.steps,
         "rows": dict(rows),
         "ranks": ranks.world_size,
-        "sources": [one.values for one in told],
+        "sources": [one.values for one in gathered],
         "bad_images": [asdict(image) for image in trainer.bad.known.values()],
         "loss_scaling": trainer.train.precision.state(),
         "effective_settings": trainer.effective_settings,
@@ -99,10 +100,10 @@ def gather_state(trainer: Trainer, progress: Progress, rows: Mapping[str, int]) 
 
 
 def restore_state(trainer: Trainer, checkpoint: Checkpoint | None) -> Progress:
-    """Give rank 0's checkpoint to every rank, and go on where it was made; without one, from the start.
+    """Restore rank 0's checkpoint on every rank. Returns the progress at which it was made, or that of the start.
 
-    Another number of ranks can only go on at an epoch's start, where the ranks' statistics are one; their images then
-    come in the new ranks' order, and the schedule goes on at the same epoch.
+    A different number of ranks can only resume at an epoch's start, where all ranks have the same statistics; the
+    images then come in the new ranks' order, and the schedule continues at the same epoch.
     """
     ranks, model = trainer.ranks, trainer.model
     if not ranks.any(checkpoint is not None):
@@ -119,7 +120,7 @@ def restore_state(trainer: Trainer, checkpoint: Checkpoint | None) -> Progress:
         buffer.set_value(arrays[own + STATISTICS + name])
     _set_optimizer(trainer, arrays)
     trainer.train.precision.restore(values["loss_scaling"])
-    # What was in force for the steps that were made, until there are others.
+    # The settings in force for the steps made so far, until they are read again.
     trainer.effective_settings = values["effective_settings"]
     trainer.segments, trainer.steps = values["segments"], dict(values["steps"])
     for described in values["bad_images"]:
@@ -148,12 +149,12 @@ def _statistics(model: nn.Layer) -> Iterator[tuple[str, Any]]:
 
 
 def _full_precision(tensor: Any) -> Any:
-    """The tensor's values as float32, which holds those of 16 bits exactly."""
+    """The tensor's values as float32, which represents 16-bit values exactly."""
     return tensor.astype("float32").numpy()
 
 
 def _masters(trainer: Trainer) -> dict[str, Any]:
-    """The optimizer's float32 copies of 16-bit weights, by the parameter's name; empty without any."""
+    """The optimizer's float32 copies of 16-bit weights, by the parameter's name; empty if there are none."""
     masters: dict[str, Any] = trainer.train.optimizer.state_dict().get("master_weights", {})
     return masters
 
@@ -170,7 +171,7 @@ def _velocities(trainer: Trainer) -> dict[str, Any]:
 
 
 def _set_optimizer(trainer: Trainer, arrays: Arrays) -> None:
-    """Give the optimizer its momentum, and where weights have 16 bits its float32 copies of them."""
+    """Restore the optimizer's momentum, and its float32 copies of 16-bit weights."""
     saved: dict[str, Any] = {}
     masters: dict[str, Any] = {}
     for name, parameter in _trained(trainer.model):

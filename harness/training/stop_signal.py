@@ -1,4 +1,4 @@
-"""How a rank is asked to end: by a signal, behind the step it is in."""
+"""How a rank is asked to end: by a signal, after the step it is in."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from dataclasses import dataclass
 class StopRequest:
     """Whether this rank was asked to end. All ranks end together, so one that asks is enough (see `Ranks.any`)."""
 
-    made: bool = False
+    requested: bool = False
 
     @staticmethod
     def on_signals() -> StopRequest:
-        """A request that SIGTERM or SIGINT makes."""
+        """A request that is made when SIGTERM or SIGINT arrives."""
         request = StopRequest()
 
         def ask(*_: object) -> None:
-            request.made = True
+            request.requested = True
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, ask)

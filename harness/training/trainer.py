@@ -1,4 +1,4 @@
-"""What one rank trains with: data, model, optimizer and clock, and one block of steps of any phase."""
+"""What one rank trains with: data, model, optimizer and clock, and how it runs a segment of any phase."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from pipelines.sampling import TrainingOrder
 from pipelines.settings import PipelineSettings
 from pipelines.source import CachedSource, DaliSource, SourceState
 
-# Batches that compute-only phases train on in turn: real data, more than one so that none stays in a processor's cache.
+# Batches that compute-only phases cycle through: real data, several so that none stays in a processor's cache.
 CACHED_BATCHES = 4
 
 
 @dataclass(slots=True)
 class Trainer:
-    """One rank's training, and the steps it has made of each phase."""
+    """One rank's training, and the number of steps it has made of each phase."""
 
     plan: RunPlan
     ranks: Ranks
@@ -62,7 +62,7 @@ class Trainer:
     effective_settings: dict[str, Any] = field(default_factory=dict)
 
     def phase(self, name: str) -> Phase:
-        """What a phase consists of; compute-only phases share the batches that the first one keeps."""
+        """The phase of this name; compute-only phases share the batches that the first of them keeps."""
         if name in (COMPUTE, COMPUTE_NO_SYNC) and self.cached is None:
             self.cached = CachedSource(self.source, CACHED_BATCHES)
         source = self.source if name in (TRAIN, PIPELINE) else self.cached
@@ -81,20 +81,21 @@ class Trainer:
         epoch: int | None = None,
         in_transition: InTransition = never,
     ) -> list[GlobalStep]:
-        """One block of a phase (see `run_steps`), recorded; its steps. Those that settle are marked as such.
+        """Run one segment of a phase (see `run_steps`) and record it; steps in transition are marked.
 
-        Raises TrainingError for a loss that isn't finite in a run of epochs (a throughput run's loss means nothing),
-        InvariantError when DALI or Paddle do otherwise than was planned.
+        Returns the segment's steps. Raises TrainingError for a loss that isn't finite in a run of epochs (a throughput
+        run's loss has no meaning), InvariantError when DALI's or Paddle's settings differ from the plan's.
         """
-        made: list[GlobalStep] = []
+        steps: list[GlobalStep] = []
         trains = phase.name != PIPELINE
-        first_step, first_update = self.steps.get(phase.name, 0), self.train.optimizer_steps
+        first_step, first_optimizer_step = self.steps.get(phase.name, 0), self.train.optimizer_steps
         self.segments += 1
 
         def emit(step: GlobalStep) -> None:
-            made.append(step)
+            steps.append(step)
             number = first_step + step.index + 1
-            rate = self.train.schedule.at(first_update + step.index) if trains else None
+            optimizer_step = first_optimizer_step + step.index
+            rate = self.train.schedule.at(optimizer_step) if trains else None
             recorder.step(
                 step,
                 self.clock.started_at,
@@ -103,7 +104,7 @@ class Trainer:
                 epoch=epoch,
                 step=number,
                 learning_rate=rate,
-                overflow=first_update + step.index in self.train.overflowed if self._scales(trains) else None,
+                overflow=optimizer_step in self.train.overflowed if self._scales(trains) else None,
                 warmup=True if in_transition(step) else None,
             )
             if epoch is not None and not math.isfinite(step.loss):
@@ -117,17 +118,17 @@ class Trainer:
         batches = self.plan.training.accumulation_steps if trains else 1
         run_steps(phase.source, phase.consume, self.clock, self.ranks, emit, done, max_steps, self.bad, batches)
         if not self.checked:
-            batches = made[-1].images // (self.plan.pipeline.batch_size * self.ranks.world_size)
+            batches = steps[-1].images // (self.plan.pipeline.batch_size * self.ranks.world_size)
             self.effective_settings = {**self.read_settings(), "accumulation_steps": batches}
             check_settings(self.plan, self.effective_settings)
             self.checked = True
-        self.steps[phase.name] = first_step + len(made)
-        return made
+        self.steps[phase.name] = first_step + len(steps)
+        return steps
 
     def read_settings(self, source: DaliSource | None = None) -> dict[str, Any]:
-        """The settings that were in force, as DALI and Paddle report them; known once a batch was taken.
+        """The settings in force, as DALI and Paddle report them; known after a batch was taken.
 
-        source is what batches came from, the training images without it.
+        source is what the batches came from; by default the training images.
         """
         train = self.train
         return {
@@ -146,7 +147,7 @@ class Trainer:
         return trains and self.plan.training.amp == "fp16"
 
     def _train_no_sync(self, batch: Batch, mark_split: Callable[[], None]) -> Any:
-        """A training step whose gradients stay on this rank; the ranks' weights part."""
+        """Train on a batch without exchanging gradients; the ranks' weights diverge."""
         with recipe.no_exchange(self.parallel):
             return self.train(batch, mark_split)
 
@@ -154,32 +155,32 @@ class Trainer:
 def throughput_phases(ranks: int, bn_stats: str) -> tuple[str, ...]:
     """The phases of a throughput run, in the order of a round.
 
-    Ranks that share batch norm's statistics meet in every pass, so that none computes alone.
+    Ranks that share batch norm's statistics exchange them in every pass, so that none computes alone.
 
-    Training follows pipeline-only, which leaves DALI's queue empty: what then fills it is over within one step. From a
-    full queue, a training that waits for data would live off it for several.
+    Training follows pipeline-only, which leaves DALI's queue empty: the transition is then over within one step. With a
+    full queue, training that is limited by its data would use up the queue for several steps.
     """
     alone = (COMPUTE_NO_SYNC,) if ranks > 1 and bn_stats != SYNC else ()
     return (PIPELINE, TRAIN, COMPUTE, *alone)
 
 
 def open_trainer(plan: RunPlan, pretrained: Mapping[str, Any] | None = None) -> Trainer:
-    """Join the other ranks, and set up this one's part of the plan.
+    """Join the other ranks, and set up this rank's part of the plan.
 
-    pretrained describes the file of weights to begin with, if any (see `models.weights.describe_weights`); rank 0
+    pretrained describes the file of initial weights, if there is one (see `models.weights.describe_weights`); rank 0
     reads it. Raises WeightsError when they don't fit, DataError when the data set has changed since the plan was made,
     InvariantError when ranks are missing.
     """
     clock, device_id = open_device(plan.device, local_rank())
     ranks = join()
     if ranks.world_size != plan.ranks:
-        raise InvariantError(f"{ranks.world_size} ranks train, {plan.ranks} were planned")
+        raise InvariantError(f"{ranks.world_size} ranks are training, but {plan.ranks} were planned")
     training, dataset = plan.training, _opened(plan.data)
     settings = replace(plan.pipeline, device_id=device_id)
     paddle.seed(settings.seed)
     model = models.build(plan.model, plan.data.num_classes, settings.layout.upper())
     if pretrained is not None and training.pretrained is not None and ranks.rank == 0:
-        # The others get rank 0's.
+        # The other ranks get rank 0's weights.
         load_weights(model, Path(training.pretrained), plan.model, plan.data.num_classes, pretrained)
     schedule = recipe.Schedule(
         training.learning_rate, training.lr_warmup_epochs * training.steps_per_epoch, plan.total_steps
@@ -224,7 +225,7 @@ def _opened(planned: DataFacts) -> Dataset:
         raise DataError(
             f"{planned.name} has changed since the run was planned: {found.train_images:,} training and"
             f" {found.val_images:,} validation images in {found.num_classes} classes",
-            "Start again once nothing writes to it.",
+            "Start again when no other process writes to it.",
         )
     return dataset
 
@@ -237,7 +238,7 @@ def training_source(
     bad: BadImages,
     start: SourceState | None = None,
 ) -> DaliSource:
-    """A rank's training images, from the start or where an equal source stood."""
+    """A rank's training images, from the start or from the state of an equal source."""
 
     def graph(feed: Feed, seed: int, state: bytes | None) -> Pipeline:
         return training_graph(feed, plan.data.augmentation, settings, seed, state)
@@ -261,4 +262,4 @@ def training_source(
 
 
 def _arrived(_: Batch, __: Callable[[], None]) -> None:
-    """The consumer of pipeline-only: the batch is on its device, and that is all."""
+    """The consumer of pipeline-only: does nothing, as the batch is on its device already."""

@@ -1,4 +1,4 @@
-"""Gives a file's weights to the model, in place of those drawn at random."""
+"""Loads a file's weights into the model, in place of the random initial ones."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from models.weights import WeightsError, describe_weights
 
 
 def load_weights(model: Any, path: Path, size: str, num_classes: int, described: Mapping[str, Any]) -> None:
-    """Give the model the file's weights and running statistics.
+    """Load the file's weights and running statistics into the model.
 
-    described is what `models.weights.describe_weights` said of it. Raises WeightsError unless it fits, and is still
-    that file.
+    described is what `models.weights.describe_weights` returned for it when the run was planned. Raises WeightsError
+    unless the weights fit and the file is still the same.
     """
     weights, found = describe_weights(path, size, num_classes)
     if found != described:
         raise WeightsError(
-            f"{str(path)!r} has changed since the run was planned", "Start again once nothing writes it."
+            f"{str(path)!r} has changed since the run was planned", "Start again when no other process writes it."
         )
     for name, values in model.state_dict().items():
         values.set_value(weights[name])

@@ -1,4 +1,4 @@
-"""One rank of a run, started by Paddle's launcher with the path of the run's record: what each mode runs."""
+"""One rank of a run, started by Paddle's launcher with the path of the run's record: what each kind of run does."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ from pipelines.dataset import TRAIN_SPLIT
 def run_worker(record: RunRecord, folder: Path) -> None:
     """Do this rank's part of the run."""
     rendezvous(record)
-    # A checkpoint has weights of its own; the file they began with may be gone by then.
+    # A checkpoint contains the weights; the file that they began with may be gone by then.
     trainer = open_trainer(record.plan, record.pretrained if record.checkpoint is None else None)
     files = RunFiles(folder, record.run)
     stop = StopRequest.on_signals()
     with _recorder(record, files, trainer.ranks.rank) as recorder:
         trainer.bad.record = recorder.bad_image
-        # Rank 0's word counts: another node need not have the files.
-        mine = record.checkpoint if trainer.ranks.rank == 0 else None
-        progress = restore_state(trainer, None if mine is None else read_checkpoint(files.checkpoints, mine))
+        # Rank 0 decides: another node may not have the files.
+        name = record.checkpoint if trainer.ranks.rank == 0 else None
+        progress = restore_state(trainer, None if name is None else read_checkpoint(files.checkpoints, name))
         if local_rank() == 0:
-            # Each node has looked at its own files.
-            trainer.bad.untold += [BadImage(**values) for values in record.bad_images]
+            # Each node has inspected its own files.
+            trainer.bad.unshared += [BadImage(**values) for values in record.bad_images]
         trainer.bad.share()
         window_end = RUNS[record.plan.kind](Session(trainer, recorder, progress, files, stop))
     if trainer.ranks.rank == 0:
@@ -57,7 +57,10 @@ def run_worker(record: RunRecord, folder: Path) -> None:
 
 
 def rendezvous(record: RunRecord) -> None:
-    """Join the other ranks, those of other nodes included, and see that all mean the same run. Raises UsageError."""
+    """Join the other ranks, those of other nodes included, and check that all were started for the same run.
+
+    Raises UsageError when they were not.
+    """
     plan = record.plan
     if plan.nodes > 1:
         open_device(plan.device, local_rank())
@@ -68,7 +71,7 @@ def rendezvous(record: RunRecord) -> None:
         try:
             check_signatures(signatures, nodes)
         finally:
-            # A rank that ends closes its connections, over which another may still be receiving.
+            # A rank that ends closes its connections, while another rank may still be receiving through them.
             with suppress(Exception):
                 ranks.barrier()
         if (files := RankFiles.of(os.environ)) is not None:
@@ -77,15 +80,15 @@ def rendezvous(record: RunRecord) -> None:
 
 
 def measure_throughput(trainer: Trainer, recorder: Recorder, stop: StopRequest) -> str:
-    """Run every phase in turn until the throughput is precise or time is up.
+    """Run the phases in rounds until the throughput is precise or time is up.
 
     Returns which of the two ended it, see `interleave`. Raises InterruptedRunError.
     """
     plan = trainer.plan
 
     def run_segment(phase: Phase, done: Done, in_transition: InTransition) -> list[GlobalStep]:
-        steps = trainer.run(phase, recorder, lambda step: done(step) or stop.made, in_transition=in_transition)
-        if trainer.ranks.any(stop.made):
+        steps = trainer.run(phase, recorder, lambda step: done(step) or stop.requested, in_transition=in_transition)
+        if trainer.ranks.any(stop.requested):
             raise InterruptedRunError("interrupted", "A throughput run can't be resumed: start it again.")
         return steps
 
@@ -125,7 +128,7 @@ def _evaluation(session: Session) -> None:
     evaluate_alone(session.trainer, session.recorder, session.stop)
 
 
-# What a rank does for each kind of run, and what ended the measured window.
+# What a rank does for each kind of run; each returns what ended the measured window.
 RUNS: Mapping[RunKind, Callable[[Session], str | None]] = {
     EPOCHS: _epochs,
     THROUGHPUT: _throughput,
@@ -141,19 +144,23 @@ def _recorder(record: RunRecord, files: RunFiles, rank: int) -> AbstractContextM
 
 
 def run_rank(record_path: Path) -> int:
-    """Run this process's rank; an error a person can act on is left for the launching process to report."""
+    """Run this process's rank, and leave an error that a person can act on for the launching process to report.
+
+    Returns the exit code.
+    """
     record, files = read_record(record_path), RankFiles.of(os.environ)
-    # The other nodes may take longer to come than a step may.
+    # The other nodes may take longer to arrive than a step may take.
     limits = record.plan.operation
     wait = limits.rendezvous_timeout if record.plan.nodes > 1 else 0.0
     watchdog.arm(limits.stall_timeout, None if files is None else files.pulse, first_seconds=wait)
     try:
         run_worker(record, record_path.parent)
     except Exception as error:
-        said = out_of_memory(error)
-        if said is not None:
+        shortage = out_of_memory(error)
+        if shortage is not None:
             traceback.print_exc()
-            failure: ActionableError = memory_error(record.plan, int(os.environ.get("PADDLE_TRAINER_ID", "0")), said)
+            rank = int(os.environ.get("PADDLE_TRAINER_ID", "0"))
+            failure: ActionableError = memory_error(record.plan, rank, shortage)
         elif isinstance(error, ActionableError):
             failure = error
         else:

@@ -51,7 +51,7 @@ def test_every_rank_learns_what_each_has_met() -> None:
     for bad in ranks:
         assert bad.of("train") == {4, 7, 9}
         assert bad.of("val") == frozenset()
-        assert bad.untold == []
+        assert bad.unshared == []
     assert recorded == [["4.jpg", "7.jpg", "9.jpg"]] * 3
     assert ranks[1].known["train", 9] == BadImage("train", 9, "9.jpg", 9, "0 bytes", 2, 3)
 

@@ -177,7 +177,7 @@ def test_agreeing_on_the_end_is_an_exchange_too() -> None:
 
 
 def laps_of(time: FakeTime, *seconds: float) -> Consumer:
-    """A consumer that calls lap between stretches of so many seconds."""
+    """A consumer that sets split marks between stretches of these seconds."""
 
     def consume(batch: Batch, mark_split: MarkSplit) -> float:
         for number, stretch in enumerate(seconds):
@@ -213,7 +213,9 @@ def test_a_consumer_without_laps_has_a_computation_all_the_same() -> None:
 
 @pytest.mark.parametrize(("laps", "marks"), [(1, 4), (3, 6)])
 def test_a_consumer_that_laps_once_or_too_often_is_refused(laps: int, marks: int) -> None:
-    with pytest.raises(InvariantError, match=f"{marks} marks in 1 batches; a consumer tells 2 laps of each, or none"):
+    with pytest.raises(
+        InvariantError, match=f"{marks} marks in 1 batches; a consumer sets 2 split marks in each, or none"
+    ):
         run_laps(*[0.25] * (laps + 1))
 
 
@@ -251,18 +253,18 @@ class News:
     def __init__(self, *bad_batches: int) -> None:
         self._bad_batches = bad_batches
         self._taken = 0
-        self.untold: list[int] = []
+        self.unshared: list[int] = []
         self.told: list[int] = []
 
     def met(self, source: Iterator[Batch]) -> Iterator[Batch]:
         for self._taken, batch in enumerate(source, 1):
             if self._taken in self._bad_batches:
-                self.untold.append(self._taken)
+                self.unshared.append(self._taken)
             yield batch
 
     def share(self) -> None:
         self.told.append(self._taken)
-        self.untold.clear()
+        self.unshared.clear()
 
 
 def run_cluster(
@@ -499,7 +501,7 @@ def test_parts_that_do_not_make_their_step_are_refused() -> None:
     with pytest.raises(InvariantError) as caught:
         global_step(data_wait_seconds=2.0)
     assert caught.value.message == (
-        "step 3: parts of 2.000000, 0.500000, 0.100000, 0.200000 s don't make the step's 1.000000 s"
+        "step 3: parts of 2.000000, 0.500000, 0.100000, 0.200000 s don't add up to the step's 1.000000 s"
     )
     with pytest.raises(InvariantError, match=r"parts of 0\.200000, 0\.499998, 0\.100000, 0\.200000 s"):
         global_step(compute_seconds=0.499998)
@@ -509,7 +511,7 @@ def test_parts_that_do_not_make_their_step_are_refused() -> None:
 def test_a_negative_part_is_refused_although_the_sum_is_right(part: str) -> None:
     others = {"data_wait_seconds": 0.2, "compute_seconds": 0.5, "recording_seconds": 0.1, "exchange_seconds": 0.2}
     made_up = next(name for name in others if name != part)
-    with pytest.raises(InvariantError, match=r"don't make the step's 1\.000000 s"):
+    with pytest.raises(InvariantError, match=r"don't add up to the step's 1\.000000 s"):
         global_step(**{part: -0.1, made_up: others[made_up] + others[part] + 0.1})
 
 
