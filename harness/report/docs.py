@@ -1,4 +1,4 @@
-"""The parts of the documentation that declarations already say: options, tables and columns, as Markdown."""
+"""Generates the parts of the documentation that come from declarations: options, tables and columns, as Markdown."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BEGIN, END = "<!-- made by `make docs`: begin -->", "<!-- made by `make docs`: e
 
 
 def options_markdown() -> str:
-    """A table of every option of RunConfig."""
+    """Returns a table of every option of RunConfig."""
     lines = ["| option | meaning | default |", "| --- | --- | --- |"]
     for item in run_options().values():
         value = "" if item.kind is bool else f" {item.metavar or '|'.join(item.choices)}"
@@ -29,14 +29,14 @@ def options_markdown() -> str:
         plain = "" if item.default is None or isinstance(item.default, bool) else f"{item.default}"
         default = decided.removesuffix(".") or plain
         value = value.replace("|", "\\|")
-        # What is neither on nor off by default can be put either way.
+        # Without a default the option can be switched on or off.
         either = f", `--no-{flag(item.name)[2:]}`" if item.kind is bool and item.default is None else ""
         lines.append(f"| `{flag(item.name)}{value}`{either} | {meaning} | {default} |")
     return "\n".join(lines)
 
 
 def tables_markdown() -> str:
-    """A section for every table, with its columns."""
+    """Returns a section for every table, with its columns."""
     named = [
         (f"<run>.{STEPS.name}.csv", STEPS),
         (f"<run>.{DEVICES.name}.csv", DEVICES),
@@ -61,11 +61,11 @@ def _table_markdown(name: str, table: Table) -> str:
 
 
 def insert(text: str, made: str) -> str:
-    """A page with the part between the two marks replaced. Raises ValueError for a page without them."""
+    """Returns the page with the part between the two marks replaced. Raises ValueError for a page without them."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError("the page lacks the marks between which its made part stands")
+        raise ValueError("the page lacks the marks around its generated part")
     return f"{before}{BEGIN}\n\n{made}\n\n{END}{after}"
 
 
@@ -73,7 +73,7 @@ PAGES = {"README.md": options_markdown, "docs/tables.md": tables_markdown}
 
 
 def main() -> None:
-    """Write the made parts anew."""
+    """Write the generated parts of every page."""
     for name, make in PAGES.items():
         path = ROOT / name
         path.write_text(insert(path.read_text(encoding="utf-8"), make()), encoding="utf-8")

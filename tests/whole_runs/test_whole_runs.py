@@ -578,4 +578,4 @@ def test_repeats_are_compared_as_one(data: Path, tmp_path: Path) -> None:
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert compared.returncode == 0, compared.stderr
-    assert "A and B have runs in common" in compared.stdout
+    assert "A and B share runs" in compared.stdout
