@@ -141,7 +141,7 @@ def test_two_series_are_welch_s_test_on_logarithms() -> None:
     assert found.change == pytest.approx(stats.gmean(B_RATES) / stats.gmean(A_RATES) - 1, rel=1e-9)
     assert found.change == pytest.approx(-0.0381, abs=1e-4)
     assert found.verdict == "equal"  # p = 0.074: these four runs scatter too widely
-    assert found.how == "Welch's t-test on the logarithms of 5 and 4 runs' rates"
+    assert found.how == "Welch's t-test on the logarithms of the throughputs of 5 and 4 runs"
 
 
 def test_two_series_by_hand() -> None:
@@ -204,7 +204,7 @@ def test_a_published_figure_counts_as_exact() -> None:
     degrees = variance**2 / (0.01**4 / 20)
     assert found.p_value == pytest.approx(2 * stats.t.cdf(math.log(0.9) / math.sqrt(variance), degrees))
     assert found.verdict == "slower"
-    assert found.how.startswith("A: published without an interval, taken as exact; B: its window's")
+    assert found.how.startswith("A: published without an interval, assumed exact; B: its window's")
     assert found.how.endswith("; only B's uncertainty counts")
     assert compare(several(100.0, 101.0), published).how.endswith("; only A's uncertainty counts")
 
@@ -409,8 +409,8 @@ def test_the_reference_is_found_by_name() -> None:
         ("n" * 5000, "no run or series 'nnn", "Known there: "),
         ("nowhere/before.json", "no file 'nowhere/before.json'", "There is no such folder; --results names the one"),
         ("[red]\x1b[31m", "no run or series '[red]\\x1b[31m' in ", "Known there: "),
-        ("running", "run 'running' is not finished, its status is 'running'", "Wait for its end."),
-        ("halted", "run 'halted' is not finished, its status is 'interrupted'", "Run it again, under another"),
+        ("running", "run 'running' is not finished; its status is 'running'", "Wait for its end."),
+        ("halted", "run 'halted' is not finished; its status is 'interrupted'", "Run it again, under another"),
         ("empty", "empty.json' is empty: the run has just begun", "Wait for its end, or run it again."),
         ("text", "text.json' is no JSON: ", "Name a <run>.json that run_bench.py wrote."),
         ("bytes", "bytes.json' is no JSON: ", "Name a <run>.json that run_bench.py wrote."),
@@ -418,23 +418,23 @@ def test_the_reference_is_found_by_name() -> None:
         ("object", "object.json is not a run's record: ", "Name a <run>.json that run_bench.py wrote."),
         ("folder", "folder.json': Is a directory", "Name a <run>.json that can be read."),
         ("later", "later.json has schema version 6, known is 5", "Read it with the version of this project"),
-        ("rateless", "rateless.json' holds no throughput of a training: 'train'", "Run it again"),
-        ("standing", "standing.json' holds no throughput of a training: rates are (0.0,)", "Run it again"),
-        ("worded", "worded.json' holds no throughput of a training: ", "Run it again"),
+        ("rateless", "rateless.json' has no valid training throughput: 'train'", "Run it again"),
+        ("standing", "standing.json' has no valid training throughput: rates are (0.0,)", "Run it again"),
+        ("worded", "worded.json' has no valid training throughput: ", "Run it again"),
         (
             "scaling",
-            "'scaling' is a series of kind 'scaling'; only the runs of 'repeats' do the same job",
+            "'scaling' is a series of kind 'scaling'; only the runs of 'repeats' all do the same job",
             "Compare its runs instead: 'scaling.r1' and 'scaling.r2'.",
         ),
-        ("gone", "the series 'gone' lacks its runs 'gone.r2' in ", "Put their files beside the series'"),
-        ("half", "run 'halted' is not finished, its status is 'interrupted'", "Run it again, under another"),
+        ("gone", "runs of the series 'gone' are missing in ", "Put their files next to the series' file"),
+        ("half", "run 'halted' is not finished; its status is 'interrupted'", "Run it again, under another"),
         ("nobody", "the series 'nobody' names no runs: []", "Compare single runs"),
         ("astray", "the series 'astray' names no runs: ['../secret']", "Compare single runs"),
         ("twice", "the series 'twice' names a run twice: 'before' and 'before'", "Measure the series again."),
         ("nested", "five.json is not a run's record: ", "Name a <run>.json that run_bench.py wrote."),
         (
             "ahead",
-            "the series 'ahead' has schema version 6, known is 5",
+            "the series 'ahead' has schema version 6; this version reads 5",
             "Read it with the version of this project",
         ),
     ],
@@ -566,7 +566,7 @@ def test_two_series_are_compared_by_their_runs(tmp_path: Path, capsys: pytest.Ca
     lines = told(capsys)
     assert "runs 5; geometric mean, interval between runs 4; geometric mean, interval between runs" in lines
     assert ("throughput 100.1 images/s (99.0 to 101.1), all devices 89.9 images/s (88.6 to 91.2), all devices") in lines
-    assert "based on: Welch's t-test on the logarithms of 5 and 4 runs' rates" in lines
+    assert "based on: Welch's t-test on the logarithms of the throughputs of 5 and 4 runs" in lines
     assert "The runs of B differ among themselves: seed" in lines
     assert not [line for line in lines if line.startswith("The runs of A differ")]
 
@@ -588,7 +588,7 @@ def test_the_reference_as_a(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         "top-1 0.7062 0.7101",
         "bottleneck - compute",
         "B is 100.0 % faster than A (95 % interval 94.0 to 106.2 % faster, p < 0.0001)",
-        "based on: A: published without an interval, taken as exact; B: its window's standard error, and 1.5 %"
+        "based on: A: published without an interval, assumed exact; B: its window's standard error, and 1.5 %"
         " assumed between runs; only B's uncertainty counts",
         "Nothing else is known about the reference's settings and machine.",
     ]
@@ -754,7 +754,7 @@ def test_a_series_that_is_not_finished(tmp_path: Path, capsys: pytest.CaptureFix
     save_series(tmp_path, "b", (100.0, 101.0), status="failed")
     assert run_compare(tmp_path, "a", "b") == 2
     assert capsys.readouterr().err == (
-        "error: the series 'b' is not finished, its status is 'failed'\n"
+        "error: the series 'b' is not finished; its status is 'failed'\n"
         "  Compare its runs instead: 'b.r1' and 'b.r2'.\n"
     )
 
