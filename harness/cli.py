@@ -1,4 +1,4 @@
-"""The command line: options made from RunConfig, errors for people, and the documented exit codes."""
+"""The command line: options from RunConfig, readable errors, and the documented exit codes."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-# Messages list things in lines, and the end of a log may have tabs.
+# Kept in messages: some have several lines, and the end of a log may have tabs.
 LAYOUT = "\n\t"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command line and return its exit code."""
-    # Told to end, a run ends like one that is interrupted: its ranks with it, its tables whole.
+    """Run the command line. Returns its exit code."""
+    # SIGTERM ends a run like Ctrl-C: its ranks end too, and its tables stay complete.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if arguments[:1] == [WORKER_COMMAND]:
             if len(arguments) != 2:
-                raise UsageError(f"{WORKER_COMMAND!r} is how a run starts its ranks, not a command to type")
+                raise UsageError(f"{WORKER_COMMAND!r} is only for a run that starts its ranks, not a command to type")
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             die_with_run(os.environ)
             from harness.training.worker import run_rank
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
             run_command(arguments[0], arguments[1:])
             return 0
         given, dry_run = parse(arguments)
-        # The rest loads pandas and looks at hardware; a mistyped option should not wait for that.
+        # The rest loads pandas and queries the hardware; a mistyped option should be reported before that.
         RunConfig(**given)
         from harness.commands.resume import requested_config
         from harness.commands.run import run
@@ -65,9 +65,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def parse(arguments: Sequence[str]) -> tuple[dict[str, Any], bool]:
-    """The options that a command line gives, by RunConfig's names, and whether only the plan is wanted.
+    """Returns the options that a command line sets, by RunConfig's names, and whether --dry-run was passed.
 
-    The command line wins over the --config file, that over the defaults. Raises UsageError.
+    The command line takes precedence over the --config file, and the file over the defaults. Raises UsageError for
+    options that can't be parsed.
     """
     parser = _parser()
     given = vars(parser.parse_args(arguments))
@@ -78,7 +79,7 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, Any], bool]:
 
 
 def version() -> str:
-    """Name and version of the project, from pyproject.toml: the tool runs from its checkout, not as installed."""
+    """Returns the project's name and version, from pyproject.toml because the tool runs from its checkout."""
     with (ROOT / "pyproject.toml").open("rb") as stream:
         project = tomllib.load(stream)["project"]
     return f"{project['name']} {project['version']}"
@@ -91,14 +92,14 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {path} is no TOML: {error}") from error
+        raise UsageError(f"--config {path} is not valid TOML: {error}") from error
     return parse_config(table, str(path))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         ENTRY,
-        "Train PP-LCNet on JPEGs that DALI decodes, and record how fast that goes and what limits it.",
+        "Train PP-LCNet on JPEGs decoded by DALI, and record the throughput and what limits it.",
         epilog=f"{commands_help()}\n\ndocs/options.md describes every option in full.",
         usage=f"{ENTRY} [options]\n       {ENTRY} COMMAND [options]",
     )
@@ -109,15 +110,15 @@ def _parser() -> argparse.ArgumentParser:
         )
         _add(group, declared)
     group = parser.add_argument_group("this command line")
-    group.add_argument("--config", metavar="FILE", help="TOML file with options; the command line wins over it.")
-    group.add_argument("--dry-run", action="store_true", help="Print the plan and stop; needs neither data nor GPU.")
-    group.add_argument("--version", action="version", version=version(), help="Print the version and stop.")
-    group.add_argument("-h", "--help", action="help", help="Print this help.")
+    group.add_argument("--config", metavar="FILE", help="TOML file with options; the command line overrides it.")
+    group.add_argument("--dry-run", action="store_true", help="Print the plan and exit; needs neither data nor GPU.")
+    group.add_argument("--version", action="version", version=version(), help="Print the version and exit.")
+    group.add_argument("-h", "--help", action="help", help="Print this help and exit.")
     return parser
 
 
 def _add(group: argparse._ArgumentGroup, declared: Option) -> None:
-    """Add an option to the parser; its choices are checked by RunConfig, so that a TOML file gets the same answer."""
+    """Add an option to the parser. RunConfig checks its choices, so that a TOML file gets the same errors."""
     text = first_sentence(declared.help).replace("%", "%%")
     if declared.kind is bool:
         group.add_argument(flag(declared.name), action="store_true", help=text)

@@ -1,4 +1,4 @@
-"""Errors that a person can act on, each with the exit code the command line documents."""
+"""Errors that a person can act on, each with its documented exit code."""
 
 from models.errors import ActionableError
 
@@ -6,25 +6,25 @@ INTERRUPTED_EXIT_CODE = 75
 
 
 class UsageError(ActionableError):
-    """The command line or the configuration asks for something that makes no sense."""
+    """The command line or the configuration is invalid."""
 
     exit_code = 2
 
 
 class GateError(ActionableError):
-    """A figure is beyond the limit that the user set for it."""
+    """A figure exceeds the limit that the user set for it."""
 
     exit_code = 1
 
 
 class MachineError(ActionableError):
-    """The machine lacks something the run needs: a GPU, a library, room on the disk."""
+    """The machine lacks something that the run needs: a GPU, a library, or disk space."""
 
     exit_code = 3
 
 
 class TrainingError(ActionableError):
-    """The training failed: the loss is not finite, or a rank ended."""
+    """The training failed: the loss is not finite, or a rank ended unexpectedly."""
 
     exit_code = 5
 
@@ -34,10 +34,10 @@ class OutOfMemoryError(TrainingError):
 
 
 class InterruptedRunError(ActionableError):
-    """Somebody stopped the run."""
+    """The run was interrupted."""
 
     exit_code = INTERRUPTED_EXIT_CODE
 
 
 class InvariantError(ActionableError):
-    """A number contradicts its own definition: an error in the harness, so nothing is recorded."""
+    """A number contradicts its definition. That is an error in the harness, so nothing is recorded."""

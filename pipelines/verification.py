@@ -31,22 +31,49 @@ LEAK, TWICE, FORMAT = "leak", "twice", "format"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What is wrong with an image: in words behind a count, whether that makes the data bad, and what to do."""
+    """What is wrong with images and what to do, for one image and for several; bad: whether the data set is unusable.
 
-    meaning: str
+    Both texts follow a count.
+    """
+
+    one: str
+    several: str
     bad: bool
-    cure: str
+
+    def describe(self, count: int) -> str:
+        """Returns the sentence about that many images, such as "2 images are missing: restore them"."""
+        return f"{count:,} {self.one if count == 1 else self.several}"
 
 
 KINDS = {
-    EMPTY: Kind("empty (0 bytes)", True, "restore"),
-    MISSING: Kind("missing", True, "restore"),
-    UNREADABLE: Kind("unreadable", True, "restore, or allow reading"),
-    UNDECODABLE: Kind("undecodable", True, "restore"),
-    HUGE: Kind(f"of more than {MAX_PIXELS:,} pixels", True, "scale down"),
-    LEAK: Kind("of validation in training too", True, "take out of one of the lists"),
-    TWICE: Kind("named before in the same list", False, "counted as often as named"),
-    FORMAT: Kind("of another format than the name says", False, "used all the same"),
+    EMPTY: Kind("image is empty (0 bytes): restore it", "images are empty (0 bytes): restore them", True),
+    MISSING: Kind("image is missing: restore it", "images are missing: restore them", True),
+    UNREADABLE: Kind(
+        "image is unreadable: restore it or correct its permissions",
+        "images are unreadable: restore them or correct their permissions",
+        True,
+    ),
+    UNDECODABLE: Kind("image can't be decoded: restore it", "images can't be decoded: restore them", True),
+    HUGE: Kind(
+        f"image has more than {MAX_PIXELS:,} pixels: scale it down",
+        f"images have more than {MAX_PIXELS:,} pixels: scale them down",
+        True,
+    ),
+    LEAK: Kind(
+        "validation image is also in the training list: remove it from one of them",
+        "validation images are also in the training list: remove them from one of the lists",
+        True,
+    ),
+    TWICE: Kind(
+        "image is a repetition in its list: it counts as often as it is listed",
+        "images are repetitions in their list: they count as often as they are listed",
+        False,
+    ),
+    FORMAT: Kind(
+        "image has another format than its name says: it is used anyway",
+        "images have another format than their names say: they are used anyway",
+        False,
+    ),
 }
 
 # What a file begins with, by format.

@@ -1,1 +1,1 @@
-"""What the tables say: windows of steps and the figures of a run."""
+"""Computes the figures of a run from its tables."""

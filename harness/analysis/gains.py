@@ -1,4 +1,4 @@
-"""What each stage for nothing would bring: the gains in throughput of a training whose data, say, cost no time."""
+"""The gain in throughput of a training if one of its stages, such as its data, cost no time."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from harness.analysis.interval import t_quantile
 from harness.analysis.window import PhaseFigures
 from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
 
-# A phase without an interval is moved by this fraction to see whether a figure depends on it.
+# A phase without an interval is changed by this fraction to see whether a figure depends on it.
 PROBE = 0.01
-# Errors below this are taken as this in a slope, which a difference of 0 can't give.
+# The minimum step of a numerical slope, which can't be computed over a difference of 0.
 MIN_ERROR = 1e-6
 
-# Seconds that an image costs in each phase, by the phase's name.
+# Seconds per image in each phase, by the phase's name.
 SecondsPerImage = Mapping[str, float]
 Remaining = Callable[[SecondsPerImage], float]
 
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """How many times as fast end to end would be, at most, with its 95 % interval (None: too few steps for one)."""
+    """How many times as fast end to end would be at most, with the 95 % interval (None: too few steps for it)."""
 
     value: float
     low: float | None
@@ -30,39 +30,39 @@ class Gain:
 
 
 def without_data(seconds: SecondsPerImage) -> float:
-    """What an image costs when batches are there at once: compute-only."""
+    """Returns the seconds per image if batches cost no time: compute-only."""
     return seconds[COMPUTE]
 
 
 def without_training(seconds: SecondsPerImage) -> float:
-    """What an image costs when nothing consumes the batches: pipeline-only."""
+    """Returns the seconds per image if training costs no time: pipeline-only."""
     return seconds[PIPELINE]
 
 
 def without_communication(seconds: SecondsPerImage) -> float:
-    """What an image costs end to end when gradients are exchanged at once.
+    """Returns the seconds per image end to end if exchanging gradients costs no time.
 
-    Computation and what data add to training remain, and the pipeline's own pace is a limit.
+    Computation and the time that data add to training remain, and the pipeline's own rate is a limit.
     """
     return max(seconds[PIPELINE], _added_by_data(seconds) + seconds[COMPUTE_NO_SYNC])
 
 
 def without_computation(seconds: SecondsPerImage) -> float:
-    """What an image costs end to end when forward, backward and optimizer take no time, but the exchange does.
+    """Returns the seconds per image end to end if forward, backward and optimizer cost no time, but the exchange does.
 
-    What data add to training remains, though no more than the pipeline takes alone, and so does the exchange.
+    The time that data add to training remains, though no more than the pipeline takes alone, and so does the exchange.
     """
     exchange = max(seconds[COMPUTE] - seconds[COMPUTE_NO_SYNC], 0.0)
     return max(seconds[PIPELINE], min(seconds[PIPELINE], _added_by_data(seconds)) + exchange)
 
 
 def gain(remaining: Remaining, phases: Mapping[str, PhaseFigures]) -> Gain:
-    """The gain of a removal that leaves those seconds an image, from the rates of the phases that it depends on."""
+    """Returns the gain of a removal that leaves the given seconds per image, from the rates of the phases."""
     return gain_ratio(remaining, lambda seconds: seconds[TRAIN], phases)
 
 
 def gain_ratio(larger: Remaining, smaller: Remaining, phases: Mapping[str, PhaseFigures]) -> Gain:
-    """One removal's gain over another's; end to end's own uncertainty, which both share, cancels."""
+    """Returns the ratio of two removals' gains; the uncertainty of end to end, which both share, cancels out."""
     log, reach = _log_ratio(smaller, larger, phases)
     if reach is None:
         return Gain(math.exp(log), None, None)
@@ -76,12 +76,12 @@ def _added_by_data(seconds: SecondsPerImage) -> float:
 def _log_ratio(
     numerator: Remaining, denominator: Remaining, phases: Mapping[str, PhaseFigures]
 ) -> tuple[float, float | None]:
-    """The logarithm of a ratio of seconds, and how far its 95 % interval reaches to each side.
+    """Returns the logarithm of a ratio of seconds, and the half-width of its 95 % interval.
 
-    The phases' errors are independent: their steps are different ones. Each enters by its slope (delta method; the
-    slope is taken over the error's own size, because a limit such as the pipeline's pace has a kink). The degrees of
-    freedom are the fewest of the phases that matter: Welch's and Satterthwaite's cover less in windows below 60 steps
-    (docs/methodology.md). The reach is None where a phase that matters has no error.
+    The phases' errors are independent, because their steps are different ones. Each error enters with its slope (delta
+    method; the slope is taken over a step of the error's size, because a limit such as the pipeline's rate has a kink).
+    The degrees of freedom are the fewest of the phases that matter: those of Welch and Satterthwaite cover less in
+    windows below 60 steps (docs/methodology.md). The half-width is None if a phase that matters has no error.
     """
     seconds = {name: 1 / figures.fps for name, figures in phases.items()}
 

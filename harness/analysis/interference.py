@@ -1,4 +1,4 @@
-"""What disturbed a measurement from outside, joined to the steps it fell on."""
+"""What disturbed a measurement from outside, assigned to the steps that it affected."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ import pandas as pd
 from harness.artifacts.schema import TRAIN
 from harness.machine.host import HOST_LABEL
 
-# A share of the host's cores that others keep busy; it disturbs where few cores are left.
+# The share of the host's cores that other processes keep busy; it counts only while the host is this busy.
 FOREIGN_CPU_PERCENT, BUSY_PERCENT = 10.0, 80.0
 STEAL_PERCENT = 5.0
-# Seconds of a second in which the control group's quota stops the run.
+# Seconds per second in which the control group's quota stops the run.
 QUOTA_SHARE = 0.02
-# Of the images' bytes: from this share on they come from storage, not from the page cache.
+# The share of the images' bytes from which on they count as read from storage, not from the page cache.
 STORAGE_SHARE = 0.1
-# Programs read files of their own: as a rate, less than this is no sign of cold data.
+# Programs also read other files: a lower rate than this is not a sign of cold data.
 MIN_STORAGE_BYTES_PER_SECOND = 1e6
-# A clock below this share of the fast ones', under load.
+# A clock under load counts as fallen below this share of the fast clocks.
 FALLEN_CLOCK, LOADED_PERCENT = 0.9, 50.0
 POWER_CAP = "SwPowerCap"
 THROTTLE_REASONS = ("HwSlowdown", "SwThermalSlowdown", "HwThermalSlowdown", "HwPowerBrakeSlowdown")
-# Of a step's time to make it tainted, and of a window's to make the run.
-TAINTED_STEP, TAINTED_WINDOW = 0.5, 0.05
-# A sample speaks for the time since the one before, unless that is this many sampling intervals: then telemetry failed,
-# or the run was stopped.
+# The shares of a step's time, and of a window's, from which on interference makes it count as disturbed.
+DISTURBED_STEP, DISTURBED_WINDOW = 0.5, 0.05
+# A sample covers the time since the one before, unless that is more than this many sampling intervals: then telemetry
+# failed, or the run was stopped.
 MAX_GAP = 10.0
-# Of a window's time that telemetry must cover for anything to be said of it.
+# The share of a window's time that telemetry must cover for its interference to be known.
 COVERED_WINDOW = 0.5
 
 BoolArray = npt.NDArray[np.bool_]
@@ -41,8 +41,8 @@ BoolArray = npt.NDArray[np.bool_]
 class Interference:
     """What disturbed a window, and how many of its steps.
 
-    reasons are those of at least TAINTED_WINDOW of the window's seconds, None where telemetry covers less than
-    COVERED_WINDOW of it; shares holds every reason's share of the covered seconds.
+    reasons are those that disturbed at least DISTURBED_WINDOW of the window's seconds; None if telemetry covers less
+    than COVERED_WINDOW of them. shares holds every reason's share of the covered seconds.
     """
 
     reasons: tuple[str, ...] | None
@@ -52,15 +52,15 @@ class Interference:
 
     @property
     def text(self) -> str | None:
-        """The reasons joined by |, "none", or None where unknown."""
+        """The reasons joined by |, "none", or None if unknown."""
         return None if self.reasons is None else "|".join(self.reasons) or "none"
 
 
 def mark_interference(steps: pd.DataFrame, devices: pd.DataFrame, image_bytes: float) -> pd.DataFrame:
-    """The steps table with its column taint filled in from the devices table.
+    """Returns the steps table with its column interference filled in from the devices table.
 
-    A step is tainted by what held for at least half of its time; image_bytes is a training file's mean size. Steps that
-    no sample covers stay unknown.
+    A step counts as disturbed by a reason that held for at least DISTURBED_STEP of its time. image_bytes is the mean
+    size of a training file. Steps that no sample covers stay unknown.
     """
     ends = steps["time_unix_seconds"].to_numpy(np.float64)
     begins = ends - steps["step_seconds"].to_numpy(np.float64)
@@ -73,16 +73,16 @@ def mark_interference(steps: pd.DataFrame, devices: pd.DataFrame, image_bytes: f
         if len(times) < 2:
             continue
         slack = float(np.median(np.diff(times)))
-        spoken_for = np.diff(times, prepend=times[0]) <= MAX_GAP * slack
-        behind_gap = np.flatnonzero(~spoken_for)
-        # Samples before and behind a gap reach as far into it as those at the run's ends reach out.
-        gap_ends = np.append(times[behind_gap] - slack, np.inf)
-        gap_begins = np.append(times[behind_gap - 1] + slack, times[-1] + slack)
+        covering = np.diff(times, prepend=times[0]) <= MAX_GAP * slack
+        after_gap = np.flatnonzero(~covering)
+        # Samples before and after a gap cover as much of it as the first and last sample cover beyond themselves.
+        gap_ends = np.append(times[after_gap] - slack, np.inf)
+        gap_begins = np.append(times[after_gap - 1] + slack, times[-1] + slack)
         covered |= (begins >= times[0] - slack) & (ends <= gap_begins[np.searchsorted(gap_ends, begins, "right")])
         rules = _host_rules(storage_rate) if label == HOST_LABEL else _gpu_rules()
         for reason, rule in rules.items():
-            seconds = _seconds_under(times, rule(samples) & spoken_for, begins, ends)
-            for row in np.flatnonzero(seconds >= TAINTED_STEP * (ends - begins)).tolist():
+            seconds = _seconds_under(times, rule(samples) & covering, begins, ends)
+            for row in np.flatnonzero(seconds >= DISTURBED_STEP * (ends - begins)).tolist():
                 if reason not in found.setdefault(row, []):
                     found[row].append(reason)
     texts: list[str | None] = ["none" if known else None for known in covered]
@@ -93,7 +93,7 @@ def mark_interference(steps: pd.DataFrame, devices: pd.DataFrame, image_bytes: f
 
 
 def window_interference(window: pd.DataFrame) -> Interference:
-    """The taint of measured steps, rows of a steps table with its column taint filled in."""
+    """Returns the interference of measured steps, rows of a steps table with its column interference filled in."""
     known = window[window["interference"].notna() & (window["interference"] != "")]
     total = math.fsum(known["step_seconds"])
     if total == 0 or total < COVERED_WINDOW * math.fsum(window["step_seconds"]):
@@ -102,7 +102,7 @@ def window_interference(window: pd.DataFrame) -> Interference:
     for text, seconds in zip(known["interference"], known["step_seconds"], strict=True):
         for reason in text.split("|") if text != "none" else ():
             shares[reason] = shares.get(reason, 0.0) + seconds / total
-    reasons = tuple(sorted(reason for reason, share in shares.items() if share >= TAINTED_WINDOW))
+    reasons = tuple(sorted(reason for reason, share in shares.items() if share >= DISTURBED_WINDOW))
     return Interference(
         reasons, int((known["interference"] != "none").sum()), len(window), dict(sorted(shares.items()))
     )
@@ -112,7 +112,10 @@ Rule = Callable[[pd.DataFrame], BoolArray]
 
 
 def _host_rules(storage_rate: float) -> dict[str, Rule]:
-    """Reasons on the host; a rule says for each sample whether it held since the one before. Unknown is no."""
+    """Returns the rules for the host by reason.
+
+    A rule returns for each sample whether the reason held since the sample before; unknown counts as not.
+    """
     return {
         "foreign_cpu": lambda s: (
             _at_least(s["foreign_util_percent"], FOREIGN_CPU_PERCENT) & _at_least(s["util_percent"], BUSY_PERCENT)
@@ -132,7 +135,7 @@ def _gpu_rules() -> dict[str, Rule]:
 
     def clock_fell(samples: pd.DataFrame) -> BoolArray:
         clocks = samples["sm_clock_mhz"]
-        # A card at its power limit clocks as its load lets it.
+        # At its power limit a GPU's clock follows its load.
         capped = _named(samples["throttle_reasons"], (POWER_CAP,))
         loaded: BoolArray = _at_least(samples["util_percent"], LOADED_PERCENT) & ~capped
         if not loaded.any():
@@ -148,7 +151,7 @@ def _gpu_rules() -> dict[str, Rule]:
 
 
 def _named(texts: pd.Series[str], names: Collection[str]) -> BoolArray:
-    """Which texts, joined by |, have one of the names in them; few differ among millions."""
+    """Returns which texts, joined by |, contain one of the names. Of millions of texts only few are different."""
     having = [text for text in texts.unique() if not set(str(text).split("|")).isdisjoint(names)]
     return np.asarray(texts.isin(having), dtype=bool)
 
@@ -163,15 +166,15 @@ def _per_second(samples: pd.DataFrame, column: str) -> pd.Series[float]:
 
 def _seconds_under(
     times: npt.NDArray[np.float64],
-    met: BoolArray,
+    held: BoolArray,
     begins: npt.NDArray[np.float64],
     ends: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.float64]:
-    """For each span the seconds in which a rule was met; a sample speaks for the time since the one before it."""
+    """Returns the seconds of each span in which a rule held; a sample covers the time since the one before it."""
     spans = np.diff(times, prepend=times[0])
-    until = np.cumsum(np.where(met, spans, 0.0))
+    until = np.cumsum(np.where(held, spans, 0.0))
     total: npt.NDArray[np.float64] = np.interp(ends, times, until) - np.interp(begins, times, until)
-    # A rule that no sample met leaves nothing to a step of no length either.
+    # Negative, so that a rule that never held doesn't count for a step of no length either.
     return np.where(total > 0, total, -1.0)
 
 

@@ -1,4 +1,4 @@
-"""How sure a mean is: 95 % intervals of step times that follow one another and so resemble one another."""
+"""95 % confidence intervals for the mean of step times, which are autocorrelated."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import numpy.typing as npt
 from scipy import special
 
 CONFIDENCE = 0.95
-# Fewer values say too little of their own spread.
+# Fewer values say too little about their spread.
 MIN_VALUES = 10
-# The longest memory that is looked for, in steps, and how many values each step of it needs.
+# The maximum order of the autoregression, in steps, and the number of values that each order needs.
 MAX_LAGS, VALUES_PER_LAG = 8, 8
-# Closer to 1 the sum of the coefficients can't be told from a series that has no mean.
+# With a sum of coefficients closer to 1 the series can't be distinguished from one without a mean.
 MAX_COEFFICIENT_SUM = 0.98
 
-# With fewer steps or seconds a window isn't precise, however alike its steps are.
+# With fewer steps or seconds a window doesn't count as precise, however alike its steps are.
 MIN_WINDOW_STEPS, MIN_WINDOW_SECONDS = 20, 10.0
 
 FloatArray = npt.NDArray[np.float64]
@@ -29,8 +29,8 @@ FloatArray = npt.NDArray[np.float64]
 class Estimate:
     """A mean with its standard error, in the unit of the values.
 
-    standard_error respects autocorrelation; degrees_of_freedom belong to it, for Student's t. Both are None below
-    MIN_VALUES values. autocorrelation is the values' own at lag 1 (0 for constant ones).
+    standard_error accounts for autocorrelation; degrees_of_freedom belong to it, for Student's t. Both are None below
+    MIN_VALUES values. autocorrelation is that of the values at lag 1 (0 for constant values).
     """
 
     mean: float
@@ -41,38 +41,38 @@ class Estimate:
 
     @property
     def half_width(self) -> float | None:
-        """Half of the 95 % interval's width."""
+        """Half of the 95 % interval's width; None if unknown."""
         if self.standard_error is None or self.degrees_of_freedom is None:
             return None
         return t_quantile(self.degrees_of_freedom) * self.standard_error
 
     @property
     def relative_half_width(self) -> float | None:
-        """Half of the 95 % interval's width over the mean."""
+        """Half of the 95 % interval's width / the mean; None if unknown."""
         half = self.half_width
         return None if half is None else half / self.mean
 
 
 def t_quantile(degrees_of_freedom: float) -> float:
-    """The number of standard errors that a 95 % interval reaches to each side."""
+    """Returns the half-width of a 95 % interval in standard errors."""
     return float(special.stdtrit(degrees_of_freedom, (1 + CONFIDENCE) / 2))
 
 
 def t_p_value(t: float, degrees_of_freedom: float) -> float:
-    """How likely a t at least this far from 0 is if there is no difference (two-sided)."""
+    """Returns the probability of a t at least this far from 0 if there is no difference (two-sided)."""
     return float(2 * special.stdtr(degrees_of_freedom, -abs(t)))
 
 
 def mean_estimate(values: Sequence[float] | FloatArray | Any) -> Estimate:
-    """The mean of consecutive values of a stationary series, and its standard error.
+    """Returns the mean of consecutive values of a stationary series, and its standard error.
 
-    The series is fitted by an autoregression whose order AICc chooses; the variance of the mean is the fit's spectral
-    density at frequency 0 over n. The coefficients' sum is corrected for its small-sample bias, (1 + 3 phi) / n
-    (Marriott and Pope, 1954, and Kendall, 1954, for order 1), and its own uncertainty makes the degrees of freedom
-    (delta method on the logarithm of the variance). The interval is never wider than the values reach from their mean:
-    of few values the fit can make anything, and so far off the true mean is not. Source: Heidelberger and Welch, "A
-    spectral method for confidence interval generation" (1981), with den Haan and Levin's autoregressive estimate of
-    the density (VARHAC, 1997). docs/methodology.md has the measured coverage. Raises ValueError for no values.
+    An autoregression is fitted to the series, with the order chosen by AICc; the variance of the mean is the fit's
+    spectral density at frequency 0, divided by n. The sum of the coefficients is corrected for its small-sample bias,
+    (1 + 3 phi) / n (Marriott and Pope, 1954, and Kendall, 1954, for order 1), and its own uncertainty determines the
+    degrees of freedom (delta method on the logarithm of the variance). The half-width is at most the largest distance
+    of a value from the mean, because a fit to few values may be far off. Source: Heidelberger and Welch, "A spectral
+    method for confidence interval generation" (1981), with den Haan and Levin's autoregressive estimate of the density
+    (VARHAC, 1997). docs/methodology.md has the measured coverage. Raises ValueError for no values.
     """
     series = np.asarray(values, dtype=np.float64)
     n = len(series)
@@ -101,7 +101,7 @@ def mean_estimate(values: Sequence[float] | FloatArray | Any) -> Estimate:
 
 
 def _autoregression(covariances: Sequence[float], n: int) -> tuple[int, float, float]:
-    """Order, sum of coefficients and innovation variance of the best fit (Levinson-Durbin recursion, AICc)."""
+    """Returns order, coefficient sum and innovation variance of the best fit (Levinson-Durbin recursion, AICc)."""
     coefficients = np.zeros(0)
     innovation = covariances[0]
     best = (math.inf, 0, 0.0, innovation)

@@ -10,18 +10,18 @@ import pandas as pd
 
 from harness.artifacts.schema import CHECKPOINT, EVALUATE, TRAIN
 
-# What may lie in no bucket, as a share of the window.
+# The maximum share of the window that may be in no bucket.
 MAX_REST = 0.005
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """Seconds of the window's wall-clock time. compute_seconds is what a step's consumer didn't tell apart.
+    """Seconds of the window's wall-clock time. compute_seconds is the part without a split into passes.
 
-    The window is training's, from its first measured step on: of a throughput run its measured blocks, of a run of
-    epochs all that followed, evaluation included. recording and other are what lies between two steps (the ranks'
-    exchange of records, the change from one phase to the next). rest_seconds is the wall-clock time that no row and no
-    gap between rows accounts for.
+    The window is that of training, from its first measured step on: the measured segments of a throughput run, or
+    everything that followed in a run of epochs, including evaluation. recording_seconds and exchange_seconds lie
+    between two steps (the ranks' exchange of records, the change from one phase to the next). rest_seconds is the
+    wall-clock time that neither a row nor a gap between rows accounts for.
     """
 
     wall_seconds: float
@@ -42,18 +42,18 @@ class Ledger:
 
 
 def time_ledger(steps: pd.DataFrame, breaks: Collection[int] = ()) -> Ledger:
-    """The ledger of a marked steps table whose training window isn't empty.
+    """Returns the ledger of a marked steps table whose training window isn't empty.
 
-    breaks are the first blocks of a resumed run's later attempts: the time before them belongs to nobody.
+    breaks are the first segments of a resumed run's later attempts: the time before them isn't part of the run.
     """
     training = steps[(steps["phase"] == TRAIN) & (steps["warmup"] == 0)]
-    # A throughput run's other phases are measured for themselves; what follows an epoch's training belongs to the run.
+    # A throughput run's other phases are separate measurements; what follows an epoch's training is part of the run.
     window = steps.loc[training.index[0] :]
     window = window[window["phase"].isin((TRAIN, EVALUATE, CHECKPOINT)) & (window["warmup"] == 0)]
     wall, between = _wall_seconds(window, breaks)
     train = window[window["phase"] == TRAIN]
     parts = ("forward_seconds", "backward_seconds", "optimizer_seconds")
-    told_apart = train[list(parts)].notna().all(axis=1)
+    split = train[list(parts)].notna().all(axis=1)
 
     def seconds_of(phase: str) -> float:
         return math.fsum(window.loc[window["phase"] == phase, "step_seconds"])
@@ -61,10 +61,10 @@ def time_ledger(steps: pd.DataFrame, breaks: Collection[int] = ()) -> Ledger:
     return Ledger(
         wall_seconds=wall,
         data_wait_seconds=math.fsum(train["data_wait_seconds"]),
-        forward_seconds=math.fsum(train.loc[told_apart, "forward_seconds"]),
-        backward_seconds=math.fsum(train.loc[told_apart, "backward_seconds"]),
-        optimizer_seconds=math.fsum(train.loc[told_apart, "optimizer_seconds"]),
-        compute_seconds=math.fsum(train.loc[~told_apart, "compute_seconds"]),
+        forward_seconds=math.fsum(train.loc[split, "forward_seconds"]),
+        backward_seconds=math.fsum(train.loc[split, "backward_seconds"]),
+        optimizer_seconds=math.fsum(train.loc[split, "optimizer_seconds"]),
+        compute_seconds=math.fsum(train.loc[~split, "compute_seconds"]),
         evaluation_seconds=seconds_of(EVALUATE),
         checkpoint_seconds=seconds_of(CHECKPOINT),
         recording_seconds=math.fsum(train["recording_seconds"]),
@@ -73,12 +73,12 @@ def time_ledger(steps: pd.DataFrame, breaks: Collection[int] = ()) -> Ledger:
 
 
 def _wall_seconds(window: pd.DataFrame, breaks: Collection[int]) -> tuple[float, float]:
-    """Wall-clock seconds by the rows' times of day, and those of them between one block and the next."""
+    """Returns the wall-clock seconds by the rows' times of day, and those between one segment and the next."""
     segments = window.groupby("segment", sort=False)
     begins = segments["time_unix_seconds"].first() - segments["step_seconds"].first()
     ends = segments["time_unix_seconds"].last()
-    # Of blocks that follow one another the time between belongs to the run; otherwise another phase lies there, or a
-    # warm-up, or the time in which the run was stopped.
+    # The time between consecutive segments is part of the run; other gaps hold another phase, a warm-up, or the time in
+    # which the run was stopped.
     numbers = begins.index.to_series()
     follows = ((numbers.diff() == 1) & ~numbers.isin(list(breaks))).to_numpy()[1:]
     gaps = (begins.to_numpy()[1:] - ends.to_numpy()[:-1])[follows]

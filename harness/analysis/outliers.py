@@ -1,4 +1,4 @@
-"""Steps that took far longer than the usual one, and what made them."""
+"""Steps that took far longer than usual, and their causes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 from harness.analysis.steady import NORMAL_MAD
 
-# A step is an outlier beyond this many deviations from the median, and this share of it.
+# An outlier exceeds the median by more than this many deviations, and by more than this share of the median.
 FAR_DEVIATIONS, FAR_SHARE = 5.0, 0.1
 CAUSES = {
     "data_wait_seconds": "data wait",
@@ -23,10 +23,10 @@ CAUSES = {
 
 @dataclass(frozen=True, slots=True)
 class Outliers:
-    """count steps took excess_seconds more than the median step together, excess_share of the window.
+    """count outliers together took excess_seconds more than the median step each, excess_share of the window.
 
-    causes counts them by the part of the step that made up at least half of the excess, or by what interfered with a
-    step without such a part.
+    causes counts them by the part of the step that made up at least half of the excess, with the interference, if any;
+    "unknown" if there is neither.
     """
 
     count: int
@@ -36,7 +36,7 @@ class Outliers:
 
 
 def find_outliers(window: pd.DataFrame) -> Outliers:
-    """The outliers of a phase's measured steps (rows of the steps table, tainted or not, at least one)."""
+    """Returns the outliers of a phase's measured steps (at least one row of the steps table, disturbed or not)."""
     times = window["step_seconds"]
     median = float(times.median())
     deviation = NORMAL_MAD * float((times - median).abs().median())
@@ -46,10 +46,10 @@ def find_outliers(window: pd.DataFrame) -> Outliers:
     more = (parts - parts.median())[far]
     causes: dict[str, int] = {}
     for row, interference in zip(more.index, window.loc[far, "interference"], strict=True):
-        made = [name for name, column in zip(CAUSES.values(), CAUSES, strict=True)
-                if more.loc[row, column] >= excess[row] / 2]  # fmt: skip
+        parts_at_fault = [name for name, column in zip(CAUSES.values(), CAUSES, strict=True)
+                          if more.loc[row, column] >= excess[row] / 2]  # fmt: skip
         known = "" if pd.isna(interference) or interference == "none" else str(interference)
-        cause = " with ".join(filter(None, [made[0] if made else "", known])) or "unknown"
+        cause = " with ".join(filter(None, [parts_at_fault[0] if parts_at_fault else "", known])) or "unknown"
         causes[cause] = causes.get(cause, 0) + 1
     return Outliers(
         count=len(excess),

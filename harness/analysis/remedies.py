@@ -1,4 +1,4 @@
-"""What to try against a bottleneck: one table, whose entries name the cause and then the flag."""
+"""Remedies for a bottleneck, in one table; each entry names the cause, then the option to change."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass
 # The stages of a training, as the verdict names them.
 PIPELINE_STAGE, COMPUTE_STAGE, COMMUNICATION_STAGE = "pipeline", "compute", "communication"
 
-# A stage whose removal brings less than this has no remedy: it brings nothing that an interval of 2 % can show.
+# A stage with a smaller gain gets no remedy: an interval of 2 % could hardly show its effect.
 MIN_GAIN = 1.05
-# Idle cores below this are no room for another thread.
+# With fewer idle cores there is no room for another thread.
 MIN_CORES_LEFT = 0.5
-# Standard deviation over mean of the seconds between batches of the pipeline alone, from which they come unevenly.
+# Batches count as uneven from this standard deviation / mean of pipeline-only's step seconds on.
 UNEVEN = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a remedy depends on besides the rates: the run's own settings.
+    """The settings of the run that remedies depend on.
 
-    ranks are those of all hosts, ranks_per_host those that share the host's cores; threads are per rank.
+    ranks counts those of all hosts, ranks_per_host those that share a host's cores; threads are per rank.
     """
 
     device: str
@@ -35,11 +35,11 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What remedies are chosen by.
+    """The facts that remedies are chosen by.
 
-    gains are by stage: what the removal of that stage alone brings. training_gain is pipeline-only over end to end.
-    pipeline_variation is the standard deviation over the mean of pipeline-only's step seconds (None: unknown).
-    slowest_rank is None unless it holds the others up; rank_skew_share is then the part of a step.
+    gains holds by stage the gain of removing that stage alone. training_gain is pipeline-only / end to end.
+    pipeline_variation is the standard deviation / mean of pipeline-only's step seconds (None: unknown). slowest_rank is
+    None unless it slows the other ranks down; rank_skew_share is then the part of a step.
     """
 
     setting: Setting
@@ -51,9 +51,9 @@ class Facts:
 
     @property
     def cores_left(self) -> float:
-        """Cores of a host that the run leaves idle, by how long its threads have work to do.
+        """The number of a host's cores that the run leaves idle, by the share of time that its threads work.
 
-        On a GPU only DALI's threads count, as if they always had work.
+        On a GPU only DALI's threads count, and they count as always working.
         """
         setting = self.setting
         if setting.device == "gpu":
@@ -64,7 +64,7 @@ class Facts:
 
     @property
     def more_prefetch(self) -> int:
-        """Twice the run's queue."""
+        """Twice the length of the run's prefetch queue."""
         return 2 * self.setting.prefetch
 
 
@@ -74,7 +74,7 @@ def _always(_: Facts) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """Something to try where its stage's removal would bring something, and applies says so.
+    """Something to try if the gain of its stage is large enough, and applies returns True.
 
     text is formatted with `facts`. The remedies of a stage are printed in the table's order.
     """
@@ -88,7 +88,7 @@ REMEDIES = (
     Remedy(
         PIPELINE_STAGE,
         "The images are read from storage, not from memory. Copy them to a local disk or a RAM disk, and pass the copy"
-        " with --data.",
+        " as --data.",
         lambda facts: facts.setting.from_storage,
     ),
     Remedy(
@@ -108,7 +108,7 @@ REMEDIES = (
     ),
     Remedy(
         PIPELINE_STAGE,
-        "Batches take unequal time, and training waits for the slow ones. Raise --prefetch to {facts.more_prefetch}.",
+        "Batches take uneven times, and training waits for the slow ones. Raise --prefetch to {facts.more_prefetch}.",
         lambda facts: (
             facts.training_gain >= MIN_GAIN
             and facts.pipeline_variation is not None
@@ -117,32 +117,32 @@ REMEDIES = (
     ),
     Remedy(
         PIPELINE_STAGE,
-        "Decoding takes time for each pixel of the files. Make the images smaller beforehand, and pass them with"
-        " --data.",
+        "Decoding takes time for every pixel of the files. Scale the images down beforehand, and pass the smaller ones"
+        " as --data.",
         lambda facts: not facts.setting.from_storage,
     ),
     Remedy(
         COMMUNICATION_STAGE,
-        "Exchanging gradients takes the same time for a batch of any size. Raise --batch-size, or --accumulation-steps"
-        " where memory is full, to exchange them less often per image.",
+        "Exchanging gradients takes the same time for any batch size. To exchange them less often per image, raise"
+        " --batch-size, or --accumulation-steps if memory is full.",
     ),
     Remedy(
         COMMUNICATION_STAGE,
-        "The ranks share one host. Use fewer with more threads each, which exchange less: --gpus 1 and more"
+        "The ranks share one host. Use fewer ranks with more threads each, which exchange less: --gpus 1 and more"
         " --compute-threads.",
         lambda facts: facts.setting.device == "cpu" and facts.setting.ranks_per_host > 1,
     ),
     Remedy(
         COMPUTE_STAGE,
-        "Rank {facts.slowest_rank} computes longer than the others, which wait for it. Look for its device's clocks and"
-        " foreign processes in <run>.devices.csv.",
+        "Rank {facts.slowest_rank} computes longer than the others, which wait for it. Check the clocks and the foreign"
+        " processes of its device in <run>.devices.csv.",
         lambda facts: facts.slowest_rank is not None,
     ),
     Remedy(
         COMPUTE_STAGE,
-        "The others would be faster without rank {facts.slowest_rank}. Leave its device out of CUDA_VISIBLE_DEVICES and"
-        " --gpus.",
-        # n ranks at the slowest one's pace against n - 1 at the quickest one's.
+        "The other ranks would be faster without rank {facts.slowest_rank}. Leave its device out of"
+        " CUDA_VISIBLE_DEVICES, and lower --gpus by one.",
+        # Compares n ranks at the speed of the slowest with n - 1 ranks at the speed of the fastest.
         lambda facts: (
             facts.setting.device == "gpu"
             and facts.slowest_rank is not None
@@ -161,25 +161,25 @@ REMEDIES = (
     ),
     Remedy(
         COMPUTE_STAGE,
-        "A part of each step takes the same time for a batch of any size. Raise --batch-size as far as the GPU's memory"
+        "A part of each step takes the same time for any batch size. Raise --batch-size as far as the GPU's memory"
         " allows.",
         lambda facts: facts.setting.device == "gpu",
     ),
     Remedy(
         COMPUTE_STAGE,
-        "Training takes time for each image. Use a smaller --model or --image-size, or more devices (--gpus).",
+        "Training takes time for every image. Use a smaller --model or --image-size, or more devices (--gpus).",
         lambda facts: facts.setting.device == "gpu",
     ),
     Remedy(
         COMPUTE_STAGE,
-        "Training takes time for each image. Use a smaller --model or --image-size, or a machine with more cores.",
+        "Training takes time for every image. Use a smaller --model or --image-size, or a machine with more cores.",
         lambda facts: facts.setting.device == "cpu",
     ),
 )
 
 
 def remedies(facts: Facts) -> tuple[str, ...]:
-    """What to try, as sentences: first for the stage whose removal brings most, none for one that brings nothing."""
+    """Returns what to try, as sentences, for the stages that bring at least MIN_GAIN, the largest gain first."""
     stages = sorted(facts.gains, key=lambda stage: -facts.gains[stage])
     return tuple(
         remedy.text.format(facts=facts)

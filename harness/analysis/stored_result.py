@@ -1,4 +1,4 @@
-"""What an earlier run, a series of repeats or the reference row says of throughput, by its name."""
+"""Finds the throughput of an earlier run, a series of repeats or the reference row by its name."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ REFERENCE = REFERENCE_FILE.stem
 
 @dataclass(frozen=True, slots=True)
 class StoredResult:
-    """What a name stands for: one finished run, the finished runs of a series of repeats, or the reference row.
+    """The result behind a name: one finished run, the finished runs of a series of repeats, or the reference row.
 
-    Either records or reference is there. name is the file's, without .json.
+    Either records or reference is set. name is that of the file, without .json.
     """
 
     name: str
@@ -30,7 +30,7 @@ class StoredResult:
 
     @property
     def side(self) -> Side:
-        """Its rates, as `harness.analysis.compare` takes them; nothing is known of the reference's spread."""
+        """Its rates for `harness.analysis.compare`; the spread of the reference is unknown."""
         if self.reference is not None:
             return Side(self.name, (float(self.reference.cells[2]),), None, None, exact=True)
         single = self.records[0].phases[TRAIN] if len(self.records) == 1 else {}
@@ -43,14 +43,14 @@ class StoredResult:
 
     @property
     def job(self) -> Job:
-        """What its runs did; of a series, the first one."""
+        """The job that its runs did; that of the first run for a series."""
         return REFERENCE_JOB if self.reference is not None else job_of(self.records[0])
 
 
 def find_result(name: str, folder: Path) -> StoredResult:
-    """What name stands for: the reference, a path that ends in .json, or a run or series in the folder.
+    """Returns the result of a name: the reference, a path that ends in .json, or a run or series in the folder.
 
-    Raises UsageError for what isn't there, can't be read, isn't finished, or is a series of anything but repeats.
+    Raises UsageError for a result that doesn't exist, can't be read, isn't finished, or is a series other than repeats.
     """
     if name == REFERENCE:
         return StoredResult(name, (), read_reference())
@@ -61,29 +61,29 @@ def find_result(name: str, folder: Path) -> StoredResult:
     members = _members(path, values)
     if values["kind"] != REPEATS:
         raise UsageError(
-            f"{path.stem!r} is a series of kind {values['kind']!r}; only the runs of {REPEATS!r} do the same job",
+            f"{path.stem!r} is a series of kind {values['kind']!r}; only the runs of {REPEATS!r} all do the same job",
             f"Compare its runs instead: {listed(members)}.",
         )
     if values.get("status") != "finished":
         raise UsageError(
-            f"the series {path.stem!r} is not finished, its status is {values.get('status')!r}",
+            f"the series {path.stem!r} is not finished; its status is {values.get('status')!r}",
             f"Compare its runs instead: {listed(members)}." if members else "Measure the series again.",
         )
     missing = [member for member in members if not exists(path.parent / f"{member}.json")]
     if missing:
         raise UsageError(
-            f"the series {path.stem!r} lacks its runs {listed(missing)} in {str(path.parent)!r}",
-            "Put their files beside the series', or compare single runs.",
+            f"runs of the series {path.stem!r} are missing in {str(path.parent)!r}: {listed(missing)}",
+            "Put their files next to the series' file, or compare single runs.",
         )
     return StoredResult(path.stem, tuple(_finished(path.parent / f"{member}.json") for member in members))
 
 
 def _members(path: Path, values: dict[str, Any]) -> list[str]:
-    """The names of a series' runs."""
+    """Returns the names of a series' runs. Raises UsageError unless they are valid."""
     version, runs = values.get("schema_version"), values.get("runs")
     if version != SCHEMA_VERSION:
         raise UsageError(
-            f"the series {path.stem!r} has schema version {version!r}, known is {SCHEMA_VERSION}",
+            f"the series {path.stem!r} has schema version {version!r}; this version reads {SCHEMA_VERSION}",
             "Read it with the version of this project that wrote it.",
         )
     if not isinstance(runs, list) or not runs or not all(isinstance(run, str) and is_name(run) for run in runs):
@@ -96,17 +96,17 @@ def _members(path: Path, values: dict[str, Any]) -> list[str]:
 
 
 def _finished(path: Path) -> RunRecord:
-    """A finished run's record, whose rate is a number. Raises UsageError for anything else."""
+    """Returns the record of a finished run with a valid throughput. Raises UsageError for anything else."""
     read_stored(path)
     record = read_record(path)
     if record.status != "finished":
         cure = "Wait for its end." if record.status == "running" else "Run it again, under another --run-name."
-        raise UsageError(f"run {path.stem!r} is not finished, its status is {record.status!r}", cure)
+        raise UsageError(f"run {path.stem!r} is not finished; its status is {record.status!r}", cure)
     try:
         train = record.phases[TRAIN]
         Side(path.stem, (train["fps"],), train.get("relative_standard_error"), train.get("degrees_of_freedom"))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UsageError(
-            f"{str(path)!r} holds no throughput of a training: {error}", "Run it again, under another --run-name."
+            f"{str(path)!r} has no valid training throughput: {error}", "Run it again, under another --run-name."
         ) from error
     return record

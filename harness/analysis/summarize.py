@@ -1,4 +1,4 @@
-"""From a run's tables to its figures: window, phases, ledger, verdict; all that stands behind a row of summary.csv."""
+"""Computes a run's figures from its tables: window, phases, ledger, verdict, and the row of summary.csv."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from harness.plan.effective_settings import check_settings
 from harness.plan.plan import RunPlan
 from models.flops import macs
 
-# The peak that a run is held against; see docs/methodology.md on TF32.
+# The precision of the peak that a run is compared with; see docs/methodology.md on TF32.
 PEAK_PRECISIONS = {"off": "fp32", "bf16": "bf16", "fp16": "fp16"}
-# What is read of devices.csv, whose rows are millions after days.
+# The columns that are read from devices.csv, which has millions of rows after days.
 DEVICE_COLUMNS = (
     "time_unix_seconds", "device", "util_percent", "sm_clock_mhz", "throttle_reasons", "energy_joules", "processes",
     "foreign_util_percent", "steal_percent", "swap_bytes", "storage_read_bytes", "quota_throttled_seconds",
@@ -43,7 +43,7 @@ DEVICE_COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class RunFigures:
-    """What a finished run says. verdict is None for a run of epochs, which measures training alone."""
+    """The figures of a finished run. verdict is None for a run of epochs, which measures training alone."""
 
     phases: dict[str, PhaseFigures]
     steady: SteadyState
@@ -54,7 +54,7 @@ class RunFigures:
     summary: dict[str, Any]
 
     def as_record(self) -> dict[str, Any]:
-        """The parts by their names in the record, as plain values."""
+        """Returns the parts by their names in the record, as plain values."""
         return {
             "phases": {name: asdict(figures) for name, figures in self.phases.items()},
             "steady": asdict(self.steady),
@@ -67,12 +67,12 @@ class RunFigures:
 
 
 def summarize(files: RunFiles, record: RunRecord, breaks: Sequence[int] = (), first_segment: int = 1) -> RunFigures:
-    """Compute a run's figures from its tables, and complete the steps table with what only the whole run shows.
+    """Compute a run's figures from its tables, and fill in the columns of the steps table that need the whole run.
 
-    breaks are the first blocks of a resumed run's later attempts, first_segment the one from which on it ran on the
-    plan's devices; what lies before is no part of any window. A run can be concluded again: its figures come from
-    what was written while it went on, and not from what this adds. Raises TrainingError when nothing was measured,
-    InvariantError when the figures contradict one another; the steps table is left as it was then.
+    breaks are the first segments of a resumed run's later attempts. first_segment is the first one on the plan's
+    devices; earlier segments are not part of any window. A run can be summarized again: its figures depend only on what
+    was written during the run, not on the columns filled in here. Returns the figures. Raises TrainingError if nothing
+    was measured, InvariantError if the figures contradict one another; the steps table is unchanged then.
     """
     plan = record.plan
     accuracy = final_accuracy(read_table(files.table(EPOCHS.name), EPOCHS))
@@ -85,7 +85,7 @@ def summarize(files: RunFiles, record: RunRecord, breaks: Sequence[int] = (), fi
     names = [name for name in (TRAIN, PIPELINE, COMPUTE, COMPUTE_NO_SYNC) if (steps["phase"] == name).any()]
     phases = {name: measure_phase(steps, name) for name in names}
     ledger = time_ledger(steps, breaks)
-    # An attempt that was only evaluated and concluded had none in force.
+    # An attempt that only evaluated and summarized had no settings in effect.
     if not breaks or ((steps["phase"] == TRAIN) & (steps["segment"] >= max(breaks))).any():
         check_settings(plan, record.effective_settings)
     check_run(steps, phases, ledger, plan)
@@ -125,7 +125,7 @@ def summarize(files: RunFiles, record: RunRecord, breaks: Sequence[int] = (), fi
 
 
 def summarize_evaluation(files: RunFiles, record: RunRecord) -> dict[str, Any]:
-    """The row of summary.csv of a run that only evaluated: its accuracy, and nothing of speed."""
+    """Returns the row of summary.csv for a run that only evaluated: its accuracy, without throughput."""
     accuracy = final_accuracy(read_table(files.table(EPOCHS.name), EPOCHS))
     known = {**_of_job(files, record), **accuracy, "epochs": 0, "bad_images": _bad_images(files)}
     return {name: known.get(name) for name in SUMMARY.header}
@@ -152,11 +152,11 @@ def _bad_images(files: RunFiles) -> int:
 
 
 def _overflow_steps(steps: pd.DataFrame) -> int | None:
-    told = steps.loc[steps["phase"] == TRAIN, "overflow"].dropna()
-    return None if told.empty else int(told.sum())
+    known = steps.loc[steps["phase"] == TRAIN, "overflow"].dropna()
+    return None if known.empty else int(known.sum())
 
 
-# The figures of training's window that a row of summary.csv has.
+# The figures of training's window that a row of summary.csv contains.
 SUMMARISED = (
     "fps", "fps_low", "fps_high", "images", "window_seconds", "window_steps", "warmup_steps", "step_seconds_p50",
     "step_seconds_p95", "step_seconds_p99", "data_wait_share", "gpu_util_percent", "cpu_util_percent",

@@ -1,4 +1,4 @@
-"""What share of the hardware a run used: of its arithmetic, of its time, and the energy an image cost."""
+"""The utilisation of the hardware, by arithmetic and by time, and the energy per image."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from harness.machine.host import HOST_LABEL
 
 FLOPS_PER_MAC = 2  # a multiplication and an addition
 
-# The backward pass costs twice the forward one: it makes the gradient of the layer's input and that of its weights.
+# The backward pass costs twice the forward pass: it computes the gradients of each layer's input and of its weights.
 # Source: Kaplan et al. 2020, "Scaling Laws for Neural Language Models", section 2.1.
 TRAINING_PER_FORWARD = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """A device's highest arithmetic rate in one precision, as its vendor states it, without structured sparsity.
+    """A device's peak arithmetic rate in one precision, as stated by its vendor, without structured sparsity.
 
-    name is a regular expression for NVML's product name; it must match all of it. precision is fp32 (outside the tensor
-    cores), fp16 or bf16 (in them, sums kept in fp32). tflops are 10^12 operations per second.
+    name is a regular expression that must match NVML's whole product name. precision is fp32 (without tensor cores), or
+    fp16 or bf16 (with tensor cores, accumulating in fp32). tflops is in 10^12 operations per second.
     """
 
     name: str
@@ -32,10 +32,10 @@ class Peak:
     source: str
 
 
-# Most of the vendor's tables give tensor rates with sparsity, marked as twice the dense ones: those are halved here.
+# Most vendor tables give tensor rates with sparsity, which are twice the dense ones: those are halved here.
 _HALVED = ", halved from its figures with sparsity"
 
-# (product names, fp32, fp16, bf16, source); None where the tensor cores lack the precision.
+# (product names, fp32, fp16, bf16, source); None if the tensor cores lack the precision.
 _RATES: tuple[tuple[str, float, float, float | None, str], ...] = (
     (r"Tesla V100-PCIE-(16|32)GB", 14.0, 112.0, None, "NVIDIA V100 datasheet"),
     (r"Tesla V100-SXM2-(16|32)GB", 15.7, 125.0, None, "NVIDIA V100 datasheet"),
@@ -45,7 +45,7 @@ _RATES: tuple[tuple[str, float, float, float | None, str], ...] = (
     (r"A10", 31.2, 125.0, 125.0, "NVIDIA A10 datasheet"),
     (r"A40", 37.4, 149.7, 149.7, "NVIDIA A40 datasheet"),
     (r"RTX A6000", 38.7, 154.8, 154.8, "NVIDIA Ampere GA102 whitepaper v2, appendix C"),
-    # A GeForce has half the rate once sums are kept in fp32, as training does.
+    # A GeForce has half the rate when it accumulates in fp32, as training does.
     (r"GeForce RTX 3090", 35.6, 71.0, 71.0, "NVIDIA Ampere GA102 whitepaper v2, appendix A"),
     (r"GeForce RTX 4090", 82.6, 165.2, 165.2, "NVIDIA Ada whitepaper v2, appendix A"),
     (r"L4", 30.3, 121.0, 121.0, "NVIDIA L4 datasheet" + _HALVED),
@@ -68,51 +68,52 @@ PEAKS: tuple[Peak, ...] = tuple(
 
 
 def peak_tflops(device_name: str, precision: str) -> Peak | None:
-    """The peak of a device under NVML's product name, or None.
+    """Returns the peak of a device by NVML's product name; None if it is unknown.
 
-    Older drivers leave "NVIDIA " off the name. Any other difference is another product (a partition, a Ti, a laptop or
-    cloud variant) with a peak of its own: None, not a wrong one.
+    Older drivers omit "NVIDIA " from the name. Any other difference means another product (a partition, a Ti, a laptop
+    or cloud variant) with another peak, for which None is better than a wrong figure.
     """
     product = device_name.removeprefix("NVIDIA ")
     return next((peak for peak in PEAKS if peak.precision == precision and re.fullmatch(peak.name, product)), None)
 
 
 def model_flops_utilisation(fps_per_device: float, macs_per_image: int, peak_tflops: float) -> float:
-    """Share of a device's peak that training's own arithmetic takes.
+    """Returns the share of a device's peak that training's own arithmetic uses.
 
-    fps_per_device are training images per second, macs_per_image a forward pass's, peak_tflops the device's 10^12
-    operations per second. An image costs 3 forward passes of 2 operations per multiply-accumulate. What the
-    implementation does beside that (recomputation, normalisation, the optimizer) doesn't count. Source: Chowdhery et
-    al. 2022, "PaLM", appendix B.
+    fps_per_device is in training images per second, macs_per_image is that of a forward pass, peak_tflops is in 10^12
+    operations per second. An image costs 3 forward passes, at 2 operations per multiply-accumulate. Other work of the
+    implementation (recomputation, normalisation, the optimizer) doesn't count. Source: Chowdhery et al. 2022, "PaLM",
+    appendix B.
     """
     flops_per_image = FLOPS_PER_MAC * TRAINING_PER_FORWARD * macs_per_image
     return fps_per_device * flops_per_image / (peak_tflops * 1e12)
 
 
 def accelerator_utilisation(end_to_end_fps: float, compute_fps: float) -> float:
-    """Share of the run's time that the accelerators' own work takes; the rest went into waiting for data.
+    """Returns the share of the run's time in which the accelerators compute; in the rest they wait for data.
 
-    MLPerf Storage's AU, "total_compute_time/total_benchmark_running_time": here an image's compute time is
-    1 / compute_fps, measured without a data pipeline, and its running time 1 / end_to_end_fps. There a result of
-    ResNet-50 on ImageNet counts only with an AU of at least 90 %. Noise between the two measurements can make it exceed
-    1. Source: MLPerf Storage Benchmark Submission Guidelines v2.0, table 1 and section 4.
+    This is MLPerf Storage's AU, "total_compute_time/total_benchmark_running_time": an image's compute time is
+    1 / compute_fps, measured without a data pipeline, and its running time 1 / end_to_end_fps. MLPerf Storage accepts a
+    result of ResNet-50 on ImageNet only with an AU of at least 90 %. Noise between the two measurements can raise it
+    above 1. Source: MLPerf Storage Benchmark Submission Guidelines v2.0, table 1 and section 4.
     """
     return end_to_end_fps / compute_fps
 
 
 def images_per_joule(images: int, joules: float | None) -> float | None:
-    """Images for one joule; None where the energy is unknown or too little for the counters to show."""
+    """Returns the images per joule; None if the energy is unknown or too small for the counters to show."""
     return images / joules if joules else None
 
 
 def energy_joules(samples: pd.DataFrame, spans: Sequence[tuple[float, float]]) -> float | None:
-    """What all GPUs together used during the spans (start, end), in Unix seconds; None is unknown.
+    """Returns the energy in joules that all GPUs used together during the spans (start, end), in Unix seconds.
 
-    samples are rows of devices.csv with time_unix_seconds, device and energy_joules, a counter that only rises; rows of
-    the device "cpu" don't count. Between two samples the counter is taken to rise evenly. A span may begin before a
-    GPU's first sample or end after its last by up to that GPU's median sampling interval, and that part counts nothing.
-    None if there is no GPU, or if one has fewer than two readings, more of a span without them, or a counter that falls
-    (the driver was loaded anew). Raises ValueError for a span that ends before it starts.
+    samples are rows of devices.csv with time_unix_seconds, device and energy_joules, a counter that only increases;
+    rows of the device "cpu" don't count. Between two samples the counter is interpolated linearly. A span may begin
+    before a GPU's first sample or end after its last by up to that GPU's median sampling interval; that part counts as
+    0. Returns None if there is no GPU, or if a GPU has fewer than two readings, a longer part of a span without
+    readings, or a counter that decreases (the driver was reloaded). Raises ValueError for a span that ends before it
+    starts.
     """
     for start, end in spans:
         if end < start:

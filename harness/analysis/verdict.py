@@ -1,4 +1,4 @@
-"""Which stage holds the training back: the one whose removal would bring most."""
+"""Finds the stage that limits training: the one whose removal would bring the largest gain."""
 
 from __future__ import annotations
 
@@ -28,21 +28,22 @@ from harness.analysis.utilisation import accelerator_utilisation
 from harness.analysis.window import PhaseFigures
 from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
 
-# Two stages whose gains differ by no more than this factor bring alike (benchmarks/verdict_factor.py).
+# The gains of two stages count as equal if they differ by at most this factor (benchmarks/verdict_factor.py).
 ALIKE = 1.2
 SHARED = "shared"
-# Of a step: a rank that computes so much longer than the quickest holds the others up.
+# A rank slows the others down if it computes longer than the fastest one by this share of a step.
 SKEWED = 0.1
-# Of end to end's time, from which it is worth a line of evidence.
+# The unexplained share of end to end's time from which on it is reported as evidence.
 UNEXPLAINED = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Bottleneck:
-    """The stage whose removal brings most, and how sure that is.
+    """The stage whose removal brings the largest gain, and whether that is certain.
 
-    name is pipeline, compute, communication or, if two bring alike, shared. contenders are the two stages that bring
-    most, the larger first. certain is False where the interval of their gains' ratio holds ALIKE, or is unknown.
+    name is pipeline, compute, communication or, if the gains of two stages count as equal, shared. contenders are the
+    two stages with the largest gains, the larger first. certain is False if the interval of the ratio of their gains
+    contains ALIKE, or is unknown.
     """
 
     name: str
@@ -52,14 +53,14 @@ class Bottleneck:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the training is bound by, with the evidence. All rates are global, images per second.
+    """The bottleneck of the training, with the evidence. All rates are global, in images per second.
 
-    For bottleneck, contenders and certain see `Bottleneck`. The gains say how many times as fast end to end would be
-    at most if that cost no time: data C/E, training P/E, communication and (of training, without its exchange)
-    computation as in `harness.analysis.gains`; the latter two are None unless compute_no_sync was measured.
-    unexplained_share is the part of end to end's time that is left when pipeline-only's and compute-only's are taken
-    off it: the stages slow one another down, or something else does. exposed_communication_share is the part of
-    compute-only's time that exchanging gradients adds. slowest_rank is None unless it holds the others up.
+    For bottleneck, contenders and certain see `Bottleneck`. A gain is how many times as fast end to end would be at
+    most if that stage cost no time: data C/E, training P/E, communication and computation (training without its
+    exchange) as in `harness.analysis.gains`; the latter two are None unless compute_no_sync was measured.
+    unexplained_share is the part of end to end's time that remains after subtracting those of pipeline-only and
+    compute-only: the stages slow one another down, or something else does. exposed_communication_share is the part of
+    compute-only's time that exchanging gradients adds. slowest_rank is None unless it slows the other ranks down.
     """
 
     bottleneck: str
@@ -83,7 +84,7 @@ class Verdict:
 
 
 def judge(phases: Mapping[str, PhaseFigures], setting: Setting) -> Verdict:
-    """The verdict on phases TRAIN, PIPELINE and COMPUTE, and COMPUTE_NO_SYNC where ranks exchange gradients."""
+    """Returns the verdict on phases TRAIN, PIPELINE and COMPUTE, and on COMPUTE_NO_SYNC if ranks exchange gradients."""
     end_to_end, pipeline, compute = (phases[name].fps for name in (TRAIN, PIPELINE, COMPUTE))
     alone = phases.get(COMPUTE_NO_SYNC)
     skewed = alone is not None and alone.rank_skew_share >= SKEWED
@@ -126,12 +127,12 @@ def judge(phases: Mapping[str, PhaseFigures], setting: Setting) -> Verdict:
 
 
 def find_bottleneck(phases: Mapping[str, PhaseFigures], alike: float = ALIKE) -> Bottleneck:
-    """The stage whose removal brings most; SHARED if the next brings it too, up to a factor of alike."""
+    """Returns the stage with the largest gain, or SHARED if the next gain is smaller by at most a factor of alike."""
     removals = _removals(phases)
     gains = {stage: gain(remaining, phases).value for stage, remaining in removals.items()}
     first, second, *others = sorted(gains, key=lambda stage: -gains[stage])
     name = first if gains[first] > alike * gains[second] else SHARED
-    # A stage that is named beats each of the others; two that share need only be alike.
+    # A single bottleneck must exceed all other stages; a shared one is certain if the first two are alike.
     compared = [second, *others] if name == first else [second]
     ratios = [gain_ratio(removals[first], removals[stage], phases) for stage in compared]
     certain = all(
@@ -141,7 +142,7 @@ def find_bottleneck(phases: Mapping[str, PhaseFigures], alike: float = ALIKE) ->
 
 
 def _removals(phases: Mapping[str, PhaseFigures]) -> dict[str, Remaining]:
-    """What remains without each stage. Training is computation and communication, where both are known."""
+    """Returns what remains without each stage; training counts as two stages if its communication is known."""
     if COMPUTE_NO_SYNC not in phases:
         return {PIPELINE_STAGE: without_data, COMPUTE_STAGE: without_training}
     return {
@@ -158,19 +159,19 @@ def _evidence(
     if COMMUNICATION_STAGE in gains:
         exposed = max(1 - phases[COMPUTE].fps / phases[COMPUTE_NO_SYNC].fps, 0.0)
         lines.append(
-            f"Exchanging gradients takes {exposed:.1%} of compute-only's time. If they were still exchanged, but"
-            f" computing cost nothing: up to {gains[COMPUTE_STAGE].value:.3g} x."
+            f"Exchanging gradients takes {exposed:.1%} of compute-only's time. If computation cost nothing, but"
+            f" gradients were still exchanged: up to {gains[COMPUTE_STAGE].value:.3g} x."
         )
     if slowest_rank is not None:
         lines.append(
-            f"Rank {slowest_rank} computes longer than the quickest,"
+            f"Rank {slowest_rank} computes longer than the fastest rank, by"
             f" {phases[COMPUTE_NO_SYNC].rank_skew_share:.0%} of a step."
         )
     if all(found.value < MIN_GAIN for found in gains.values()):
-        lines.append("The stages keep pace with one another: no one of them for nothing would bring 5 % or more.")
+        lines.append("No single stage limits training: removing any one of them would bring less than 5 %.")
     if unexplained >= UNEXPLAINED:
         lines.append(
-            f"{unexplained:.1%} of end to end's time is more than the pipeline alone and compute-only take one after"
-            " the other: they slow one another down, or something else does."
+            f"{unexplained:.1%} of end to end's time is beyond the sum of pipeline-only and compute-only: the stages"
+            " slow one another down, or something else does."
         )
     return tuple(lines)

@@ -1,4 +1,4 @@
-"""The measured window and the figures of each phase, from the steps table and nothing else."""
+"""The measured window and the figures of each phase, from the steps table alone."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ STEPS_FOR_P95, STEPS_FOR_P99 = 20, 100
 
 @dataclass(frozen=True, slots=True)
 class PhaseFigures:
-    """One phase's measured steps: those behind the warm-up and the settling. All is global; None is unknown.
+    """The figures of one phase's measured steps, after warm-up and transition. All are global; None is unknown.
 
-    fps = images / window_seconds, window_seconds the sum of the steps' seconds; fps_low and fps_high bound its 95 %
-    interval, made of relative_standard_error and degrees_of_freedom. data_wait_share adds up the waits of the rank that
-    got its batch last in each step: what data cost the job, not what any one rank waited. slowest_rank is the rank that
-    computed longest most often, rank_skew_share how much longer than the quickest, over the mean step; steps in which
-    another was slowest count against it, so that equal ranks, of which by chance one is always slowest, have none.
-    autocorrelation is the step times' own at lag 1, step_seconds_sd their standard deviation.
+    fps = images / window_seconds, and window_seconds is the sum of the steps' seconds; fps_low and fps_high bound its
+    95 % interval, from relative_standard_error and degrees_of_freedom. data_wait_share adds up, for each step, the wait
+    of the rank that got its batch last: what data cost the job, not what any one rank waited. slowest_rank is the rank
+    that most often computed longest; rank_skew_share is how much longer than the fastest rank, as a share of the mean
+    step. Steps in which another rank was slowest are subtracted, so that it is about 0 for equally fast ranks, of which
+    one is always the slowest by chance. autocorrelation is that of the step times at lag 1, step_seconds_sd their
+    standard deviation.
     """
 
     images: int
@@ -55,13 +56,13 @@ class PhaseFigures:
 def mark_window(
     steps: pd.DataFrame, min_warmup: int = 0, given_warmup: int | None = None, breaks: Sequence[int] = ()
 ) -> tuple[pd.DataFrame, SteadyState]:
-    """The table with its column warmup filled in, and what training's step times say.
+    """Returns the table with its column warmup filled in, and the steady state of training's step times.
 
-    A row that its phase marked as settling stays out of the window (1). Of training's others, those before the end of
-    the warm-up (see `find_steady_state`) are out too; the rest is in (0). The other phases' windows begin where
-    that warm-up ends, as what is compared must come from the same time; a phase with nothing behind that keeps its last
-    block. breaks are the first blocks of a resumed run's later attempts: each has a warm-up of its own, as long as the
-    first one's. What stood in the column doesn't count: marking a marked table changes nothing.
+    Rows that are marked as transition are outside the window (1). So are training's steps before the end of the warm-up
+    (see `find_steady_state`); the rest is in the window (0). The windows of the other phases begin where that warm-up
+    ends, because only measurements from the same time can be compared; a phase without later segments keeps its last
+    one. breaks are the first segments of a resumed run's later attempts: each has its own warm-up, all of the same
+    length. Earlier values of the column are ignored: marking a table again changes nothing.
     """
     marked = steps.assign(warmup=(steps["transition"] == 1).astype(int))
     settled, training = marked["warmup"] == 0, marked["phase"] == TRAIN
@@ -71,7 +72,7 @@ def mark_window(
     state = steady_across([seconds.loc[rows].to_numpy(float) for rows in attempts], min_warmup, given_warmup)
     early = np.zeros(len(marked), dtype=bool)
     if breaks and all(len(rows) <= state.warmup_steps for rows in attempts):
-        # None was long enough; the latter three quarters of each are the best there is.
+        # No attempt is long enough; the last three quarters of each are the best window available.
         for rows in attempts:
             marked.loc[rows[: -(-len(rows) // 4)], "warmup"] = 1
         return marked, state
@@ -90,19 +91,19 @@ def mark_window(
 
 
 def measured_steps(steps: pd.DataFrame, phase: str) -> pd.DataFrame:
-    """The rows of a marked table that lie in a phase's window."""
+    """Returns the rows of a marked table that are in a phase's window."""
     measured: pd.DataFrame = steps[(steps["phase"] == phase) & (steps["warmup"] == 0)]
     return measured
 
 
 def measure_phase(steps: pd.DataFrame, phase: str = TRAIN) -> PhaseFigures:
-    """The figures of a phase, from a marked table. Raises TrainingError when its window holds no step."""
+    """Returns the figures of a phase, from a marked table. Raises TrainingError if its window contains no step."""
     measured = measured_steps(steps, phase)
     made = int((steps["phase"] == phase).sum())
     if measured.empty:
         raise TrainingError(
-            f"the run ended after {made} steps of phase {phase}, before any was measured",
-            "Give it more time with --max-seconds, or fewer --warmup steps.",
+            f"the run ended after {made} steps of phase {phase}, before any step was measured",
+            "Raise --max-seconds, or lower --warmup.",
         )
     times = measured["step_seconds"]
     seconds, images, count = math.fsum(times), int(measured["images"].sum()), len(measured)
@@ -135,13 +136,13 @@ def measure_phase(steps: pd.DataFrame, phase: str = TRAIN) -> PhaseFigures:
 
 
 def _lasting_skew_seconds(steps: pd.DataFrame, rank: int) -> float:
-    its_own = steps["slowest_rank"] == rank
+    slowest = steps["slowest_rank"] == rank
     skew = steps["rank_skew_seconds"]
-    return max(0.0, math.fsum(skew[its_own]) - math.fsum(skew[~its_own]))
+    return max(0.0, math.fsum(skew[slowest]) - math.fsum(skew[~slowest]))
 
 
 def final_accuracy(epochs: pd.DataFrame) -> dict[str, Any]:
-    """top1, top5 and the number of finished epochs; the accuracies are None if there was no epoch."""
+    """Returns top1, top5 and the number of finished epochs; the accuracies are None if there was no epoch."""
     if epochs.empty:
         return {"top1": None, "top5": None, "epochs": 0}
     last = epochs.iloc[-1]
@@ -149,7 +150,7 @@ def final_accuracy(epochs: pd.DataFrame) -> dict[str, Any]:
 
 
 def time_mean(steps: pd.DataFrame, column: str) -> float | None:
-    """The mean weighted by the steps' seconds, over the steps where it is known."""
+    """Returns the mean of the known values, weighted by the steps' seconds; None if no value is known."""
     known = steps[steps[column].notna()]
     if known.empty:
         return None

@@ -1,4 +1,4 @@
-"""`run_bench.py export`: a run's weights, or those of another file, as a file that others can read."""
+"""`run_bench.py export`: writes the weights of a run, or of another file, to a file that other programs can read."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from models.weights import (
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """Weights, what is known about them, and a sentence on where they come from."""
+    """Weights, their metadata, and a phrase on where they come from."""
 
     weights: Weights
     metadata: Mapping[str, str]
@@ -42,11 +42,10 @@ class Exported:
 
 
 def export(what: str, file: str, results: str, overwrite: bool = False) -> None:
-    """Write the weights of a run's newest checkpoint, or of another file, to the file, and say what was written.
+    """Write the weights of a run's newest checkpoint, or of another file, to the file, and print what was written.
 
-    Raises UsageError when there is no such run, it has no checkpoint, or the file exists and overwrite isn't given;
-    MachineError when the checkpoint can't be read or the file can't be written; WeightsError for what is wrong with
-    either file.
+    Raises UsageError if there is no such run, it has no checkpoint, or the file exists and overwrite isn't set;
+    MachineError if the checkpoint can't be read or the file can't be written; WeightsError if either file is invalid.
     """
     target = Path(file)
     check_target(target)
@@ -67,13 +66,13 @@ def _write(target: Path, content: bytes, overwrite: bool) -> None:
 
 
 def _exists_already(target: Path) -> UsageError:
-    return UsageError(f"{str(target)!r} exists already", "Name another file, or give --overwrite.")
+    return UsageError(f"{str(target)!r} exists already", "Name another file, or pass --overwrite.")
 
 
 def describe(exported: Exported) -> str:
-    """What the weights are: model, classes, parameters, and where they come from."""
+    """Returns a description of the weights: model, classes, parameters, and where they come from."""
     model, classes = exported.metadata["model"], int(exported.metadata["num_classes"])
-    # As they are counted elsewhere: without batch norm's running statistics, which nothing trains.
+    # As published: without batch norm's running statistics, which aren't trained.
     parameters = sum(
         values.size for name, values in exported.weights.items() if not name.endswith(("_mean", "_variance"))
     )
@@ -81,17 +80,17 @@ def describe(exported: Exported) -> str:
 
 
 def of_run(files: RunFiles) -> Exported:
-    """The weights of a run's newest whole checkpoint. Raises UsageError without any."""
+    """Returns the weights of a run's newest complete checkpoint. Raises UsageError if there is none."""
     record = read_record(find_run(files.run, files.folder))
     found = newest_checkpoint(files.checkpoints)
     if found is None:
         if not record.plan.kind.resumable:
             raise UsageError(
-                f"run {files.run!r} {record.plan.kind.does}, and keeps no weights", "Export a run of epochs."
+                f"run {files.run!r} {record.plan.kind.does}, and saves no weights", "Export a run of epochs."
             )
         raise UsageError(
-            f"run {files.run!r} has no whole checkpoint in {str(files.checkpoints)!r}",
-            "Its first one comes with the end of the first epoch, or after --checkpoint-minutes.",
+            f"run {files.run!r} has no complete checkpoint in {str(files.checkpoints)!r}",
+            "The first checkpoint is saved at the end of the first epoch, or after --checkpoint-minutes.",
         )
     checkpoint = read_checkpoint(files.checkpoints, found[0])
     metadata, origin = _history(record, checkpoint.values)
@@ -99,7 +98,7 @@ def of_run(files: RunFiles) -> Exported:
 
 
 def _weights(record: RunRecord, checkpoint: Checkpoint) -> Weights:
-    """The model that the ranks would evaluate: their weights are the same, their batch-norm statistics made one."""
+    """Returns the model that the ranks would evaluate: the weights, which all ranks share, and averaged statistics."""
     size, num_classes = record.plan.model, record.plan.data.num_classes
     arrays, found = checkpoint.arrays, {}
     whose = range(1 if record.plan.training.bn_stats == RANK0 else checkpoint.values["ranks"])
@@ -113,9 +112,9 @@ def _weights(record: RunRecord, checkpoint: Checkpoint) -> Weights:
 
 
 def _history(record: RunRecord, values: Mapping[str, Any]) -> tuple[dict[str, str], str]:
-    """What a run's checkpoint says about its weights: as metadata, and in words.
+    """Returns the history of a checkpoint's weights, as metadata and in words.
 
-    epoch counts the epochs that were trained to their end. The top-1 may be of an epoch before that.
+    epoch is the number of completed epochs. The top-1 may be that of an earlier epoch.
     """
     progress, optimizer_steps, last = values["progress"], values["optimizer_steps"], values["progress"]["last"]
     epoch, steps = progress["epoch"] - 1, progress["steps"]
@@ -138,7 +137,7 @@ def _history(record: RunRecord, values: Mapping[str, Any]) -> tuple[dict[str, st
 
 
 def _of_file(path: Path) -> Exported:
-    """The weights of a file. Raises WeightsError unless they are those of one of the models."""
+    """Returns the weights of a file. Raises WeightsError unless they fit one of the models."""
     found = read_weights(path)
     size, num_classes = recognise(found) or closest_size(found)
     return Exported(
@@ -147,7 +146,7 @@ def _of_file(path: Path) -> Exported:
 
 
 def _is_file(what: str, folder: Path) -> bool:
-    """Whether a file is meant rather than a run."""
+    """Returns whether `what` names a file rather than a run."""
     if "/" in what or what.endswith((PDPARAMS, SAFETENSORS)):
         return True
     # pathlib would raise for a name that is too long.

@@ -1,4 +1,4 @@
-"""`run_bench.py import-idx`: MNIST, or a set in its format, as a folder of JPEGs that a run can train on."""
+"""`run_bench.py import-idx`: converts MNIST, or a data set in its format, to a folder of JPEGs to train on."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from pipelines.whole_folder import whole_folder
 
 # PP-LCNet halves its input five times: 64 pixels leave 2 x 2 for the last stage, as for the built-in digits.
 IMAGE_SIZE_PIXELS = 64
-# Above, a picture of 28 pixels is only blur, and 70,000 of them fill a disk: a mistyped number.
+# A larger number is taken for a typing error: a picture of 28 pixels is only blur then, and 70,000 of them fill a disk.
 MAX_PIXELS = 1024
-# As for the built-in digits: a mirrored digit is no digit, and a crop of 8 % of one is an anonymous piece of stroke.
+# As for the built-in digits: a mirrored digit is not a digit, and a crop of 8 % shows only a piece of a stroke.
 FLIP_PROBABILITY = 0.0
 CROP_AREA_MIN = 0.35
 
@@ -38,10 +38,10 @@ def import_idx(
     crop_area_min: float = CROP_AREA_MIN,
     transpose: bool = False,
 ) -> None:
-    """Write the four IDX files in the folder source as a data set into the folder to, which must not be there yet.
+    """Write the four IDX files in the folder source as a data set into the folder to, which must not exist yet.
 
-    Raises UsageError for a value outside its limits and a folder that is there, DataError for files that aren't what
-    they should be, MachineError where the folder can't be written.
+    Raises UsageError for a value outside its limits or a folder that exists, DataError for files that are not valid IDX
+    files, and MachineError if the folder can't be written.
     """
     target = Path(to)
     name = _checked_name(target, name)
@@ -50,7 +50,7 @@ def import_idx(
     try:
         augmentation = Augmentation(flip_probability=flip_probability, crop_area_min=crop_area_min)
     except ValueError as error:
-        raise UsageError(f"the augmentation can't be: {error}") from error
+        raise UsageError(f"invalid augmentation: {error}") from error
     _refuse_existing(target)
     data = read_idx_folder(Path(source))
     data = data.transposed() if transpose else data
@@ -68,21 +68,21 @@ def import_idx(
         for done in writing:
             rate = done / max(time.monotonic() - began, 1e-9)
             bar.update(task, completed=done, rate=f"images, {rate:,.0f} images/s")
-        _refuse_existing(target)  # it may have come to be meanwhile
+        _refuse_existing(target)  # another process may have made it meanwhile
     _conclude(console, data, target, name, image_size, time.monotonic() - began)
 
 
 def _checked_name(target: Path, name: str | None) -> str:
-    """The name for dataset.toml. Raises UsageError for one that can't be written there."""
+    """Returns the name for dataset.toml. Raises UsageError for a name that can't be written there."""
     if name is None:
-        # What isn't UTF-8 in a folder's name can't be in TOML either.
+        # TOML can't hold bytes of a folder's name that aren't UTF-8.
         name = os.fsencode(target.absolute().name).decode(errors="replace")
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise UsageError(f"--name is {name!r}, which is no UTF-8 text") from None
+        raise UsageError(f"--name is {name!r}; it must be valid UTF-8") from None
     if not name.strip():
-        raise UsageError(f"--name is {name!r}; it must be a text that is not empty")
+        raise UsageError(f"--name is {name!r}; it must not be empty")
     return name
 
 
@@ -90,9 +90,9 @@ def _refuse_existing(target: Path) -> None:
     try:
         there = os.path.lexists(target)
     except ValueError as error:  # a NUL in the name
-        raise UsageError(f"the folder {shown(target)} can't be: {error}") from error
+        raise UsageError(f"invalid folder name {shown(target)}: {error}") from error
     if there:
-        raise UsageError(f"{shown(target)} is there already", "Name a folder that is not, or remove it first.")
+        raise UsageError(f"{shown(target)} exists already", "Name a folder that does not exist, or remove it first.")
 
 
 def _unfinished_prefix(target: Path) -> str:
@@ -100,9 +100,9 @@ def _unfinished_prefix(target: Path) -> str:
 
 
 def _name_leftovers(target: Path, console: Console) -> None:
-    """Say where imports that were ended by SIGKILL have left what they had written."""
+    """Print where imports that were ended by SIGKILL have left unfinished folders."""
     for left in sorted(target.absolute().parent.glob(f"{glob.escape(_unfinished_prefix(target))}*")):
-        console.notice(f"{left} is left of an import that was killed, unless it is still running: remove it")
+        console.notice(f"{left} was left by an import that was killed: remove it, unless that import is still running")
 
 
 def _conclude(console: Console, data: IdxSet, target: Path, name: str, image_size: int, seconds: float) -> None:
@@ -112,12 +112,12 @@ def _conclude(console: Console, data: IdxSet, target: Path, name: str, image_siz
         f"{total:,} images imported in {seconds:,.1f} s: {total / max(seconds, 1e-9):,.0f} images/s",
         f"{name!r}: {len(data.train.labels):,} for training, {len(data.val.labels):,} for validation,"
         f" {data.num_classes:,} classes, {side} x {side} pixels as {image_size} x {image_size}",
-        f"to train on it: {command_line('--data', _as_data(target), '--image-size', str(image_size))}",
+        f"To train on it: {command_line('--data', _as_data(target), '--image-size', str(image_size))}",
     ]
     for line in lines:
         console.rich.print(plain_text(line), soft_wrap=True)
 
 
 def _as_data(target: Path) -> str:
-    """What --data takes for the folder: a bare name could be a built-in set's."""
+    """Returns the folder as a value for --data; a bare name could be that of a built-in data set."""
     return str(target) if len(target.parts) > 1 else f"./{target}"

@@ -1,4 +1,4 @@
-"""`run_bench.py verify`: can every image of a data set be read and decoded?"""
+"""`run_bench.py verify`: checks that every image of a data set can be read and decoded."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from pipelines.image_lists import ImageList, shown
 from pipelines.verification import KINDS, Checked, Finding, Verification, find_repeats
 
 SCHEMA_VERSION = 1
-# What a killed verification does again is at most this long.
+# A killed verification repeats at most the work of this time.
 SAVE_SECONDS = 2.0
 RUNNING, INTERRUPTED, FINISHED = "running", "interrupted", "finished"
-CLASSES_NAMED = 10
+MAX_CLASSES_LISTED = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """How far a verification of these lists has come: its <name>.json.
+    """The progress of a verification of these lists: its <name>.json.
 
-    done are images by split. table_bytes is how long the table was then; what stands behind, a verification that was
-    killed wrote after its last save. counts are of the table's rows, by kind.
+    done holds the number of checked images by split. table_bytes is the length of the table at that time; a killed
+    verification may have written more rows after its last save. counts holds the table's rows by kind.
     """
 
     dataset: str
@@ -55,9 +55,8 @@ class Verified:
 def verify(data: str, results: str, classes: int | None = None, threads: int | None = None) -> None:
     """Check the data set that data names, and write what is wrong to <results>/verify-<its name>.csv.
 
-    An earlier verification of the same lists that was not finished is gone on with. Raises DataError where images are
-    bad, InterruptedRunError when interrupted, UsageError for threads below 1 and while another verification writes
-    there.
+    An unfinished verification of the same lists is resumed. Raises DataError if images are bad, InterruptedRunError
+    when interrupted, and UsageError for threads below 1 or while another verification writes to the same table.
     """
     if threads is not None and threads < 1:
         raise UsageError(f"--threads is {threads}; it must be at least 1")
@@ -76,7 +75,7 @@ def verify(data: str, results: str, classes: int | None = None, threads: int | N
 
 
 def splits_of(dataset: Dataset) -> dict[str, ImageList]:
-    """The lists, by their split."""
+    """Returns the lists by split."""
     splits = {"train": dataset.train}
     if dataset.val is not None:
         splits["val"] = dataset.val
@@ -84,7 +83,7 @@ def splits_of(dataset: Dataset) -> dict[str, ImageList]:
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """Of the lists and the folder they are taken below."""
+    """Returns a digest of the lists and of the folder that their paths are relative to."""
     root = os.path.abspath(dataset.root)  # noqa: PTH100
     return hashlib.sha256(f"{root}\0{lists_fingerprint(dataset)}".encode(errors="surrogateescape")).hexdigest()
 
@@ -94,23 +93,25 @@ def _state_file(table: Path) -> Path:
 
 
 def _refuse_record(path: Path) -> None:
-    """Raise UsageError where a run or series happens to have the verification's name, and would lose its record."""
+    """Raise UsageError if the file is the record of a run or series, which would be overwritten."""
     if stored_kind(path) is not None:
         raise UsageError(f"{str(path)!r} is the record of a run or series", "Name another --results.")
 
 
 def _begin(table: Path, dataset: Dataset, console: Console) -> Verified:
-    """Where to go on: at the start, or where the one before stopped, with the table as it was then."""
+    """Returns the state to start from: a new one, or that of an unfinished verification, whose table is restored."""
     lists = fingerprint(dataset)
     before = _read_state(_state_file(table))
     if before is not None and before.status != FINISHED:
         if before.fingerprint != lists:
-            console.notice(f"{dataset.name} has other lists than the verification that stopped: this one starts over")
+            console.notice(
+                f"the lists of {dataset.name} differ from those of the unfinished verification: starting over"
+            )
         elif not table.exists() or table.stat().st_size < before.table_bytes:
-            console.notice(f"{table} lacks rows of the verification that stopped: this one starts over")
+            console.notice(f"{table} lacks rows of the unfinished verification: starting over")
         else:
             os.truncate(table, before.table_bytes)
-            console.notice(f"going on after {_done(before):,} images that were verified before")
+            console.notice(f"resuming after {_done(before):,} images that were verified before")
             return replace(before, status=RUNNING)
     table.unlink(missing_ok=True)
     with TableWriter(table, BAD_FILES):
@@ -120,7 +121,7 @@ def _begin(table: Path, dataset: Dataset, console: Console) -> Verified:
 
 
 def _read_state(path: Path) -> Verified | None:
-    """What the file says; None where there is none that this version wrote whole."""
+    """Returns the saved state; None if there is no complete file of this schema version."""
     try:
         state = Verified(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -137,34 +138,34 @@ def _done(state: Verified) -> int:
 
 
 def _check(dataset: Dataset, table: Path, state: Verified, threads: int, console: Console, command: str) -> Verified:
-    """Go on to the end, saving now and then."""
+    """Check the remaining images, saving the state every SAVE_SECONDS. Returns the final state."""
     total = sum(map(len, splits_of(dataset).values()))
     before, began = _done(state), time.monotonic()
-    result = began
+    saved_at = began
     try:
         with TableWriter(table, BAD_FILES) as writer, image_bar(console, total) as bar:
             task = bar.add_task("verifying", total=total, rate="images")
             for split, images, checked in _checks(dataset, state.done, threads):
                 for finding in checked.findings:
                     writer.write(_row(split, images, finding))
-                # In one step, so that it holds whenever an interruption comes.
-                state = _moved_on(state, split, checked, table.stat().st_size)
+                # In one step, so that the state is valid whenever an interruption comes.
+                state = _advanced(state, split, checked, table.stat().st_size)
                 now = time.monotonic()
                 rate = (_done(state) - before) / max(now - began, 1e-9)
                 bar.update(task, completed=_done(state), description=split, rate=f"images, {rate:,.0f} images/s")
-                if now - result >= SAVE_SECONDS:
-                    result = now
+                if now - saved_at >= SAVE_SECONDS:
+                    saved_at = now
                     _save(table, state)
     except KeyboardInterrupt:
         _save(table, replace(state, status=INTERRUPTED))
         raise InterruptedRunError(
-            f"interrupted: {_done(state):,} of {total:,} images verified", f"To go on: {command}"
+            f"interrupted: {_done(state):,} of {total:,} images verified", f"To resume: {command}"
         ) from None
     state = replace(state, status=FINISHED)
     _save(table, state)
     seconds = time.monotonic() - began
     checked_here = _done(state) - before
-    _say(
+    _print(
         console,
         f"{checked_here:,} images verified in {seconds:,.1f} s on {threads} threads:"
         f" {checked_here / max(seconds, 1e-9):,.0f} images/s",
@@ -173,7 +174,7 @@ def _check(dataset: Dataset, table: Path, state: Verified, threads: int, console
 
 
 def _checks(dataset: Dataset, done: Mapping[str, int], threads: int) -> Iterator[tuple[str, ImageList, Checked]]:
-    """What is found in each batch of each split, from where it is done, repeated paths among it."""
+    """Yields the findings of each batch of each split, from the first unchecked image on, including repeated paths."""
     for split, images in splits_of(dataset).items():
         begin = done[split]
         if begin == len(images):
@@ -197,7 +198,7 @@ def _row(split: str, images: ImageList, finding: Finding) -> dict[str, str | int
     }
 
 
-def _moved_on(state: Verified, split: str, checked: Checked, table_bytes: int) -> Verified:
+def _advanced(state: Verified, split: str, checked: Checked, table_bytes: int) -> Verified:
     counts = Counter(state.counts)
     counts.update(finding.kind for finding in checked.findings)
     return replace(
@@ -206,37 +207,37 @@ def _moved_on(state: Verified, split: str, checked: Checked, table_bytes: int) -
 
 
 def _conclude(dataset: Dataset, table: Path, state: Verified, console: Console) -> None:
-    """Print what was found. Raises DataError where images are bad."""
+    """Print what was found. Raises DataError if images are bad."""
     for split, images in splits_of(dataset).items():
         present = set(images.labels)
-        # Validation may be of a few classes; without a training image a class can't be learnt.
+        # Validation may have only a few of the classes, but a class without training images can't be learnt.
         absent = [label for label in range(dataset.num_classes) if label not in present] if split == "train" else []
         line = f"{split}: {len(images):,} images of {len(present):,} classes"
         if absent:
-            more = ", ..." if len(absent) > CLASSES_NAMED else ""
-            named = ", ".join(map(str, absent[:CLASSES_NAMED]))
-            line += f"; {len(absent):,} of the model's {dataset.num_classes:,} have none: {named}{more}"
-        _say(console, line)
+            more = ", ..." if len(absent) > MAX_CLASSES_LISTED else ""
+            listed = ", ".join(map(str, absent[:MAX_CLASSES_LISTED]))
+            line += f"; {len(absent):,} of the model's {dataset.num_classes:,} classes have no image: {listed}{more}"
+        _print(console, line)
     counts = {kind: state.counts[kind] for kind in KINDS if state.counts.get(kind)}
     for kind, count in counts.items():
         if not KINDS[kind].bad:
-            _say(console, f"warning: {count:,} {KINDS[kind].meaning}: {KINDS[kind].cure}")
-    bad = {kind: count for kind, count in counts.items() if KINDS[kind].bad}
+            _print(console, f"warning: {KINDS[kind].describe(count)}")
+    bad = [KINDS[kind].describe(count) for kind, count in counts.items() if KINDS[kind].bad]
     if bad:
-        lines = [f"  {count:,} {KINDS[kind].meaning}: {KINDS[kind].cure}" for kind, count in bad.items()]
         raise DataError(
-            f"of the {_done(state):,} images of {shown(dataset.name)} are\n" + "\n".join(lines),
-            f"{table} names each with its reason. Verify again when they are restored, or out of the lists.",
+            f"{_done(state):,} images checked in {shown(dataset.name)}:"
+            + (f" {bad[0]}" if len(bad) == 1 else "".join(f"\n  {line}" for line in bad)),
+            f"{table} lists each of them with its reason. Verify again after correcting the files or the lists.",
         )
-    _say(console, "every image can be read and decoded" + (f"; warnings are in {table}" if counts else ""))
+    _print(console, "every image can be read and decoded" + (f"; see {table} for the warnings" if counts else ""))
 
 
-def _say(console: Console, text: str) -> None:
+def _print(console: Console, text: str) -> None:
     console.rich.print(plain_text(text), soft_wrap=True)
 
 
 def _command(data: str, results: str, classes: int | None, threads: int | None) -> str:
-    """What one types to go on."""
+    """Returns the command that resumes the verification."""
     words = ["verify", data, "--results", results]
     words += ["--classes", str(classes)] if classes is not None else []
     words += ["--threads", str(threads)] if threads is not None else []

@@ -1,1 +1,1 @@
-"""Starts the ranks and watches them; owns the files by which ranks and launching process talk."""
+"""Starts the ranks and watches them; owns the files by which the ranks report to the launching process."""

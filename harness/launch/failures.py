@@ -1,4 +1,4 @@
-"""What ended the ranks, told from what they left behind: their errors, their exit codes and their logs."""
+"""Finds out what ended the ranks, from what they left: their errors, exit codes and logs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.launch.watchdog import innermost_frame, timed_out
 from harness.plan.plan import RunPlan
 from models.errors import ActionableError
 
-# Of gloo (gloo/transport/tcp/pair.cc) and of NCCL, when the other end of a connection is gone.
+# The errors of gloo (gloo/transport/tcp/pair.cc) and NCCL when the other end of a connection is lost.
 LOST_CONNECTION = re.compile(
     r"gloo::\w+Exception|gloo/transport/tcp|(?i:connection (?:closed|reset) by peer)|ncclSystemError|ncclRemoteError"
 )
@@ -23,32 +23,36 @@ GLOO_PEER = re.compile(r"pair\.cc:\d+\].*?\[(?P<address>[0-9.]+)\]:\d+")
 LOG_TAIL_LINES = 12
 
 
-def memory_error(plan: RunPlan, rank: int, said: str) -> OutOfMemoryError:
-    """A batch that does not fit; said is what the library said of it."""
+def memory_error(plan: RunPlan, rank: int, reason: str) -> OutOfMemoryError:
+    """Returns the error for a batch that does not fit into memory; reason is the library's own message."""
     what, batch = "GPU's memory" if plan.device == "gpu" else "memory", plan.pipeline.batch_size
     cure = "Use a smaller --model or --image-size."
     if batch > 1:
         cure = f"Use --batch-size {batch // 2} or less, or {plan.kind.memory_cure}"
-    return OutOfMemoryError(f"{batch} images per device do not fit into the {what} of rank {rank}: {said}", cure)
+    return OutOfMemoryError(f"{batch} images per device do not fit into the {what} of rank {rank}: {reason}", cure)
 
 
 def death(logs: Path, plan: RunPlan, first: RankExit | None, launcher_code: int, kept: Path) -> ActionableError:
-    """The error of a run whose ranks left none; first is the rank that ended first, None if nobody saw one end."""
+    """Returns the error for a run whose ranks left none.
+
+    first is the rank that ended first, None if no rank was seen to end. logs is the folder of the logs, kept the one
+    they are copied to.
+    """
     name = None if first is None else f"workerlog.{first.local_rank}"
     rest = f"{_tail(logs, name)}\nLogs: {kept}"
     if first is None or name is None:
         return TrainingError(f"the launcher ended with exit code {launcher_code}", rest)
     log = read_log(logs / name)
-    if (said := memory_line(log)) is not None:
-        error = memory_error(plan, first.rank, said)
+    if (reason := memory_line(log)) is not None:
+        error = memory_error(plan, first.rank, reason)
         return OutOfMemoryError(error.message, f"{error.cure}\n{rest}")
     if first.exit_code is None:
-        return TrainingError(f"rank {first.rank} ended first, how is not known", rest)
+        return TrainingError(f"rank {first.rank} ended first; its exit code is unknown", rest)
     hint = ""
     if first.exit_code < 0:
         how = f"was ended by {_signal_name(-first.exit_code)}"
         if -first.exit_code == signal.SIGKILL:
-            hint = "The kernel does that to the largest process when memory runs out: see dmesg."
+            hint = "The kernel kills the largest process when memory runs out: check dmesg."
     else:
         how = f"ended with exit code {first.exit_code}"
     message = f"rank {first.rank} {how}"
@@ -56,34 +60,34 @@ def death(logs: Path, plan: RunPlan, first: RankExit | None, launcher_code: int,
         peer = GLOO_PEER.search(log)
         where = "" if peer is None else f" ({peer['address']})"
         message = f"a node was lost: the connection of rank {first.rank} to another node{where} broke"
-        hint = f"See what the run prints on the other nodes, and whether they can be reached. Rank {first.rank} {how}."
+        hint = f"Check what the run printed on the other nodes, and that they are reachable. Rank {first.rank} {how}."
     return TrainingError(message, f"{hint}\n{rest}" if hint else rest)
 
 
 def stall(logs: Path, plan: RunPlan, first_rank: int, kept: Path) -> TrainingError:
-    """The error of a run in which nothing moved on; first_rank is the first of this node."""
-    told = []
+    """Returns the error for a run that made no progress; first_rank is the first rank of this node."""
+    positions = []
     for local in range(plan.ranks_per_node):
         frame = innermost_frame(read_log(logs / f"workerlog.{local}"), ROOT)
-        told.append(f"rank {first_rank + local}: {frame or 'no answer (stopped or hung in the kernel)'}")
-    hint = "The stacks of all threads are at the end of each log."
+        positions.append(f"rank {first_rank + local}: {frame or 'no answer (stopped or hung in the kernel)'}")
+    hint = "The end of each log has the stacks of all threads."
     if plan.nodes > 1:
         hint += " Another node may have stopped, or the network between them."
     return TrainingError(
-        f"no step for {plan.operation.stall_timeout:g} s: {'; '.join(told)}",
-        f"{hint} Where a step may take that long, give more --stall-timeout.\nLogs: {kept}",
+        f"no step for {plan.operation.stall_timeout:g} s: {'; '.join(positions)}",
+        f"{hint} If a step may take that long, raise --stall-timeout.\nLogs: {kept}",
     )
 
 
 def stalled(logs: Path) -> bool:
-    """Whether a rank's watchdog ended it."""
+    """Returns whether a rank was ended by its watchdog."""
     return any(timed_out(read_log(path)) for path in logs.glob("workerlog.*"))
 
 
 def keep_logs(logs: Path, kept: Path) -> None:
-    """Copy what the ranks printed, and nothing of the launcher's dumps, beside the tables.
+    """Copy what the ranks printed, without the launcher's dumps, to the folder kept beside the tables.
 
-    A full disk, which may be what ended the run, takes what there is room for.
+    On a full disk, which may be what ended the run, as much is copied as fits.
     """
     with suppress(OSError):
         kept.mkdir(parents=True, exist_ok=True)
@@ -92,7 +96,7 @@ def keep_logs(logs: Path, kept: Path) -> None:
 
 
 def read_log(path: Path) -> str:
-    """A log's text, empty where there is none."""
+    """Returns a log's text, empty if there is no log."""
     return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
@@ -104,9 +108,9 @@ def _signal_name(number: int) -> str:
 
 
 def _tail(logs: Path, culprit: str | None) -> str:
-    """The end of the culprit's log if it holds anything, else of the first log with an error, else of the first at all.
+    """Returns the end of the culprit's log, or if that is empty of the first log with an error, or of the first log.
 
-    The launcher's comes last.
+    The launcher's log comes last.
     """
     texts = {path.name: read_log(path) for path in (*sorted(logs.glob("workerlog.*")), logs / "launcher.log")}
     order = sorted(texts, key=lambda name: (name != culprit, not re.search("Traceback|Error", texts[name])))

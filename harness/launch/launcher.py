@@ -1,4 +1,4 @@
-"""Starts one worker per device through paddle.distributed.launch, waits for them, and tells what ended them."""
+"""Starts one worker per device through paddle.distributed.launch, waits for them, and reports what ended them."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ from harness.launch.failures import death, keep_logs, stall, stalled
 from harness.launch.process_tree import RUN_PID, die_with_parent
 from harness.launch.rank_files import first_failure, joined_ranks
 from harness.launch.rank_monitor import Pulse, RankMonitor
-from harness.launch.watchdog import TELL_STACKS
+from harness.launch.watchdog import DUMP_STACKS
 from harness.machine.device import Devices, worker_environment
 from harness.plan.nodes import Node
 from harness.plan.plan import RunPlan
 
-# The workers come through the same entry as the user, so that they import what the user's process does.
+# The workers start from the same entry point as the user's process, so that both import the same code.
 ENTRY = ROOT / "run_bench.py"
 WORKER_COMMAND = "worker"
 POLL_SECONDS = 0.2
 STOP_SECONDS = 20.0
-# For the launcher to end the other ranks once one has failed; it takes 1 s to see it, then 3 s and 1.2 s a rank.
+# Time for the launcher to end the other ranks after one has failed: it notices after 1 s, then takes 3 s and 1.2 s per
+# rank.
 END_SECONDS = 25.0
-# For a rank's own watchdog to be quicker than this process, which sees less.
+# Lets a rank's own watchdog act before this process, which knows less about the rank.
 WATCHDOG_GRACE_SECONDS = 20.0
 
 
@@ -50,13 +51,13 @@ def run_workers(
 ) -> None:
     """Run this node's ranks to their end, calling poll a few times a second.
 
-    Raises the error a rank left behind, or TrainingError with what ended the first rank, or with where each was when
-    none made progress within the plan's limit, or when the other nodes didn't come; the logs are then copied to kept.
-    A first Ctrl-C asks the ranks to end by themselves and waits for them; a second ends everything. Both are passed on
-    as KeyboardInterrupt, unless the ranks leave an error of their own, or have finished.
+    Raises the error that a rank left. Otherwise raises TrainingError with what ended the first rank, or with the
+    position of every rank if none made progress within the plan's limit, or if the other nodes didn't join; the logs
+    are then copied to kept. The first Ctrl-C asks the ranks to finish, and waits for them; the second ends everything.
+    Both raise KeyboardInterrupt, unless the ranks left an error or have finished.
     """
     env = {**worker_environment(devices, plan.training.compute_threads, environment), RUN_PID: str(os.getpid())}
-    # The launcher writes the whole environment of each rank beside the logs, secrets and all: to a private folder.
+    # A private folder, because the launcher writes the whole environment of each rank, secrets included, to the logs.
     with tempfile.TemporaryDirectory(prefix="pplcnet-bench-") as folder:
         logs = Path(folder)
         with (logs / "launcher.log").open("wb") as output:
@@ -79,7 +80,11 @@ def run_workers(
 
 @dataclass(slots=True)
 class _Running:
-    """A launcher and its ranks while they run. asked_to_end: by the first Ctrl-C; stalled: nothing moved on."""
+    """A launcher and its ranks while they run.
+
+    asked_to_end is set by the first Ctrl-C, stalled when no rank made progress, unjoined when nodes are missing after
+    the time limit. launcher_signalled_at is when the launcher got SIGTERM.
+    """
 
     process: subprocess.Popen[bytes]
     watch: RankMonitor
@@ -90,10 +95,10 @@ class _Running:
     asked_to_end: bool = False
     stalled: bool = False
     unjoined: bool = False
-    launcher_told_at: float | None = None
+    launcher_signalled_at: float | None = None
 
     def wait(self, poll: Callable[[], None]) -> None:
-        """Return when the launcher has ended, or had to be ended; KeyboardInterrupt passes at the second Ctrl-C."""
+        """Return when the launcher has ended or was killed. Raises KeyboardInterrupt at the second Ctrl-C."""
         started_at = time.monotonic()
         failed_at: float | None = None
         pulse = Pulse(self.logs)
@@ -105,36 +110,36 @@ class _Running:
                 if failed_at is None and self.watch.first_failed is not None:
                     failed_at = now
                     if stalled(self.logs):
-                        # Before the launcher ends the others: those that can say where they are.
-                        self.watch.send(TELL_STACKS)
+                        # Dump the stacks of the other ranks before the launcher ends them.
+                        self.watch.send(DUMP_STACKS)
                 if pulse.max_silence_seconds() > self.plan.operation.stall_timeout + WATCHDOG_GRACE_SECONDS:
                     self.stalled = True
-                    self.watch.send(TELL_STACKS)
+                    self.watch.send(DUMP_STACKS)
                     time.sleep(POLL_SECONDS)
                 self.unjoined = not self.node.is_alone and self._joins_too_late(now - started_at)
-                # Left to itself the launcher waits for a rank that doesn't end, for good if the kernel holds that rank.
+                # The launcher would wait for a rank that doesn't end, forever if that rank hangs in the kernel.
                 overdue = failed_at is not None and now - failed_at > END_SECONDS
-                if self.launcher_told_at is not None:
-                    overdue = now - self.launcher_told_at > STOP_SECONDS
+                if self.launcher_signalled_at is not None:
+                    overdue = now - self.launcher_signalled_at > STOP_SECONDS
                 if self.stalled or self.unjoined or overdue:
                     self.kill()
-            except KeyboardInterrupt:  # noqa: PERF203 - wherever in a round it comes
+            except KeyboardInterrupt:  # noqa: PERF203 - it may come at any point of the loop
                 if self.asked_to_end:
                     raise
                 self._ask_to_end()
 
     def kill(self) -> None:
-        """End the launcher and its ranks at once, stopped ones too."""
+        """Kill the launcher and its ranks at once, including stopped ones."""
         self.watch.send(signal.SIGKILL)
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
     def _ask_to_end(self) -> None:
-        """Have the ranks finish their step and save.
+        """Ask the ranks to finish their step and save.
 
-        The launcher isn't told, as it would kill them a few seconds later. It does so, too, once a rank has ended with
-        an error; ranks that save end together, behind a barrier, so that none is still at work then.
+        The launcher gets no signal, because it would kill the ranks a few seconds later. It also kills them once a rank
+        has ended with an error; ranks that save end together, after a barrier, so that none is still working then.
         """
         self.asked_to_end = True
         self.watch.look()
@@ -142,14 +147,14 @@ class _Running:
             self.say("finishing the step and saving; press Ctrl-C again to stop at once")
         else:
             self.process.terminate()
-            self.launcher_told_at = time.monotonic()
+            self.launcher_signalled_at = time.monotonic()
 
     def _joins_too_late(self, seconds: float) -> bool:
         return seconds > self.plan.operation.rendezvous_timeout and joined_ranks(self.logs) < self.plan.ranks_per_node
 
 
 def _raise_what_ended(run: _Running, code: int, kept: Path) -> None:
-    """Raise what ended the ranks; nothing when they finished."""
+    """Raise the error that ended the ranks; return if they finished."""
     logs, plan, node = run.logs, run.plan, run.node
     if not code:
         return
@@ -161,10 +166,10 @@ def _raise_what_ended(run: _Running, code: int, kept: Path) -> None:
     keep_logs(logs, kept)
     if run.unjoined:
         raise TrainingError(
-            f"{node.count} nodes were expected at {node.master[0]}:{node.master[1]} within"
-            f" {plan.operation.rendezvous_timeout:g} s, and not all came",
-            "Check that every node runs, with the same --nnodes and --master and a --node-rank of its own; that node 0"
-            f" can be reached at {node.master[0]} (firewall), and the nodes at one another on any port; or give more"
+            f"not all of the {node.count} nodes joined at {node.master[0]}:{node.master[1]} within"
+            f" {plan.operation.rendezvous_timeout:g} s",
+            "Check that every node runs, with the same --nnodes and --master and its own --node-rank; that node 0 is"
+            f" reachable at {node.master[0]} (firewall), and that the nodes can reach one another on any port; or raise"
             f" --rendezvous-timeout.\nLogs: {kept}",
         )
     first_rank = node.first_rank(plan.ranks_per_node)
@@ -174,9 +179,9 @@ def _raise_what_ended(run: _Running, code: int, kept: Path) -> None:
 
 
 def launch_command(ranks: int, logs: Path, record: Path, node: Node) -> list[str]:
-    """The launcher's command line; ranks are this node's.
+    """Returns the launcher's command line; ranks is the number of ranks on this node.
 
-    It is given no backend: it would fall back to its legacy mode.
+    No backend is passed, because the launcher would fall back to its legacy mode.
     """
     return [
         sys.executable, "-m", "paddle.distributed.launch",
@@ -190,7 +195,7 @@ def launch_command(ranks: int, logs: Path, record: Path, node: Node) -> list[str
 
 @contextmanager
 def _stopped_at_exit(run: _Running) -> Iterator[None]:
-    """Leave no launcher behind, whatever ends this block; the launcher ends its ranks when it is told to stop."""
+    """End the launcher when this block ends, for whatever reason; the launcher ends its ranks when it gets SIGTERM."""
     process = run.process
     try:
         yield

@@ -1,10 +1,10 @@
-"""Whether an error, or the log of a process that ended, says that memory ran out."""
+"""Recognises that memory ran out, from an error or from the log of a process that ended."""
 
 from __future__ import annotations
 
 import re
 
-# Paddle 3.3.1 (strings of libphi_core.so; its ResourceExhausted reaches Python as MemoryError), DALI 2.4
+# Messages of Paddle 3.3.1 (strings of libphi_core.so; its ResourceExhausted reaches Python as MemoryError), DALI 2.4
 # (CUDABadAlloc), CUDA, cuDNN and cuBLAS, numpy, and C++ itself.
 OUT_OF_MEMORY = re.compile(
     r"ResourceExhausted"
@@ -19,18 +19,18 @@ OUT_OF_MEMORY = re.compile(
     r"|Unable to allocate \S+ \S+ for an array"
     r"|\bMemoryError\b"
 )
-MAX_SAID = 200
+MAX_LINE_CHARS = 200
 
 
 def out_of_memory(error: BaseException) -> str | None:
-    """What an error says of memory that ran out, in one line; None if it is another error. Its causes count."""
+    """Returns the line of an error, or of its causes, that says that memory ran out; None for other errors."""
     seen: set[int] = set()
     link: BaseException | None = error
     while link is not None and id(link) not in seen:
         seen.add(id(link))
-        said = memory_line(str(link))
-        if said is not None:
-            return said
+        line = memory_line(str(link))
+        if line is not None:
+            return line
         if isinstance(link, MemoryError):
             return "MemoryError"
         link = link.__cause__ or link.__context__
@@ -38,9 +38,9 @@ def out_of_memory(error: BaseException) -> str | None:
 
 
 def memory_line(text: str) -> str | None:
-    """The line of a text that says that memory ran out, the most telling one; None if none does."""
+    """Returns the most informative line of a text that says that memory ran out; None if there is none."""
     lines = [line.strip() for line in text.splitlines() if OUT_OF_MEMORY.search(line)]
     if not lines:
         return None
-    # Paddle's headline has no figures, the line below it has.
-    return next((line for line in lines if re.search(r"\d", line)), lines[0])[:MAX_SAID]
+    # Paddle's headline has no figures, but the line below it has.
+    return next((line for line in lines if re.search(r"\d", line)), lines[0])[:MAX_LINE_CHARS]

@@ -1,4 +1,4 @@
-"""The processes of a run: ranks end with their launcher, and the launcher with the process that started it."""
+"""Makes ranks end with their launcher, and the launcher with the process that started it."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from collections.abc import Mapping
 
 import psutil
 
-# In a rank's environment, the process that called `run_workers`.
+# The variable in a rank's environment with the id of the process that called `run_workers`.
 RUN_PID = "PPLCNET_BENCH_RUN_PID"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-# Loaded here, as nothing may be loaded between fork and exec.
+# Loaded here, because nothing may be loaded between fork and exec.
 _LIBC = ctypes.CDLL(None)
 
 
 def die_with_parent(parent: int | None = None) -> None:
-    """Have the kernel kill this process when the one that started it ends, so that no rank trains for nobody.
+    """Have the kernel kill this process when its parent ends, so that no rank keeps training without its run.
 
-    parent is that process's id where it is known (in a container it may be 1), to tell whether it has ended already.
-    Source: prctl(2), PR_SET_PDEATHSIG. Nothing happens where the system is not Linux.
+    parent is the parent's id if it is known (in a container it may be 1); it shows whether the parent has ended
+    already. Does nothing on systems other than Linux. Source: prctl(2), PR_SET_PDEATHSIG.
     """
     if sys.platform == "linux":
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -30,7 +30,7 @@ def die_with_parent(parent: int | None = None) -> None:
 
 
 def die_with_run(environment: Mapping[str, str]) -> None:
-    """Have this rank end with its launcher, and at once if the run it belongs to has ended already."""
+    """Have the kernel kill this rank when its launcher ends; end it at once if its run has ended already."""
     die_with_parent()
     run = environment.get(RUN_PID)
     if run is not None and sys.platform == "linux":
@@ -43,9 +43,9 @@ def die_with_run(environment: Mapping[str, str]) -> None:
 
 
 def run_root(environment: Mapping[str, str], rank_pid: int) -> int:
-    """The process that the whole run hangs from, seen from one of its ranks: `run_workers`' own, the launcher's parent.
+    """Returns the id of the run's root process, seen from a rank: the launcher's parent, which called `run_workers`.
 
-    It is the rank itself where no launcher started it, or where the launcher has ended.
+    Returns the rank's own id if no launcher started it, or if the launcher has ended.
     """
     if "PADDLE_TRAINER_ID" not in environment:
         return rank_pid

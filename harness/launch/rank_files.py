@@ -1,4 +1,4 @@
-"""The files by which ranks talk to the process that launched them, in the folder of the launcher's logs."""
+"""The files by which ranks report to the process that launched them, in the folder of the launcher's logs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from models.errors import ActionableError, WeightsError
 from pipelines.errors import DataError
 
 FAILURE, PULSE, JOINED = "failure", "pulse", "joined"
-# The errors that are told apart again; any other keeps its exit code.
+# The errors that are restored with their own type; any other keeps its exit code only.
 KINDS = {
     kind.__name__: kind
     for kind in (
@@ -27,8 +27,8 @@ KINDS = {
 class RankFiles:
     """One rank's files.
 
-    failure holds the error that ended the rank. The time of change of pulse says when it last made progress. joined
-    exists once it has met the ranks of the other nodes.
+    failure holds the error that ended the rank. The modification time of pulse is when the rank last made progress.
+    joined exists once the rank has connected to the ranks of the other nodes.
     """
 
     failure: Path
@@ -37,7 +37,7 @@ class RankFiles:
 
     @staticmethod
     def of(environment: Mapping[str, str]) -> RankFiles | None:
-        """The files of the rank with this environment; None for a process that Paddle's launcher did not start."""
+        """Returns the files of the rank with this environment; None if Paddle's launcher did not start the process."""
         if "PADDLE_LOG_DIR" not in environment:
             return None
         folder, rank = Path(environment["PADDLE_LOG_DIR"]), environment["PADDLE_TRAINER_ID"]
@@ -56,9 +56,12 @@ def leave_failure(files: RankFiles, error: ActionableError) -> None:
 
 
 def first_failure(folder: Path) -> ActionableError | None:
-    """The first error that a rank of this node left; the others mostly follow from it. None if no rank left one."""
+    """Returns the first error that a rank of this node left; None if no rank left one.
+
+    The errors of other ranks mostly follow from the first.
+    """
     for path in sorted(folder.glob(f"{FAILURE}.*"), key=lambda path: path.stat().st_mtime):
-        # A rank may have been killed while it wrote.
+        # A rank may have been killed while it wrote the file.
         with suppress(ValueError, KeyError):
             values = json.loads(path.read_text(encoding="utf-8"))
             error = KINDS.get(values["kind"], ActionableError)(values["message"], values["cure"])
@@ -68,10 +71,10 @@ def first_failure(folder: Path) -> ActionableError | None:
 
 
 def joined_ranks(folder: Path) -> int:
-    """The number of this node's ranks that have met those of the other nodes."""
+    """Returns the number of this node's ranks that have connected to those of the other nodes."""
     return len(list(folder.glob(f"{JOINED}.*")))
 
 
 def pulse_files(folder: Path) -> list[Path]:
-    """The pulse files of the ranks that have begun."""
+    """Returns the pulse files of the ranks that have started."""
     return list(folder.glob(f"{PULSE}.*"))

@@ -1,4 +1,4 @@
-"""The ranks of this node as the process sees them that started their launcher: who ended, of what, who stands still."""
+"""Monitors this node's ranks from outside: which of them ended, with which exit code, and which make no progress."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import psutil
 
 from harness.launch.rank_files import pulse_files
 
-# Those that end a process from outside or by a fault of its own; a rank whose peer is gone raises or aborts.
+# Signals that end a process from outside or after its own fault; a rank that lost its peer raises or aborts instead.
 FIRST_SIGNALS = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 ENDED_STATES = (b"Z", b"X")
 PULSE_SECONDS = 1.0
@@ -23,9 +23,9 @@ PULSE_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class RankExit:
-    """A rank that ended. rank is global, local_rank its number on this node.
+    """A rank that ended. rank is its global number, local_rank its number on this node.
 
-    exit_code is negative for a signal, and None where nobody saw it.
+    exit_code is negative for a signal, and None if it is unknown.
     """
 
     rank: int
@@ -35,7 +35,7 @@ class RankExit:
 
 @dataclass(frozen=True, slots=True)
 class _Rank:
-    """A living rank. started (clock ticks since boot) and the id make a process unique."""
+    """A running rank. started (clock ticks since boot) and pid identify its process uniquely."""
 
     rank: int
     local_rank: int
@@ -45,11 +45,11 @@ class _Rank:
 
 
 class RankMonitor:
-    """Follows the ranks that a launcher starts, from outside: its children with PADDLE_TRAINER_ID.
+    """Monitors the ranks that a launcher starts: its children with PADDLE_TRAINER_ID.
 
-    The launcher looks about once a second and names the failed rank with the lowest number. Here a rank's end wakes the
-    waiting process up (pidfd_open(2)), which reads the exit code from /proc before the launcher takes it (proc(5)), so
-    that `exits` are in order. Not for use after `close`.
+    The launcher polls about once a second and names the failed rank with the lowest number. Here the end of a rank
+    wakes the waiting process up (pidfd_open(2)), which reads the exit code from /proc before the launcher collects it
+    (proc(5)), so that `exits` are in order. Can't be used after `close`.
     """
 
     def __init__(self, launcher_pid: int, expected: int) -> None:
@@ -60,7 +60,7 @@ class RankMonitor:
         self.exits: list[RankExit] = []
 
     def wait(self, seconds: float) -> None:
-        """Return when a rank or the launcher ends, or after so many seconds."""
+        """Return when a rank or the launcher ends, or after the given seconds."""
         handles = [self._launcher_handle, *(rank.handle for rank in self._living.values())]
         poll = select.poll()
         for handle in handles:
@@ -70,10 +70,10 @@ class RankMonitor:
         self.look()
 
     def look(self) -> None:
-        """Note new ranks and ended ones."""
+        """Update the list of running ranks and `exits`."""
         if len(self.exits) + len(self._living) < self._expected:
             for pid in self._children():
-                self._meet(pid)
+                self._add(pid)
         ended = []
         for pid, rank in list(self._living.items()):
             fields = _stat(pid)
@@ -85,19 +85,19 @@ class RankMonitor:
             if rank.handle is not None:
                 os.close(rank.handle)
             del self._living[pid]
-        # Of several that ended between two looks, one that no other can have taken along comes first.
+        # Of several ranks that ended since the last look, those come first that can't have ended because of another.
         self.exits += sorted(ended, key=lambda one: -(one.exit_code or 0) not in FIRST_SIGNALS)
 
     @property
     def first_failed(self) -> RankExit | None:
-        """The rank that failed first, as far as is known."""
-        return next((ending for ending in self.exits if ending.exit_code != 0), None)
+        """The rank that failed first, as far as is known; None if no rank failed."""
+        return next((rank_exit for rank_exit in self.exits if rank_exit.exit_code != 0), None)
 
     def send(self, number: int) -> bool:
-        """Send every living rank a signal; whether there was one."""
+        """Send a signal to every running rank. Returns whether there is one."""
         for rank in self._living.values():
             with suppress(ProcessLookupError):
-                # The handle stays that process's, whoever gets its id.
+                # The handle keeps referring to that process, even if its id is reused.
                 if rank.handle is not None:
                     signal.pidfd_send_signal(rank.handle, number)
                 else:
@@ -105,7 +105,7 @@ class RankMonitor:
         return bool(self._living)
 
     def close(self) -> None:
-        """Let go of the processes."""
+        """Close the handles of the processes."""
         for handle in (self._launcher_handle, *(rank.handle for rank in self._living.values())):
             if handle is not None:
                 os.close(handle)
@@ -120,7 +120,7 @@ class RankMonitor:
             with suppress(psutil.Error):
                 yield from (child.pid for child in psutil.Process(self._launcher_pid).children())
 
-    def _meet(self, pid: int) -> None:
+    def _add(self, pid: int) -> None:
         if pid in self._seen:
             return
         fields = _stat(pid)
@@ -130,17 +130,17 @@ class RankMonitor:
             )
         except OSError:
             return
-        # A child that hasn't become the rank yet has the launcher's environment, and is looked at again.
+        # A child that hasn't become the rank yet still has the launcher's environment; it is checked again later.
         if fields is None or b"PADDLE_TRAINER_ID" not in environment:
             return
         number, local = (int(environment[name]) for name in (b"PADDLE_TRAINER_ID", b"PADDLE_LOCAL_RANK"))
         self._living[pid] = _Rank(number, local, pid, fields[19], _handle(pid))
-        # Last, so that a signal between the two doesn't lose a rank.
+        # Last, so that an interruption between the two statements doesn't lose a rank.
         self._seen.add(pid)
 
 
 class Pulse:
-    """When each rank last made progress, by files whose time of change it moves on."""
+    """When each rank last made progress, by the modification times of its files."""
 
     def __init__(self, folder: Path, now: Callable[[], float] = time.monotonic) -> None:
         self._folder, self._now = folder, now
@@ -148,9 +148,9 @@ class Pulse:
         self._looked_at: float | None = None
 
     def max_silence_seconds(self) -> float:
-        """How long the rank that has been still for longest has been so; 0 before any has begun.
+        """Returns the longest time since a rank last made progress, in seconds; 0 before any rank has started.
 
-        Measured between looks, so that a clock that is set doesn't count.
+        Measured with a monotonic clock between calls, so that setting the system's clock has no effect.
         """
         at = self._now()
         if self._looked_at is None or at - self._looked_at >= PULSE_SECONDS:
@@ -164,7 +164,7 @@ class Pulse:
 
 
 def _stat(pid: int) -> list[bytes] | None:
-    """/proc/<pid>/stat from the third field (state) on, as the second (the name) may hold anything."""
+    """Returns /proc/<pid>/stat from the third field (state) on, because the second (the name) may hold anything."""
     try:
         return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except OSError:

@@ -1,4 +1,7 @@
-"""Ends a rank that makes no progress, with the stacks of its threads in its log, and tells of it in a file's time."""
+"""Ends a rank that makes no progress, with the stacks of its threads in its log.
+
+Progress is also reported by the modification time of a file.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +13,22 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-# What faulthandler writes (CPython, Python/traceback.c and Modules/faulthandler.c).
+# The format that faulthandler writes (CPython, Python/traceback.c and Modules/faulthandler.c).
 TIMED_OUT = re.compile(r"^Timeout \(.*\)!$", re.MULTILINE)
 THREAD = re.compile(r"^(?:Current thread|Thread) 0x[0-9a-f]+.*\(most recent call first\):$", re.MULTILINE)
 FRAME = re.compile(r'^  File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<function>.+)$', re.MULTILINE)
 PACKAGES = ("harness", "pipelines", "models")
-# Of the thread that trains; the others wait for samples or events.
+# The entry function of the thread that trains; the other threads wait for samples or events.
 ENTRY_FUNCTION = "run_rank"
-# Has a rank write its stacks and go on. Nothing else here uses it.
-TELL_STACKS = signal.SIGUSR1
-# Of the shortest limit, 5 s, little; a timer and a file's time are not for every batch.
+# Makes a rank write its stacks and continue. Nothing else in this project uses the signal.
+DUMP_STACKS = signal.SIGUSR1
+# Small compared with the shortest limit, 5 s; resetting a timer and a file's time costs too much for every batch.
 MIN_SECONDS = 0.2
 
 
 @dataclass(slots=True)
 class _Armed:
-    """The process's one watchdog: faulthandler has one timer. seconds is None while it is off."""
+    """The process's only watchdog, because faulthandler has one timer. seconds is None while it is off."""
 
     seconds: float | None = None
     pulse: Path | None = None
@@ -36,15 +39,15 @@ _armed = _Armed()
 
 
 def arm(seconds: float, pulse: Path | None = None, *, first_seconds: float = 0.0) -> None:
-    """End this process once `seconds` pass without `progress`, with every thread's stack on standard error.
+    """End this process after `seconds` without `progress`, with every thread's stack on standard error.
 
-    Up to the first progress it may take first_seconds, if these are more.
+    The first progress may take first_seconds, if these are more.
 
-    The timer is a thread of faulthandler's own that needs no interpreter lock, so that it fires while native code
-    holds it. pulse is a file whose time of change says when there was progress; see `harness.launch.rank_monitor`.
+    The timer is a thread of faulthandler that needs no interpreter lock, so that it fires while native code holds it.
+    pulse is a file whose modification time is that of the last progress; see `harness.launch.rank_monitor`.
     """
     _armed.seconds, _armed.pulse = seconds, pulse
-    faulthandler.register(TELL_STACKS, file=sys.stderr, all_threads=True)
+    faulthandler.register(DUMP_STACKS, file=sys.stderr, all_threads=True)
     if first_seconds > seconds:
         faulthandler.dump_traceback_later(first_seconds, exit=True, file=sys.stderr)
     else:
@@ -54,7 +57,7 @@ def arm(seconds: float, pulse: Path | None = None, *, first_seconds: float = 0.0
 
 
 def progress() -> None:
-    """Count the seconds from here, at most once in MIN_SECONDS. Nothing happens in a process that isn't armed."""
+    """Restart the watchdog's timer, at most once every MIN_SECONDS. Does nothing in a process that isn't armed."""
     now = time.monotonic()
     if _armed.seconds is None or now - _armed.counted_at < MIN_SECONDS:
         return
@@ -65,19 +68,19 @@ def progress() -> None:
 
 
 def timed_out(log: str) -> bool:
-    """Whether the watchdog ended the rank that wrote this log."""
+    """Returns whether the watchdog ended the rank that wrote this log."""
     return TIMED_OUT.search(log) is not None
 
 
 def innermost_frame(log: str, root: Path) -> str | None:
-    """Where the training thread was in the last stacks of a log; None without any.
+    """Returns where the training thread was in the last stacks of a log; None if the log has no stacks.
 
-    Such as "harness/training/ranks.py:31 in gather". It is the innermost frame of the code under root, the repository.
+    That is the innermost frame of code under root, the repository, such as "harness/training/ranks.py:31 in gather".
     """
     parts = THREAD.split(log)[1:]
     stacks = [[match.groupdict() for match in FRAME.finditer(part)] for part in parts]
     training = [stack for stack in stacks if any(frame["function"] == ENTRY_FUNCTION for frame in stack)]
-    # Without the entry (it lies deeper than what is written), the main thread comes last.
+    # The main thread comes last; it is used if the entry function lies deeper than the stacks that were written.
     for stack in (*training[-1:], *stacks[-1:]):
         for frame in stack:
             path = Path(frame["file"])

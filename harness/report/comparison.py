@@ -1,4 +1,4 @@
-"""Two measurements side by side, whether noise explains what lies between them, and what else differs."""
+"""Two measurements side by side, whether noise explains their difference, and what else differs."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from harness.report.text import plain_text
 
 
 def show_comparison(console: Console, a: StoredResult, b: StoredResult, difference: Difference) -> None:
-    """Everything there is to say of two measurements: figures, warnings, the result, and what differs."""
+    """Print the comparison of two measurements: figures, warnings, the result, and what differs."""
     rich = console.rich
     rich.print(_side_by_side(a, b))
     unlike = a.job.unlike(b.job)
     if unlike:
-        rich.print(plain_text(f"NOT THE SAME JOB: {', '.join(unlike)}"))
+        rich.print(plain_text(f"NOT THE SAME JOB (A, B): {', '.join(unlike)}"))
     for warning in warnings(a, b):
         console.notice(warning)
     rich.print(plain_text(change_line(difference)))
-    rich.print(plain_text(f"  from: {difference.how}"))
+    rich.print(plain_text(f"  based on: {difference.how}"))
     if not a.records or not b.records:
-        rich.print(plain_text("  Of the reference's settings and machine nothing else is known."))
+        rich.print(plain_text("  Nothing else is known about the reference's settings and machine."))
         return
     for letter, result in (("A", a), ("B", b)):
         among = _differing_within(result)
@@ -43,18 +43,17 @@ def show_comparison(console: Console, a: StoredResult, b: StoredResult, differen
     if found:
         rich.print(_what_differs(found))
     else:
-        rich.print(plain_text("  No setting differs, nor anything recorded of files and machine."))
+        rich.print(plain_text("  The settings and everything recorded about files and machine are the same."))
 
 
 def change_line(difference: Difference) -> str:
-    """The result in one line; low and high are its 95 % interval's."""
+    """Returns the result in one line, with its 95 % interval where it is known."""
     change, low, high, p_value = difference.change, difference.low, difference.high, difference.p_value
     if low is None or high is None or p_value is None:
-        return f"B/A {_signed(change)} %, which may be noise or not: {difference.how}"
+        return f"B/A {_signed(change)} %, significance unknown: {difference.how}"
     if difference.verdict == "equal":
         return (
-            f"no difference that the noise allows to see: B/A {_signed(change)} % ({_signed(low)} to"
-            f" {_signed(high)} %), {_p(p_value)}"
+            f"no significant difference: B/A {_signed(change)} % ({_signed(low)} to {_signed(high)} %), {_p(p_value)}"
         )
     near, far = (low, high) if difference.verdict == "faster" else (-high, -low)
     return (
@@ -64,18 +63,18 @@ def change_line(difference: Difference) -> str:
 
 
 def warnings(a: StoredResult, b: StoredResult) -> list[str]:
-    """What makes a side's figures doubtful, each with its cure."""
+    """Returns what makes a side's figures doubtful, each with its cure."""
     lines = []
     shared = [record.run for record in a.records if record in b.records]
     if shared:
-        lines.append(f"A and B have runs in common, which can't differ: {', '.join(shared)}")
+        lines.append(f"A and B share runs, which hides their difference: {', '.join(shared)}; compare different runs")
     for letter, result in (("A", a), ("B", b)):
         for caveat in CAVEATS:
             hit = [record for record in result.records if caveat.applies(record)]
             if hit:
                 whose = letter if len(result.records) == 1 else f"{letter} ({', '.join(record.run for record in hit)})"
                 reasons = sorted(set(chain.from_iterable(map(_interference_kinds, hit))))
-                lines.append(f"{whose}: {caveat.text.format(taints=', '.join(reasons))}")
+                lines.append(f"{whose}: {caveat.text.format(interference=', '.join(reasons))}")
     return lines
 
 
@@ -88,7 +87,7 @@ class Caveat:
 
 
 def _known(record: RunRecord) -> bool:
-    """Whether the run's version looked at intervals, steady state and disturbances at all."""
+    """Returns whether the version that wrote the run measured intervals, steady state and interference at all."""
     return "relative_standard_error" in record.phases[TRAIN]
 
 
@@ -104,18 +103,19 @@ def _too_short(record: RunRecord) -> bool:
 CAVEATS = (
     Caveat(
         lambda record: not _known(record),
-        "written by an earlier version, which knew no interval, steady state or disturbance; run it again",
+        "written by an earlier version, without intervals, steady state and interference; run it again",
     ),
     Caveat(
-        lambda record: bool(_interference_kinds(record)), "disturbed by {taints}; run it again on a machine left alone"
+        lambda record: bool(_interference_kinds(record)),
+        "disturbed by {interference}; run it again while nothing else uses the machine",
     ),
     Caveat(
         lambda record: record.summary.get("steady") is False,
-        "no steady state, so the rate depends on when the run ended; try a longer --warmup or --max-seconds",
+        "no steady state, so the throughput depends on when the run ended; raise --warmup or --max-seconds",
     ),
     Caveat(
         lambda record: _known(record) and _too_short(record),
-        "too few steps for an interval or a steady state; run longer, with --max-seconds or --epochs",
+        "too few steps for an interval or a steady state; raise --max-seconds or --epochs",
     ),
     Caveat(
         lambda record: (
@@ -123,7 +123,7 @@ CAVEATS = (
             and record.summary.get("steady") is True
             and not _too_short(record)
         ),
-        "ended by --max-seconds before it was as precise as --target-ci asked, or long enough to tell; raise that",
+        "ended by --max-seconds before --target-ci was reached; raise --max-seconds",
     ),
 )
 
@@ -138,7 +138,7 @@ def _side_by_side(a: StoredResult, b: StoredResult) -> RichTable:
 
 
 def _facts(result: StoredResult) -> list[tuple[str, str]]:
-    """One side as labels and values, each with its scope; - is not known or not measured."""
+    """Returns one side as labels and values, each with its scope; "-" is unknown or not measured."""
     fps, job = result.side.mean_fps, result.job
     if result.reference is not None:
         throughput, top1, bottleneck = with_interval({"fps": fps}), result.reference.cells[3], ""
@@ -157,7 +157,7 @@ def _facts(result: StoredResult) -> list[tuple[str, str]]:
             sorted({str(summary["bottleneck"]) for summary in summaries if summary.get("bottleneck")})
         )
         count = len(result.records)
-        runs = "1; interval of its window" if count == 1 else f"{count}; geometric mean, interval of their spread"
+        runs = "1; interval within its window" if count == 1 else f"{count}; geometric mean, interval between runs"
         hardware = "|".join(sorted({_hardware(record) for record in result.records}))
     return [
         ("name", result.name),
@@ -182,7 +182,7 @@ def _mean_accuracy(values: list[float | None]) -> str:
 
 
 def _differing_within(result: StoredResult) -> list[str]:
-    """The names of what differs between a series' first run and its others."""
+    """Returns the names of what differs between a series' first run and its others."""
     first, *others = result.records
     return sorted({found.name for other in others for found in differences(first, other)})
 
@@ -190,7 +190,7 @@ def _differing_within(result: StoredResult) -> list[str]:
 def _what_differs(found: list[SettingDifference]) -> RichTable:
     table = RichTable(title="what differs", box=box.SIMPLE_HEAD, title_justify="left")
     for title in ("", "", "A", "B"):
-        # Of a long value the end may be all that differs.
+        # Long values may differ in their ends only.
         table.add_column(title, overflow="fold")
     for where, group in _grouped(found):
         for number, one in enumerate(group):
@@ -203,7 +203,7 @@ def _grouped(found: list[SettingDifference]) -> list[tuple[str, list[SettingDiff
 
 
 def _values(one: SettingDifference) -> tuple[str, str]:
-    """Both values, with as many digits as it takes to tell them apart."""
+    """Returns both values, with as many digits as it takes to distinguish them."""
     short, long = ((show(one.a), show(one.b)) for show in (_short, str))
     return short if short[0] != short[1] else long
 

@@ -1,4 +1,4 @@
-"""What a person reads on the terminal: notices, the plan, and the tables a run ends with."""
+"""Prints notices, the plan, and the tables that a run ends with on the terminal."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ from models.sizes import SIZES
 REFERENCE_DATASET = "ImageNet (ILSVRC2012)"
 SHOWN_DIGITS = 16
 PUBLISHED_PIXELS = 224
-# Of a plan, what a kind of run has no use for.
+# The rows of a plan that don't apply to a kind of run.
 LEFT_OUT = {kinds.EVALUATION: ("crops", "learning rate", "weight decay", "warm-up")}
 
 
 class Console:
-    """Prints to standard output; names are printed as they are, never read as markup."""
+    """Prints to standard output. Names are printed as they are, never read as markup."""
 
     def __init__(self, rich: RichConsole | None = None) -> None:
         self.rich = rich or RichConsole(highlight=False)
         self._noticed: set[str] = set()
 
     def notice(self, text: str) -> None:
-        """Something the user should know of a decision made for them, said once."""
+        """Print something the user should know, such as a decision made for them, once."""
         if text in self._noticed:
             return
         self._noticed.add(text)
         self.rich.print(plain_text(f"note: {text}"))
 
     def plan(self, plan: RunPlan, remark: str) -> None:
-        """Every figure of a plan."""
+        """Print every figure of a plan."""
         self.rich.print(_facts(f"plan ({remark})", plan_facts(plan)))
 
     def conclusion(self, record: RunRecord, files: RunFiles, reference_row: ReferenceRow) -> None:
-        """The run's figures, then its row beside the reference's, with what differs between them."""
+        """Print the run's figures, then its row beside the reference's, with what differs between them."""
         for warning in record.warnings:
             self.notice(warning)
         self.rich.print(_facts(f"run {record.run}", summary_facts(record)))
@@ -67,33 +67,33 @@ class Console:
         self.rich.print(plain_text(f"Written to {files.folder}/: {', '.join(written)}"))
 
     def evaluation(self, record: RunRecord, files: RunFiles) -> None:
-        """The accuracy of weights from a file, beside the published one of their size."""
+        """Print the accuracy of weights from a file, beside the one published for their model size."""
         for warning in record.warnings:
             self.notice(warning)
         self.rich.print(_facts(f"evaluation {record.run}", evaluation_facts(record, files)))
         self.rich.print(plain_text(f"Written to {files.folder}/: {record.run}.*, summary.csv"))
 
 
-# How long a run of each kind is, in words.
+# The length of a run of each kind, in words.
 LENGTHS = {
     kinds.EPOCHS: lambda plan: (
-        f"{plan.training.epochs} epochs, {plan.total_steps:,} steps; {plan.training.steps_per_epoch} steps an epoch"
+        f"{plan.training.epochs} epochs, {plan.total_steps:,} steps; {plan.training.steps_per_epoch} steps per epoch"
     ),
     kinds.THROUGHPUT: lambda plan: (
-        f"until the throughput is precise or time is up; {plan.training.steps_per_epoch} steps an epoch"
+        f"until --target-ci is reached or --max-seconds have passed; {plan.training.steps_per_epoch} steps per epoch"
     ),
     kinds.EVALUATION: lambda plan: f"one evaluation, {plan.pipeline.image_size}x{plan.pipeline.image_size}",
 }
 
 
 def plan_facts(plan: RunPlan) -> list[tuple[str, str]]:
-    """A plan as labels and values."""
+    """Returns a plan as labels and values."""
     data, pipeline, training, window = plan.data, plan.pipeline, plan.training, plan.window
     rows = [
         ("model", f"PPLCNet_{plan.model}, {data.num_classes} classes"),
         (
             "devices",
-            f"{plan.ranks} x {plan.device_name}, one rank on each"
+            f"{plan.ranks} x {plan.device_name}, one rank per device"
             + (f", {plan.ranks_per_node} on each of {plan.nodes} nodes" if plan.nodes > 1 else ""),
         ),
         ("data", f"{data.name}: {data.train_images:,} training and {data.val_images:,} validation images"),
@@ -106,14 +106,14 @@ def plan_facts(plan: RunPlan) -> list[tuple[str, str]]:
         (
             "batch",
             f"{pipeline.batch_size} images per device"
-            + (f", {training.accumulation_steps} batches a step" if training.accumulation_steps > 1 else "")
-            + f", {plan.global_batch} images a step",
+            + (f", {training.accumulation_steps} batches per step" if training.accumulation_steps > 1 else "")
+            + f", {plan.global_batch} images per step",
         ),
         ("length", LENGTHS[plan.kind](plan)),
         (
             "learning rate",
-            f"{training.learning_rate:g} after {training.lr_warmup_epochs} epochs of linear warm-up, then a"
-            " cosine to 0",
+            f"{training.learning_rate:g} after {training.lr_warmup_epochs} epochs of linear warm-up, then cosine"
+            " decay to 0",
         ),
         ("weight decay", f"{training.weight_decay:g}, none on batch norm"),
         ("precision", "float32" if training.amp == "off" else f"mixed, {training.precision}"),
@@ -121,7 +121,7 @@ def plan_facts(plan: RunPlan) -> list[tuple[str, str]]:
             "warm-up",
             f"{window.warmup_steps} steps"
             if window.warmup_given
-            else f"at least {window.warmup_steps} steps, its end found in the step times",
+            else f"at least {window.warmup_steps} steps; its end is found in the step times",
         ),
         ("threads per rank", f"{training.compute_threads} training, {pipeline.decode_threads} DALI"),
     ]
@@ -129,18 +129,18 @@ def plan_facts(plan: RunPlan) -> list[tuple[str, str]]:
 
 
 def evaluation_facts(record: RunRecord, files: RunFiles) -> list[tuple[str, str]]:
-    """An evaluation as labels and values."""
+    """Returns an evaluation as labels and values."""
     plan, size = record.plan, SIZES[record.plan.model]
     (row,) = read_table(files.table(EPOCHS.name), EPOCHS).to_dict("records")
     weights = record.pretrained or {}
     published = f"{size.top1:.4f} and {size.top5:.4f} for PPLCNet_{plan.model} on {REFERENCE_DATASET}"
     if not plan.data.imagenet:
-        published += f"; this is {plan.data.name}, which says nothing about them"
+        published += f"; not comparable: this run evaluated on {plan.data.name}"
     pixels = plan.pipeline.image_size
     others = [f"{pixels}x{pixels}"] if pixels != PUBLISHED_PIXELS else []
     others += [mark for mark in method_marks(plan) if mark != "pretrained"]
     if others:
-        published += f"; at {PUBLISHED_PIXELS}x{PUBLISHED_PIXELS} in float32 there, {', '.join(others)} here"
+        published += f"; published at {PUBLISHED_PIXELS}x{PUBLISHED_PIXELS} in float32, this run: {', '.join(others)}"
     return [
         ("weights", f"{weights.get('file')}, SHA-256 {str(weights.get('sha256'))[:SHOWN_DIGITS]}..."),
         ("top-1", f"{row['top1']:.4f} of {row['val_images']:,} images"),
@@ -152,11 +152,11 @@ def evaluation_facts(record: RunRecord, files: RunFiles) -> list[tuple[str, str]
 
 
 def summary_facts(record: RunRecord) -> list[tuple[str, str]]:
-    """A finished run as labels and values, each with its scope."""
+    """Returns a finished run as labels and values, each with its scope."""
     plan, summary = record.plan, record.summary
     overflowed = summary.get("overflow_steps")
     rows = [
-        ("throughput", f"{with_interval(record.phases[TRAIN])} on {plan.ranks} x {plan.device_name} together"),
+        ("throughput", f"{with_interval(record.phases[TRAIN])} in total on {plan.ranks} x {plan.device_name}"),
         ("per device", f"{summary['fps_per_device']:.1f} images/s"),
         (
             "window",
@@ -167,7 +167,10 @@ def summary_facts(record: RunRecord) -> list[tuple[str, str]]:
         ("step", step_times_text(summary)),
         ("time", ledger_text(record.ledger)),
         ("outliers", outliers_text(record)),
-        ("overflow", f"{overflowed} steps changed no weight, and are quicker for it" if overflowed else ""),
+        (
+            "overflow",
+            f"{overflowed} steps overflowed: they skipped the weight update and took less time" if overflowed else "",
+        ),
         ("disturbed", interference_text(record)),
         ("GPU utilisation", _percent(summary["gpu_util_percent"]) if plan.device == "gpu" else ""),
         ("CPU utilisation", f"{_percent(summary['cpu_util_percent'])}, whole host"),
@@ -180,33 +183,33 @@ def summary_facts(record: RunRecord) -> list[tuple[str, str]]:
 
 
 def differences(record: RunRecord) -> list[str]:
-    """What sets the run apart from the reference besides the harness: whatever is listed, the rows don't compare."""
+    """Returns what differs from the reference besides the harness. With any difference the rows aren't comparable."""
     plan, lines = record.plan, []
     if not plan.data.imagenet:
-        kind = "a built-in set, " if plan.data.builtin else ""
-        lines.append(f"data: {REFERENCE_DATASET} there, {plan.data.name} here ({kind}not ImageNet)")
+        kind = "built-in, " if plan.data.builtin else ""
+        lines.append(f"data: reference {REFERENCE_DATASET}, this run {plan.data.name} ({kind}not ImageNet)")
     name = record.summary["device_name"] if plan.device == "cpu" else plan.device_name
-    lines.append(
-        f"devices: 4 x BI-V100 there, {plan.ranks} {'CPU ranks on' if plan.device == 'cpu' else 'x'} {name} here"
-    )
+    times = "CPU ranks on" if plan.device == "cpu" else "x"
+    lines.append(f"devices: reference 4 x BI-V100, this run {plan.ranks} {times} {name}")
     if plan.model != "x1_0":
-        lines.append(f"model: PPLCNet_x1_0 there, PPLCNet_{plan.model} here")
-    lines += [f"method: {mark} here" for mark in method_marks(plan)]
+        lines.append(f"model: reference PPLCNet_x1_0, this run PPLCNet_{plan.model}")
+    lines += [f"method: this run uses {mark}" for mark in method_marks(plan)]
     pixels = plan.pipeline.image_size
     if pixels != PUBLISHED_PIXELS:
-        lines.append(f"crop: {PUBLISHED_PIXELS}x{PUBLISHED_PIXELS} there, {pixels}x{pixels} here")
+        lines.append(f"crop: reference {PUBLISHED_PIXELS}x{PUBLISHED_PIXELS}, this run {pixels}x{pixels}")
     if plan.global_batch != 2048:
-        lines.append(f"images a step: 2048 there, {plan.global_batch} here")
+        lines.append(f"images per step: reference 2048, this run {plan.global_batch}")
     if record.summary["top1"] is None:
-        lines.append("top-1: after 360 epochs there, not measured here")
+        lines.append("top-1: reference after 360 epochs, not measured in this run")
     elif plan.training.epochs != 360:
-        lines.append(f"epochs: 360 there, {plan.training.epochs} here")
+        lines.append(f"epochs: reference 360, this run {plan.training.epochs}")
     return lines
 
 
 def _beside_reference(reference_row: ReferenceRow) -> RichTable:
     reference = read_reference()
-    table = RichTable(title="beside the reference (DeepSparkHub, BI-V100)", box=box.SIMPLE_HEAD, title_justify="left")
+    title = "compared with the reference (DeepSparkHub, BI-V100)"
+    table = RichTable(title=title, box=box.SIMPLE_HEAD, title_justify="left")
     method, crop, _, top1 = reference.header
     for title in (method, crop, "FPS (all devices)", "devices", top1):
         table.add_column(title, justify="right" if title in ("FPS (all devices)", top1) else "left")

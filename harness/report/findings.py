@@ -1,4 +1,4 @@
-"""A finished run's figures in words: intervals, time, steady state, disturbances, phases and the verdict."""
+"""A finished run's figures in words: intervals, time, steady state, interference, phases and the verdict."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
 from harness.report.text import plain_text
 
 WINDOW_ENDS = {
-    "target_ci": "ended as precise as asked",
+    "target_ci": "ended when --target-ci was reached",
     "max_seconds": "ended by --max-seconds",
     "epochs": "ended with the last epoch",
 }
@@ -28,7 +28,7 @@ BUCKETS = {
     "forward_seconds": "forward",
     "backward_seconds": "backward",
     "optimizer_seconds": "optimizer",
-    "compute_seconds": "computing",
+    "compute_seconds": "compute",
     "evaluation_seconds": "evaluation",
     "checkpoint_seconds": "checkpoints",
     "recording_seconds": "recording",
@@ -38,7 +38,7 @@ BUCKETS = {
 
 
 def with_interval(figures: Mapping[str, Any]) -> str:
-    """A rate with its 95 % interval; figures are a phase's, of the record."""
+    """Returns a rate with its 95 % interval; figures are those of a phase in the record."""
     low, high = figures.get("fps_low"), figures.get("fps_high")
     if low is None or high is None:
         return f"{figures['fps']:.1f} images/s (no interval)"
@@ -46,12 +46,12 @@ def with_interval(figures: Mapping[str, Any]) -> str:
 
 
 def interval_text(figures: Mapping[str, Any]) -> str:
-    """A 95 % interval, or a dash where there is none."""
+    """Returns a 95 % interval, or a dash if there is none."""
     low, high = figures["fps_low"], figures["fps_high"]
     return "-" if low is None or high is None else f"{low:.1f} to {high:.1f}"
 
 
-# What the verdict says first: what a stage for nothing would bring.
+# The verdict's first rows: the gain if a stage cost nothing.
 GAINS = {
     "data_gain": "if data cost nothing",
     "training_gain": "if training cost nothing",
@@ -60,7 +60,7 @@ GAINS = {
 
 
 def verdict_facts(record: RunRecord) -> list[tuple[str, str]]:
-    """The verdict as labels and values: what each stage for nothing would bring, the bottleneck, evidence, remedies."""
+    """Returns the verdict as labels and values: each stage's gain, the bottleneck, evidence, remedies."""
     verdict = record.verdict
     assert verdict is not None
     return [
@@ -72,7 +72,7 @@ def verdict_facts(record: RunRecord) -> list[tuple[str, str]]:
 
 
 def gain_text(gain: Mapping[str, float | None]) -> str:
-    """A gain with its 95 % interval; gain is a verdict's, of the record."""
+    """Returns a gain with its 95 % interval; gain is that of a verdict in the record."""
     value, low, high = gain["value"], gain["low"], gain["high"]
     assert value is not None
     digits = 2 if value < 2 else 1
@@ -92,16 +92,16 @@ def _bottleneck_text(verdict: Mapping[str, Any]) -> str:
 
 
 def ledger_text(ledger: Mapping[str, float]) -> str:
-    """Where the window's time went, as shares of it; buckets below 0.05 % are left out, the rest never is."""
+    """Returns where the window's time went, as shares of it. Buckets below 0.05 % are left out, but not the rest."""
     wall = ledger["wall_seconds"]
     shares = {title: ledger[name] / wall for name, title in BUCKETS.items()}
     kept = {title: share for title, share in shares.items() if share >= 0.0005 or title == "unaccounted"}
-    # Rounded first: a rest may be a rounding error below 0.
+    # Rounded first: the rest may be below 0 by a rounding error.
     return ", ".join(f"{title} {round(share, 3) + 0.0:.1%}" for title, share in kept.items())
 
 
 def step_times_text(summary: Mapping[str, Any]) -> str:
-    """Median and percentiles of the step time, as far as they are known."""
+    """Returns the known ones of the step time's median and percentiles."""
     known = [
         f"{title} {summary[name]:.4f} s"
         for name, title in (("step_seconds_p50", "median"), ("step_seconds_p95", "p95"), ("step_seconds_p99", "p99"))
@@ -111,7 +111,7 @@ def step_times_text(summary: Mapping[str, Any]) -> str:
 
 
 def steady_text(record: RunRecord) -> str:
-    """Whether there is a steady state, how the warm-up's end was found, and the drift behind it."""
+    """Returns whether there is a steady state, how the warm-up's end was found, and the drift after it."""
     steady = record.steady["steady"]
     found = {True: "yes", False: "NO STEADY STATE", None: "can't tell"}[steady]
     drift = record.steady["drift"]
@@ -119,7 +119,7 @@ def steady_text(record: RunRecord) -> str:
 
 
 def outliers_text(record: RunRecord) -> str:
-    """How many steps stand out, and why."""
+    """Returns the number of outliers, and their causes."""
     outliers = record.outliers
     if not outliers["count"]:
         return "none"
@@ -128,7 +128,7 @@ def outliers_text(record: RunRecord) -> str:
 
 
 def interference_text(record: RunRecord) -> str:
-    """What disturbed the window, and for how long."""
+    """Returns what disturbed the window, and for how long."""
     interference = record.interference
     if interference["reasons"] is None:
         return "unknown"
@@ -141,10 +141,10 @@ def interference_text(record: RunRecord) -> str:
 
 
 def accelerator_text(summary: Mapping[str, Any]) -> str:
-    """What the hardware did with its time, arithmetic and energy; empty where nothing of it is known."""
+    """Returns the use of the hardware's time, arithmetic and energy; empty if none of it is known."""
     parts = []
     if summary["accelerator_util"] is not None:
-        parts.append(f"utilisation {summary['accelerator_util']:.1%} (MLPerf Storage's: end to end over compute only)")
+        parts.append(f"utilisation {summary['accelerator_util']:.1%} (as in MLPerf Storage: end to end / compute only)")
     if summary["model_flops_util"] is not None:
         parts.append(f"{summary['model_flops_util']:.1%} of its FP32 peak")
     if summary["images_per_joule"] is not None:
@@ -153,9 +153,9 @@ def accelerator_text(summary: Mapping[str, Any]) -> str:
 
 
 def phases_table(record: RunRecord) -> RichTable:
-    """A row per phase."""
+    """Returns a table with a row per phase."""
     table = RichTable(
-        title="phases, measured in turn (images/s of all devices)", box=box.SIMPLE_HEAD, title_justify="left"
+        title="phases, measured alternately (images/s of all devices)", box=box.SIMPLE_HEAD, title_justify="left"
     )
     for title in ("phase", "images/s", "95 % interval", "steps", "seconds"):
         table.add_column(title, justify="left" if title == "phase" else "right")

@@ -1,4 +1,4 @@
-"""Progress bars, read from the tables as they grow; nothing where there is no terminal."""
+"""Progress bars, read from the tables as they grow. Without a terminal nothing is shown."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DOING = {
 
 
 def image_bar(console: Console, total: int) -> bars.Progress:
-    """A bar over that many images; a task's field `rate` says what is to stand behind their count."""
+    """Returns a bar over `total` images; the field `rate` of a task is the text after their count."""
     return bars.Progress(
         bars.TextColumn("{task.description}"),
         bars.BarColumn(),
@@ -46,9 +46,9 @@ def image_bar(console: Console, total: int) -> bars.Progress:
 
 
 class Progress:
-    """A bar over the run, moved on by `poll`; its rate is the last step's, its time left the whole run's.
+    """A bar over the run, advanced by `poll`; its rate is that of the last step, its time left that of the whole run.
 
-    It begins with the steps that a resumed run has made already, which say nothing about its speed.
+    It begins with the steps that a resumed run has made already, which don't count for its speed.
     """
 
     def __init__(self, console: Console, plan: RunPlan, files: RunFiles) -> None:
@@ -79,7 +79,7 @@ class Progress:
         self._bar.stop()
 
     def poll(self) -> None:
-        """Show what the steps table has gained."""
+        """Show the new rows of the steps table."""
         if self._bar.disable:
             return
         for row in self._rows.new():
@@ -97,7 +97,7 @@ class Progress:
 
 
 def _steps_made(path: Path) -> int:
-    """Training steps in the table of a run that is about to go on; 0 without one."""
+    """Returns the training steps in the table of a run that is about to resume; 0 without a table."""
     if not path.exists() or not path.stat().st_size:
         return 0
     steps = read_table(path, STEPS, ["phase", "step"])
@@ -110,7 +110,7 @@ def _evaluation_steps(plan: RunPlan) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Length:
-    """How long a kind of run is, in steps of the phase that counts, or without one in seconds."""
+    """The length of a kind of run, in steps of the given phase, or in seconds if phase is None."""
 
     phase: str | None
     total: Callable[[RunPlan], float]
@@ -124,18 +124,21 @@ PROGRESS = {
 
 
 class TableTail:
-    """The rows a growing CSV file has gained since the last look; where some were taken back, those behind them."""
+    """Reads the rows that a growing CSV file has gained since the last read.
+
+    After the file was truncated, reading continues at its new end.
+    """
 
     def __init__(self, path: Path, header: list[str]) -> None:
         self._path, self._header = path, header
         self._position = 0
 
     def skip(self) -> None:
-        """Pass by the rows that are there."""
+        """Skip the rows that are in the file."""
         self._position = self._path.stat().st_size if self._path.exists() else 0
 
     def new(self) -> list[dict[str, str]]:
-        """Whole rows that were not there before, by column."""
+        """Returns the whole rows that were added since the last read, by column."""
         if not self._path.exists():
             return []
         with self._path.open("rb") as stream:
@@ -143,7 +146,7 @@ class TableTail:
             data = stream.read()
         if self._position:
             if not data.startswith(b"\n"):
-                # Rows were taken back, and perhaps others written since.
+                # The file was truncated, and other rows may have been written since.
                 self.skip()
                 return []
             data = data[1:]

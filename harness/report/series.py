@@ -1,4 +1,4 @@
-"""What runs in turn say together, as tables on the terminal."""
+"""The combined results of a series of runs, as tables on the terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.report.text import plain_text
 def show_repeats(
     console: Console, series: str, summaries: Sequence[Mapping[str, Any]], spread: Mapping[str, Any]
 ) -> None:
-    """The runs of a series of repeats, and their mean with the interval between runs."""
+    """Print the runs of a series of repeats, and their mean with the interval between runs."""
     table = RichTable(title=plain_text(f"series {series}"), box=box.SIMPLE_HEAD, title_justify="left")
     for title in ("run", "images/s, all devices", "95 % interval within", "disturbed by"):
         table.add_column(title, justify="right" if title != "run" else "left")
@@ -33,7 +33,7 @@ def show_repeats(
 
 
 def show_scaling(console: Console, series: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A row per number of devices."""
+    """Print a row per number of devices."""
     table = RichTable(title=plain_text(f"scaling {series}"), box=box.SIMPLE_HEAD, title_justify="left")
     for title in ("devices", "images/s", "95 % interval", "efficiency", "communication", "rank skew", "bottleneck"):
         table.add_column(title, justify="right")
@@ -51,4 +51,9 @@ def show_scaling(console: Console, series: str, rows: Sequence[Mapping[str, Any]
         table.add_row(*map(plain_text, cells))
     console.rich.print(table)
     if any(row["superlinear"] for row in rows):
-        console.rich.print(plain_text("  (!) more than devices can add: the smallest number was measured too slow"))
+        console.rich.print(
+            plain_text(
+                "  (!) superlinear: more than the added devices explain; the run on the fewest devices was measured too"
+                " slow"
+            )
+        )

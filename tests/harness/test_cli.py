@@ -86,8 +86,8 @@ def test_a_run_that_is_gone_on_with_gets_its_own_configuration(monkeypatch: pyte
 @pytest.mark.parametrize(
     ("text", "wrong", "cure"),
     [
-        ("epochs = ", "run.toml is no TOML: ", ""),
-        ("epochs = 1\nepochs = 2", "run.toml is no TOML: ", ""),
+        ("epochs = ", "run.toml is not valid TOML: ", ""),
+        ("epochs = 1\nepochs = 2", "run.toml is not valid TOML: ", ""),
         ("epoch = 1", "run.toml: unknown key 'epoch'", "  Did you mean 'epochs'?"),
         ("[training]\nepochs = 1", "run.toml: unknown key 'training'", "  Known: throughput_only, model, data, "),
         ("dry-run = true", "run.toml: unknown key 'dry-run'", "  Known: "),
@@ -118,7 +118,7 @@ def test_a_file_that_cannot_be_read_is_one_clear_line(tmp_path: Path, capsys: py
     latin.write_bytes(b'data = "caf\xe9"\n')
     assert main(["--config", str(latin)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: --config {latin} is no TOML: ")
+    assert line.startswith(f"error: --config {latin} is not valid TOML: ")
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_the_version_is_the_project_s(capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize("arguments", [["worker"], ["worker", "a.json", "b.json"]])
 def test_a_worker_is_not_a_command_to_type(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
-    assert capsys.readouterr().err == "error: 'worker' is how a run starts its ranks, not a command to type\n"
+    assert capsys.readouterr().err == "error: 'worker' is only for a run that starts its ranks, not a command to type\n"
 
 
 def test_the_help_lists_the_commands_and_not_the_workers(capsys: pytest.CaptureFixture[str]) -> None:

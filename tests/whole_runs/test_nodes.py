@@ -151,7 +151,7 @@ def test_a_node_that_does_not_come_is_not_waited_for_for_good(
     node = start(namespaces[0], 0, tmp_path, "--data", str(colours), "--epochs", "2", "--rendezvous-timeout", "4")
     code, _, err = node.end()
     assert code == 5
-    assert err.startswith(f"error: 2 nodes were expected at {MASTER}:{PORT} within 4 s, and not all came\n")
+    assert err.startswith(f"error: not all of the 2 nodes joined at {MASTER}:{PORT} within 4 s\n")
     assert "--nnodes" in err
 
 

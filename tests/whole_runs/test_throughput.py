@@ -144,4 +144,4 @@ def test_repeats_are_compared_as_one(colours: Path, tmp_path: Path) -> None:
     assert series["fps"] == pytest.approx(np.sqrt(rates[0] * rates[1]))
     compared = fork("compare", "it", "it.r1", "--results", str(tmp_path)).end()
     assert compared.code == 0, compared.err
-    assert "A and B have runs in common" in compared.out
+    assert "A and B share runs" in compared.out

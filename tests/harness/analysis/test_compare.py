@@ -27,7 +27,7 @@ def test_two_series_are_welch_s_test_on_logarithms() -> None:
     assert found.change == pytest.approx(stats.gmean(B_RATES) / stats.gmean(A_RATES) - 1, rel=1e-9)
     assert found.change == pytest.approx(-0.0381, abs=1e-4)
     assert found.verdict == "equal"  # p = 0.074: these four runs scatter too widely
-    assert found.how == "Welch's t-test on the logarithms of 5 and 4 runs' rates"
+    assert found.how == "Welch's t-test on the logarithms of the throughputs of 5 and 4 runs"
 
 
 def test_two_series_by_hand() -> None:
@@ -90,7 +90,7 @@ def test_a_published_figure_counts_as_exact() -> None:
     degrees = variance**2 / (0.01**4 / 20)
     assert found.p_value == pytest.approx(2 * stats.t.cdf(math.log(0.9) / math.sqrt(variance), degrees))
     assert found.verdict == "slower"
-    assert found.how.startswith("A: published without an interval, taken as exact; B: its window's")
+    assert found.how.startswith("A: published without an interval, assumed exact; B: its window's")
     assert found.how.endswith("; only B's uncertainty counts")
     assert compare(several(100.0, 101.0), published).how.endswith("; only A's uncertainty counts")
 

@@ -44,10 +44,10 @@ def test_figures_that_agree_pass() -> None:
     [
         ({"step_seconds_p50": 0.2, "step_seconds_p95": 0.1}, "percentiles"),
         ({"step_seconds_p95": 0.3, "step_seconds_p99": 0.2}, "percentiles"),
-        ({"fps": 400.0}, "aren't 960 images"),
-        ({"data_wait_share": 1.2}, "waits for data"),
-        ({"fps_low": 330.0}, "doesn't hold 320"),
-        ({"fps_high": 310.0}, "doesn't hold 320"),
+        ({"fps": 400.0}, "don't make 960 images"),
+        ({"data_wait_share": 1.2}, "steps wait for data"),
+        ({"fps_low": 330.0}, "doesn't contain 320"),
+        ({"fps_high": 310.0}, "doesn't contain 320"),
     ],
 )
 def test_a_phase_s_figures(figures: dict[str, Any], said: str) -> None:
@@ -59,10 +59,10 @@ def test_a_phase_s_figures(figures: dict[str, Any], said: str) -> None:
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"data_wait_seconds": 0.03}, r"the parts of 1 steps don't make their step_seconds, first in row 6"),
+        ({"data_wait_seconds": 0.03}, r"the parts of 1 steps don't add up to step_seconds, first in row 6"),
         ({"data_wait_seconds": 0.12, "compute_seconds": -0.02}, "negative"),
         ({"data_wait_seconds": 0.12, "compute_seconds": -0.02}, "waited longer for data than it lasted"),
-        ({"images": 31}, r"training steps of \[31, 32\] images, 32 were planned"),
+        ({"images": 31}, r"training steps had \[31, 32\] images, but 32 were planned"),
     ],
 )
 def test_a_step_s_parts(row: dict[str, Any], said: str) -> None:
@@ -71,5 +71,5 @@ def test_a_step_s_parts(row: dict[str, Any], said: str) -> None:
 
 
 def test_time_in_no_bucket() -> None:
-    with pytest.raises(InvariantError, match=r"0.100 s of the window's 3.000 s lie in no bucket, or in two"):
+    with pytest.raises(InvariantError, match=r"0.100 s of the window's 3.000 s are in no bucket, or in two"):
         check(steps_frame(*[{}] * 30).drop(index=7))

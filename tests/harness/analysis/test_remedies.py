@@ -46,8 +46,8 @@ FOLLOWED: dict[str, Callable[[Machine], Sequence[Machine]]] = {
     "The JPEG engine and": lambda machine: [
         machine if machine.jpeg_engine_seconds is None else replace(machine, hw_decoder_load=0.8)
     ],
-    "Batches take unequal time": lambda machine: [replace(machine, prefetch=2 * machine.prefetch)],
-    "Decoding takes time for each pixel": lambda machine: [
+    "Batches take uneven times": lambda machine: [replace(machine, prefetch=2 * machine.prefetch)],
+    "Decoding takes time for every pixel": lambda machine: [
         replace(
             machine,
             decode_seconds=machine.decode_seconds / 2,
@@ -62,13 +62,13 @@ FOLLOWED: dict[str, Callable[[Machine], Sequence[Machine]]] = {
         replace(machine, ranks=1, compute_threads=machine.ranks * machine.compute_threads)
     ],
     "Rank ": lambda machine: [replace(machine, slow_rank=None)],
-    "The others would be faster": lambda machine: [replace(machine, slow_rank=None, ranks=machine.ranks - 1)],
+    "The other ranks would be faster": lambda machine: [replace(machine, slow_rank=None, ranks=machine.ranks - 1)],
     "Training leaves cores idle": lambda machine: [
         replace(machine, compute_threads=2 * machine.compute_threads),
         replace(machine, ranks=2 * machine.ranks),
     ],
     "A part of each step": lambda machine: [replace(machine, batch_size=2 * machine.batch_size)],
-    "Training takes time for each image": lambda machine: [
+    "Training takes time for every image": lambda machine: [
         replace(machine, compute_seconds=machine.compute_seconds / 2),
         replace(machine, ranks=machine.ranks + 1)
         if machine.device == "gpu"

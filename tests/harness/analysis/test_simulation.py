@@ -270,7 +270,7 @@ def test_equal_ranks_with_jitter_have_no_slow_one(tmp_path: Path) -> None:
 
 
 def test_a_warm_up_longer_than_the_run_measures_nothing(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="before any was measured") as caught:
+    with pytest.raises(TrainingError, match="before any step was measured") as caught:
         Simulation(options={"warmup": 10_000, "max_seconds": 20.0}).run(tmp_path)
     assert "--max-seconds" in caught.value.cure
 
@@ -284,7 +284,7 @@ def test_figures_that_contradict_one_another_leave_the_table_as_it_was(tmp_path:
     row[STEPS.header.index("data_wait_seconds")] = "7.0"
     path.write_text("\n".join([*lines[:10], ",".join(row), *lines[11:], ""]), encoding="utf-8")
     before = path.read_bytes()
-    with pytest.raises(InvariantError, match="the parts of 1 steps don't make their step_seconds"):
+    with pytest.raises(InvariantError, match="the parts of 1 steps don't add up to step_seconds"):
         summarize(files, read_record(files.record))
     assert path.read_bytes() == before
 

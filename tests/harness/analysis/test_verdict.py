@@ -145,8 +145,8 @@ def test_time_that_neither_stage_explains() -> None:
     verdict = judge(phases(2000, 1000, 500), GPU)
     assert verdict.unexplained_share == pytest.approx(0.25)
     assert verdict.evidence[-1] == (
-        "25.0% of end to end's time is more than the pipeline alone and compute-only take one after the other: they"
-        " slow one another down, or something else does."
+        "25.0% of end to end's time is beyond the sum of pipeline-only and compute-only: the stages slow one another"
+        " down, or something else does."
     )
     assert judge(phases(2000, 1000, 700), GPU).unexplained_share == 0.0
 
@@ -176,5 +176,5 @@ def test_the_slow_rank_is_named() -> None:
     rates = {**phases(3000, 1000, 990), COMPUTE_NO_SYNC: figures(1010, rank_skew_share=0.2, slowest_rank=3)}
     verdict = judge(rates, Setting("gpu", 4, 4, 64, 8, 8, 2, from_storage=False))
     assert verdict.slowest_rank == 3
-    assert "Rank 3 computes longer than the quickest, 20% of a step." in verdict.evidence
+    assert "Rank 3 computes longer than the fastest rank, by 20% of a step." in verdict.evidence
     assert verdict.remedies[0].startswith("Rank 3 computes longer than the others, which wait for it.")

@@ -255,7 +255,7 @@ def test_the_end_of_the_warm_up_is_found_in_the_step_times(tmp_path: Path) -> No
 
 
 def test_a_run_that_never_left_its_warm_up_has_no_figure(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="after 3 steps of phase train, before any was measured") as caught:
+    with pytest.raises(TrainingError, match="after 3 steps of phase train, before any step was measured") as caught:
         measured(tmp_path, [{"images": 64, "step_seconds": 1.0}] * 3, given_warmup=3)
     assert "--max-seconds" in caught.value.cure
     assert "--warmup" in caught.value.cure

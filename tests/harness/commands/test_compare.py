@@ -86,7 +86,7 @@ def test_a_series_that_is_not_finished(tmp_path: Path, capsys: pytest.CaptureFix
     save_series(tmp_path, "b", (100.0, 101.0), status="failed")
     assert run_compare(tmp_path, "a", "b") == 2
     assert capsys.readouterr().err == (
-        "error: the series 'b' is not finished, its status is 'failed'\n"
+        "error: the series 'b' is not finished; its status is 'failed'\n"
         "  Compare its runs instead: 'b.r1' and 'b.r2'.\n"
     )
 
@@ -106,8 +106,8 @@ def test_a_gate_that_can_t_judge_says_so(tmp_path: Path, capsys: pytest.CaptureF
     save(tmp_path, record("old", 100.0, error=None), record("short", 90.0, error=None))
     assert run_compare(tmp_path, "old", "short") == 0
     lines = told(capsys)
-    assert "B/A -10.0 %, which may be noise or not: neither A nor B has an interval" in lines
-    assert "No setting differs, nor anything recorded of files and machine." in lines
+    assert "B/A -10.0 %, significance unknown: neither A nor B has an interval" in lines
+    assert "The settings and everything recorded about files and machine are the same." in lines
     assert run_compare(tmp_path, "old", "short", "--fail-if-slower", "5%") == 2
     assert capsys.readouterr().err == (
         "error: --fail-if-slower 5 % can't be judged: 'short' is 10.0 % below 'old', and neither A nor B has"

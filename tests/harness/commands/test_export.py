@@ -152,7 +152,7 @@ def test_a_file_that_exists_is_replaced_only_where_that_is_asked_for(
     target.write_bytes(b"old")
     line = ("first", target, "--results", tmp_path)
     assert told(capsys, *line) == (
-        2, "", f"error: {str(target)!r} exists already\n  Name another file, or give --overwrite.\n"
+        2, "", f"error: {str(target)!r} exists already\n  Name another file, or pass --overwrite.\n"
     )  # fmt: skip
     assert target.read_bytes() == b"old"
     assert told(capsys, *line, "--overwrite")[0] == 0
@@ -172,16 +172,16 @@ def test_what_is_no_run_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[st
         )  # fmt: skip
     assert told(capsys, "", target, "--results", folder)[0] == 2
     assert told(capsys, "first", target, "--results", folder) == (
-        2, "", f"error: run 'first' has no whole checkpoint in {str(files.checkpoints)!r}\n"
-        "  Its first one comes with the end of the first epoch, or after --checkpoint-minutes.\n"
+        2, "", f"error: run 'first' has no complete checkpoint in {str(files.checkpoints)!r}\n"
+        "  The first checkpoint is saved at the end of the first epoch, or after --checkpoint-minutes.\n"
     )  # fmt: skip
     a_run(tmp_path, None, run="fast", plan=a_plan(kind=THROUGHPUT))
     assert told(capsys, "fast", target, "--results", folder) == (
-        2, "", "error: run 'fast' measures throughput, and keeps no weights\n  Export a run of epochs.\n"
+        2, "", "error: run 'fast' measures throughput, and saves no weights\n  Export a run of epochs.\n"
     )  # fmt: skip
     a_run(tmp_path, None, run="looked", plan=a_plan(kind=EVALUATION))
     assert told(capsys, "looked", target, "--results", folder) == (
-        2, "", "error: run 'looked' only evaluates, and keeps no weights\n  Export a run of epochs.\n"
+        2, "", "error: run 'looked' only evaluates, and saves no weights\n  Export a run of epochs.\n"
     )  # fmt: skip
     assert not target.exists()
 

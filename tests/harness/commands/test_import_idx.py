@@ -133,11 +133,11 @@ def test_what_was_done_is_told_with_the_next_command(
     assert printed[0].startswith("17 images imported in ")
     assert printed[1] == "'mine': 12 for training, 5 for validation, 5 classes, 28 x 28 pixels as 64 x 64"
     # "digits" alone would mean the built-in set.
-    assert printed[2] == "to train on it: python run_bench.py --data ./digits --image-size 64"
-    words = shlex.split(printed[2].removeprefix("to train on it: "))[2:]
+    assert printed[2] == "To train on it: python run_bench.py --data ./digits --image-size 64"
+    words = shlex.split(printed[2].removeprefix("To train on it: "))[2:]
     assert main([*words, "--device", "cpu", "--dry-run"]) == 0
     assert main(["verify", "./digits", "--results", "out"]) == 0
-    assert "train: 12 images of 4 classes; 1 of the model's 5 have none: 2" in capsys.readouterr().out
+    assert "train: 12 images of 4 classes; 1 of the model's 5 classes have no image: 2" in capsys.readouterr().out
 
 
 def test_folders_above_are_made_and_all_may_read(tmp_path: Path) -> None:
@@ -152,8 +152,8 @@ def test_folders_above_are_made_and_all_may_read(tmp_path: Path) -> None:
     [
         (["--image-size", "0"], 2, "--image-size is 0; it must be between 1 and 1024 pixels"),
         (["--image-size", "1025"], 2, "--image-size is 1025; it must be between 1 and 1024 pixels"),
-        (["--name", " "], 2, "--name is ' '; it must be a text that is not empty"),
-        (["--name", "\udcff"], 2, r"--name is '\udcff', which is no UTF-8 text"),
+        (["--name", " "], 2, "--name is ' '; it must not be empty"),
+        (["--name", "\udcff"], 2, r"--name is '\udcff'; it must be valid UTF-8"),
         (["--flip-probability", "1.5"], 2, "flip_probability is 1.5; it must lie between 0 and 1"),
         (["--flip-probability", "nan"], 2, "flip_probability is nan; it must lie between 0 and 1"),
         (["--crop-area-min", "0"], 2, "crop_area_min is 0.0; it must be above 0 and at most 1"),
@@ -188,7 +188,7 @@ def test_what_is_there_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixtu
         target.symlink_to("nowhere")
     before = target.lstat()
     assert main(["import-idx", str(write_set(tmp_path / "idx")), str(target)]) == 2
-    assert f"error: {str(target)!r} is there already\n  Name a folder that is not" in capsys.readouterr().err
+    assert f"error: {str(target)!r} exists already\n  Name a folder that does not exist" in capsys.readouterr().err
     assert target.lstat() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["idx", "set"]
 
@@ -279,7 +279,7 @@ def test_an_import_that_is_ended_leaves_no_half_set(
     assert main(arguments) == 0
     assert len(open_dataset(tmp_path / "set").train) == 5000
     told = "".join(capsys.readouterr().out.split())  # long lines are wrapped
-    assert all(f"note:{path}isleftofanimportthatwaskilled" in told for path in left)
+    assert all(f"note:{path}wasleftbyanimportthatwaskilled" in told for path in left)
 
 
 def test_no_thread_writes_any_more_when_the_half_set_is_removed(

@@ -91,13 +91,13 @@ def test_every_kind_has_its_row_and_nothing_else_has(tmp_path: Path, capsys: pyt
     total = len(made) + 2
     assert f"train: {len(made):,} images of 3 classes" in printed
     assert "val: 2 images of 2 classes" in printed
-    assert "warning: 6 of another format than the name says: used all the same" in printed
+    assert "warning: 6 images have another format than their names say: they are used anyway" in printed
     message = errors[errors.index("error:") :].splitlines()
-    assert message[0] == f"error: of the {total:,} images of 'data' are"
-    assert "  1 empty (0 bytes): restore" in message
-    assert "  1 of more than 178,956,970 pixels: scale down" in message
-    assert f"  {counts['undecodable']} undecodable: restore" in message
-    assert f"{tmp_path / 'out' / 'verify-data.csv'} names each with its reason." in message[-1]
+    assert message[0] == f"error: {total:,} images checked in 'data':"
+    assert "  1 image is empty (0 bytes): restore it" in message
+    assert "  1 image has more than 178,956,970 pixels: scale it down" in message
+    assert f"  {counts['undecodable']} images can't be decoded: restore them" in message
+    assert f"{tmp_path / 'out' / 'verify-data.csv'} lists each of them with its reason." in message[-1]
 
 
 def test_class_folders_are_verified_with_hostile_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,9 +148,9 @@ def test_warnings_alone_are_no_failure(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["verify", str(tmp_path), "--results", str(tmp_path / "out"), "--classes", "4"]) == 0
     assert rows(tmp_path / "out") == [("train", "png.jpg", 1, "format"), ("train", "good0.jpg", 2, "twice")]
     printed, _ = capsys.readouterr()
-    assert "train: 3 images of 3 classes; 1 of the model's 4 have none: 3\n" in printed
-    assert "warning: 1 named before in the same list: counted as often as named" in printed
-    assert "every image can be read and decoded; warnings are in " in printed
+    assert "train: 3 images of 3 classes; 1 of the model's 4 classes have no image: 3\n" in printed
+    assert "warning: 1 image is a repetition in its list: it counts as often as it is listed" in printed
+    assert "every image can be read and decoded; see " in printed
 
 
 def test_an_image_of_both_splits_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,7 +159,10 @@ def test_an_image_of_both_splits_is_a_failure(tmp_path: Path, capsys: pytest.Cap
     write_list(tmp_path, "val", names[39:])
     assert main(["verify", str(tmp_path), "--results", str(tmp_path / "out")]) == 4
     assert rows(tmp_path / "out") == [("val", "good39.jpg", 0, "leak")]
-    assert "  1 of validation in training too: take out of one of the lists" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith(
+        f"error: 81 images checked in {tmp_path.name!r}: 1 validation image is also in the training list: remove it"
+        " from one of them\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -233,7 +236,7 @@ def test_a_killed_verification_goes_on_without_a_row_lost_or_doubled(
         stream.write(b"train,half a ro")
     capsys.readouterr()
     assert main(["verify", str(data), "--results", str(parts), "--classes", "3"]) == 4
-    note = f"note: going on after {sum(before['done'].values()):,} images that were verified before\n"
+    note = f"note: resuming after {sum(before['done'].values()):,} images that were verified before\n"
     assert note in capsys.readouterr().out
     assert next(parts.glob("*.csv")).read_bytes() == next(whole.glob("*.csv")).read_bytes()
     assert state(parts) == state(whole)
@@ -251,8 +254,8 @@ def test_an_interrupted_verification_tells_the_command_that_goes_on(tmp_path: Pa
     told = ended.stderr[ended.stderr.index("error: interrupted") :].splitlines()
     assert state(parts)["status"] == "interrupted"
     assert told[0] == f"error: interrupted: {sum(state(parts)['done'].values())} of {len(made) + 2} images verified"
-    assert told[1].startswith("  To go on: ")
-    words = shlex.split(told[1].removeprefix("  To go on: "))
+    assert told[1].startswith("  To resume: ")
+    words = shlex.split(told[1].removeprefix("  To resume: "))
     assert words == ["python", "run_bench.py", *arguments]
     assert main(words[2:]) == 4
     assert next(parts.glob("*.csv")).read_bytes() == next(whole.glob("*.csv")).read_bytes()
@@ -266,7 +269,7 @@ def test_with_other_lists_a_verification_starts_over(tmp_path: Path, capsys: pyt
     write_list(tmp_path, "train", names[::-1])
     assert main(["verify", str(tmp_path), *out]) == 0
     printed = capsys.readouterr().out
-    assert "has other lists than the verification that stopped: this one starts over" in printed.replace("\n", " ")
+    assert "differ from those of the unfinished verification: starting over" in " ".join(printed.split())
     assert "100 images verified" in printed
 
 
@@ -286,7 +289,7 @@ def test_a_table_that_lost_rows_is_made_anew(tmp_path: Path, capsys: pytest.Capt
     assert end_by(signal.SIGKILL, 4, "verify", str(tmp_path), *out).returncode == -signal.SIGKILL
     next((tmp_path / "out").glob("*.csv")).write_bytes(b"")
     assert main(["verify", str(tmp_path), *out]) == 4
-    assert "starts over" in capsys.readouterr().out
+    assert "starting over" in " ".join(capsys.readouterr().out.split())
     assert rows(tmp_path / "out") == [("train", "missing.jpg", 0, "missing")]
 
 

@@ -135,14 +135,14 @@ def test_the_published_plan_is_what_a_dry_run_prints(
     for figure in (
         "no data was read",
         "model PPLCNet_x1_0, 1000 classes",
-        "devices 4 x GPU, one rank on each",
+        "devices 4 x GPU, one rank per device",
         "data ILSVRC2012: 1,281,167 training and 50,000 validation images",
         "crops 224x224, area 0.08 to 1, flipped with probability 0.5",
-        "batch 512 images per device, 2048 images a step",
-        "length 360 epochs, 225,360 steps; 626 steps an epoch",
-        "learning rate 0.8 after 5 epochs of linear warm-up, then a cosine to 0",
+        "batch 512 images per device, 2048 images per step",
+        "length 360 epochs, 225,360 steps; 626 steps per epoch",
+        "learning rate 0.8 after 5 epochs of linear warm-up, then cosine decay to 0",
         "weight decay 3e-05, none on batch norm",
-        "warm-up at least 20 steps, its end found in the step times",
+        "warm-up at least 20 steps; its end is found in the step times",
         "threads per rank ",
     ):
         assert figure in told

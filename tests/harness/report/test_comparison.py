@@ -44,12 +44,12 @@ def test_the_result_is_one_line() -> None:
         "B is 3.0 % slower than A (95 % interval 0.0 to 6.0 % slower, p = 0.0496)"
     )
     assert line("equal", -0.004, -0.019, 0.012, 0.613) == (
-        "no difference that the noise allows to see: B/A -0.4 % (-1.9 to +1.2 %), p = 0.61"
+        "no significant difference: B/A -0.4 % (-1.9 to +1.2 %), p = 0.61"
     )
     assert line("equal", -0.0004, -0.01, 0.01, 0.9) == (
-        "no difference that the noise allows to see: B/A +0.0 % (-1.0 to +1.0 %), p = 0.90"
+        "no significant difference: B/A +0.0 % (-1.0 to +1.0 %), p = 0.90"
     )
-    assert line("unknown", -0.2, None, None, None) == ("B/A -20.0 %, which may be noise or not: how")
+    assert line("unknown", -0.2, None, None, None) == ("B/A -20.0 %, significance unknown: how")
 
 
 @pytest.mark.usefixtures("wide")
@@ -61,16 +61,16 @@ def test_two_runs_are_shown_side_by_side(tmp_path: Path, capsys: pytest.CaptureF
     assert lines[1] == "A B"
     assert lines[3:] == [
         "name before after",
-        "runs 1; interval of its window 1; interval of its window",
+        "runs 1; interval within its window 1; interval within its window",
         "throughput 100.0 images/s (99.2 to 100.8), all devices 90.0 images/s (89.3 to 90.7), all devices",
         "per device 50.0 images/s 45.0 images/s",
         "devices 2 ranks on Xeon 6148 2 ranks on Xeon 6148",
         "top-1 - 0.9533",
         "bottleneck compute compute",
         "B is 10.0 % slower than A (95 % interval 6.0 to 13.8 % slower, p < 0.0001)",
-        "from: A: its window's standard error, and 1.5 % assumed between runs;"
+        "based on: A: its window's standard error, and 1.5 % assumed between runs;"
         " B: its window's standard error, and 1.5 % assumed between runs",
-        "No setting differs, nor anything recorded of files and machine.",
+        "The settings and everything recorded about files and machine are the same.",
     ]
 
 
@@ -81,7 +81,7 @@ def test_another_job_and_what_differs_are_told(tmp_path: Path, capsys: pytest.Ca
     assert run_compare(tmp_path, "before", "after") == 0
     lines = told(capsys)
     result = next(number for number, line in enumerate(lines) if line.startswith("B is 10.0 % slower"))
-    assert lines[result - 1] == "NOT THE SAME JOB: batch size (32, 64)"
+    assert lines[result - 1] == "NOT THE SAME JOB (A, B): batch size (32, 64)"
     assert lines[result + 2] == "what differs"
     assert lines[result + 5 :] == [
         "settings batch_size 32 64",
@@ -97,9 +97,9 @@ def test_two_series_are_compared_by_their_runs(tmp_path: Path, capsys: pytest.Ca
     save(tmp_path, planned(record("four.r3", 0.9 * A_RATES[2]), seed=3))
     assert run_compare(tmp_path, "five", "four") == 0
     lines = told(capsys)
-    assert "runs 5; geometric mean, interval of their spread 4; geometric mean, interval of their spread" in lines
+    assert "runs 5; geometric mean, interval between runs 4; geometric mean, interval between runs" in lines
     assert ("throughput 100.1 images/s (99.0 to 101.1), all devices 89.9 images/s (88.6 to 91.2), all devices") in lines
-    assert "from: Welch's t-test on the logarithms of 5 and 4 runs' rates" in lines
+    assert "based on: Welch's t-test on the logarithms of the throughputs of 5 and 4 runs" in lines
     assert "The runs of B differ among themselves: seed" in lines
     assert not [line for line in lines if line.startswith("The runs of A differ")]
 
@@ -114,16 +114,16 @@ def test_the_reference_as_a(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     lines = told(capsys)
     assert lines[3:] == [
         "name bi_v100 mine",
-        "runs the published row 1; interval of its window",
+        "runs the published row 1; interval within its window",
         "throughput 2537.0 images/s (no interval), all devices 5074.0 images/s (5033.3 to 5115.4), all devices",
         "per device 634.2 images/s 1268.5 images/s",
         "devices 4 x BI-V100 4 x H100",
         "top-1 0.7062 0.7101",
         "bottleneck - compute",
         "B is 100.0 % faster than A (95 % interval 94.0 to 106.2 % faster, p < 0.0001)",
-        "from: A: published without an interval, taken as exact; B: its window's standard error, and 1.5 %"
+        "based on: A: published without an interval, assumed exact; B: its window's standard error, and 1.5 %"
         " assumed between runs; only B's uncertainty counts",
-        "Of the reference's settings and machine nothing else is known.",
+        "Nothing else is known about the reference's settings and machine.",
     ]
 
 
@@ -132,7 +132,7 @@ def test_the_reference_s_job_is_the_published_one(tmp_path: Path, capsys: pytest
     save(tmp_path, record("mine", 100.0))
     assert run_compare(tmp_path, "bi_v100", "mine") == 0
     assert (
-        "NOT THE SAME JOB: model (x1_0, x0_25), image size (224, 64), data set (ILSVRC2012, photos),"
+        "NOT THE SAME JOB (A, B): model (x1_0, x0_25), image size (224, 64), data set (ILSVRC2012, photos),"
         " device (gpu, cpu), devices (4, 2), batch size (512, 32)"
     ) in told(capsys)
 
@@ -146,19 +146,19 @@ def test_what_makes_a_figure_doubtful_is_a_warning() -> None:
         return line
 
     assert warned(summarised(record("b", 1.0), interference="foreign_cpu|swap")) == (
-        "B: disturbed by foreign_cpu, swap; run it again on a machine left alone"
+        "B: disturbed by foreign_cpu, swap; run it again while nothing else uses the machine"
     )
     assert warned(summarised(record("b", 1.0), steady=False, window_end="max_seconds")) == (
-        "B: no steady state, so the rate depends on when the run ended; try a longer --warmup or --max-seconds"
+        "B: no steady state, so the throughput depends on when the run ended; raise --warmup or --max-seconds"
     )
-    too_few = "B: too few steps for an interval or a steady state; run longer, with --max-seconds or --epochs"
+    too_few = "B: too few steps for an interval or a steady state; raise --max-seconds or --epochs"
     assert warned(summarised(record("b", 1.0, error=None), window_end="max_seconds")) == too_few
     assert warned(summarised(record("b", 1.0), steady=None)) == too_few
     assert warned(summarised(record("b", 1.0), window_end="max_seconds")) == (
-        "B: ended by --max-seconds before it was as precise as --target-ci asked, or long enough to tell; raise that"
+        "B: ended by --max-seconds before --target-ci was reached; raise --max-seconds"
     )
     assert warned(record("b", 1.0, phases={"train": {"fps": 1.0}}, summary={"fps": 1.0})) == (
-        "B: written by an earlier version, which knew no interval, steady state or disturbance; run it again"
+        "B: written by an earlier version, without intervals, steady state and interference; run it again"
     )
 
 
@@ -166,10 +166,10 @@ def test_a_series_warning_names_its_runs() -> None:
     runs = [record(f"s.r{number}", 100.0) for number in range(1, 5)]
     runs[1], runs[3] = summarised(runs[1], interference="swap"), summarised(runs[3], interference="cpu_steal|swap")
     assert warnings(StoredResult("s", tuple(runs)), StoredResult("bi_v100", ())) == [
-        "A (s.r2, s.r4): disturbed by cpu_steal, swap; run it again on a machine left alone"
+        "A (s.r2, s.r4): disturbed by cpu_steal, swap; run it again while nothing else uses the machine"
     ]
     assert warnings(StoredResult("s", tuple(runs[::2])), StoredResult("t", tuple(runs[:1]))) == [
-        "A and B have runs in common, which can't differ: s.r1"
+        "A and B share runs, which hides their difference: s.r1; compare different runs"
     ]
 
 
@@ -178,7 +178,7 @@ def test_warnings_come_before_the_result(tmp_path: Path, capsys: pytest.CaptureF
     save(tmp_path, record("a", 100.0), summarised(record("b", 90.0), interference="swap"))
     assert run_compare(tmp_path, "a", "b") == 0
     lines = told(capsys)
-    at = lines.index("note: B: disturbed by swap; run it again on a machine left alone")
+    at = lines.index("note: B: disturbed by swap; run it again while nothing else uses the machine")
     assert lines[at + 1].startswith("B is 10.0 % slower")
 
 
@@ -200,7 +200,7 @@ def test_names_are_printed_as_they_are(name: str) -> None:
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
     assert f"name a {shown}" in lines
     assert f"bottleneck compute {shown}" in lines
-    assert f"NOT THE SAME JOB: model (x0_25, {shown}), data set (photos, {shown})" in lines
+    assert f"NOT THE SAME JOB (A, B): model (x0_25, {shown}), data set (photos, {shown})" in lines
     assert f"environment python 3.11.7 {shown}" in lines
     assert f"packages.{shown} - {shown}" in lines
     assert [line for line in lines if line.startswith(f"note: B ({shown}, {shown}): disturbed by {shown};")]

@@ -44,17 +44,17 @@ def test_a_run_ends_with_its_row_beside_the_reference_under_one_header(console: 
     console.conclusion(RECORD, RunFiles(Path("results"), RECORD.run), MIRROR)
     lines = shown(console)
     at = lines.index("Method Crop Size FPS (all devices) devices TOP1 Accuracy")
-    assert lines[at - 2 : at] == ["beside the reference (DeepSparkHub, BI-V100)", ""]
+    assert lines[at - 2 : at] == ["compared with the reference (DeepSparkHub, BI-V100)", ""]
     assert lines[at + 2 : at + 4] == [REFERENCE, "PPLCNet_x0_25 64x64 85.3 CPU x 2 0.9533"]
     below = lines[at + 4 :]
     said = [line for line in below if line]
     assert said == [
-        "data: ImageNet (ILSVRC2012) there, digits here (a built-in set, not ImageNet)",
-        "devices: 4 x BI-V100 there, 2 CPU ranks on Xeon 6148 here",
-        "model: PPLCNet_x1_0 there, PPLCNet_x0_25 here",
-        "crop: 224x224 there, 64x64 here",
-        "images a step: 2048 there, 64 here",
-        "epochs: 360 there, 20 here",
+        "data: reference ImageNet (ILSVRC2012), this run digits (built-in, not ImageNet)",
+        "devices: reference 4 x BI-V100, this run 2 CPU ranks on Xeon 6148",
+        "model: reference PPLCNet_x1_0, this run PPLCNet_x0_25",
+        "crop: reference 224x224, this run 64x64",
+        "images per step: reference 2048, this run 64",
+        "epochs: reference 360, this run 20",
         "Written to results/: 20261124-153012-x0_25-cpu2.*, summary.csv, table-cpux2-digits.csv",
     ]
 
@@ -67,13 +67,13 @@ def test_a_run_without_top_1_says_so(console: Console) -> None:
     assert "top-1 not measured" in lines
     assert "top-5 not measured" in lines
     assert "PPLCNet_x0_25 64x64 85.3 CPU x 2 -" in lines
-    assert "top-1: after 360 epochs there, not measured here" in lines
+    assert "top-1: reference after 360 epochs, not measured in this run" in lines
     assert not [line for line in lines if line.startswith("epochs:")]
 
 
 def test_a_run_s_figures_have_their_scope() -> None:
     assert dict(summary_facts(RECORD)) == {
-        "throughput": "85.3 images/s (84.1 to 86.4) on 2 x CPU together",
+        "throughput": "85.3 images/s (84.1 to 86.4) in total on 2 x CPU",
         "per device": "42.6 images/s",
         "window": "437 steps, 27,968 images, 328.0 s, after 3 warm-up steps; ended with the last epoch",
         "steady state": "yes; warm-up found in the step times; drift -1.2%",
@@ -108,7 +108,7 @@ def test_what_is_not_known_is_not_made_up() -> None:
             )
         )
     )
-    assert facts["throughput"] == "85.3 images/s (no interval) on 2 x CPU together"
+    assert facts["throughput"] == "85.3 images/s (no interval) in total on 2 x CPU"
     assert facts["step"] == "median 0.7421 s"
     assert facts["steady state"] == "can't tell; warm-up given by --warmup"
     assert facts["outliers"] == "none"
@@ -128,7 +128,7 @@ def test_what_only_gpus_have_is_told_of_gpus() -> None:
     facts = dict(summary_facts(gpus))
     assert facts["GPU utilisation"] == "98 %"
     assert facts["accelerator"] == (
-        "utilisation 98.7% (MLPerf Storage's: end to end over compute only), 12.3% of its FP32 peak,"
+        "utilisation 98.7% (as in MLPerf Storage: end to end / compute only), 12.3% of its FP32 peak,"
         " 3.46 images per joule"
     )
     unknown = dataclasses.replace(with_summary(gpu_util_percent=None), plan=gpus.plan)
@@ -136,7 +136,8 @@ def test_what_only_gpus_have_is_told_of_gpus() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "told"), [(None, None), (0, None), (7, "7 steps changed no weight, and are quicker for it")]
+    ("count", "told"),
+    [(None, None), (0, None), (7, "7 steps overflowed: they skipped the weight update and took less time")],
 )
 def test_steps_that_overflowed_are_told(count: int | None, told: str | None) -> None:
     assert dict(summary_facts(with_summary(overflow_steps=count))).get("overflow") == told
@@ -145,7 +146,7 @@ def test_steps_that_overflowed_are_told(count: int | None, told: str | None) -> 
 @pytest.mark.parametrize(
     ("end", "told"),
     [
-        ("target_ci", "ended as precise as asked"),
+        ("target_ci", "ended when --target-ci was reached"),
         ("max_seconds", "ended by --max-seconds"),
         ("epochs", "ended with the last epoch"),
     ],
@@ -231,42 +232,42 @@ def test_a_run_like_the_reference_differs_in_its_devices_alone() -> None:
         epochs=360,
     )
     record = dataclasses.replace(RECORD, plan=plan)
-    assert differences(record) == ["devices: 4 x BI-V100 there, 4 x H100 here"]
+    assert differences(record) == ["devices: reference 4 x BI-V100, this run 4 x H100"]
     other_data = dataclasses.replace(IMAGENET, name="mine", imagenet=False)
     record = dataclasses.replace(RECORD, plan=dataclasses.replace(plan, data=other_data))
-    assert differences(record)[0] == "data: ImageNet (ILSVRC2012) there, mine here (not ImageNet)"
+    assert differences(record)[0] == "data: reference ImageNet (ILSVRC2012), this run mine (not ImageNet)"
 
 
 def test_a_plan_is_told_in_full() -> None:
     assert dict(plan_facts(PLAN)) == {
         "model": "PPLCNet_x0_25, 10 classes",
-        "devices": "2 x CPU, one rank on each",
+        "devices": "2 x CPU, one rank per device",
         "data": "digits: 1,347 training and 450 validation images",
         "crops": "64x64, area 0.5 to 1, flipped with probability 0",
-        "batch": "32 images per device, 64 images a step",
-        "length": "20 epochs, 440 steps; 22 steps an epoch",
-        "learning rate": "0.025 after 5 epochs of linear warm-up, then a cosine to 0",
+        "batch": "32 images per device, 64 images per step",
+        "length": "20 epochs, 440 steps; 22 steps per epoch",
+        "learning rate": "0.025 after 5 epochs of linear warm-up, then cosine decay to 0",
         "weight decay": "3e-05, none on batch norm",
         "precision": "float32",
-        "warm-up": "at least 3 steps, its end found in the step times",
+        "warm-up": "at least 3 steps; its end is found in the step times",
         "threads per rank": "1 training, 2 DALI",
     }
     several = dict(plan_facts(a_plan(accumulation_steps=3, amp="bf16", auto_augment=True)))
-    assert several["batch"] == "32 images per device, 3 batches a step, 192 images a step"
+    assert several["batch"] == "32 images per device, 3 batches per step, 192 images per step"
     assert several["precision"] == "mixed, bf16-O1"
     assert several["crops"] == "64x64, area 0.5 to 1, flipped with probability 0, AutoAugment"
     alone = dict(plan_facts(a_plan(kind=EVALUATION)))
     assert alone["length"] == "one evaluation, 64x64"
     assert {"crops", "learning rate", "weight decay", "warm-up"}.isdisjoint(alone)
     endless = dict(plan_facts(a_plan(kind=THROUGHPUT)))
-    assert endless["length"] == "until the throughput is precise or time is up; 22 steps an epoch"
+    assert endless["length"] == "until --target-ci is reached or --max-seconds have passed; 22 steps per epoch"
 
 
 def test_a_plan_is_printed_under_its_remark(console: Console) -> None:
     console.plan(PLAN, "counted in digits")
     lines = shown(console)
     assert lines[0] == "plan (counted in digits)"
-    assert "batch 32 images per device, 64 images a step" in lines
+    assert "batch 32 images per device, 64 images per step" in lines
 
 
 def test_warnings_come_before_the_figures(console: Console) -> None:
@@ -285,8 +286,8 @@ def test_names_are_never_read_as_markup(console: Console, name: str) -> None:
     assert lines[:2] == [f"note: {name} is small", f"plan (counted in {name})"]
     assert f"data {name}: 1,347 training and 450 validation images" in lines
     assert f"run {name}" in lines
-    assert f"devices: 4 x BI-V100 there, 2 CPU ranks on {name} here" in lines
-    assert f"data: ImageNet (ILSVRC2012) there, {name} here (a built-in set, not ImageNet)" in lines
+    assert f"devices: reference 4 x BI-V100, this run 2 CPU ranks on {name}" in lines
+    assert f"data: reference ImageNet (ILSVRC2012), this run {name} (built-in, not ImageNet)" in lines
 
 
 def test_the_name_of_a_device_beside_the_reference_is_never_read_as_markup(console: Console) -> None:
