@@ -138,7 +138,7 @@ def test_a_series_own_interval() -> None:
 
 @pytest.mark.parametrize("rates", [(), (0.0,), (-1.0, 2.0), (math.nan,), (math.inf,)])
 def test_a_rate_is_positive_and_finite(rates: tuple[float, ...]) -> None:
-    with pytest.raises(ValueError, match="at least one, each positive and finite"):
+    with pytest.raises(ValueError, match="at least one is needed, and each must be positive and finite"):
         several(*rates)
 
 
