@@ -1,1 +1,1 @@
-"""What was asked for, and what a run will do with every default decided."""
+"""What was asked for, and what a run will do, with every default decided."""

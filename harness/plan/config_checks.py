@@ -1,4 +1,4 @@
-"""What must hold of several options together; what must hold of one is part of its declaration."""
+"""Checks of several options together; those of a single option are part of its declaration."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.plan.options import AUTO, flag
 if TYPE_CHECKING:
     from harness.plan.config import RunConfig
 
-MAX_SERIES_NAME = 90  # its runs' names are longer
+MAX_SERIES_NAME = 90  # the names of its runs are longer
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -23,7 +23,9 @@ def _check_learning_rate(config: RunConfig) -> None:
             "Give fewer warm-up epochs, or more --epochs.",
         )
     if config.amp_level is not None and config.amp == "off":
-        raise UsageError(f"--amp-level {config.amp_level} is for mixed precision, and --amp is off", "Give --amp, too.")
+        raise UsageError(
+            f"--amp-level {config.amp_level} is for mixed precision, and --amp is off", "Give --amp as well."
+        )
 
 
 def _check_series(config: RunConfig) -> None:
@@ -37,13 +39,13 @@ def _check_series(config: RunConfig) -> None:
     if config.is_series and config.run_name is not None and len(config.run_name) > MAX_SERIES_NAME:
         raise UsageError(
             f"--run-name of {len(config.run_name)} characters leaves no room for the names of a series' runs",
-            f"Use up to {MAX_SERIES_NAME}.",
+            f"Use at most {MAX_SERIES_NAME} characters.",
         )
     if config.auto_batch and (config.nnodes > 1 or config.is_series):
         several = "--nnodes" if config.nnodes > 1 else "--repeats" if config.repeats > 1 else "--device-counts"
         raise UsageError(
-            f"--auto-batch finds the batch of one run on one node; it can't be used with {several}",
-            "Find the batch with one run first, then give it as --batch-size.",
+            f"--auto-batch finds the batch size of one run on one node; it can't be used with {several}",
+            "Find the batch size with one run first, then give it as --batch-size.",
         )
 
 
@@ -53,10 +55,10 @@ def _check_nodes(config: RunConfig) -> None:
             if getattr(config, name) is not None:
                 raise UsageError(
                     f"{flag(name)} {getattr(config, name)} is for a run on several nodes, and --nnodes is 1",
-                    "Give --nnodes, too.",
+                    "Give --nnodes as well.",
                 )
         return
-    example = f"Such as --nnodes {config.nnodes} --master 10.0.0.1:6170 --node-rank 0, then --node-rank 1."
+    example = f"For example: --nnodes {config.nnodes} --master 10.0.0.1:6170 --node-rank 0, then --node-rank 1."
     missing = [flag(name) for name in ("master", "node_rank") if getattr(config, name) is None]
     if missing:
         raise UsageError(f"--nnodes {config.nnodes} needs {' and '.join(missing)}", example)
@@ -67,7 +69,9 @@ def _check_nodes(config: RunConfig) -> None:
         )
     if config.is_series:
         series = "--device-counts" if config.device_counts is not None else f"--repeats {config.repeats}"
-        raise UsageError(f"{series} runs on one node, --nnodes is {config.nnodes}", "Start each run by itself.")
+        raise UsageError(
+            f"{series} runs on one node only, but --nnodes is {config.nnodes}", "Start each of its runs by itself."
+        )
     config.master_address()
 
 
@@ -83,14 +87,16 @@ def _check_evaluation(config: RunConfig) -> None:
     }
     for name, given in others.items():
         if given:
-            raise UsageError(f"--eval-only does not train, and {name} is about training", "Give one of the two.")
+            raise UsageError(
+                f"--eval-only does not train, but {name} is an option of training", "Give only one of the two."
+            )
 
 
 def _check_resume(config: RunConfig) -> None:
     if config.resume is None:
         return
     if not RUN_NAME.fullmatch(config.resume):
-        raise UsageError(f"--resume {config.resume!r} is not the name of a run", "Give the name of its files.")
+        raise UsageError(f"--resume {config.resume!r} is not the name of a run", "Give the name that its files have.")
     if not config.kind.resumable or config.is_series:
         raise UsageError("--resume is for a run of epochs; a throughput run can't be resumed")
 
@@ -98,17 +104,18 @@ def _check_resume(config: RunConfig) -> None:
 def _check_names(config: RunConfig) -> None:
     if config.run_name == AUTO or (config.run_name is not None and not RUN_NAME.fullmatch(config.run_name)):
         raise UsageError(
-            f"--run-name {config.run_name!r} can't name files",
-            "Use up to 100 letters, digits, dots, dashes and underscores, a letter or digit first, and not auto.",
+            f"--run-name {config.run_name!r} can't be the name of a run",
+            "Use up to 100 letters, digits, dots, dashes and underscores, beginning with a letter or digit; auto is"
+            " reserved.",
         )
 
 
-# What is checked of several options together: of every run, and of one kind.
+# The checks of every run, and those of one kind of run.
 CHECKS = (_check_learning_rate, _check_series, _check_nodes, _check_resume, _check_names)
 CHECKS_OF_KIND = {EVALUATION: (_check_evaluation,)}
 
 
 def check_combinations(config: RunConfig) -> None:
-    """Raise UsageError for options that make no sense together."""
+    """Raise UsageError for options that can't be combined."""
     for check in (*CHECKS_OF_KIND.get(config.kind, ()), *CHECKS):
         check(config)

@@ -18,20 +18,20 @@ from pipelines.settings import PipelineSettings
 from pipelines.sharding import steps_per_epoch
 
 GPU_BATCH_SIZE = 512  # the published recipe's, on each of 4 GPUs
-CPU_BATCH_SIZE = 16  # as fast as 32, with twice as many steps to know it by
+CPU_BATCH_SIZE = 16  # as fast as 32, with twice as many steps to measure
 LEARNING_RATE_PER_IMAGE = 0.1 / 256  # the published 0.8 at 2048 images a step
 LR_WARMUP_EPOCHS = 5
-GPU_WARMUP_STEPS = 20  # cuDNN tries its algorithms, DALI its buffers, the clocks rise
+GPU_WARMUP_STEPS = 20  # cuDNN tries its algorithms, DALI's buffers grow, clocks rise
 CPU_WARMUP_STEPS = 3
-NOTED_EXCESS = 0.05  # of an epoch's full batches over the data set
-OTHER_NODES = "utilisation, power and what disturbed the run are those of node 0; images and times are of all nodes"
-MAX_DECODE_THREADS = 8  # beyond it DALI's threads contend with the training's
+NOTED_EXCESS = 0.05  # of the images in an epoch's full batches over those of the data set
+OTHER_NODES = "utilisation, power and interference are those of node 0; images and times are those of all nodes"
+MAX_DECODE_THREADS = 8  # with more, DALI's threads compete with the training's
 
 
 def make_plan(config: RunConfig, devices: Devices, data: DataFacts, environment: Mapping[str, str]) -> RunPlan:
-    """Decide everything the configuration leaves open.
+    """Decide everything that the configuration leaves open.
 
-    Raises UsageError when the batch is larger than a rank's share of the images, or the warm-up longer than the run,
+    Raises UsageError when the batch is larger than a rank's share of the images or the warm-up is as long as the run,
     MachineError for what these devices can't do.
     """
     if devices.kind == "cpu":
@@ -104,16 +104,16 @@ def _refuse_on_cpu(config: RunConfig) -> None:
         (config.bn_stats == SYNC, "--bn-stats sync needs GPUs: Paddle has no synchronised batch norm for CPUs"),
     ):
         if asked:
-            raise MachineError(lacking, "Leave it away to train on the CPU.")
+            raise MachineError(lacking, "Omit it to train on the CPU.")
 
 
 def _window(config: RunConfig, device: str, epoch_steps: int) -> WindowPlan:
     total = config.epochs * epoch_steps if config.kind is EPOCHS else None
     warmup = config.warmup
     if warmup is None:
-        # Longer than what DALI decodes ahead while the first steps are slow.
+        # Longer than the batches last that DALI decodes ahead while the first steps are slow.
         warmup = max(GPU_WARMUP_STEPS if device == "gpu" else CPU_WARMUP_STEPS, config.prefetch + 1)
-        # A short run keeps three quarters of its steps to measure.
+        # A short run keeps three quarters of its steps for measuring.
         warmup = warmup if total is None else min(warmup, total // 4)
     elif total is not None and warmup >= total:
         raise UsageError(
@@ -125,7 +125,7 @@ def _window(config: RunConfig, device: str, epoch_steps: int) -> WindowPlan:
 
 
 def _notes(plan: RunPlan) -> list[str]:
-    """Where a plan leaves the published recipe, and what its figures don't cover."""
+    """Where a plan deviates from the published recipe, and what its figures don't cover."""
     notes = _training_notes(plan) if plan.kind.trains else []
     if plan.pipeline.preprocessing == "dali":
         notes.append("images are cropped and resized as DALI does by default, not as published")
@@ -140,28 +140,30 @@ def _training_notes(plan: RunPlan) -> list[str]:
     epoch_images = epoch_steps * plan.global_batch
     if epoch_images > (1 + NOTED_EXCESS) * data.train_images:
         notes.append(
-            f"an epoch of {epoch_steps} full batches trains on {epoch_images:,} images, {data.name} has"
+            f"an epoch of {epoch_steps} full batches trains on {epoch_images:,} images, but {data.name} has"
             f" {data.train_images:,}"
         )
     published, here = SIZES[plan.model].auto_augment, plan.pipeline.auto_augment
     if here != published:
         notes.append(
-            f"published: {'AutoAugment' if published else 'no AutoAugment'} for {plan.model}; this run has"
-            f" {'it' if here else 'none'}"
+            f"the published recipe of {plan.model} {'uses' if published else 'does not use'} AutoAugment; this run"
+            f" {'does' if here else 'does not'}"
         )
     return notes
 
 
 def _batch_size(config: RunConfig, device: str, ranks: int, data: DataFacts) -> tuple[int, tuple[str, ...]]:
-    """Images per rank and step, and a note where a small data set makes them fewer than the default."""
+    """Images per rank and batch, and a note if a small data set makes them fewer than the default."""
     usual = GPU_BATCH_SIZE if device == "gpu" else CPU_BATCH_SIZE
     if not config.kind.trains:
-        # What a batch lacks is filled, and not counted.
+        # An incomplete batch is filled up with images that are not counted.
         return config.batch_size or usual, ()
-    shard = -(-data.train_images // ranks)  # the largest; a smaller one's reader goes on into its next pass
+    shard = -(-data.train_images // ranks)  # the largest one; a smaller one repeats its first images
     few = f"{data.train_images:,} training images of {data.name} over {ranks} ranks leave at most {shard} each"
     if data.train_images < ranks:
-        raise UsageError(f"fewer images than ranks: {data.train_images} over {ranks}", "Use fewer --gpus.")
+        raise UsageError(
+            f"fewer training images than ranks: {data.train_images} images, {ranks} ranks", "Use fewer --gpus."
+        )
     largest = shard // config.accumulation_steps
     if not largest:
         raise UsageError(
@@ -195,13 +197,13 @@ def _positive_int(text: str | None) -> int | None:
 
 
 def run_name(plan: RunPlan, local_time: str) -> str:
-    """A name that sorts by time and says what it was; local_time is like 20261124-153012."""
+    """A run's name, which sorts by time and states model, device and ranks; local_time is like 20261124-153012."""
     return f"{local_time}-{plan.model}-{plan.device}{plan.ranks}"
 
 
 def default_data(config: RunConfig) -> str:
-    """The data set of a run that names none."""
+    """The data set of a run: --data, or what is used without it."""
     if config.data is not None:
         return config.data
-    # pathlib would raise for a folder that can't be looked into.
+    # pathlib would raise for a folder that can't be accessed.
     return DEFAULT_FOLDER if os.path.isdir(DEFAULT_FOLDER) else config.kind.default_data  # noqa: PTH112

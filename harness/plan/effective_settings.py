@@ -1,4 +1,4 @@
-"""The settings in force, as DALI and Paddle report them, held against the plan."""
+"""The settings in force, as DALI and Paddle report them, compared with the plan."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from harness.plan.config import SYNC
 from harness.plan.kinds import EVALUATION
 from harness.plan.plan import RunPlan
 
-# What a kind of run has no occasion to show.
+# Settings that a kind of run doesn't use.
 LEFT_OUT = {EVALUATION: ("preprocessing", "auto_augment", "accumulation_steps")}
 
 
 def check_settings(plan: RunPlan, found: Mapping[str, Any]) -> None:
     """Raise InvariantError, which names every setting that isn't in force.
 
-    found is what the ranks' trainer read from DALI and Paddle. hw_decoder_load counts where DALI reports it (single
-    precision, written with six decimals).
+    found is what the rank's trainer read from DALI and Paddle. hw_decoder_load is compared where DALI reports it (in
+    single precision, written with six decimals).
     """
     pipeline, training = plan.pipeline, plan.training
     asked: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The three kinds of run, and what follows from the kind: what it reads, whether it trains, whether it resumes."""
+"""The three kinds of run, and what follows from the kind: what it reads, whether it trains, whether it can resume."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pipelines.dataset import TRAIN_SPLIT, VAL_SPLIT
 class RunKind:
     """What a run does.
 
-    does says so in messages ("run 'a' measures throughput"). splits are the lists of images that it reads, the first
-    of which its data profile describes. trains: it updates weights. resumable: it has checkpoints. default_data is the
-    built-in set that it takes without --data and without ImageNet. memory_cure is what to use besides a smaller batch
-    when one does not fit into a device's memory.
+    does is its description in messages ("run 'a' measures throughput"). splits are the lists of images that it reads;
+    its data profile describes the first one. trains: it updates weights. resumable: it saves checkpoints. default_data
+    is the built-in set that it uses without --data and without ImageNet. memory_cure is what to use besides a smaller
+    batch when a batch does not fit into a device's memory.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A run on several nodes: how this one reaches the others, and whether they all mean the same run."""
+"""A run on several nodes: how this node reaches the others, and whether all were started for the same run."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from harness.plan.config import RunConfig, run_options
 from harness.plan.options import OWN, flag
 from harness.plan.plan import RunPlan, decided_values
 
-# Settings of a plan that are each node's own, besides those of options that are declared so.
+# Settings of a plan that may differ between nodes, besides the options that are declared so.
 OWN_SETTINGS = frozenset({"notes", "device_id"})
-# Of the data set; its name and place are each node's own.
+# The facts about the data set that all nodes must agree on; its name and place may differ.
 SHARED_FACTS = ("train_images", "val_images", "num_classes", "augmentation")
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A machine among the `count` that train together, by its rank; node 0 records for all.
+    """One of the `count` machines that train together, by its rank; node 0 records for all.
 
-    master is node 0's address, in numbers, and port; address is the machine's own on the interface that leads there.
+    master is node 0's numeric address and port; address is this machine's own one on the interface that leads there.
     A machine that trains alone is node 0 of one, and needs none of these.
     """
 
@@ -58,15 +58,15 @@ class Node:
             *("--nnodes", str(self.count)),
             *("--master", "{}:{}".format(*self.master)),
             *("--rank", str(self.rank)),
-            # Otherwise it takes what the host's name resolves to, often 127.0.0.1.
+            # Otherwise the launcher uses the address that the host's name resolves to, often 127.0.0.1.
             *("--host", self.address),
         ]
 
     def environment(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """The environment with what gloo, NCCL and the launcher's store need to find the others; the user's stays.
+        """The environment with what gloo, NCCL and the launcher's store need to find the other nodes.
 
-        Gloo listens on the address that the host's name resolves to, NCCL picks an interface by itself, and the
-        launcher asks its store through proxies.
+        By default gloo listens on the address that the host's name resolves to, NCCL picks an interface by itself, and
+        the launcher uses proxies to reach its store. Variables that the user has set are kept.
         """
         added = dict(environment)
         if self.is_alone:
@@ -82,8 +82,8 @@ class Node:
 def find_node(config: RunConfig) -> Node:
     """The place of this machine among the nodes.
 
-    Raises UsageError when --master is no address that can be reached, or not node 0's; MachineError when its port is
-    taken.
+    Raises UsageError when --master is not an address that can be reached, or not node 0's; MachineError when its port
+    is taken.
     """
     if config.nnodes == 1 or config.node_rank is None:
         return Node()
@@ -93,7 +93,7 @@ def find_node(config: RunConfig) -> Node:
         number = str(found[0][4][0])
     except OSError as error:
         raise UsageError(
-            f"--master {config.master}: {host!r} has no IPv4 address ({error})", "Give node 0's address in numbers."
+            f"--master {config.master}: {host!r} has no IPv4 address ({error})", "Give node 0's numeric address."
         ) from error
     address = route_to(number, port)
     interface = interface_of(address)
@@ -103,7 +103,10 @@ def find_node(config: RunConfig) -> Node:
 
 
 def route_to(number: str, port: int) -> str:
-    """The own address on the way to another machine. Nothing is sent: connecting a UDP socket only picks the route."""
+    """The address of this machine on the route to another one. Raises UsageError without a route.
+
+    Nothing is sent: connecting a UDP socket only picks the route.
+    """
     with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
         try:
             probe.connect((number, port))
@@ -120,32 +123,32 @@ def interface_of(address: str) -> str:
     for name, addresses in psutil.net_if_addrs().items():
         if any(item.family == socket.AF_INET and item.address == address for item in addresses):
             return name
-    raise MachineError(f"no network interface of this machine has its own address {address}", "See ip address.")
+    raise MachineError(f"no network interface of this machine has its address {address}", "See ip address.")
 
 
 def _check_master(config: RunConfig, number: str, port: int) -> None:
     own = {item.address for items in psutil.net_if_addrs().values() for item in items if item.family == socket.AF_INET}
     if number not in own:
         raise UsageError(
-            f"--master {config.master} is no address of this machine, which --node-rank 0 makes the master",
-            f"This machine has {', '.join(sorted(own))}; give one of them on every node.",
+            f"--master {config.master} is not an address of this machine, but --node-rank 0 makes it the master",
+            f"This machine has the addresses {', '.join(sorted(own))}; give one of them on every node.",
         )
     with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as probe:
-        # As Python's HTTP server does, which the launcher's store is: a port just left by another run will do.
+        # As Python's HTTP server does, which is the launcher's store: a port that a run has just left can be used.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("", port))
         except OSError as error:
             raise MachineError(
-                f"port {port} of --master {config.master} can't be listened on ({error.strerror})",
-                "Another run or program has it (ss -ltnp); give another port on every node.",
+                f"can't listen on port {port} of --master {config.master} ({error.strerror})",
+                "Another run or program uses it (see ss -ltnp); give another port on every node.",
             ) from error
 
 
 def run_signature(config: RunConfig, plan: RunPlan) -> dict[str, Any]:
-    """What every rank of a run has to agree on, by the names of settings; values as JSON has them."""
+    """What all ranks of a run must agree on, by the names of settings, as JSON values."""
     own = {name for name, option in run_options().items() if option.nodes == OWN} | OWN_SETTINGS
-    # Devices of another kind would compute otherwise, whatever each node was started with.
+    # Devices of different kinds would compute differently, whatever --device each node was started with.
     shared = {
         name: value for name, value in decided_values(config, plan).items() if name not in own or name == "device"
     }
@@ -167,8 +170,8 @@ def check_signatures(signatures: Sequence[Mapping[str, Any]], ranks_of_node: Ite
                 f"{_called(name)}: {first.get(name)} on node 0, {other.get(name)} on node {node}" for name in names
             ]
             raise UsageError(
-                f"node {node} was started for another run than node 0",
-                "\n".join([*lines, "Start every node with the same options and data, but for --node-rank."]),
+                f"node {node} was started for a different run than node 0",
+                "\n".join([*lines, "Start every node with the same options and data, except for --node-rank."]),
             )
 
 

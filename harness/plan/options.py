@@ -11,16 +11,16 @@ from typing import Any, get_args, get_type_hints
 
 from harness.errors import UsageError
 
-# Paddle and DALI seed with 32 bits, and ranks add to it; no other whole number needs more either.
+# Paddle and DALI take seeds of 32 bits, to which ranks add their numbers; no other whole number needs more.
 MAX_INT = 2**31 - 1 - 2**16
 
 # The value of --resume without a name.
 AUTO = "auto"
 
-# Whether an option may differ when a run is resumed. SAME: it may not. KEPT: it may not, and a value that was decided
-# for the run stays, as it follows from what may change. NOTED: it may, and the run notes it. FREE: it may.
+# Whether an option may differ when a run is resumed. SAME: it may not. KEPT: it may not, and a value that the plan
+# decided is kept, as it depends on options that may differ. NOTED: it may, with a note in the record. FREE: it may.
 SAME, KEPT, NOTED, FREE = "same", "kept", "noted", "free"
-# Whether the nodes of a run must agree on it, or each has its own.
+# Whether the nodes of a run must agree on it (SAME), or each has its own value.
 OWN = "own"
 # Whether `compare` shows that two runs differ in it.
 SHOWN, HIDDEN = "shown", "hidden"
@@ -28,7 +28,7 @@ SHOWN, HIDDEN = "shown", "hidden"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a number may be; None is unlimited."""
+    """The limits of a number; None is unlimited."""
 
     at_least: float | None = None
     above: float | None = None
@@ -36,7 +36,7 @@ class Limits:
     below: float | None = None
 
     def check(self, name: str, value: float) -> None:
-        """Raise UsageError unless the value of the option is finite and within the limits."""
+        """Raise UsageError unless the option's value is finite and within the limits."""
         if isinstance(value, float) and not math.isfinite(value):
             raise UsageError(f"{flag(name)} is {value}; it must be finite")
         broken = (
@@ -53,7 +53,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """An option as it was declared; see `option`. kind is its value's type, without None."""
+    """An option as it was declared; see `option`. kind is the type of its value, without None."""
 
     name: str
     kind: type
@@ -69,9 +69,9 @@ class Option:
     compare: str
 
     def check(self, value: Any) -> None:
-        """Raise UsageError for a value that is not one of the choices, or outside the limits.
+        """Raise UsageError for a value that is not one of the choices, or is outside the limits.
 
-        None is allowed. Whole numbers are at most MAX_INT.
+        None is allowed. Whole numbers must be at most MAX_INT.
         """
         if value is None:
             return
@@ -101,9 +101,9 @@ def option(
 ) -> Any:
     """A dataclass field that is also a command-line option and a TOML key.
 
-    help is a sentence that states the unit and the scope; after "Default:" it says how a default of None is decided.
-    bare is the value of an option that is given without one. resume is SAME, KEPT, NOTED or FREE, nodes SAME or OWN,
-    compare SHOWN or HIDDEN.
+    help is a sentence that states the unit and the scope; "Default:" begins how a default of None is decided. bare is
+    the value of an option that is given without one. resume is SAME, KEPT, NOTED or FREE, nodes SAME or OWN, compare
+    SHOWN or HIDDEN.
     """
     metadata = {
         "group": group,

@@ -1,4 +1,4 @@
-"""What a run will do, with every default decided: all that its ranks read."""
+"""What a run will do, with every default decided; its ranks read nothing else."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from pipelines.settings import PipelineSettings
 
 @dataclass(frozen=True, slots=True)
 class DataFacts:
-    """What a plan needs to know of a data set.
+    """What a plan needs to know about a data set.
 
-    source is what `open_dataset` takes: a folder or a built-in set's name. imagenet: the counts are ILSVRC2012's.
-    fingerprint is that of the lists; empty where it wasn't taken.
+    source is what `open_dataset` takes: a folder or a built-in set's name. imagenet: whether the counts are
+    ILSVRC2012's. fingerprint is that of the lists; empty where it wasn't computed.
     """
 
     source: str
@@ -71,7 +71,7 @@ class TrainingPlan:
     """How weights are updated. A step is one update, from `accumulation_steps` batches of each rank.
 
     epochs and steps_per_epoch are global; compute_threads are per rank. The learning rate rises from 0 over
-    lr_warmup_epochs. amp is off, bf16 or fp16. pretrained is the file of the weights to begin with, if any.
+    lr_warmup_epochs. amp is off, bf16 or fp16. pretrained is the file of initial weights, if there is one.
     """
 
     epochs: int
@@ -104,8 +104,9 @@ class TrainingPlan:
 class WindowPlan:
     """When measuring begins and ends.
 
-    warmup_steps come before the measured window at least, or exactly if warmup_given. A throughput run ends when the
-    half-width of the throughput's 95 % interval is at most target_ci of it, or after max_seconds of measured time.
+    At least warmup_steps come before the measured window, or exactly that number if warmup_given. A throughput run ends
+    when the half-width of the throughput's 95 % interval is at most the fraction target_ci of the throughput, or after
+    max_seconds of measured time.
     """
 
     warmup_steps: int
@@ -115,13 +116,13 @@ class WindowPlan:
 
     @property
     def given_warmup(self) -> int | None:
-        """The warm-up that the user decided, in steps; None where it is found in the step times."""
+        """The user's warm-up in steps; None where it is found in the step times."""
         return self.warmup_steps if self.warmup_given else None
 
 
 @dataclass(frozen=True, slots=True)
 class OperationPlan:
-    """What keeps a long run going and recorded: limits of waiting (s), checkpoints, telemetry, unusable images."""
+    """How a long run is supervised and recorded: time-outs (s), checkpoints, telemetry, unusable images."""
 
     stall_timeout: float
     rendezvous_timeout: float
@@ -133,9 +134,10 @@ class OperationPlan:
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """All that decides what the ranks do; they read nothing else.
+    """Everything that decides what the ranks do; they read nothing else.
 
-    ranks are those of all nodes, one on each device; device is cpu or gpu. notes say where the plan leaves the recipe.
+    ranks are those of all nodes, one on each device; device is cpu or gpu. notes say where the plan deviates from the
+    recipe.
     """
 
     kind: RunKind
@@ -158,12 +160,12 @@ class RunPlan:
 
     @property
     def global_batch(self) -> int:
-        """Images in one step of all ranks."""
+        """The number of images in one step of all ranks."""
         return self.pipeline.batch_size * self.training.accumulation_steps * self.ranks
 
     @property
     def total_steps(self) -> int:
-        """Training steps of all epochs."""
+        """The number of training steps in all epochs."""
         return self.training.epochs * self.training.steps_per_epoch
 
 
@@ -172,12 +174,12 @@ PARTS = ("pipeline", "training", "window", "operation")
 
 
 def decided_values(config: RunConfig, plan: RunPlan) -> dict[str, Any]:
-    """Every setting of a run by name: what was asked for, overridden by what the plan made of it."""
+    """Every setting of a run by name: the configuration's, overridden by what the plan decided."""
     return {**asdict(config), **settings_of(plan)}
 
 
 def settings_of(plan: RunPlan) -> dict[str, Any]:
-    """Every setting of a plan, those of its parts included, by name; where an option has that name, it is its value."""
+    """Every setting of a plan, those of its parts included, by name; one that is named like an option has its value."""
     found: dict[str, Any] = {}
     for item in fields(plan):
         value = getattr(plan, item.name)

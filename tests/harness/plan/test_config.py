@@ -133,7 +133,7 @@ def test_names_that_a_run_may_have(name: str) -> None:
 )
 def test_names_that_a_run_may_not_have(name: str) -> None:
     error = refusal(run_name=name)
-    assert error.message == f"--run-name {name!r} can't name files"
+    assert error.message == f"--run-name {name!r} can't be the name of a run"
     assert "100 letters" in error.cure
 
 
@@ -179,7 +179,7 @@ def test_an_evaluation_needs_weights() -> None:
 def test_an_evaluation_does_not_train(more: dict[str, Any]) -> None:
     error = refusal(eval_only=True, pretrained="a.pdparams", **more)
     (name,) = more
-    assert error.message == f"--eval-only does not train, and {flag(name)} is about training"
+    assert error.message == f"--eval-only does not train, but {flag(name)} is an option of training"
 
 
 def test_a_configuration_never_changes() -> None:

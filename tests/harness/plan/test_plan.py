@@ -258,7 +258,7 @@ def test_an_epoch_with_the_default_batch_is_one_pass(ranks: int) -> None:
 
 def test_an_epoch_that_trains_on_many_more_images_than_there_are_says_so() -> None:
     found = plan(RunConfig(batch_size=25), FOUR_GPUS, small(103))
-    assert found.notes == ("an epoch of 2 full batches trains on 200 images, small has 103",)
+    assert found.notes == ("an epoch of 2 full batches trains on 200 images, but small has 103",)
 
 
 @pytest.mark.parametrize(
@@ -266,9 +266,9 @@ def test_an_epoch_that_trains_on_many_more_images_than_there_are_says_so() -> No
     [
         ("x2_5", None, True, ()),
         ("x2_5", True, True, ()),
-        ("x2_5", False, False, ("published: AutoAugment for x2_5; this run has none",)),
+        ("x2_5", False, False, ("the published recipe of x2_5 uses AutoAugment; this run does not",)),
         ("x2_0", None, False, ()),
-        ("x2_0", True, True, ("published: no AutoAugment for x2_0; this run has it",)),
+        ("x2_0", True, True, ("the published recipe of x2_0 does not use AutoAugment; this run does",)),
     ],
 )
 def test_auto_augment_is_for_the_size_that_was_published_with_it(
@@ -337,7 +337,7 @@ def test_the_warm_up_outlasts_what_is_decoded_ahead() -> None:
 
 def test_more_ranks_than_images_are_refused() -> None:
     error = refusal(RunConfig(), FOUR_GPUS, small(3))
-    assert error.message == "fewer images than ranks: 3 over 4"
+    assert error.message == "fewer training images than ranks: 3 images, 4 ranks"
     assert error.cure == "Use fewer --gpus."
 
 

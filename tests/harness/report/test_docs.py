@@ -48,8 +48,8 @@ def test_the_rows_of_the_options() -> None:
     assert rows["`--epochs N`"] == ["Passes over the training images.", "360"]
     assert rows["`--momentum M`"] == ["Momentum of SGD.", "0.9"]
     assert rows["`--batch-size N`"] == [
-        "Images per device and batch.",
-        "512 on GPUs and 16 on CPUs, fewer for a small data set",
+        "Batch size per device, in images.",
+        "512 on GPUs and 16 on CPUs, smaller for a small data set",
     ]
     assert rows["`--throughput-only`"] == [
         "Measure training throughput and what limits it, then stop. No evaluation, no top-1.",
