@@ -152,7 +152,7 @@ class Verification:
     """Goes once through a list from image `start` on, in batches, on that many threads; yields what it found in each.
 
     Every file is looked at before it is opened, and every header is read before pixels are decoded. A batch that fails
-    is done again image by image. Raises ValueError for threads below 1.
+    is done again image by image.
     """
 
     def __init__(self, images: ImageList, threads: int, start: int = 0) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from harness import ROOT
 from harness.machine.device import LAUNCHER_VARIABLES
-from tests.docs.pages import first_cells, read, sections
+from tests.support.pages import first_cells, read, sections
 
 CODE = [path for folder in ("harness", "pipelines", "models") for path in sorted((ROOT / folder).rglob("*.py"))]
 # Libraries' own variables, and the usual ones of a shell.

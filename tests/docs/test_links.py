@@ -14,7 +14,7 @@ from harness.cli import parse
 from harness.commands.registry import COMMANDS, Parser
 from harness.plan.config import RunConfig, run_options
 from harness.plan.options import flag
-from tests.docs.pages import PAGES, anchors, code_blocks
+from tests.support.pages import PAGES, anchors, code_blocks
 
 # Folders whose files the pages name by their path, and files of other projects that have the look of ours.
 FOLDERS = ("docs", "harness", "pipelines", "models", "tests", "benchmarks", "requirements")

@@ -7,8 +7,8 @@ import re
 import pytest
 
 from harness import ROOT
-from tests.docs.pages import code_blocks, read, sections
-from tests.harness.test_structure import LEVELS
+from tests.support.pages import code_blocks, read, sections
+from tests.support.rooms import LEVELS
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MAX_README_LINES = 70  # of a tall terminal, or a page of GitHub

@@ -21,7 +21,7 @@ from harness.plan.config import RunConfig, run_options
 from harness.report.console import Console
 from models.architecture import parameter_shapes
 from models.weights import describe_weights
-from tests.docs.pages import code_blocks, first_cells, read, sections
+from tests.support.pages import code_blocks, first_cells, read, sections
 from tests.support.simulation import Simulation
 
 SECTIONS = sections(read("record.md"))

@@ -8,7 +8,7 @@ import shlex
 import pytest
 
 from harness.cli import main
-from tests.docs.pages import code_blocks, read, sections
+from tests.support.pages import code_blocks, read, sections
 
 PAGE = read("troubleshooting.md")
 TRIED = {

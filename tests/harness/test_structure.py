@@ -13,13 +13,8 @@ from pathlib import Path
 import pytest
 
 from harness import ROOT
+from tests.support.rooms import LEVELS
 
-# From the bottom up; rooms of one level don't know each other. Below the harness lie pipelines, and below them models.
-LEVELS = (
-    ("models",), ("pipelines",), ("harness",), ("harness.errors",), ("harness.machine",), ("harness.plan",),
-    ("harness.artifacts",), ("harness.launch", "harness.analysis"), ("harness.report", "harness.training"),
-    ("harness.commands",), ("harness.cli",), ("run_bench",),
-)  # fmt: skip
 LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 PACKAGES = ("harness", "pipelines", "models")
 MAX_LINES, MAX_MODULES = 350, 15
@@ -152,3 +147,15 @@ def test_a_process_loads_what_it_needs_alone(loads: str, absent: str) -> None:
         [sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_tests_share_what_is_in_support_alone() -> None:
+    """A test module that another imports is a helper that nobody finds."""
+    found = {
+        str(path.relative_to(ROOT)): name
+        for path in [*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (name := node.module or "").startswith("tests.")
+        and not name.startswith("tests.support.")
+    }  # fmt: skip
+    assert found == {}

@@ -126,11 +126,6 @@ def test_the_ends_of_batches_are_where_one_can_go_on(tmp_path: Path) -> None:
         assert before + found_in(images, start=checked.end) == whole
 
 
-def test_no_threads_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="threads is 0; it must be at least 1"):
-        Verification(ImageList(tmp_path, ("a",), (0,)), threads=0)
-
-
 def test_images_named_twice_and_in_both_splits() -> None:
     train = ImageList(Path("/data"), ("a.jpg", "b.jpg", "x/../a.jpg", "b.jpg", "c//d.jpg"), (0, 1, 0, 2, 3))
     val = ImageList(Path("/data"), ("e.jpg", "c/d.jpg", "a.jpg", "./a.jpg"), (0, 3, 1, 1))

@@ -7,7 +7,7 @@ import os
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,7 @@ def _turned() -> bytes:
     return encoded(picture(), exif=exif)
 
 
+@cache
 def contents() -> dict[str, bytes]:
     """What is in each kind of file, by the kind's name."""
     jpeg, png, webp, bmp = good(), encoded(picture(), "PNG"), encoded(picture(), "WEBP"), encoded(picture(), "BMP")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import harness.commands.run
+import harness.commands.one_run
 from harness import ROOT
 from harness.artifacts.record import RunFiles, read_record
 from harness.cli import main
@@ -26,7 +26,7 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def started(*_: object) -> None:
         pytest.fail("the run was not refused: its workers would start")
 
-    monkeypatch.setattr(harness.commands.run, "run_workers", started)
+    monkeypatch.setattr(harness.commands.one_run, "run_workers", started)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.chdir(tmp_path)
 
@@ -194,7 +194,7 @@ def test_unusable_files_that_a_run_bears_are_left_out_and_recorded(
 ) -> None:
     data = make_bad_data(tmp_path / "data", split)
     started: list[RunFiles] = []
-    monkeypatch.setattr(harness.commands.run, "run_workers", lambda files, *_, **__: started.append(files))
+    monkeypatch.setattr(harness.commands.one_run, "run_workers", lambda files, *_, **__: started.append(files))
     # Nobody measures anything, so there is nothing to conclude from.
     assert main([*CPU, "--data", str(data), "--batch-size", "4", "--results", "out", *more]) != 0
     (files,) = started

@@ -176,4 +176,4 @@ def test_an_evaluation_can_not_be_gone_on_with_nor_compared(data: Path, trained:
     assert code == 2
     assert "no throughput" in err
     code, out, _ = bench(tmp_path, "--resume", "eval")
-    assert (code, out) == (0, "nothing to go on with: the run is finished\n")
+    assert (code, out) == (0, "nothing to resume: the run is finished\n")

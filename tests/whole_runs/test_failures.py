@@ -50,7 +50,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_the_checkpoint_before
     assert made.record["status"] == "failed"
     saved = newest_checkpoint(made.files.checkpoints)
     assert saved is not None
-    assert f"The state behind step {saved[1]['optimizer_steps']} is kept." in made.err
+    assert f"A checkpoint after step {saved[1]['optimizer_steps']} was saved." in made.err
     arrays = read_checkpoint(made.files.checkpoints, saved[0]).arrays
     assert all(np.isfinite(values).all() for name, values in arrays.items() if name.startswith("model/"))
 
@@ -95,7 +95,7 @@ def test_a_full_disk_ends_the_run_with_what_was_saved(tmp_path: Path, small_disk
     saved = newest_checkpoint(made.files.checkpoints)
     assert saved is not None
     assert saved[1]["progress"]["epoch"] == 2
-    assert f"The state behind step {saved[1]['optimizer_steps']} is kept." in made.err
+    assert f"A checkpoint after step {saved[1]['optimizer_steps']} was saved." in made.err
     assert sorted(path.name for path in made.files.checkpoints.iterdir()) == [
         ".lock", "000001.json", "000001.safetensors"
     ]  # fmt: skip
@@ -135,5 +135,5 @@ def test_auto_batch_halves_until_it_fits(few: Path, tmp_path: Path) -> None:
     assert made.record["plan"]["training"]["learning_rate"] == pytest.approx(0.1 / 256 * batch)
     assert set(made.train_steps()["images"]) == {batch}
     warnings = [text for text in made.record["warnings"] if text.startswith("--auto-batch: ")]
-    assert warnings[0].startswith("--auto-batch: 24 images per device did not fit into memory, going on with 12")
+    assert warnings[0].startswith("--auto-batch: 24 images per device did not fit into memory, trying 12")
     assert "--auto-batch: 24 images per device" in made.out

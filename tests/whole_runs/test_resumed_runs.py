@@ -65,8 +65,8 @@ def test_a_stopped_run_tells_how_to_resume_and_ends_as_if_nothing_had_happened(
     assert saved is not None
     steps_made, command = saved[1]["optimizer_steps"], f"python run_bench.py --resume it --results {tmp_path}"
     assert ended.err.splitlines() == [
-        f"error: interrupted behind step {steps_made} of 20",
-        f"  The state behind step {steps_made} is kept. To go on from it:",
+        f"error: interrupted after step {steps_made} of 20",
+        f"  A checkpoint after step {steps_made} was saved. To resume:",
         f"    {command}",
     ]
     record = Run(ended.code, ended.out, ended.err, files).record
@@ -154,4 +154,4 @@ def test_more_epochs_are_trained_and_other_settings_are_refused_by_name(data: Pa
     assert "5 epochs, not 4" in longer.out
     assert len(longer.table(EPOCHS.name)) == 5
     finished = bench(tmp_path, data, "it", "--gpus", "1", "--resume", "--epochs", "5")
-    assert (finished.code, finished.out) == (0, "nothing to go on with: the run is finished\n")
+    assert (finished.code, finished.out) == (0, "nothing to resume: the run is finished\n")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness import ROOT
+from harness.artifacts.record import SCHEMA_VERSION
 from harness.artifacts.shared_schema import SUMMARY
 from harness.artifacts.tables import read_table
 from tests.support.data_sets import write_colours
@@ -112,7 +113,7 @@ def test_its_mirrored_table_has_the_references_header(trained: Run) -> None:
 
 def test_its_record_says_what_it_was(trained: Run) -> None:
     record = trained.record
-    assert record["schema_version"] == 4
+    assert record["schema_version"] == SCHEMA_VERSION
     assert record["status"] == "finished"
     assert record["config"]["learning_rate"] == 0.05
     (attempt,) = record["attempts"]

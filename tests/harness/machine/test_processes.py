@@ -203,13 +203,14 @@ def test_the_kernel_gives_a_parent_what_its_child_had() -> None:
         times = os.times()
         return times.user + times.system + times.children_user + times.children_system
 
-    assert used() == pytest.approx(own(), abs=0.1)
+    # Children of other tests, like the server that forks runs, rest meanwhile.
+    others = used() - own()
     child = spin(0.3, "stay")
-    assert used() - own() >= 0.25
+    assert used() - own() - others >= 0.25
     child.send_signal(signal.SIGKILL)
     while Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
         time.sleep(0.01)
-    assert used() - own() >= 0.25
+    assert used() - own() - others >= 0.25
     with child:
         pass
-    assert used() == pytest.approx(own(), abs=0.1)
+    assert used() - own() == pytest.approx(others, abs=0.1)
