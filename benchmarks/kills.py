@@ -1,7 +1,8 @@
-"""Kills runs at random moments, goes on with them, and holds the result against a run that nobody touched.
+"""Kills runs at random moments, resumes them, and compares the result with that of an undisturbed run.
 
-Every kill is a SIGKILL of one process (the launching one, Paddle's launcher or a rank) during training, an evaluation
-or a checkpoint. A campaign prints a line for each and ends with 1 unless all results are equal, bit for bit.
+Every kill is a SIGKILL of one process (the launching process, Paddle's launcher or a rank) during training, an
+evaluation or a checkpoint. A campaign prints a line per kill, and exits with 1 unless all results are equal, bit for
+bit.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from harness.artifacts.schema import CHECKPOINT, EPOCHS, EVALUATE, STEPS, TRAIN
 from harness.artifacts.tables import read_table
 
 ROOT = Path(__file__).parents[1]
-# Of a step or an epoch, what the training decides; the rest are times, and what was seen meanwhile.
+# The columns that training determines; the others are times and measurements.
 STEP_COLUMNS = ["phase", "epoch", "step", "images", "loss", "learning_rate"]
 EPOCH_COLUMNS = ["epoch", "images", "train_loss", "val_loss", "top1", "top5", "learning_rate", "val_images"]
 EPOCHS_RUN = 4
@@ -47,20 +48,20 @@ MAX_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a finished run leaves of its training: rows of steps and epochs, and its last checkpoint's arrays."""
+    """The result of a finished run's training: rows of steps and epochs, and the arrays of its last checkpoint."""
 
     steps: pd.DataFrame
     epochs: pd.DataFrame
     arrays: dict[str, bytes]
 
     def differs(self, other: Result) -> list[str]:
-        """What isn't equal, bit for bit."""
+        """Returns what isn't equal, bit for bit."""
         found = [name for name in ("steps", "epochs") if not getattr(self, name).equals(getattr(other, name))]
         return found + (["weights"] if self.arrays != other.arrays else [])
 
 
 def write_data(folder: Path, train: int, val: int) -> None:
-    """A data set of JPEGs in four classes, of noise on a class's own colour, 40 x 48 pixels."""
+    """Write a data set of JPEGs in four classes: 40 x 48 pixels, noise on the colour of the class."""
     generator = np.random.default_rng(7)
     for split, count in (("train", train), ("val", val)):
         for index in range(count):
@@ -72,13 +73,13 @@ def write_data(folder: Path, train: int, val: int) -> None:
 
 
 def command(data: Path, results: Path, run: str, ranks: int) -> list[str]:
-    """The command line that begins a run, and goes on with it if it has begun."""
+    """Returns the command line that starts a run, or resumes it if it exists."""
     begin = [sys.executable, str(ROOT / "run_bench.py"), *OPTIONS, "--gpus", str(ranks), "--data", str(data)]
     return [*begin, "--results", str(results), "--run-name", run, "--resume"]
 
 
 def finish(data: Path, results: Path, run: str, ranks: int) -> Result:
-    """Begin or go on with a run to its end. Raises RuntimeError with what it printed when it fails."""
+    """Run or resume until the end. Returns the result. Raises RuntimeError with the run's output if it fails."""
     done = subprocess.run(
         command(data, results, run, ranks), capture_output=True, text=True, timeout=MAX_SECONDS, check=False
     )
@@ -88,7 +89,7 @@ def finish(data: Path, results: Path, run: str, ranks: int) -> Result:
 
 
 def result_of(files: RunFiles) -> Result:
-    """What a finished run left."""
+    """Returns the result of a finished run."""
     steps = read_table(files.table(STEPS.name), STEPS)
     steps = steps[steps["phase"] != CHECKPOINT][STEP_COLUMNS].reset_index(drop=True)
     newest = newest_checkpoint(files.checkpoints)
@@ -104,9 +105,9 @@ def result_of(files: RunFiles) -> Result:
 def kill(
     data: Path, results: Path, run: str, ranks: int, moment: str, victim: str, epoch: int, delay_seconds: float
 ) -> str:
-    """Begin or go on with a run, and kill one of its processes: so long after the moment has come in that epoch.
+    """Start or resume a run, and kill one of its processes, delay_seconds after the moment has come in that epoch.
 
-    Returns what the run's files say of the moment, or "finished" for a run that was quicker.
+    Returns a description of the moment from the run's files, or "finished" if the run ended before.
     """
     process = subprocess.Popen(command(data, results, run, ranks), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     files = RunFiles(results, run)
@@ -133,12 +134,12 @@ def kill(
 
 
 def _saved(files: RunFiles) -> Mapping[str, Any]:
-    """The values of the newest checkpoint."""
+    """Returns the values of the newest checkpoint; empty if there is none."""
     return (newest_checkpoint(files.checkpoints) or ("", {}))[1]
 
 
 def _writing(files: RunFiles, since: float) -> bool:
-    """Whether a checkpoint is being written, not one that an earlier kill left half done."""
+    """Returns whether a checkpoint is being written, ignoring those that earlier kills left unfinished."""
     for path in files.checkpoints.glob(".*.safetensors"):
         with suppress(FileNotFoundError):
             if path.stat().st_mtime >= since:
@@ -162,7 +163,7 @@ def _last(files: RunFiles, begun_at: float) -> str:
 
 
 def processes_of_run(pid: int) -> dict[str, psutil.Process]:
-    """The launching process of that id, Paddle's launcher and the ranks, as far as they are there."""
+    """Returns the launching process of that id, Paddle's launcher and the ranks, as far as they exist."""
     run = psutil.Process(pid)
     launcher = next((child for child in run.children() if "paddle.distributed.launch" in child.cmdline()), None)
     ranks = launcher.children() if launcher is not None else []
@@ -177,7 +178,7 @@ def processes_of_run(pid: int) -> dict[str, psutil.Process]:
 
 
 def campaign(kills: int, seed: int, say: Callable[[str], None], folder: Path, ranks: Sequence[int] = (1, 2)) -> int:
-    """Kill runs so many times; the number of runs whose result isn't that of an undisturbed one."""
+    """Kill runs the given number of times. Returns how many results differ from those of undisturbed runs."""
     data = folder / "data"
     write_data(data, 160, 96)
     truth = {count: finish(data, folder, f"undisturbed{count}", count) for count in ranks}
@@ -209,7 +210,7 @@ def campaign(kills: int, seed: int, say: Callable[[str], None], folder: Path, ra
 
 
 def main() -> int:
-    """Run a campaign and tell each kill."""
+    """Run a campaign and print each kill."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=25)
     parser.add_argument("--seed", type=int, default=0)

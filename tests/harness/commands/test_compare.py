@@ -252,7 +252,7 @@ def test_a_series_own_interval() -> None:
 
 @pytest.mark.parametrize("rates", [(), (0.0,), (-1.0, 2.0), (math.nan,), (math.inf,)])
 def test_a_rate_is_positive_and_finite(rates: tuple[float, ...]) -> None:
-    with pytest.raises(ValueError, match="at least one, each positive and finite"):
+    with pytest.raises(ValueError, match="each must be positive and finite"):
         several(*rates)
 
 
@@ -401,20 +401,24 @@ def test_the_reference_is_found_by_name() -> None:
     [
         ("befor", "no run or series 'befor' in ", "Did you mean 'before'?"),
         ("x1_0", "no run or series 'x1_0' in ", "Did you mean '20261124-2-x1_0-cpu2' or '20261124-1-x1_0-cpu2'?"),
-        ("zzz", "no run or series 'zzz' in ", "Known there: 'scaling', 'running', 'halted', 'gone', 'five.r2' and "),
-        ("..", "no run or series '..' in ", "Known there: "),
-        ("", "'' names no run", "Give the name of a run in --results, or the path of its record"),
-        ("../secret", "'../secret' names no run", "Give the name of a run in --results"),
-        ("/etc/passwd", "'/etc/passwd' names no run", "Give the name of a run in --results"),
-        ("n" * 5000, "no run or series 'nnn", "Known there: "),
-        ("nowhere/before.json", "no file 'nowhere/before.json'", "There is no such folder; --results names the one"),
-        ("[red]\x1b[31m", "no run or series '[red]\\x1b[31m' in ", "Known there: "),
+        (
+            "zzz",
+            "no run or series 'zzz' in ",
+            "Available there: 'scaling', 'running', 'halted', 'gone', 'five.r2' and ",
+        ),
+        ("..", "no run or series '..' in ", "Available there: "),
+        ("", "'' is not the name of a run", "Pass the name of a run in --results, or the path of its record"),
+        ("../secret", "'../secret' is not the name of a run", "Pass the name of a run in --results"),
+        ("/etc/passwd", "'/etc/passwd' is not the name of a run", "Pass the name of a run in --results"),
+        ("n" * 5000, "no run or series 'nnn", "Available there: "),
+        ("nowhere/before.json", "no file 'nowhere/before.json'", "That folder does not exist."),
+        ("[red]\x1b[31m", "no run or series '[red]\\x1b[31m' in ", "Available there: "),
         ("running", "run 'running' is not finished; its status is 'running'", "Wait for its end."),
         ("halted", "run 'halted' is not finished; its status is 'interrupted'", "Run it again, under another"),
-        ("empty", "empty.json' is empty: the run has just begun", "Wait for its end, or run it again."),
-        ("text", "text.json' is no JSON: ", "Name a <run>.json that run_bench.py wrote."),
-        ("bytes", "bytes.json' is no JSON: ", "Name a <run>.json that run_bench.py wrote."),
-        ("list", "list.json' is no run's record", "Name a <run>.json that run_bench.py wrote."),
+        ("empty", "empty.json' is empty: the run has just started", "Wait for its end, or run it again."),
+        ("text", "text.json' is not valid JSON: ", "Name a <run>.json that run_bench.py wrote."),
+        ("bytes", "bytes.json' is not valid JSON: ", "Name a <run>.json that run_bench.py wrote."),
+        ("list", "list.json' is not the record of a run", "Name a <run>.json that run_bench.py wrote."),
         ("object", "object.json is not a run's record: ", "Name a <run>.json that run_bench.py wrote."),
         ("folder", "folder.json': Is a directory", "Name a <run>.json that can be read."),
         ("later", "later.json has schema version 6, known is 5", "Read it with the version of this project"),
@@ -490,7 +494,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert run_compare(tmp_path / "missing", "a", "b") == 2
     assert capsys.readouterr().err == (
         f"error: no run or series 'a' in '{tmp_path}/missing'\n"
-        "  There is no such folder; --results names the one that has the runs.\n"
+        "  That folder does not exist. Pass the folder of the runs with --results.\n"
     )
 
 
