@@ -1,12 +1,12 @@
-"""Bottlenecks put into real runs on this machine's CPU, and what the verdict calls them.
+"""Creates known bottlenecks in real runs on this machine's CPU, and compares the verdict with them.
 
 usage: bottlenecks.py [--times 4] [--max-seconds 60]
 
-Each time, three runs:
+Each repetition has three runs, with this expected result:
 
   slow decoding   12-megapixel JPEGs, one DALI thread, x0_25 at 32 px     pipeline; more threads, if there are cores
   slow compute    x2_5 at 224 px on the built-in photos                   compute
-  a neighbour     x0_5 at 224 px, half of the cores taken by others       tainted by foreign_cpu
+  a neighbour     x0_5 at 224 px, half of the cores taken by others       disturbed by foreign_cpu
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ WIDTH, HEIGHT, IMAGES = 4000, 3000, 32
 
 
 def main() -> None:
-    """Run and print; the exit code is the number of wrong calls."""
+    """Run and print; the exit code is the number of wrong results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=4)
     parser.add_argument("--max-seconds", type=float, default=60.0)
@@ -44,7 +44,7 @@ def main() -> None:
         folder = Path(scratch)
         large = _large_photos(folder / "large")
         cores = os.cpu_count() or 1
-        # Options, neighbours, what it is called, and the flag that the first remedy has to name.
+        # Options, number of neighbours, expected result, and the option that the first remedy must name.
         cases: dict[str, tuple[Sequence[str], int, str, str]] = {
             "slow decoding": (
                 ["--model", "x0_25", "--image-size", "32", "--gpus", "1", "--decode-threads", "1", "--batch-size", "8",
@@ -85,7 +85,7 @@ def _run(results: Path, name: str, seconds: float, options: Sequence[str]) -> di
 
 @contextmanager
 def _busy(processes: int) -> Iterator[None]:
-    """So many processes that do nothing but keep a core busy."""
+    """Run the given number of processes that each keep a core busy."""
     running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
     try:
         yield
@@ -96,7 +96,7 @@ def _busy(processes: int) -> Iterator[None]:
 
 
 def _large_photos(folder: Path) -> Path:
-    """A data set of 12-megapixel JPEGs with a photograph's detail: noise over smooth gradients."""
+    """Write a data set of 12-megapixel JPEGs with a photograph's detail: noise over smooth gradients."""
     random = np.random.default_rng(0)
     folder.mkdir(parents=True)
     lines = []

@@ -1,11 +1,11 @@
-"""How fast the training pipeline is when its files come from a cold disk, against DALI's own reader, in turns.
+"""Compares the training pipeline with DALI's own file reader, on files from a cold disk and from the page cache.
 
 usage: cold_disk.py [DATA] [--pairs 5] [--batch-size 16] [--threads N]
 
-Each turn goes through the data set's training images in one order, cropped, resized and normalised: as a run loads them
-(files by name, the kernel asked for them ahead) and with DALI's file reader in front of the same operators; both with
-every file's pages dropped from the page cache before, and with all of them in it. Medians and ranges of the rates are
-printed, and of the ratios to the reader's. A disk with a cache of its own may still be warm.
+Each measurement goes through the data set's training images in the same order, cropped, resized and normalised: as a
+run loads them (files by name, with read-ahead by the kernel), and with DALI's file reader before the same operators;
+both with no file in the page cache, and with all of them in it. The two pipelines alternate. Prints medians and ranges
+of the rates, and of their ratios to the reader's. A disk with its own cache may still be warm.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from pipelines.sampling import BEGINNING, TrainingOrder
 from pipelines.settings import PipelineSettings
 from pipelines.source import DaliSource
 
-COLD = 0.05  # of the pages that may be left
+COLD = 0.05  # the maximum share of pages that may remain in the page cache
 
 
 def main() -> None:
@@ -55,7 +55,7 @@ def main() -> None:
     rates: dict[tuple[str, str], list[float]] = {(cache, name): [] for cache in ("cold", "warm") for name in turns}
     for pair in range(arguments.pairs):
         for cache in ("cold", "warm"):
-            # Whichever comes first may find a cooler processor.
+            # The order alternates, because the first may run on a cooler processor.
             for name in sorted(turns, reverse=bool(pair % 2)):
                 prepare(paths, cache)
                 following = turns[name]()
@@ -65,13 +65,13 @@ def main() -> None:
                 rates[cache, name].append(steps * settings.batch_size / (time.perf_counter() - began))
     for cache in ("cold", "warm"):
         for name in turns:
-            tell(f"{cache}, {name}", rates[cache, name], "images/s", 0)
+            print_median(f"{cache}, {name}", rates[cache, name], "images/s", 0)
         ratios = [ours / theirs for ours, theirs in zip(rates[cache, "by name"], rates[cache, "reader"], strict=True)]
-        tell(f"{cache}, by name / reader", ratios, "", 3)
+        print_median(f"{cache}, by name / reader", ratios, "", 3)
 
 
 def prepare(paths: list[str], cache: str) -> None:
-    """Have every file's pages in the page cache, or none."""
+    """Load every file into the page cache, or drop all of them from it."""
     if cache == "warm":
         read_into_memory(paths)
         return
@@ -81,11 +81,11 @@ def prepare(paths: list[str], cache: str) -> None:
         os.close(descriptor)
     share = resident_share(paths)
     if share is None or share > COLD:
-        raise SystemExit(f"the page cache keeps {share} of the files here: nothing cold can be measured")
+        raise SystemExit(f"the page cache keeps {share} of the files: a cold disk can't be measured here")
 
 
 def by_name(dataset: Dataset, order: TrainingOrder, settings: PipelineSettings) -> Callable[[], Any]:
-    """The next batch, as a run loads it."""
+    """Returns a function that returns the next batch, as a run loads it."""
 
     def graph(feed: Feed, seed: int, state: bytes | None) -> Any:
         return training_graph(feed, Augmentation(), settings, seed, state)
@@ -95,7 +95,7 @@ def by_name(dataset: Dataset, order: TrainingOrder, settings: PipelineSettings) 
 
 
 def by_reader(dataset: Dataset, order: TrainingOrder, settings: PipelineSettings, steps: int) -> Callable[[], Any]:
-    """The next batch of the same images in the same order, from DALI's reader."""
+    """Returns a function that returns the next batch of the same images in the same order, from DALI's reader."""
     position, chosen = BEGINNING, []
     for _ in range(steps):
         draw = order.draw(position, frozenset())
@@ -124,7 +124,7 @@ def by_reader(dataset: Dataset, order: TrainingOrder, settings: PipelineSettings
     return lambda: pipeline.run()
 
 
-def tell(what: str, values: list[float], unit: str, digits: int) -> None:
+def print_median(what: str, values: list[float], unit: str, digits: int) -> None:
     """Print a median with its range."""
     low, middle, high = (f"{value:,.{digits}f}" for value in (min(values), statistics.median(values), max(values)))
     print(f"{what:<26} {middle:>8} {unit} ({low} to {high})")

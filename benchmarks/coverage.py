@@ -1,10 +1,10 @@
-"""How often the 95 % interval holds the truth: AR(1) series whose mean is known, of fixed length and stopped early.
+"""Measures how often the 95 % interval contains the true mean, for AR(1) series of fixed length and stopped early.
 
 usage: coverage.py [--series 2000]
 
-Prints docs/methodology.md's tables: one series, the same for windows that end as a throughput run's does (looked at
-every 40 steps from the 120th on, until they are steady and known to 2 %; noise of 8 %, steps of one second), and what
-data, training and communication for nothing would bring, from four series of different lengths.
+Prints the tables of docs/methodology.md: for single series; for windows that end like those of a throughput run
+(checked every 40 steps from the 120th on, until they are steady and known to 2 %; noise of 8 %, steps of one second);
+and for the gains if data, training or communication cost nothing, from four series of different lengths.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _holds(steps: object) -> bool:
 
 
 def _gains_hold(lengths: Sequence[int], memory: float, seed: int) -> list[bool]:
-    """Whether the intervals of what data, training and communication for nothing would bring hold it."""
+    """Returns whether the intervals of the gains from removing data, training and communication contain the truth."""
     phases = {}
     for at, (name, seconds) in enumerate(SECONDS.items()):
         steps = pd.DataFrame({"step_seconds": seconds * (1 + ar1(memory, lengths[at], 0.05, 4 * seed + at))})

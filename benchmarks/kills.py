@@ -40,7 +40,7 @@ MAX_SECONDS = 120.0
 
 
 def command(data: Path, results: Path, run: str, ranks: int) -> list[str]:
-    """The command line that begins a run, and goes on with it if it has begun."""
+    """Returns the command line that starts a run, or resumes it if it exists."""
     begin = [sys.executable, str(ROOT / "run_bench.py"), *OPTIONS, "--gpus", str(ranks), "--data", str(data)]
     return [*begin, "--results", str(results), "--run-name", run, "--resume"]
 

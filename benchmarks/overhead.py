@@ -1,15 +1,16 @@
-"""What recording and data loading cost training: ratios of one loop with and without, measured in turn in one process.
+"""Measures what recording and data loading cost training: ratios of one loop with and without, in one process.
 
-usage: overhead.py [--model x1_0] [--image-size 224] [--batch-size 32] [--data photos] [--pairs 5] [--block-seconds 10]
+usage: overhead.py [--model x1_0] [--image-size 224] [--batch-size 32] [--data photos] [--pairs 5]
+                   [--segment-seconds 10]
 
-For each pair three blocks of training steps run one after another, so that drift hits all alike:
+For each pair three segments of training steps run one after another, so that drift affects all of them:
 
   compute      cached batches, nothing recorded
   recorded     cached batches, every table written and telemetry running, as in a run
   end to end   batches from DALI, nothing recorded
 
-and the medians over the pairs of recorded / compute and end to end / compute are printed, with their range. A ratio's
-noise may exceed what recording costs, so the time inside the recorder's calls is given too, as a share of the steps'.
+Prints the medians over the pairs of recorded / compute and end to end / compute, with their range. A ratio's noise may
+exceed what recording costs, so the time inside the recorder's calls is printed too, as a share of the step time.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from harness.plan.decisions import make_plan
 from harness.plan.plan import RunPlan, facts_of
 from pipelines.dataset import Dataset, open_dataset
 
-# Each block's first steps use what DALI had ready before it.
-SETTLING_STEPS = 3
+# The first steps of each segment use batches that DALI had ready before it.
+TRANSITION_STEPS = 3
 
 
 def main() -> None:
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--data", default="photos")
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--block-seconds", type=float, default=10.0)
+    parser.add_argument("--segment-seconds", type=float, default=10.0)
     arguments = parser.parse_args()
     config = RunConfig(
         throughput_only=True, device="cpu", gpus=1, model=arguments.model, image_size=arguments.image_size,
@@ -57,7 +58,7 @@ def main() -> None:
     # Before Paddle is loaded, as in a worker.
     os.environ.update(worker_environment(devices, plan.training.compute_threads, os.environ))
     in_calls: list[float] = []
-    measure = _measurement(config, plan, dataset, arguments.block_seconds, in_calls)
+    measure = _measurement(config, plan, dataset, arguments.segment_seconds, in_calls)
     ratios: dict[str, list[float]] = {"recorded": [], "end to end": []}
     for pair in range(arguments.pairs):
         speeds = {name: measure(name) for name in ("compute", "recorded", "end to end")}
@@ -70,15 +71,15 @@ def main() -> None:
             f" over {len(found)} pairs ({plan.model}, {plan.pipeline.image_size} px, batch {plan.pipeline.batch_size},"
             f" {plan.training.compute_threads} compute and {plan.pipeline.decode_threads} DALI threads)"
         )
-    print(f"in the recorder's calls: {statistics.median(in_calls):.5f} of the recorded blocks' step time")
+    print(f"in the recorder's calls: {statistics.median(in_calls):.5f} of the recorded segments' step time")
 
 
 def _measurement(
-    config: RunConfig, plan: RunPlan, dataset: Dataset, block_seconds: float, in_calls: list[float]
+    config: RunConfig, plan: RunPlan, dataset: Dataset, segment_seconds: float, in_calls: list[float]
 ) -> Callable[[str], float]:
-    """A function that runs one block and returns its images per second.
+    """Returns a function that runs one segment and returns its images per second.
 
-    in_calls gains, for each recorded block, the share of its step time spent inside the recorder.
+    For each recorded segment the share of its step time inside the recorder is appended to in_calls.
     """
     import models
     from harness.artifacts.record import RunFiles
@@ -102,7 +103,7 @@ def _measurement(
     dali = training_source(dataset, plan, settings, ranks, BadImages(plan.operation.bad_images, 0, ranks))
     cached = CachedSource(dali, 4)
 
-    def block(source: Any, recorder: Recorder) -> float:
+    def segment(source: Any, recorder: Recorder) -> float:
         steps: list[GlobalStep] = []
         recording_seconds = 0.0
 
@@ -116,23 +117,23 @@ def _measurement(
             steps.append(step)
 
         def done(step: GlobalStep) -> bool:
-            return step.end_seconds >= block_seconds and step.index >= SETTLING_STEPS
+            return step.end_seconds >= segment_seconds and step.index >= TRANSITION_STEPS
 
         run_steps(source, train, clock, ranks, emit, done)
         if not isinstance(recorder, NoRecorder):
             in_calls.append(recording_seconds / sum(step.step_seconds for step in steps))
-        kept = steps[SETTLING_STEPS:]
+        kept = steps[TRANSITION_STEPS:]
         return sum(step.images for step in kept) / sum(step.step_seconds for step in kept)
 
     def measure(name: str) -> float:
         if name == "end to end":
-            return block(dali, NoRecorder())
+            return segment(dali, NoRecorder())
         if name == "compute":
-            return block(cached, NoRecorder())
+            return segment(cached, NoRecorder())
         with tempfile.TemporaryDirectory() as folder:
             files = RunFiles(Path(folder), "overhead")
             with open_recorder(files, plan.device == "gpu", config.telemetry_interval, os.environ) as recorder:
-                return block(cached, recorder)
+                return segment(cached, recorder)
 
     measure("compute")
     return measure

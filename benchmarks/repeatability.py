@@ -1,11 +1,11 @@
-"""How often `compare` is right: pairs of runs of the same thing, and of a training made slower on purpose.
+"""Measures how often `compare` is right: on pairs of equal runs, and on runs that are slowed down on purpose.
 
 usage: repeatability.py [--pairs 20] [--slow 10] [--slowdown 0.10] [--max-seconds 20]
 
-Each run is a fresh process with one rank (x0_25, 64 px, digits, one compute and one DALI thread). The runs of all pairs
-follow one another in turn: first, second, and for the first --slow pairs one whose training steps are stretched so
-that its throughput is lower by --slowdown. Prints every pair's result, the counts, and how far apart runs of the same
-thing lie: the standard deviation of their logarithms, over which compare's RUN_TO_RUN stands.
+Each run is a new process with one rank (x0_25, 64 px, digits, one compute and one DALI thread). The runs follow one
+another pair by pair: first, second, and for the first --slow pairs a run whose training steps are stretched so that its
+throughput is lower by --slowdown. Prints every pair's result, the counts, and the spread of equal runs: the standard
+deviation of the logarithms of their throughputs, which compare's RUN_TO_RUN must exceed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from pipelines.dataset import open_dataset
 from pipelines.image_lists import check_files
 from pipelines.profile import profile
 
-if TYPE_CHECKING:  # Paddle is loaded once the environment is a worker's
+if TYPE_CHECKING:  # Paddle is loaded after the environment of a worker is set
     from harness.training.recipe import TrainingStep
 
 
@@ -66,17 +66,17 @@ def main() -> None:
             difference = compare(first, second)
             equal += difference.verdict == "equal"
             logarithms += [math.log(first.fps[0]), math.log(second.fps[0])]
-            said = [f"pair {pair + 1}: {first.fps[0]:.1f} and {second.fps[0]:.1f} images/s, {difference.verdict}"]
+            line = [f"pair {pair + 1}: {first.fps[0]:.1f} and {second.fps[0]:.1f} images/s, {difference.verdict}"]
             if pair < arguments.slow:
                 slow = run(f"s{pair}", arguments.slowdown)
                 difference = compare(first, slow)
                 found += difference.verdict == "slower"
-                said.append(f"{slow.fps[0]:.1f} stretched, {difference.verdict} ({difference.change:+.1%})")
-            said.append(f"standard error {first.relative_standard_error or math.nan:.2%}")
-            print("; ".join(said), flush=True)
+                line.append(f"{slow.fps[0]:.1f} stretched, {difference.verdict} ({difference.change:+.1%})")
+            line.append(f"standard error {first.relative_standard_error or math.nan:.2%}")
+            print("; ".join(line), flush=True)
     print(f"called equal: {equal} of {arguments.pairs}; slowdown found: {found} of {arguments.slow}")
     between = [(b - a) / math.sqrt(2) for a, b in zip(logarithms[::2], logarithms[1::2], strict=True)]
-    print(f"runs of the same thing: standard deviation {statistics.stdev(logarithms):.2%} over all runs,"
+    print(f"equal runs: standard deviation {statistics.stdev(logarithms):.2%} over all runs,"
           f" {math.sqrt(statistics.fmean(d * d for d in between)):.2%} within pairs")  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def _one_run(folder: Path, name: str, slowdown: float, max_seconds: float) -> No
 
 
 class _Stretched:
-    """The step, kept busy afterwards until it took 1 / (1 - slowdown) times as long."""
+    """The training step, followed by busy waiting until it has taken 1 / (1 - slowdown) times as long."""
 
     def __init__(self, train: TrainingStep, slowdown: float) -> None:
         self._train, self._slowdown = train, slowdown

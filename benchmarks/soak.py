@@ -1,9 +1,9 @@
-"""A long run of a tiny model, watched from outside: its memory and its open files must not grow.
+"""A long run of a tiny model, monitored from outside: its memory and its open files must not grow.
 
-20,000 steps on two ranks, each epoch with its evaluation and its checkpoint. Every second the resident memory and the
-file descriptors of the launching process and of both ranks are read. Of each process the means of the second and of the
-last quarter of the run are compared, as the first quarter fills caches; the script ends with 1 where one has grown by
-more than 2 % or by a descriptor.
+20,000 steps on two ranks, with an evaluation and a checkpoint in each epoch. Every second the resident memory and the
+number of file descriptors of the launching process and of both ranks are read. For each process the means of the second
+and of the last quarter of the run are compared, because the first quarter fills caches; the script exits with 1 if the
+memory of any process has grown by more than 2 %, or its descriptors by more than one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TRAIN_IMAGES, VAL_IMAGES, BATCH = 1600, 64, 2
 
 
 def main() -> int:
-    """Run, watch, and print a line for every process."""
+    """Run, monitor, and print a line for every process. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=20_000)
     given = parser.parse_args()
@@ -53,7 +53,7 @@ def main() -> int:
 
 
 def watch(process: subprocess.Popen[bytes]) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Resident bytes and open descriptors of each process of a run, once a second to its end."""
+    """Returns the resident bytes and open descriptors of each process of a run, read once a second until it ends."""
     memory: dict[str, list[float]] = defaultdict(list)
     files: dict[str, list[float]] = defaultdict(list)
     while process.poll() is None:
@@ -67,7 +67,7 @@ def watch(process: subprocess.Popen[bytes]) -> tuple[dict[str, list[float]], dic
 
 
 def report(memory: dict[str, list[float]], files: dict[str, list[float]]) -> int:
-    """Print the growth of each process; 1 where there is any."""
+    """Print the growth of each process. Returns 1 if any of them has grown, otherwise 0."""
     grown = 0
     for name in sorted(memory):
         before, after = quarters(memory[name])
@@ -82,7 +82,7 @@ def report(memory: dict[str, list[float]], files: dict[str, list[float]]) -> int
 
 
 def quarters(series: list[float]) -> tuple[float, float]:
-    """The means of the second and of the last quarter, without the last two readings, when a run ends."""
+    """Returns the means of the second and the last quarter, without the last two readings, when the run ends."""
     series = series[:-2]
     quarter = max(1, len(series) // 4)
     return statistics.fmean(series[quarter : 2 * quarter]), statistics.fmean(series[-quarter:])

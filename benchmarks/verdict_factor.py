@@ -1,13 +1,13 @@
-"""From which factor on two stages' gains can be distinguished: simulated machines of known truth, measured with noise.
+"""Finds the factor by which two stages' gains must differ to be distinguished, on simulated machines with noise.
 
 usage: verdict_factor.py [--times 10] [--max-seconds 60]
 
-Each machine is simulated without noise, whole and without each stage, for what the removal of that stage truly brings,
-and then measured by the harness with noise: AR(1) of 5 % with phi 0.8 on every step and batch, and a drift of 2 % over
-about 100 of them. Prints docs/methodology.md's table: for each kind of machine and each factor, in per cent of the
-measured runs, how often another stage was named than the one that brings most (wrong; of two that truly bring the same
-to 2 %, any), how often one was named in a run that calls itself certain and is wrong, and how often "shared" was said
-although one truly brings 1.25 times as much as the next or more (missed).
+Each machine is simulated without noise, complete and without each stage, for the true gain of removing that stage, and
+then measured by the harness with noise: AR(1) of 5 % with phi 0.8 on every step and batch, and a drift of 2 % over
+about 100 of them. Prints the table of docs/methodology.md: for each kind of machine and each factor, in per cent of the
+measured runs, how often a stage was named that doesn't have the largest gain (wrong; if the two largest gains are equal
+to 2 %, any named stage is wrong), how often a wrong result counted as certain, and how often the result was "shared"
+although the largest gain is truly at least 1.25 times the next (missed).
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from tests.support.simulation import ar1
 
 FACTORS = (1.0, 1.05, 1.1, 1.15, 1.2, 1.3, 1.5, 2.0)
 RATIOS = (0.5, 0.7, 0.8, 0.87, 0.93, 1.0, 1.07, 1.15, 1.25, 1.4, 2.0)
-# Seconds for what is removed: none would make an endless rate of it.
+# Seconds for a removed stage: 0 would make its rate infinite.
 NOTHING = 1e-9
 ALIKE_IN_TRUTH, FAR_APART = 1.02, 1.25
 SERIES = 5_000
 
-# By the ratio of the smaller work to the larger, or of communication to computation.
+# Machines by the ratio of the smaller work to the larger, or of communication to computation.
 KINDS: dict[str, Callable[[float], Machine]] = {
     "GPU, nothing shared": lambda ratio: Machine("gpu", decode_seconds=0.003 * ratio),
     "GPU, decoding slows training": lambda ratio: Machine(
@@ -55,29 +55,29 @@ KINDS: dict[str, Callable[[float], Machine]] = {
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What was found of a machine, by factor, and the true gains."""
+    """The bottleneck that was found on a machine, by factor, and the true gains."""
 
     truth: dict[str, float]
     found: dict[float, Bottleneck]
 
     @property
     def best(self) -> str:
-        """The stage whose removal truly brings most."""
+        """The stage with the largest true gain."""
         return max(self.truth, key=lambda stage: self.truth[stage])
 
     @property
     def lead(self) -> float:
-        """The largest true gain over the next."""
+        """The largest true gain / the next."""
         first, second, *_ = sorted(self.truth.values(), reverse=True)
         return first / second
 
     def wrong(self, factor: float) -> bool:
-        """Whether a stage was named that does not bring most."""
+        """Returns whether a stage was named that doesn't have the largest gain."""
         name = self.found[factor].name
         return name != SHARED and (name != self.best or self.lead < ALIKE_IN_TRUTH)
 
     def missed(self, factor: float) -> bool:
-        """Whether no stage was named although one brings far more than the next."""
+        """Returns whether no stage was named although one has a far larger gain than the next."""
         return self.found[factor].name == SHARED and self.lead >= FAR_APART
 
 
@@ -102,7 +102,7 @@ def main() -> None:
 
 
 def true_gains(machine: Machine) -> dict[str, float]:
-    """What the removal of each stage brings to a machine without noise."""
+    """Returns the gain of removing each stage, on the machine without noise."""
     whole = machine.images_per_second()
     removed = {
         PIPELINE_STAGE: replace(machine, decode_seconds=NOTHING),
@@ -114,7 +114,7 @@ def true_gains(machine: Machine) -> dict[str, float]:
 
 
 def measure(machine: Machine, truth: dict[str, float], seed: int, max_seconds: float) -> Call:
-    """What the harness finds of the machine with noise."""
+    """Returns what the harness finds on the machine with noise."""
     series = {
         (part, rank): 1 + ar1(0.8, SERIES, 0.05, 4 * (100 * seed + 10 * rank) + at)
         + ar1(0.99, SERIES, 0.02, 4 * (100 * seed + 10 * rank) + at + 2)

@@ -1,11 +1,11 @@
-"""How fast `run_bench.py verify` is against DALI that decodes the same files and does nothing else, in turns.
+"""Compares the speed of `run_bench.py verify` with DALI only decoding the same files.
 
 usage: verify.py [DATA] [--pairs 5] [--threads N] [--passes 3]
 
-Each turn goes through the data set's training images `passes` times: once as verify checks them (a look at each file,
-its header, its pixels, and the table), once in a bare loop of read and decode, in batches of the same size. The medians
-of verify's rate over the bare one are printed, with their range: per second of time, and per second of processor time,
-which other processes disturb less.
+Each pair goes through the data set's training images `passes` times in two ways: as verify checks them (file, header,
+pixels, and table), and in a bare loop that reads and decodes, with the same batch size. Prints the median of verify's
+rate / the bare rate, with its range: per second of time, and per second of processor time, which is less sensitive to
+other processes.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def main() -> None:
     parser.add_argument("--passes", type=int, default=3)
     arguments = parser.parse_args()
     images = open_dataset(arguments.data).train
-    # Neither turn should wait for the disk in place of the other.
+    # So that neither of the two waits for the disk.
     read_into_memory([f"{images.root}/{path}" for path in images.paths])
     images = ImageList(images.root, images.paths * arguments.passes, images.labels * arguments.passes)
     ratios: dict[str, list[float]] = {"time": [], "processor time": []}
     for pair in range(arguments.pairs):
-        # Whichever comes first may find a cooler processor.
+        # The order alternates, because the first may run on a cooler processor.
         if pair % 2:
             bare = seconds_of(decode, images, arguments.threads)
             verified = seconds_of(verify, images, arguments.threads)
@@ -69,14 +69,14 @@ def main() -> None:
 
 
 def seconds_of(work: Callable[[ImageList, int], None], images: ImageList, threads: int) -> tuple[float, float]:
-    """What the work takes: seconds, and seconds of all the process' threads on processors."""
+    """Returns the seconds that the work takes, and the CPU seconds of all threads of this process."""
     began, busy = time.perf_counter(), time.process_time()
     work(images, threads)
     return time.perf_counter() - began, time.process_time() - busy
 
 
 def verify(images: ImageList, threads: int) -> None:
-    """A whole verification, table included."""
+    """Run a whole verification, including its table."""
     with tempfile.TemporaryDirectory() as folder, TableWriter(Path(folder) / "bad.csv", BAD_FILES) as writer:
         for checked in Verification(images, threads):
             for finding in checked.findings:
@@ -84,7 +84,7 @@ def verify(images: ImageList, threads: int) -> None:
 
 
 def decode(images: ImageList, threads: int) -> None:
-    """Reading and decoding alone."""
+    """Only read and decode."""
     batches = _batches(images)
 
     @pipeline_def(  # type: ignore[untyped-decorator]

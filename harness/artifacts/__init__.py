@@ -1,1 +1,1 @@
-"""What a run leaves on disk: tables, record, checkpoints, and how they are found by name."""
+"""The files that a run writes: tables, record and checkpoints, and how runs are found by name."""

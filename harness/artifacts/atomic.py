@@ -1,4 +1,4 @@
-"""Files written whole: a reader sees the old content or the new, whatever happens to the writer."""
+"""Writes files atomically: a reader sees the old content or the new, whatever happens to the writer."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def read_whole(path: Path) -> str:
-    """A file's text. Raises MachineError when it can't be read, UnicodeDecodeError when it is not UTF-8."""
+    """Returns a file's text. Raises MachineError if it can't be read, UnicodeDecodeError if it is not UTF-8."""
     with disk_errors(path, "read"):
         return path.read_text(encoding="utf-8")
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Replace a file in one step. Raises MachineError, and leaves the old file, when the new one can't be written."""
+    """Replace a file atomically. Raises MachineError, and keeps the old file, if the new one can't be written."""
     data = content.encode() if isinstance(content, str) else content
     with disk_errors(path), replaced(path) as stream:
         stream.write(data)
@@ -31,14 +31,14 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def replaced(path: Path, *, overwrite: bool = True) -> Iterator[BinaryIO]:
-    """A stream whose content takes the file's place when the block ends well; nothing is left of it otherwise.
+    """Yields a stream whose content replaces the file when the block ends without an error, and is discarded otherwise.
 
-    The content, and then the name, are on the disk itself when this returns. Raises OSError; without overwrite
-    FileExistsError when there is a file of that name, even one that came while the block ran.
+    The content, and then the name, are flushed to the disk before this returns. Raises OSError; without overwrite
+    FileExistsError if there is a file of that name, even one that was created while the block ran.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
-        # Never through a name that somebody else has put there.
+        # Exclusively, so that a file or link that somebody else created under that name is never written to.
         with temporary.open("xb") as stream:
             yield stream
             stream.flush()
@@ -47,7 +47,7 @@ def replaced(path: Path, *, overwrite: bool = True) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-    # Not every file system can do that for a folder.
+    # Not every file system can flush a folder.
     with suppress(OSError):
         folder = os.open(path.parent, os.O_RDONLY)
         try:
@@ -57,7 +57,7 @@ def replaced(path: Path, *, overwrite: bool = True) -> Iterator[BinaryIO]:
 
 
 def _give_name(temporary: Path, path: Path, overwrite: bool) -> None:
-    """Unlike a rename, a link takes no name that another process has just given."""
+    """Rename the file; without overwrite through a link, which unlike a rename never replaces another file."""
     if not overwrite:
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
@@ -73,7 +73,7 @@ def _give_name(temporary: Path, path: Path, overwrite: bool) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Make the folder, and raise MachineError unless a file can be written in it."""
+    """Create the folder. Raises MachineError unless a file can be written in it."""
     probe = folder / f".writable-{os.getpid()}"
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -83,9 +83,9 @@ def check_writable(folder: Path) -> None:
 
 @contextmanager
 def disk_errors(path: Path | str, doing: str = "write", elsewhere: str = RESULTS_CURE) -> Iterator[None]:
-    """Turn an OSError into a MachineError that names path, the reason and a cure.
+    """Convert an OSError to a MachineError with the path, the reason and a cure.
 
-    doing is what failed: write, read or lock. elsewhere is what to name instead, such as "another file".
+    doing is what failed: write, read or lock. elsewhere is what the cure suggests instead, such as "another file".
     """
     try:
         yield
@@ -98,5 +98,5 @@ def disk_errors(path: Path | str, doing: str = "write", elsewhere: str = RESULTS
 def _cure(error: OSError, doing: str, elsewhere: str) -> str:
     if doing == "read":
         return "Leave a run's files where they are until it has ended."
-    room = "Make room on the disk, or name" if error.errno in _NO_ROOM else "Name"
+    room = "Free space on the disk, or name" if error.errno in _NO_ROOM else "Name"
     return f"{room} {elsewhere}."

@@ -1,4 +1,4 @@
-"""An image that a run leaves out, as its row in the table of bad images has it."""
+"""An image that a run skips, as a row of the table of bad images."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class BadImage:
-    """An image that is left out: its split and index there, its path below the data set's folder, and why.
+    """An image that is skipped: its split, its index there, its path relative to the data set's folder, and the reason.
 
-    rank and epoch (from 1) say who met it when; None for one that was found before the first step.
+    rank and epoch (from 1) are where it was found; None for an image that was found before the first step.
     """
 
     split: str
@@ -23,7 +23,7 @@ class BadImage:
 
 
 def bad_image_row(image: BadImage) -> dict[str, Any]:
-    """A bad image's row in its table."""
+    """Returns the row of a bad image in its table."""
     row = asdict(image)
     del row["index"]
     return row

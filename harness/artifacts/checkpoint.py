@@ -1,4 +1,4 @@
-"""Checkpoints on disk: whole or not there, read without running code, the last two of a run kept."""
+"""Checkpoints on disk: written atomically, read without executing code; the last two of a run are kept."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from harness.errors import MachineError, UsageError
 VERSION = 2
 KEPT = 2
 TENSORS, MARKER = ".safetensors", ".json"
-# What an array is of, in front of its name in the model; a rank's own have the rank in front of that.
+# Prefixes of an array's name in the model, by what it holds; arrays of a single rank have `of_rank` before that.
 MODEL, STATISTICS, VELOCITY = "model/", "statistics/", "velocity/"
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -29,33 +29,33 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """One saved state: arrays by name, and what is no array, as JSON has it."""
+    """One saved state: arrays by name, and the other values, which JSON can hold."""
 
     arrays: Arrays
     values: dict[str, Any]
 
     def pack(self) -> bytes:
-        """All of it in one piece, for another rank."""
+        """Returns the whole state as bytes, to send to another rank."""
         text = np.frombuffer(json.dumps(self.values).encode(), dtype=np.uint8)
         return bytes(save({**self.arrays, "values": text}))
 
     @staticmethod
     def unpack(data: bytes) -> Checkpoint:
-        """What `pack` made."""
+        """Returns the checkpoint from the bytes that `pack` returned."""
         arrays = load(data)
         return Checkpoint(arrays, json.loads(arrays.pop("values").tobytes()))
 
 
 def of_rank(rank: int) -> str:
-    """What the names of a rank's own arrays begin with."""
+    """Returns the prefix of the names of a rank's own arrays."""
     return f"rank{rank}/"
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> str:
-    """Save a state beside the older ones, of which the latest is kept; its name.
+    """Save a state next to the older ones, of which only the latest is kept. Returns its name.
 
-    The arrays are written first, to the disk itself; the marker, a readable file with everything else and the arrays'
-    digest, makes them a checkpoint. Raises MachineError when there is no room or no folder.
+    The arrays are written and flushed to the disk first; the marker, a JSON file with everything else and the digest of
+    the arrays, makes them a checkpoint. Raises MachineError if the disk is full or the folder is missing.
     """
     number = 1 + max((int(path.stem) for path in _markers(folder)), default=0)
     name = f"{number:06d}"
@@ -66,7 +66,8 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> str:
             stream.write(data)
     except OSError as error:
         raise MachineError(
-            f"can't write the checkpoint {tensors}: {error.strerror}", "Make room there; older checkpoints are kept."
+            f"can't write the checkpoint {tensors}: {error.strerror}",
+            "Free space on that disk; older checkpoints are kept.",
         ) from error
     marker = {
         "version": VERSION,
@@ -80,9 +81,9 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> str:
 
 
 def newest_checkpoint(folder: Path) -> tuple[str, dict[str, Any]] | None:
-    """Name and values of the newest checkpoint that is whole; None without any.
+    """Returns name and values of the newest complete checkpoint; None if there is none.
 
-    Raises UsageError where there are none but of another version: they are whole to the program that wrote them.
+    Raises UsageError if all of them have another version: the version that wrote them can still read them.
     """
     others = set()
     for marker in sorted(_markers(folder), reverse=True):
@@ -96,33 +97,36 @@ def newest_checkpoint(folder: Path) -> tuple[str, dict[str, Any]] | None:
             return marker.stem, values
     if others:
         raise UsageError(
-            f"the checkpoints in {str(folder)!r} are of version {', '.join(sorted(others))}, known is {VERSION}",
-            "Go on with the version of this project that wrote them.",
+            f"the checkpoints in {str(folder)!r} have version {', '.join(sorted(others))};"
+            f" this version reads {VERSION}",
+            "Resume with the version of this project that wrote them.",
         )
     return None
 
 
 def read_checkpoint(folder: Path, name: str) -> Checkpoint:
-    """The checkpoint of that name. Raises MachineError when it isn't whole."""
+    """Returns the checkpoint of that name. Raises MachineError if it isn't complete."""
     marker = folder / (name + MARKER)
     try:
         described = _described(marker)
         return Checkpoint(load(_data(folder, name, described)), described["values"])
     except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
-        raise MachineError(f"the checkpoint {marker} can't be read: {error}", "An older one may be whole.") from error
+        raise MachineError(
+            f"the checkpoint {marker} can't be read: {error}", "An older checkpoint may be complete."
+        ) from error
 
 
 def _described(marker: Path) -> Mapping[str, Any]:
     described: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8"))
     if described["version"] != VERSION:
-        raise ValueError(f"its version is {described['version']}, known is {VERSION}")
+        raise ValueError(f"its version is {described['version']}; this version reads {VERSION}")
     return described
 
 
 def _data(folder: Path, name: str, described: Mapping[str, Any]) -> bytes:
     data = (folder / (name + TENSORS)).read_bytes()
     if len(data) != described["bytes"] or hashlib.sha256(data).hexdigest() != described["sha256"]:
-        raise ValueError("its arrays are not those that were saved")
+        raise ValueError("its arrays differ from those that were saved")
     return data
 
 
@@ -131,14 +135,14 @@ def _markers(folder: Path) -> list[Path]:
 
 
 def forget_newer(folder: Path, name: str | None) -> None:
-    """Remove the checkpoints behind the one that is gone on from, which weren't whole; all without one."""
+    """Remove the incomplete checkpoints after the one that a run resumes from; all if name is None."""
     for marker in _markers(folder):
         if name is None or marker.stem > name:
             marker.unlink(missing_ok=True)
 
 
 def _remove_old(folder: Path) -> None:
-    """Remove all but the last KEPT, and what a killed process left half done; a marker goes before its arrays."""
+    """Remove all but the last KEPT, and what killed processes left unfinished; markers are removed before arrays."""
     whole = [marker.stem for marker in sorted(_markers(folder)) if _has_all_bytes(marker)]
     for suffix in (MARKER, TENSORS):
         for path in folder.glob(f"*{suffix}"):
@@ -149,7 +153,7 @@ def _remove_old(folder: Path) -> None:
 
 
 def _has_all_bytes(marker: Path) -> bool:
-    """Whether a checkpoint is there; its digest would take reading it."""
+    """Returns whether a checkpoint has all its bytes; its digest isn't checked, because that requires reading it."""
     with suppress(ValueError, KeyError, TypeError, OSError):
         return bool(marker.with_suffix(TENSORS).stat().st_size == _described(marker)["bytes"])
     return False

@@ -1,4 +1,4 @@
-"""Names of devices and data sets as parts of files' names."""
+"""Converts names of devices and data sets to parts of file names."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ MAX_CHARS = 60  # of the 255 bytes that a file's name may have
 
 
 def readable_part(name: str) -> str:
-    """The name without what a file's name had better not hold; two names may become the same."""
+    """Returns the name without characters that are unsafe in a file's name; two names may become the same."""
     return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.") or "unnamed"
 
 
 def unique_part(name: str) -> str:
-    """As `readable_part`, at most MAX_CHARS of it; a name that had to be altered gets some of its hash behind it."""
+    """Returns at most MAX_CHARS of `readable_part`, followed by a part of the name's hash if that changed the name."""
     plain = readable_part(name)[:MAX_CHARS]
     if plain == name:
         return plain

@@ -1,4 +1,4 @@
-"""The one lock: what a file stands for belongs to one process at a time, and is free as soon as that process ends."""
+"""Locks by file: one process at a time holds a lock, and it is free as soon as that process ends."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ from pathlib import Path
 from harness.artifacts.atomic import disk_errors
 from harness.errors import UsageError
 
-# What a file system answers that has no locks, or whose lock server can't be reached.
+# The errors of file systems without locks, or with an unreachable lock server.
 _CANNOT_LOCK = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 _POLL_SECONDS = 0.01
 
 
 @contextmanager
 def exclusive_lock(path: Path, *, wait: bool, held: str = "") -> Iterator[None]:
-    """Hold the lock that path stands for while the block runs.
+    """Hold the lock of the file at path while the block runs.
 
-    The file is made where it is missing, never replaced or removed; the kernel frees the lock when this process ends,
-    however it ends, and a child that this process forks never has it. A second lock in the same process is another's.
+    The file is created if it is missing, and never replaced or removed. The kernel frees the lock when this process
+    ends, however it ends; a child that this process forks never holds it. A second lock on the same file in the same
+    process conflicts with the first.
 
-    wait: wait until the lock is free, rather than raising. held: what to say when another process has it.
-    Raises UsageError when another process has the lock and wait is false, MachineError when the file can't be written
-    or the file system has no locks.
+    wait: wait until the lock is free, instead of raising. held: the message if another process holds it.
+    Raises UsageError if another process holds the lock and wait is False, MachineError if the file can't be written or
+    the file system has no locks.
     """
-    # It loads for 85 ms, which a command line with a typing error should not wait for.
+    # Importing it takes 85 ms; a mistyped option should be reported before that.
     from filelock import FileLock, Timeout
 
-    # Never by the mere presence of the file, which would outlive a process that is killed.
+    # Never by the mere existence of the file, which would outlive a process that is killed.
     lock = FileLock(path, blocking=wait, poll_interval=_POLL_SECONDS, fallback_to_soft=False)
     try:
-        # Some versions of filelock would make the folder: a run's, which somebody has removed.
+        # Some versions of filelock would recreate the folder, even if somebody has removed it.
         path.parent.stat()
         lock.acquire()
     except Timeout:

@@ -1,4 +1,4 @@
-"""Tables under the reference's own header: a row per finished run, a file per device, count and data set."""
+"""Tables with the reference's header: a row per finished run, a file per device, device count and data set."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ REFERENCE_FILE = ROOT / "results" / "bi_v100.csv"
 
 @dataclass(frozen=True, slots=True)
 class ReferenceRow:
-    """A row under its own header, both as text in file order."""
+    """A row with its header, both as text in file order."""
 
     header: tuple[str, ...]
     cells: tuple[str, ...]
 
 
 def read_reference() -> ReferenceRow:
-    """The BI-V100 row."""
+    """Returns the BI-V100 row."""
     with REFERENCE_FILE.open(newline="", encoding="utf-8") as stream:
         header, cells = csv.reader(stream)
     return ReferenceRow(tuple(header), tuple(cells))
 
 
 def method_marks(plan: RunPlan) -> tuple[str, ...]:
-    """What sets a run's method apart from the reference's, for which the header has no column either."""
+    """Returns how a run's method differs from the reference's, as far as the header has no column for it."""
     pipeline, training, published = plan.pipeline, plan.training, SIZES[plan.model].auto_augment
     marks = {
         f"AMP {training.precision}": training.amp != "off",
@@ -51,10 +51,10 @@ def method_marks(plan: RunPlan) -> tuple[str, ...]:
 def append_reference_row(
     folder: Path, plan: RunPlan, summary: Mapping[str, Any], *, once: bool = False
 ) -> ReferenceRow:
-    """Add a finished run to its mirrored table, and return the row; once: unless the very same row is there.
+    """Append a finished run to its table; once: only if the same row isn't there yet. Returns the row.
 
-    What departs from the reference's method stands after the method's name. The header has no room for the data set, so
-    results on anything but ImageNet get a file named after it.
+    Differences from the reference's method follow the method's name. The header has no column for the data set, so that
+    results on other data sets than ImageNet get a file named after the data set.
     """
     table = reference_table(plan.device_name, plan.ranks)
     values = (
@@ -69,7 +69,7 @@ def append_reference_row(
 
 
 def reference_table_file(plan: RunPlan) -> str:
-    """The file's name: table-<device>x<n>.csv for ImageNet, with the data set's name behind it otherwise."""
+    """Returns the file's name: table-<device>x<n>.csv for ImageNet, otherwise followed by the data set's name."""
     device = readable_part(plan.device_name if plan.device == "gpu" else plan.device)
     data = "" if plan.data.imagenet else f"-{unique_part(plan.data.name)}"
     return f"table-{device}x{plan.ranks}{data}.csv"

@@ -1,4 +1,4 @@
-"""The one look-up of runs and series by name, and what tells them apart from other files in --results."""
+"""Looks up runs and series by name, and distinguishes them from other files in --results."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 from harness.errors import UsageError
 
 RUN, SERIES = "run", "series"
-MAX_NAMED = 5  # runs in a cure
+MAX_LISTED = 5  # runs in a cure
 _NAME_A_RECORD = "Name a <run>.json that run_bench.py wrote."
 
 
 def find_run(name: str, folder: Path) -> Path:
-    """The record of the run of that name in the folder.
+    """Returns the path of the record of the run of that name in the folder.
 
-    Raises UsageError, with the names that are close, when there is none, when it is empty or can't be read, and when
-    the name is that of a series or of something else.
+    Raises UsageError, with similar names, if there is none, if it is empty or can't be read, or if it belongs to a
+    series or is not a record.
     """
     path = _record_named(name, folder, "run", (RUN,))
     values = read_stored(path)
@@ -30,14 +30,14 @@ def find_run(name: str, folder: Path) -> Path:
         cure = f"Name one of its runs: {listed(runs, 'or')}." if runs else "Name a single run."
         raise UsageError(f"{name!r} is a series of runs, not a run", cure)
     if kind != RUN:
-        raise UsageError(f"{str(path)!r} is no run's record", _NAME_A_RECORD)
+        raise UsageError(f"{str(path)!r} is not the record of a run", _NAME_A_RECORD)
     return path
 
 
 def find_stored(name: str, folder: Path, others: Sequence[str] = ()) -> Path:
-    """The file of the run or series of that name in the folder, or at the path that name is, which ends in .json.
+    """Returns the file of the run or series of that name in the folder; name may also be a path that ends in .json.
 
-    others are names that are suggested as well. Raises UsageError, with the names that are close, when there is none.
+    others are names that are suggested as well. Raises UsageError, with similar names, if there is no such file.
     """
     if name.endswith(".json"):
         path = Path(name)
@@ -51,7 +51,7 @@ def find_stored(name: str, folder: Path, others: Sequence[str] = ()) -> Path:
 
 
 def kind_of(values: Any) -> str | None:
-    """RUN or SERIES, by what a JSON file in --results holds; None for another one, such as a verification's."""
+    """Returns RUN or SERIES, from the content of a JSON file in --results; None for other files."""
     if isinstance(values, dict):
         if "kind" in values and "runs" in values:
             return SERIES
@@ -61,7 +61,7 @@ def kind_of(values: Any) -> str | None:
 
 
 def stored_kind(path: Path) -> str | None:
-    """As `kind_of`, of a file; None where it can't be read."""
+    """Returns the `kind_of` a file; None if it can't be read."""
     try:
         return kind_of(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError):
@@ -69,12 +69,12 @@ def stored_kind(path: Path) -> str | None:
 
 
 def read_stored(path: Path) -> dict[str, Any]:
-    """What the file holds. Raises UsageError unless it can be read and is a JSON object."""
+    """Returns the content of the file. Raises UsageError unless it can be read and is a JSON object."""
     try:
         text = path.read_text(encoding="utf-8")
         if not text.strip():
             raise UsageError(
-                f"{str(path)!r} is empty: the run has just begun, or was killed as it began",
+                f"{str(path)!r} is empty: the run has just started, or was killed when it started",
                 "Wait for its end, or run it again.",
             )
         values = json.loads(text)
@@ -83,35 +83,35 @@ def read_stored(path: Path) -> dict[str, Any]:
             f"can't read {str(path)!r}: {error.strerror}", "Name a <run>.json that can be read."
         ) from error
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{str(path)!r} is no JSON: {error}", _NAME_A_RECORD) from error
+        raise UsageError(f"{str(path)!r} is not valid JSON: {error}", _NAME_A_RECORD) from error
     if not isinstance(values, dict):
-        raise UsageError(f"{str(path)!r} is no run's record", _NAME_A_RECORD)
+        raise UsageError(f"{str(path)!r} is not the record of a run", _NAME_A_RECORD)
     return values
 
 
 def is_name(name: str) -> bool:
-    """Whether a file can have the name, and lies in the folder then."""
+    """Returns whether a file in the folder can have the name."""
     return bool(name) and "/" not in name and "\0" not in name
 
 
 def exists(path: Path) -> bool:
-    """Whether there is such a file; pathlib would raise for a name that is too long."""
+    """Returns whether there is such a file; unlike pathlib it doesn't raise for a name that is too long."""
     return os.path.exists(path)  # noqa: PTH110
 
 
 def listed(names: Sequence[str], word: str = "and") -> str:
-    """The names as one can type them, the first MAX_NAMED of many; there is at least one."""
-    shown = [repr(name) for name in names[:MAX_NAMED]]
-    if len(names) > MAX_NAMED:
-        shown.append(f"{len(names) - MAX_NAMED} more")
+    """Returns the quoted names (at least one) as a list in words, the first MAX_LISTED of many."""
+    shown = [repr(name) for name in names[:MAX_LISTED]]
+    if len(names) > MAX_LISTED:
+        shown.append(f"{len(names) - MAX_LISTED} more")
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} {word} {shown[-1]}"
 
 
 def _record_named(name: str, folder: Path, what: str, kinds: Sequence[str], others: Sequence[str] = ()) -> Path:
     if not is_name(name):
         raise UsageError(
-            f"{name!r} names no run",
-            "Give the name of a run in --results, or the path of its record, which ends in .json.",
+            f"{name!r} is not the name of a run",
+            "Pass the name of a run in --results, or the path of its record, which ends in .json.",
         )
     path = folder / f"{name}.json"
     if not exists(path):
@@ -121,12 +121,12 @@ def _record_named(name: str, folder: Path, what: str, kinds: Sequence[str], othe
 
 def _hint(name: str, folder: Path, kinds: Sequence[str], others: Sequence[str]) -> str:
     if not os.path.isdir(folder):  # noqa: PTH112
-        return "There is no such folder; --results names the one that has the runs."
+        return "That folder does not exist. Pass the folder of the runs with --results."
     stored = (path.stem for path in folder.glob("[!.]*.json") if stored_kind(path) in kinds)
     known = [*sorted(stored, reverse=True), *others]
     close = [one for one in known if name in one] or difflib.get_close_matches(name, known, n=3)
     if close:
         return f"Did you mean {listed(close, 'or')}?"
     if known:
-        return f"Known there: {listed(known)}. --results names another folder."
-    return f"There is no {' or '.join(kinds)} in it. --results names another folder."
+        return f"Available there: {listed(known)}. Pass another folder with --results."
+    return f"There is no {' or '.join(kinds)} in it. Pass another folder with --results."

@@ -1,4 +1,4 @@
-"""Tables as CSV files: whole rows whatever happens to the writer, safe cells whatever is in a name."""
+"""Tables as CSV files, with complete rows whatever happens to the writer, and safe cells whatever is in a name."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     import pandas as pd
     from typing_extensions import Buffer, Self
 
-# A cell that begins with one of these is a formula to a spreadsheet; a quote in front makes it text again.
+# A spreadsheet takes a cell that begins with one of these for a formula; a quote before it makes it text.
 FORMULA_STARTS = ("=", "+", "-", "@")
-# Tables of long runs have hundreds of megabytes: they are looked through in pieces.
+# Tables of long runs have hundreds of megabytes, and are read in pieces.
 PIECE_BYTES = 1 << 20
-LOCK = ".lock"  # of the tables in a folder that several runs share
+LOCK = ".lock"  # the lock of the tables in a folder that several runs share
 
 
 class TableWriter:
-    """Appends rows to a table's file, each in one write, so that a killed run leaves whole rows.
+    """Appends rows to a table's file, each in one write, so that a killed run leaves complete rows.
 
-    Writes the header when the file is new or empty, and goes on behind the last whole row otherwise. rows counts what
-    the file holds. Raises MachineError when the file can't be written, InvariantError for a row that doesn't fit the
-    table.
+    Writes the header if the file is new or empty, and otherwise continues after the last complete row. rows is the
+    number of rows in the file. Raises MachineError if the file can't be written, InvariantError for a row that doesn't
+    fit the table.
     """
 
     def __init__(self, path: Path, table: Table) -> None:
@@ -53,7 +53,7 @@ class TableWriter:
         self.rows = max(0, lines - 1)
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Append one row; a column that row lacks stays empty."""
+        """Append one row; columns that row lacks stay empty."""
         unknown = set(row) - set(self._table.header)
         if unknown:
             raise InvariantError(f"table {self._table.name} has no column {', '.join(sorted(unknown))}")
@@ -63,9 +63,9 @@ class TableWriter:
         self.rows += 1
 
     def sync(self) -> None:
-        """Have the rows on the disk itself, where not even a power failure takes them.
+        """Flush the rows to the disk, so that not even a power failure loses them.
 
-        Raises MachineError when that fails, and when what is written no longer is the file of that name.
+        Raises MachineError if that fails, or if the file was removed or replaced.
         """
         with disk_errors(self.path):
             os.fsync(self._stream.fileno())
@@ -77,17 +77,17 @@ class TableWriter:
         if there is None or (there.st_dev, there.st_ino) != (written.st_dev, written.st_ino):
             raise MachineError(
                 f"{self.path} was removed or replaced while the run wrote to it; its {self.rows} rows are lost",
-                "Leave a run's files where they are until it has ended, and start it again.",
+                "Start the run again, and leave its files in place until it has ended.",
             )
 
     def _write(self, line: bytes) -> None:
-        """Write a line or nothing: what a full disk takes of it is taken back."""
+        """Write a whole line or nothing: a part that a full disk took is removed."""
         end = self._stream.tell()
         try:
             while line:
                 line = line[self._stream.write(line) :]
         except OSError:
-            # The position goes back as well, or the next row to fail would be taken back to a place behind the end.
+            # The position is reset as well; otherwise the next failed row would extend the file.
             with suppress(OSError):
                 self._stream.truncate(end)
                 self._stream.seek(end)
@@ -95,17 +95,17 @@ class TableWriter:
 
     @property
     def name(self) -> str:
-        """The table's."""
+        """The table's name."""
         return self._table.name
 
     def cut(self, rows: int) -> None:
-        """Take back the rows behind the first ones."""
+        """Keep the given number of first rows, and remove the others."""
         cut_rows(self.path, self._table, rows)
         self._stream.seek(0, os.SEEK_END)
         self.rows = rows
 
     def close(self) -> None:
-        """Close the file; rows already written are there in any case."""
+        """Close the file; rows that were written stay in any case."""
         self._stream.close()
 
     def __enter__(self) -> Self:
@@ -116,7 +116,7 @@ class TableWriter:
 
 
 def format_cell(value: Any, column: Column) -> str:
-    """A value as the column writes it: empty for None and NaN, 0/1 for bool, its digits for a float."""
+    """Returns a value in the column's format: empty for None and NaN, 0/1 for bool, the column's digits for a float."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if column.kind is bool:
@@ -125,19 +125,19 @@ def format_cell(value: Any, column: Column) -> str:
         return str(int(value))
     if column.kind is float:
         return f"{value:.{column.digits}f}"
-    # Control characters are spelled out: one row is one line, whatever a folder is called.
+    # Control characters are escaped, so that a row is one line whatever a folder is called.
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
     return "'" + text if text.startswith(FORMULA_STARTS) else text
 
 
 def read_table(path: Path, table: Table, columns: Collection[str] | None = None) -> pd.DataFrame:
-    """The whole rows of a file, typed; numbers are NaN where a cell is empty.
+    """Returns the complete rows of a file, typed; numbers are NaN where a cell is empty.
 
-    columns names those to read, all without it; others cost no memory. A last line without its newline (a write that
-    the kernel cut short) is left out. Raises MachineError when the file can't be read, InvariantError when the header
-    isn't the table's.
+    columns are those to read, None for all; the others cost no memory. A last line without its newline (a write that
+    the kernel cut short) is left out. Raises MachineError if the file can't be read, InvariantError if the header isn't
+    the table's.
     """
-    import pandas as pd  # takes half a second, which a command line with a typing error should not wait for
+    import pandas as pd  # takes half a second; a mistyped option should be reported before that
 
     wanted = [column for column in table.columns if columns is None or column.name in columns]
     with _whole_rows(path, table) as stream:
@@ -155,12 +155,12 @@ def read_table(path: Path, table: Table, columns: Collection[str] | None = None)
 
 
 def fill_columns(path: Path, table: Table, values: Mapping[str, Sequence[Any]]) -> None:
-    """Replace columns of a table's file in one step; the others stay as they are, to the byte.
+    """Replace columns of a table's file in one step; the other columns stay the same, to the byte.
 
-    values holds one value per whole row, by column. Raises InvariantError for another number of values.
+    values holds one value per complete row, by column. Raises InvariantError for another number of values.
     """
     with _whole_rows(path, table) as whole:
-        rows = _whole_lines(whole)[0] - 1  # no cell has a line's end in it
+        rows = _whole_lines(whole)[0] - 1  # cells contain no line ends
         for name, column_values in values.items():
             if len(column_values) != rows:
                 raise InvariantError(f"{path.name} has {rows} rows, not {len(column_values)} for column {name}")
@@ -175,20 +175,20 @@ def fill_columns(path: Path, table: Table, values: Mapping[str, Sequence[Any]]) 
                 for position, column_values in places:
                     row[position] = format_cell(column_values[number], table.columns[position])
                 writer.writerow(row)
-            text.detach()  # which flushes it
+            text.detach()  # also flushes it
 
 
 def cut_rows(path: Path, table: Table, rows: int) -> None:
-    """Keep the header and the first rows of a table's file, and nothing behind them.
+    """Keep the header and the given number of first rows of a table's file, and remove the rest.
 
-    A last line without its newline is no row. Raises InvariantError when the file has fewer, or another header.
+    A last line without its newline doesn't count. Raises InvariantError if the file has fewer rows, or another header.
     """
     with _whole_rows(path, table) as whole:
         there, end = _whole_lines(whole, 1 + rows)
     if there != 1 + rows:
         raise InvariantError(
-            f"{path.name} has {there - 1} rows, {rows} were written when the run was saved",
-            "Rows were taken out of it since then. Start the run again, or put the file back.",
+            f"{path.name} has {there - 1} rows, but {rows} had been written when the checkpoint was saved",
+            "Rows were removed from it since then. Restore the file, or start the run again.",
         )
     with disk_errors(path):
         os.truncate(path, end)
@@ -218,9 +218,9 @@ class _Head(io.RawIOBase):
 
 @contextmanager
 def _whole_rows(path: Path, table: Table) -> Iterator[io.BufferedReader]:
-    """The file without a last line that lacks its end: a write that the kernel cut short.
+    """Yields the file without a last line that lacks its newline: a write that the kernel cut short.
 
-    Raises MachineError when it can't be read, InvariantError when its header isn't the table's.
+    Raises MachineError if it can't be read, InvariantError if its header isn't the table's.
     """
     with disk_errors(path, "read"):
         stream = path.open("rb")
@@ -230,13 +230,13 @@ def _whole_rows(path: Path, table: Table) -> Iterator[io.BufferedReader]:
             end = _last_line_end(stream)
         header = next(csv.reader([first.decode() if end else ""]), [])
         if header != table.header:
-            raise InvariantError(f"{path.name} has the header {header}, not that of table {table.name}")
+            raise InvariantError(f"{path.name} has the header {header}; that is not the header of table {table.name}")
         stream.seek(0)
         yield io.BufferedReader(_Head(stream, end), PIECE_BYTES)
 
 
 def _last_line_end(stream: BinaryIO) -> int:
-    """The position behind the last newline, 0 without one."""
+    """Returns the position after the last newline; 0 if there is none."""
     begin = stream.seek(0, os.SEEK_END)
     while begin:
         size = min(begin, PIECE_BYTES)
@@ -247,16 +247,16 @@ def _last_line_end(stream: BinaryIO) -> int:
     return 0
 
 
-def _whole_lines(stream: IO[bytes], most: int | None = None) -> tuple[int, int]:
-    """How many lines end in a newline, most of them at most, and the position behind the last of them."""
+def _whole_lines(stream: IO[bytes], max_lines: int | None = None) -> tuple[int, int]:
+    """Returns the number of lines that end in a newline, max_lines at most, and the position after the last of them."""
     lines, position, end = 0, 0, 0
-    while (most is None or lines < most) and (piece := stream.read(PIECE_BYTES)):
+    while (max_lines is None or lines < max_lines) and (piece := stream.read(PIECE_BYTES)):
         found = piece.count(b"\n")
-        if most is not None and lines + found > most:
+        if max_lines is not None and lines + found > max_lines:
             newline = -1
-            for _ in range(most - lines):
+            for _ in range(max_lines - lines):
                 newline = piece.index(b"\n", newline + 1)
-            return most, position + newline + 1
+            return max_lines, position + newline + 1
         if found:
             lines, end = lines + found, position + piece.rindex(b"\n") + 1
         position += len(piece)
@@ -264,11 +264,11 @@ def _whole_lines(stream: IO[bytes], most: int | None = None) -> tuple[int, int]:
 
 
 def append_row(path: Path, table: Table, row: Mapping[str, Any], unique: tuple[str, ...] = ()) -> bool:
-    """Append to a table that several runs share, one at a time; whether there was no such row yet.
+    """Append a row to a table that several runs share, under its lock. Returns whether there was no such row yet.
 
-    A row that has the same cells as this one in the columns named unique gives its place to it, so that what is said
-    twice stands there once; without them every row is another. A file with another header, from another version, is
-    moved aside under the next free number, never mixed or lost.
+    An existing row with the same cells in the columns named unique is replaced; without such columns every row is
+    appended. A file with another header, from another version, is renamed with the next free number, never mixed or
+    lost.
     """
     with disk_errors(path), exclusive_lock(path.parent / LOCK, wait=True):
         content = path.read_bytes() if path.exists() else b""
@@ -289,7 +289,7 @@ def append_row(path: Path, table: Table, row: Mapping[str, Any], unique: tuple[s
 
 
 def _agree(line: bytes, other: bytes, table: Table, columns: tuple[str, ...]) -> bool:
-    """Whether two lines have the same cells in some columns of a table; they don't in none."""
+    """Returns whether two lines have the same cells in the given columns of a table; False for no columns."""
     if not columns or (len(columns) == len(table.columns) and line != other):
         return False
     # A spreadsheet may have saved the file in another encoding.

@@ -1,4 +1,4 @@
-"""What knows CPU from GPU, next to the DALI graph: which devices there are, their clocks and their flags."""
+"""Devices, their clocks and their flags: apart from the DALI graph, the only code that distinguishes CPU and GPU."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.machine.visible_gpus import visible_gpus
 
 MIN_PADDLE = (3, 2)
 PADDLE_GPU_VERSION = "3.3.1"
-# Paddle's own index: the package index ends at paddlepaddle-gpu 2.6.2 (CUDA 11.8).
+# Paddle's own index, because PyPI ends at paddlepaddle-gpu 2.6.2 (CUDA 11.8).
 PADDLE_GPU_INDEX = "https://www.paddlepaddle.org.cn/packages/stable/cu126/"
 INSTALL_CPU = "pip install 'paddlepaddle>=3.2'"
 INSTALL_GPU = f"pip install paddlepaddle-gpu=={PADDLE_GPU_VERSION} -i {PADDLE_GPU_INDEX}"
@@ -30,9 +30,9 @@ GPU_FLAGS = {"FLAGS_cudnn_exhaustive_search": "True", "FLAGS_cudnn_batchnorm_spa
 
 @dataclass(frozen=True, slots=True)
 class Devices:
-    """What a run trains on: `count` devices of one kind, one rank on each.
+    """The devices that a run trains on: `count` devices of one kind, with one rank each.
 
-    kind is "cpu" or "gpu"; name is the GPUs' product name, or "CPU". gpus is empty on CPUs and where nobody looked.
+    kind is "cpu" or "gpu"; name is the GPUs' product name, or "CPU". gpus is empty on CPUs and in a dry run.
     """
 
     kind: str
@@ -44,10 +44,10 @@ class Devices:
 def choose_devices(
     kind: str, count: int | None, environment: Mapping[str, str], *, look: bool = True
 ) -> tuple[Devices, tuple[str, ...]]:
-    """The devices of a run and what the user should know about the choice.
+    """Returns the devices of a run, and notices for the user about the choice.
 
-    kind is auto, gpu or cpu, count the number asked for. With look=False (a dry run) GPUs that were asked for are taken
-    as given. Raises MachineError when they aren't there, or when Paddle can't use them.
+    kind is auto, gpu or cpu, count the requested number. With look=False (a dry run) requested GPUs are assumed to
+    exist. Raises MachineError if they don't exist, or if Paddle can't use them.
     """
     if kind == "cpu":
         return _cpus(count)
@@ -56,29 +56,29 @@ def choose_devices(
     try:
         with Nvml() as nvml:
             gpus = visible_gpus(nvml.gpus(), environment.get("CUDA_VISIBLE_DEVICES"))
-        reason = "" if gpus else "NVML sees none that CUDA_VISIBLE_DEVICES admits"
+        reason = "" if gpus else "NVML finds no GPU that CUDA_VISIBLE_DEVICES allows"
     except NvmlUnavailable as error:
         gpus, reason = (), f"NVML: {error}"
     if gpus and not _paddle_for_gpu():
-        reason = "paddlepaddle here is the CPU build"
+        reason = "the installed paddlepaddle is the CPU build"
         if kind == "gpu" or count is not None:
             raise MachineError(f"{len(gpus)} GPUs found, but {reason}", f"Install the GPU build: {INSTALL_GPU}")
         gpus = ()
     wanted = count if count is not None else (len(gpus) or 1)
     if (kind == "gpu" or count is not None) and wanted > len(gpus):
         raise MachineError(
-            f"{wanted} GPU{'s' if wanted > 1 else ''} asked for, {len(gpus)} found"
+            f"{wanted} GPU{'s' if wanted > 1 else ''} requested, {len(gpus)} found"
             + (f" ({reason})" if reason else ""),
             f"To run on this machine's CPU instead: --device cpu --gpus {min(wanted, available_cores())}",
         )
     if not gpus:
         devices, notices = _cpus(None)
-        return devices, (f"no GPU ({reason}): training on the CPU, {devices.count} ranks", *notices)
+        return devices, (f"no GPU ({reason}): training on the CPU with {devices.count} ranks", *notices)
     nameless = [str(gpu.index) for gpu in gpus[:wanted] if not gpu.uuid]
     if nameless:
         raise MachineError(
-            f"NVML doesn't tell the UUID of GPU {', '.join(nameless)}, so no rank can be given it",
-            "See nvidia-smi -L; name other GPUs in CUDA_VISIBLE_DEVICES.",
+            f"NVML doesn't report the UUID of GPU {', '.join(nameless)}, so no rank can be assigned to it",
+            "Check nvidia-smi -L, and select other GPUs with CUDA_VISIBLE_DEVICES.",
         )
     return Devices("gpu", wanted, gpus[0].name, gpus[:wanted]), ()
 
@@ -91,7 +91,7 @@ def _cpus(count: int | None) -> tuple[Devices, tuple[str, ...]]:
 
 
 def check_paddle() -> None:
-    """Raise MachineError unless a Paddle is installed that the project supports."""
+    """Raise MachineError unless a supported version of Paddle is installed."""
     for package, install in (("paddlepaddle-gpu", INSTALL_GPU), ("paddlepaddle", INSTALL_CPU)):
         installed = installed_version(package)
         if installed is None:
@@ -104,7 +104,7 @@ def check_paddle() -> None:
 
 
 def installed_version(package: str) -> str | None:
-    """The installed version of a package, found without loading it."""
+    """Returns the installed version of a package, without importing it; None if it isn't installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -116,72 +116,72 @@ def _paddle_for_gpu() -> bool:
 
 
 def worker_environment(devices: Devices, compute_threads: int, environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment in which the ranks start.
+    """Returns the environment in which the ranks start.
 
-    What another launcher left in it is dropped: Paddle's would take it for more than its own command line.
+    Variables of another launcher are dropped, because Paddle's launcher would let them override its command line.
     """
     env = {name: value for name, value in environment.items() if not name.startswith(LAUNCHER_VARIABLES)}
     env["OMP_NUM_THREADS"] = str(compute_threads)
     if devices.kind == "gpu":
-        # By UUID, as NVML and CUDA may count in different orders.
+        # By UUID, because NVML and CUDA may number the GPUs differently.
         env["CUDA_VISIBLE_DEVICES"] = ",".join(gpu.uuid for gpu in devices.gpus)
         env.update(GPU_FLAGS)
     else:
-        # The launcher takes the mere presence of the first for GPUs, even on a CPU build.
+        # The launcher takes the mere presence of the variable as a sign of GPUs, even on a CPU build.
         env.pop("CUDA_VISIBLE_DEVICES", None)
         env["PADDLE_DISTRI_BACKEND"] = "gloo"
     return env
 
 
 class Clock(Protocol):
-    """Time as the device sees it, in seconds since `start`.
+    """The device's time, in seconds since `start`.
 
-    A mark stands for "when the device has done everything asked of it so far"; what it reads is known once `seconds`
-    is asked, not before, so that marking never waits.
+    A mark is the moment when the device has finished all work queued so far. Its time is read by `seconds`, not before,
+    so that marking never waits.
     """
 
     started_at: float
 
     def start(self) -> None:
-        """Begin to count; started_at becomes the host's time.perf_counter()."""
+        """Start the clock; started_at becomes the host's time.perf_counter()."""
 
     def mark(self) -> Any:
-        """A mark behind the work asked for so far."""
+        """Returns a mark after the work queued so far."""
 
     def host_seconds(self) -> float:
-        """The host's time since the start, whatever the device does."""
+        """Returns the host's seconds since the start, whatever the device does."""
 
     def wait(self, mark: Any) -> None:
         """Return once the device has reached the mark."""
 
     def seconds(self, marks: Sequence[Any]) -> list[float]:
-        """When the device reached each mark."""
+        """Returns when the device reached each mark, in seconds since the start."""
 
 
 class HostClock:
-    """The clock of a device that works while the host waits: a CPU. now is perf_counter, or a test's own."""
+    """The clock of a CPU, whose work is done when a call returns. now is perf_counter, or a test's clock."""
 
     def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
         self._now = now
         self.started_at = now()
 
     def start(self) -> None:
-        """Begin to count."""
+        """Start the clock."""
         self.started_at = self._now()
 
     def mark(self) -> float:
-        """The time."""
+        """Returns the seconds since the start."""
         return self._now() - self.started_at
 
     def host_seconds(self) -> float:
-        """The same."""
+        """Returns the seconds since the start."""
         return self._now() - self.started_at
 
     def wait(self, mark: float) -> None:
-        """Nothing: what was asked for is done."""
+        """Do nothing: the work is done already."""
 
     def seconds(self, marks: Sequence[float]) -> list[float]:
-        """The marks."""
+        """Returns the marks, which are seconds already."""
         return list(marks)
 
 
@@ -195,19 +195,19 @@ class CudaClock:
         self.start()
 
     def start(self) -> None:
-        """Wait for the GPU once, and begin to count."""
+        """Wait for the GPU once, and start the clock."""
         self._device.synchronize()
         self.started_at = time.perf_counter()
         self._anchor, self._anchor_seconds = self.mark(), 0.0
 
     def mark(self) -> Any:
-        """An event behind the work queued so far."""
+        """Returns an event after the work queued so far."""
         event = self._device.Event(enable_timing=True)
         event.record()
         return event
 
     def host_seconds(self) -> float:
-        """The host's time since the start."""
+        """Returns the host's seconds since the start."""
         return time.perf_counter() - self.started_at
 
     def wait(self, mark: Any) -> None:
@@ -215,7 +215,10 @@ class CudaClock:
         mark.synchronize()
 
     def seconds(self, marks: Sequence[Any]) -> list[float]:
-        """When each event passed. The last becomes the anchor of later calls: CUDA counts in float32 milliseconds."""
+        """Returns when each event passed, in seconds since the start.
+
+        The last event becomes the anchor of later calls, because CUDA measures in float32 milliseconds.
+        """
         for mark in marks[-1:]:
             mark.synchronize()
         read = [self._anchor_seconds + self._anchor.elapsed_time(mark) / 1000 for mark in marks]
@@ -225,7 +228,7 @@ class CudaClock:
 
 
 def open_device(kind: str, local_rank: int) -> tuple[Clock, int | None]:
-    """Make this rank's device Paddle's current one; its clock, and its CUDA index (None on a CPU)."""
+    """Make this rank's device Paddle's current one. Returns its clock, and its CUDA index (None on a CPU)."""
     import paddle
 
     if kind == "gpu":
@@ -236,7 +239,7 @@ def open_device(kind: str, local_rank: int) -> tuple[Clock, int | None]:
 
 
 def cudnn_tf32(kind: str) -> bool | None:
-    """Whether Paddle lets cuDNN compute FP32 convolutions in TF32 where the GPU can; None on CPUs, or unknown."""
+    """Returns whether Paddle lets cuDNN compute FP32 convolutions in TF32; None on CPUs, or if unknown."""
     if kind == "cpu":
         return None
     from paddle.base import core
@@ -246,5 +249,5 @@ def cudnn_tf32(kind: str) -> bool | None:
 
 
 def local_rank(environment: Mapping[str, str] = os.environ) -> int:
-    """The rank's number on its host, as Paddle's launcher gives it."""
+    """Returns the rank's number on its host, as set by Paddle's launcher."""
     return int(environment.get("PADDLE_LOCAL_RANK", "0"))

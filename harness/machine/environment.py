@@ -1,4 +1,7 @@
-"""What a run's figures depend on besides its configuration: machine, limits, disks, software; unknown is None."""
+"""Describes what a run's figures depend on besides its configuration: machine, limits, disks and software.
+
+Unknown values are None.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ PACKAGES = (
     "psutil",
 )
 
-# No other variable may get into a record, which people publish: their values can be secret.
+# Only these variables may be recorded: records are published, and the values of other variables may be secret.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OMP_PROC_BIND", "KMP_AFFINITY", "MKL_NUM_THREADS", "NVIDIA_TF32_OVERRIDE")
 THREAD_PREFIX = "FLAGS_"  # Paddle's
 
@@ -46,12 +49,12 @@ def describe(
     environment: Mapping[str, str] = os.environ,
     root: Path = Path("/"),
 ) -> dict[str, Any]:
-    """Everything about this machine and software that figures depend on, fit for JSON. Never raises.
+    """Returns everything about machine and software that figures depend on, as values for JSON. Never raises.
 
-    data_root is the folder the images are read from, results the one that is written to. root is where /proc and /sys
-    are looked for, for what psutil doesn't know. cores are those this process can keep busy, cores_online the logical
-    ones of the machine, cores_physical without those that share one. swap_bytes are installed, not in use; the limits
-    are the container's.
+    data_root is the folder that images are read from, results the folder that is written to. root is where /proc and
+    /sys are read, for what psutil doesn't provide. Of the returned values, cores are those that this process can keep
+    busy, cores_online the machine's logical cores, cores_physical its physical ones; swap_bytes are installed, not in
+    use; the limits are those of the container.
     """
     groups = (root / "proc/self/cgroup", root / "sys/fs/cgroup")
     readers: dict[str, Callable[[], Any]] = {
@@ -86,7 +89,7 @@ def describe(
 
 
 def _known(read: Callable[[], Any]) -> Any:
-    """What read returns, or None: no oddity of a machine may keep a run from starting."""
+    """Returns what read returns, or None if it fails: no peculiarity of a machine may keep a run from starting."""
     try:
         return read()
     except Exception:
@@ -94,7 +97,7 @@ def _known(read: Callable[[], Any]) -> Any:
 
 
 def _printable(value: Any) -> Any:
-    """The value, with what UTF-8 can't hold in its texts (bytes of names in another encoding) spelled out."""
+    """Returns the value, with bytes in its texts that aren't UTF-8 (names in another encoding) escaped."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, dict):
@@ -105,7 +108,7 @@ def _printable(value: Any) -> Any:
 
 
 def _text(file: Path) -> str | None:
-    """A small file's content without surrounding blanks; None if it is empty or can't be read."""
+    """Returns a small file's content without surrounding whitespace; None if it is empty or can't be read."""
     try:
         return file.read_text(encoding="utf-8", errors="surrogateescape").strip() or None
     except OSError:
@@ -118,12 +121,12 @@ def _number(file: Path) -> int | None:
 
 
 def _cpu_files(root: Path, name: str) -> list[Path]:
-    """The file of that name of every processor that has one."""
+    """Returns the file of that name for every processor that has one."""
     return sorted((root / "sys/devices/system/cpu").glob(f"cpu[0-9]*/{name}"))
 
 
 def _count_list(file: Path) -> int | None:
-    """How many numbers a list of the kernel's form holds, such as "0-3,8" (5)."""
+    """Returns how many numbers a list in the kernel's format contains, such as 5 for "0-3,8"."""
     text = _text(file)
     if text is None or not re.fullmatch(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*", text):
         return None
@@ -132,28 +135,28 @@ def _count_list(file: Path) -> int | None:
 
 
 def sockets(root: Path = Path("/")) -> int | None:
-    """The machine's processor packages (/sys, topology/physical_package_id)."""
+    """Returns the number of processor packages (/sys, topology/physical_package_id); None if unknown."""
     packages = {_number(file) for file in _cpu_files(root, "topology/physical_package_id")}
-    return len(packages - {None, -1}) or None  # -1: not known
+    return len(packages - {None, -1}) or None  # -1: unknown
 
 
 def cpu_governor(root: Path = Path("/")) -> str | None:
-    """What sets the clocks, such as "performance"; several are joined by |."""
+    """Returns the frequency governor, such as "performance"; several are joined by |."""
     governors = {_text(file) for file in _cpu_files(root, "cpufreq/scaling_governor")}
     return "|".join(sorted(filter(None, governors))) or None
 
 
 def cpu_max_mhz(root: Path = Path("/")) -> float | None:
-    """The highest clock of the fastest core, in MHz; the kernel counts in kHz.
+    """Returns the maximum clock of the fastest core in MHz; the kernel's file is in kHz.
 
-    psutil.cpu_freq would read every core's present clock on the way, and gives the mean of the highest ones.
+    psutil.cpu_freq would also read every core's current clock, and returns the mean of the maximum clocks.
     """
     clocks = [clock for file in _cpu_files(root, "cpufreq/cpuinfo_max_freq") if (clock := _number(file)) is not None]
     return max(clocks) / 1000 if clocks else None
 
 
 def cpu_turbo(root: Path = Path("/")) -> bool | None:
-    """Whether clocks above the nominal one are allowed (/sys, intel_pstate/no_turbo or cpufreq/boost)."""
+    """Returns whether clocks above the nominal one are allowed (/sys, intel_pstate/no_turbo or cpufreq/boost)."""
     cpu = root / "sys/devices/system/cpu"
     forbidden, allowed = _number(cpu / "intel_pstate/no_turbo"), _number(cpu / "cpufreq/boost")
     if forbidden is not None:
@@ -162,7 +165,7 @@ def cpu_turbo(root: Path = Path("/")) -> bool | None:
 
 
 def hypervisor(root: Path = Path("/")) -> bool | None:
-    """Whether the processor says that it is a virtual machine's; None on processors without flags (ARM)."""
+    """Returns whether the processor reports a virtual machine; None on processors without flags (ARM)."""
     lines = (_text(root / "proc/cpuinfo") or "").splitlines()
     flags = [line.partition(":")[2].split() for line in lines if line.startswith("flags")]
     return "hypervisor" in flags[0] if flags else None
@@ -170,7 +173,7 @@ def hypervisor(root: Path = Path("/")) -> bool | None:
 
 def _swap_bytes() -> int:
     with warnings.catch_warnings():
-        # Where the system doesn't count what was swapped, which is not asked for.
+        # psutil warns if the system doesn't count swapped pages, which aren't needed here.
         warnings.simplefilter("ignore", RuntimeWarning)
         return psutil.swap_memory().total
 
@@ -187,7 +190,7 @@ def _package_versions() -> dict[str, str]:
 
 
 def thread_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Those variables that set threads and arithmetic, of THREAD_VARIABLES and Paddle's flags alone."""
+    """Returns the variables that set threads and arithmetic: THREAD_VARIABLES and Paddle's flags, no others."""
     return {
         name: environment[name]
         for name in sorted(environment)
@@ -196,14 +199,14 @@ def thread_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def git_state(folder: Path, environment: Mapping[str, str] = os.environ) -> dict[str, Any] | None:
-    """The commit checked out in folder, and dirty: whether a file that git tracks differs from it.
+    """Returns the commit checked out in folder, and dirty: whether a file that git tracks differs from it.
 
-    None without git, and where folder's own run_bench.py isn't tracked: then the repository around it is another's.
+    Returns None without git, or if folder's run_bench.py isn't tracked: then the repository is that of another project.
     """
-    # Of the user's environment only what finds git and its settings: GIT_DIR would name another repository.
+    # Only what is needed to find git and its settings: GIT_DIR in the user's environment could name another repository.
     own = {name: environment[name] for name in ("PATH", "HOME") if name in environment}
     own |= {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
-    # Git refuses another user's checkout, as a container's often is; its code is what runs here anyway.
+    # Git refuses the checkout of another user, which is common in containers; its code is running here anyway.
     git = ["git", "-C", os.fspath(folder), "-c", "safe.directory=*", "-c", "core.fsmonitor=false"]
 
     def ask(*command: str) -> str | None:
@@ -229,7 +232,7 @@ def git_state(folder: Path, environment: Mapping[str, str] = os.environ) -> dict
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """What a folder lies on: the file system's type, and what it was mounted from."""
+    """The mount that a folder is on: the file system's type, and the source that is mounted."""
 
     filesystem: str
     source: str
@@ -245,9 +248,9 @@ def _disk_readers(name: str, folder: Path | None, root: Path) -> dict[str, Calla
 
 
 def mount_of(folder: Path) -> Mount | None:
-    """The mount that folder lies on: the longest mount point above it, and of equals the last.
+    """Returns the mount that folder is on: the longest mount point above it, the last one of several.
 
-    Links in folder are followed. A user name and password in the source's address are left out.
+    Links in folder are followed. A user name and password in the source's address are removed.
     """
     resolved = folder.resolve()
     found, length = None, -1
@@ -259,17 +262,17 @@ def mount_of(folder: Path) -> Mount | None:
 
 
 def rotational(folder: Path, root: Path = Path("/")) -> bool | None:
-    """Whether the kernel takes the folder's disk for one that turns, as it often does with a virtual one.
+    """Returns whether the kernel reports the folder's disk as rotational, which it often does for virtual disks.
 
-    A partition is asked through its disk. None where no block device is known: networks, memory, btrfs, overlays.
+    For a partition its disk is queried. Returns None if there is no block device: networks, memory, btrfs, overlays.
     """
     resolved = folder.resolve()
     number = next(path for path in (resolved, *resolved.parents) if path.exists()).stat().st_dev
-    return _turns(f"{os.major(number)}:{os.minor(number)}", root)
+    return _is_rotational(f"{os.major(number)}:{os.minor(number)}", root)
 
 
-def _turns(device: str, root: Path) -> bool | None:
-    """The same of a block device, by its numbers (major:minor)."""
+def _is_rotational(device: str, root: Path) -> bool | None:
+    """Returns the same for a block device, by its numbers (major:minor)."""
     found = (root / "sys/dev/block" / device).resolve()
     for folder in (found, found.parent):
         turning = _number(folder / "queue/rotational")

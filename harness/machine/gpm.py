@@ -1,4 +1,4 @@
-"""GPM, NVML's counters of what the parts of a GPU did between two samples. Hopper and newer."""
+"""GPM, NVML's metrics of the units of a GPU between two samples (Hopper and newer)."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# nvml.h, nvmlGpmMetricId_t; all in percent. There are as many of the last as a GPU has JPEG engines.
+# nvml.h, nvmlGpmMetricId_t; all in percent. NVJPG_UTIL has one metric per JPEG engine of the GPU.
 SM_UTIL = 2
 DRAM_BW_UTIL = 10
 NVJPG_UTIL = tuple(range(40, 48))
 _METRICS = (SM_UTIL, DRAM_BW_UTIL, *NVJPG_UTIL)
 # nvml.h, NVML_GPM_METRICS_GET_VERSION
 _METRICS_GET_VERSION = 1
-# The NVML reference asks for more than 100 ms between two samples, as the counters are refreshed no more often.
+# The NVML reference requires more than 100 ms between two samples, because the counters aren't updated more often.
 _MIN_SPAN_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class GpmMetric:
-    """What GPM says of one metric: value holds only where code, an nvmlReturn_t, is 0."""
+    """The value of one GPM metric; it is valid only if code, an nvmlReturn_t, is 0."""
 
     code: int
     value: float
 
 
 class Gpm:
-    """The metrics of one GPU between samples that this takes; they stay empty on a GPU without GPM.
+    """The metrics of one GPU between its samples; they stay empty on a GPU without GPM.
 
-    ask(what, function, *arguments) calls a function of the binding, and gives None where that fails. Two buffers of the
-    driver's take turns as the older and the newer sample; close() frees them.
+    ask(what, function, *arguments) calls a function of the binding, and returns None if that fails. Two buffers of the
+    driver alternate as the older and the newer sample; close() frees them.
     """
 
     def __init__(self, ask: Callable[..., Any], handle: Any, clock: Callable[[], float]) -> None:
@@ -44,9 +44,9 @@ class Gpm:
             self._newer = ask("GPM buffers", "nvmlGpmSampleAlloc")
 
     def metrics(self) -> Mapping[int, GpmMetric]:
-        """What each metric was since the sample before, by its number; empty at first and where nothing says it.
+        """Returns each metric since the previous sample, by its number; empty for the first sample, or if unknown.
 
-        Within 0.1 s of the sample before, that one's metrics are repeated.
+        Within 0.1 s of the previous sample its metrics are repeated.
         """
         at_seconds = self._clock()
         if self._older is None or self._newer is None:

@@ -1,4 +1,4 @@
-"""What the host is and does: its processor, how busy it is, the memory in use, the cores this run may use."""
+"""Measures the host: its processor, how busy it is, the memory in use, and the cores that this run may use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from harness.machine.processes import ProcessUsage, RunProcesses
 # The host's label among the devices of a table.
 HOST_LABEL = "cpu"
 
-# From psutil's documentation of cpu_percent: readings closer than this see few clock ticks or none, which reads 0.0.
+# From psutil's documentation of cpu_percent: readings closer than this see few clock ticks or none, and return 0.0.
 _MIN_SPAN_SECONDS = 0.1
 
 # More than any memory, less than the largest multiple of any page size below 2^63.
@@ -28,14 +28,14 @@ _UNLIMITED_BYTES = 1 << 62
 
 @dataclass(frozen=True, slots=True)
 class HostSample:
-    """What the host was doing at one moment; None is unknown.
+    """The state of the host at one moment; None is unknown.
 
-    memory_used_bytes is what could not be given to a program. Everything else spans from the reading before, and the
-    percentages are shares of all the host's cores, those included that this process may not use. cpu_util_percent has
-    every process in it, foreign_util_percent those outside this run; steal_percent is what a hypervisor gave to other
-    guests while this one had work. swap_bytes went in and out together, by all processes; storage_read_bytes are the
-    run's own (see ProcessUsage). quota_throttled_seconds is how long the run's control group was kept from running by
-    its CPU quota, added up over cores.
+    memory_used_bytes is the memory that is not available to programs. Everything else covers the time since the
+    previous reading, and percentages are shares of all cores of the host, including those that this process may not
+    use. cpu_util_percent covers every process, foreign_util_percent those outside this run; steal_percent is what a
+    hypervisor gave to other guests while this one had work. swap_bytes is the sum of bytes swapped in and out by all
+    processes; storage_read_bytes counts those of the run (see ProcessUsage). quota_throttled_seconds is how long the
+    CPU quota kept the run's control group from running, summed over cores.
     """
 
     cpu_util_percent: float | None = None
@@ -51,9 +51,9 @@ class HostSample:
 class HostProbe:
     """Reads the host through psutil, /proc and the control groups.
 
-    processes are the run's own; without them foreign_util_percent and storage_read_bytes are unknown. The first reading
-    only starts the counts. One closer than 0.1 s to the last that was taken repeats its percentages and leaves the
-    bytes and seconds to the next, so that these add up to what they count.
+    processes are those of the run; without them foreign_util_percent and storage_read_bytes are unknown. The first
+    reading only starts the counters. A reading within 0.1 s of the previous one repeats its percentages and leaves
+    bytes and seconds to the next one, so that their sums stay correct.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class HostProbe:
         self._swap, self._storage_reads, self._throttled = _Growth(), _Growth(), _Growth()
 
     def sample(self) -> HostSample:
-        """What the host is doing at this moment."""
+        """Returns the state of the host at this moment."""
         at_seconds = self._clock()
         if at_seconds - self._read_at_seconds >= _MIN_SPAN_SECONDS:
             self._read_at_seconds = at_seconds
@@ -100,13 +100,13 @@ class HostProbe:
 
 
 class _Growth:
-    """What a counter grew by since it was last known."""
+    """The growth of a counter since it was last known."""
 
     def __init__(self) -> None:
         self._last: float | None = None
 
     def since_last(self, count: float | None) -> float | None:
-        """None at first, and where the count is unknown; the next one that is known then covers the time."""
+        """Returns the growth; None at first, and if the count is unknown. The next known count covers that time."""
         if count is None:
             return None
         last, self._last = self._last, count
@@ -114,14 +114,14 @@ class _Growth:
 
 
 def _cpu_shares(before: Any, now: Any, own_before: float | None, own_now: float | None) -> HostSample:
-    """What the cores did between two readings of psutil.cpu_times and of our processes' CPU seconds.
+    """Returns the use of the cores between two readings of psutil.cpu_times and of the run's CPU seconds.
 
-    Busy is all but idle and waiting for storage, as in psutil's cpu_percent; stolen time is busy for the host, but not
-    with foreign processes.
+    All time except idle and waiting for storage is busy, as in psutil's cpu_percent; stolen time counts as busy, but
+    not for foreign processes.
     """
     if before is None:
         return HostSample()
-    # user and nice hold the guests' time already. A count may fall back a little (psutil issue 1210).
+    # user and nice already include the guests' time. A counter may decrease slightly (psutil issue 1210).
     fields = [name for name in now._fields if name not in ("guest", "guest_nice")]
     spent = {name: max(0.0, getattr(now, name) - getattr(before, name)) for name in fields}
     total = sum(spent.values())
@@ -140,9 +140,9 @@ def _cpu_shares(before: Any, now: Any, own_before: float | None, own_now: float 
 
 
 def _swapped_bytes(vmstat: Path) -> float | None:
-    """What was swapped in and out since the host started, in bytes; None where it isn't counted.
+    """Returns the bytes swapped in and out since the host started; None if they aren't counted.
 
-    Not through psutil, which gives 0 for a count that the system lacks, and takes every page for one of 4 KiB.
+    Not through psutil, which returns 0 for a missing counter, and assumes pages of 4 KiB.
     """
     try:
         pages = re.findall(rb"^pswp(?:in|out) (\d+)$", vmstat.read_bytes(), re.MULTILINE)
@@ -152,7 +152,7 @@ def _swapped_bytes(vmstat: Path) -> float | None:
 
 
 def _throttled_seconds(group: Path | None) -> float | None:
-    """How long a control group's quota kept it from running, added up over cores; None without a group or a count.
+    """Returns how long its quota kept a control group from running, summed over cores; None without group or counter.
 
     Source: the kernel's admin-guide/cgroup-v2 (throttled_usec) and scheduler/sched-bwc (throttled_time, in ns).
     """
@@ -168,14 +168,14 @@ def _throttled_seconds(group: Path | None) -> float | None:
 
 
 def cpu_name() -> str:
-    """The processor's name, such as "Intel(R) Xeon(R) Gold 6148 CPU @ 2.40GHz"; "CPU" when nothing says it."""
+    """Returns the processor's name, such as "Intel(R) Xeon(R) Gold 6148 CPU @ 2.40GHz"; "CPU" if it is unknown."""
     return _model_name(Path("/proc/cpuinfo")) or platform.processor() or "CPU"
 
 
 def available_cores() -> int:
-    """How many cores this process can keep busy: those it may run on, limited by its control groups' quota; at least 1.
+    """Returns how many cores this process can keep busy: its allowed cores, limited by its CPU quota; at least 1.
 
-    A quota of a part of a core is rounded down, so that as many threads never wait for the quota.
+    A fractional quota is rounded down, so that this number of threads never waits for the quota.
     """
     cores = len(_allowed_cores()) or os.cpu_count() or 1
     quota = quota_cores(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
@@ -183,7 +183,7 @@ def available_cores() -> int:
 
 
 def _allowed_cores() -> frozenset[int]:
-    """The cores the calling thread may run on; empty where the system does not say (macOS)."""
+    """Returns the cores that the calling thread may run on; empty if the system does not report them (macOS)."""
     return frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else frozenset()
 
 
@@ -197,16 +197,16 @@ def _model_name(cpuinfo: Path) -> str:
 
 
 def quota_cores(membership: Path, root: Path) -> float | None:
-    """The tightest CPU quota, in cores, of the groups a process is in; None without one."""
+    """Returns the lowest CPU quota, in cores, of the groups that a process is in; None if there is no quota."""
     tightest = _tightest_quota(membership, root)
     return None if tightest is None else tightest[0]
 
 
 def _tightest_quota(membership: Path, root: Path) -> tuple[float, Path] | None:
-    """The tightest CPU quota, in cores, of the groups a process is in, and the group that has it; None without one.
+    """Returns the lowest CPU quota, in cores, of the groups that a process is in, with its group; None without a quota.
 
-    membership is its /proc/<pid>/cgroup, root where the groups are mounted. A quota on a group holds for all groups
-    below it. Source: the kernel's admin-guide/cgroup-v2 (cpu.max) and scheduler/sched-bwc (cpu.cfs_quota_us).
+    membership is the process's /proc/<pid>/cgroup, root where the groups are mounted. A quota on a group applies to all
+    groups below it. Source: the kernel's admin-guide/cgroup-v2 (cpu.max) and scheduler/sched-bwc (cpu.cfs_quota_us).
     """
     quotas = [
         (quota, group) for group in _groups(membership, root, "cpu") if (quota := _group_quota(group)) is not None
@@ -215,7 +215,7 @@ def _tightest_quota(membership: Path, root: Path) -> tuple[float, Path] | None:
 
 
 def memory_limit_bytes(membership: Path, root: Path) -> int | None:
-    """The lowest memory limit of the groups a process is in, found as quota_cores finds them; None without one.
+    """Returns the lowest memory limit of the groups that a process is in, as in quota_cores; None if there is none.
 
     Source: the kernel's admin-guide/cgroup-v2 (memory.max) and cgroup-v1/memory (memory.limit_in_bytes).
     """
@@ -224,9 +224,9 @@ def memory_limit_bytes(membership: Path, root: Path) -> int | None:
 
 
 def _groups(membership: Path, root: Path, controller: str) -> Iterator[Path]:
-    """The controller's groups the process is in, from its own up to the mounted root.
+    """Yields the controller's groups that the process is in, from its own up to the mounted root.
 
-    In a container the path may be the host's while its last group is mounted as the root: the root always counts.
+    In a container the path may be that of the host while its last group is mounted as the root: the root always counts.
     """
     try:
         lines = membership.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
@@ -244,7 +244,7 @@ def _groups(membership: Path, root: Path, controller: str) -> Iterator[Path]:
 
 
 def _group_quota(group: Path) -> float | None:
-    """One group's quota in cores: cpu.max in version 2, cpu.cfs_quota_us over cpu.cfs_period_us in version 1."""
+    """Returns a group's quota in cores: cpu.max in version 2, cpu.cfs_quota_us / cpu.cfs_period_us in version 1."""
     try:
         if (group / "cpu.max").exists():
             quota, period = (group / "cpu.max").read_text(encoding="ascii").split()
@@ -257,11 +257,11 @@ def _group_quota(group: Path) -> float | None:
 
 
 def _group_limit(group: Path) -> int | None:
-    """One group's limit in bytes: memory.max in version 2, memory.limit_in_bytes in version 1."""
+    """Returns a group's limit in bytes: memory.max in version 2, memory.limit_in_bytes in version 1."""
     for name in ("memory.max", "memory.limit_in_bytes"):
         try:
             limit = int((group / name).read_text(encoding="ascii"))
-        except (OSError, ValueError):  # "max" is no number
+        except (OSError, ValueError):  # "max" is not a number
             continue
         # Version 1 writes "no limit" as the largest multiple of the page size below 2^63.
         return limit if limit < _UNLIMITED_BYTES else None

@@ -1,4 +1,4 @@
-"""The one door to NVML: which GPUs there are and what each is doing, with None wherever NVML can't say."""
+"""The only access to NVML: lists and samples the GPUs, with None for everything that NVML can't report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.machine.gpm import DRAM_BW_UTIL, NVJPG_UTIL, SM_UTIL, Gpm, GpmMetri
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# nvml.h, nvmlClocksEventReason* and nvmlClocksThrottleReason*. Written out, as older bindings lack some of the names.
+# nvml.h, nvmlClocksEventReason* and nvmlClocksThrottleReason*. As literals, because older bindings lack some names.
 _THROTTLE_REASONS = (
     (0x001, "GpuIdle"),
     (0x002, "ApplicationsClocksSetting"),
@@ -38,19 +38,19 @@ _INIT_REASONS = {
     pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: "driver and libnvidia-ml.so.1 have different versions",
 }
 
-# After one of these an older function may still have the value; any other error is the answer.
+# After one of these errors an older function may still return the value; any other error is final.
 _NOT_OFFERED = (
     pynvml.NVML_ERROR_NOT_SUPPORTED,
     pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
     pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH,
 )
 
-# nvml.h, nvmlMemory_v2: version 2, 40 bytes. Unlike the first, its "used" leaves out what the driver reserves.
+# nvml.h, nvmlMemory_v2: version 2, 40 bytes. Unlike in version 1, "used" excludes what the driver reserves.
 _MEMORY_V2 = 0x02000028
 
 
 class NvmlUnavailable(Exception):  # noqa: N818 - a state of the machine, for the caller to judge
-    """NVML can't be used on this machine; the text is the reason, fit to stand in "NVML: <reason>"."""
+    """NVML can't be used on this machine; the text is the reason, worded to follow "NVML: "."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -59,7 +59,7 @@ class NvmlUnavailable(Exception):  # noqa: N818 - a state of the machine, for th
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One whole GPU. index is NVML's, which ignores CUDA_VISIBLE_DEVICES. An unknown text is empty."""
+    """One whole GPU. index is that of NVML, which ignores CUDA_VISIBLE_DEVICES. Unknown texts are empty."""
 
     index: int
     uuid: str
@@ -69,14 +69,14 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class GpuSample:
-    """What one GPU was doing at one moment; None is unknown.
+    """The state of one GPU at one moment; None is unknown.
 
     util_percent is the share of the driver's last sampling period (1/6 s to 1 s) in which at least one kernel ran
-    (nvmlUtilization_t). It does not see the JPEG engine: that is jpeg_util_percent.
-    throttle_reasons holds NVML's names of what keeps the clocks down, joined by "|", and is empty when nothing does.
-    sm_util_percent and dram_util_percent are means since the sample before, of the SMs that were busy and of the
-    memory bandwidth in use (GPM; Hopper and newer). jpeg_util_percent is the mean of the JPEG engines.
-    energy_joules counts from when the driver was loaded. processes are those with a compute context, ours included.
+    (nvmlUtilization_t). It does not include the JPEG engines: those are in jpeg_util_percent, as their mean.
+    throttle_reasons are NVML's names for what keeps the clocks down, joined by "|"; empty if nothing does.
+    sm_util_percent and dram_util_percent are means since the previous sample, of the busy SMs and of the used memory
+    bandwidth (GPM; Hopper and newer). energy_joules counts from when the driver was loaded. processes is the number of
+    processes with a compute context, including those of this run.
     """
 
     util_percent: float | None = None
@@ -97,24 +97,24 @@ class GpuSample:
 class Nvml:
     """NVML between open() and close(), or inside a `with`.
 
-    A query that fails gives None and, once per device and query, a warning that names both and NVML's reason; those
-    that fail together for one reason, as of a lost GPU, share one. There is none where that is a query which older GPUs
-    and drivers don't offer. Without warn nobody is told, which suits those who only ask what GPUs there are. clock is
-    monotonic seconds.
+    A query that fails returns None and causes one warning per device and query, with NVML's reason; queries that fail
+    together for the same reason, such as a lost GPU, share a warning. Queries that older GPUs and drivers don't offer
+    cause none. Without warn there are no warnings, which suits callers that only list the GPUs. clock is in monotonic
+    seconds.
     """
 
     def __init__(self, warn: Callable[[str], None] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._warn = warn
         self._clock = clock
         self._warned: set[tuple[str, str]] = set()
-        # What failed and wasn't told yet, by device and reason.
+        # Failed queries that weren't reported yet, by device and reason.
         self._failures: dict[tuple[str, str], list[tuple[str, str]]] = {}
         self._handles: dict[int, Any] = {}
         self._gpms: dict[int, Gpm] = {}
         self._is_open = False
 
     def open(self) -> Self:
-        """Start NVML; nothing happens when it is open already. Raises NvmlUnavailable where it can't be used."""
+        """Start NVML, unless it is open already. Raises NvmlUnavailable if it can't be used."""
         if not self._is_open:
             try:
                 pynvml.nvmlInit()
@@ -124,7 +124,7 @@ class Nvml:
         return self
 
     def close(self) -> None:
-        """Let NVML go. May be called twice."""
+        """Shut NVML down. May be called twice."""
         if self._is_open:
             self._is_open = False
             for gpm in self._gpms.values():
@@ -132,7 +132,7 @@ class Nvml:
             self._gpms.clear()
             self._handles.clear()
             self._ask("NVML", "end", ("nvmlShutdown",))
-        self._tell()
+        self._report_failures()
 
     def __enter__(self) -> Self:
         return self.open()
@@ -143,9 +143,9 @@ class Nvml:
         self.close()
 
     def gpus(self) -> tuple[Gpu, ...]:
-        """Every GPU of the machine, in NVML's order, whatever CUDA_VISIBLE_DEVICES says.
+        """Returns every GPU of the machine, in NVML's order, whatever CUDA_VISIBLE_DEVICES is.
 
-        One that can't be reached is left out with a warning. Raises NvmlUnavailable when they can't be counted.
+        A GPU that can't be reached is left out with a warning. Raises NvmlUnavailable if the GPUs can't be counted.
         """
         try:
             count = pynvml.nvmlDeviceGetCount()
@@ -160,19 +160,19 @@ class Nvml:
             uuid = _text(self._ask(f"GPU {index}", "UUID", ("nvmlDeviceGetUUID", handle)))
             pci = self._ask(f"GPU {index}", "PCI bus id", ("nvmlDeviceGetPciInfo", handle))
             found.append(Gpu(index, uuid, name, "" if pci is None else _text(pci.busId)))
-        self._tell()
+        self._report_failures()
         return tuple(found)
 
     def driver_version(self) -> str | None:
-        """The driver's version, such as "550.54.15", or None."""
+        """Returns the driver's version, such as "550.54.15"; None if unknown."""
         version = _text(self._ask("machine", "driver version", ("nvmlSystemGetDriverVersion",)))
-        self._tell()
+        self._report_failures()
         return version or None
 
     def sample(self, gpu: Gpu) -> GpuSample:
-        """What gpu is doing at this moment. Never raises: what can't be read is None."""
+        """Returns the state of a GPU at this moment. Never raises: what can't be read is None."""
         sample = self._sample(gpu)
-        self._tell()
+        self._report_failures()
         return sample
 
     def _sample(self, gpu: Gpu) -> GpuSample:
@@ -208,7 +208,7 @@ class Nvml:
             otherwise=[_mean_of_engines(metrics)],
         )
         energy_millijoules = self._ask_optional(where, "energy", ("nvmlDeviceGetTotalEnergyConsumption", handle))
-        # The name without a version only calls the first of these, and hides it when the driver doesn't have it.
+        # The function without a version only calls the first of these, and hides it if the driver doesn't have it.
         processes = self._ask_optional(
             where,
             "processes",
@@ -259,14 +259,14 @@ class Nvml:
         return None
 
     def _ask(self, where: str, what: str, *calls: tuple[Any, ...]) -> Any:
-        """The value of the first call (function name, arguments...) that this driver and binding offer, or None."""
+        """Returns the value of the first call (function name, arguments...) that driver and binding offer, or None."""
         value, failure, _ = _first_offered(calls)
         if failure:
             self._warn_once(where, what, failure)
         return value
 
     def _ask_optional(self, where: str, what: str, *calls: tuple[Any, ...], otherwise: Any = None) -> Any:
-        """As _ask, but `otherwise` and no warning where GPU and driver offer none of the calls."""
+        """Like _ask, but returns `otherwise` without a warning if GPU and driver offer none of the calls."""
         value, failure, is_offered = _first_offered(calls)
         if not is_offered:
             return otherwise
@@ -280,19 +280,19 @@ class Nvml:
             reason = failure.partition(": ")[2]
             self._failures.setdefault((where, reason), []).append((what, failure))
 
-    def _tell(self) -> None:
-        """Warn of what failed since the last time: once for all that failed on a device for the same reason."""
+    def _report_failures(self) -> None:
+        """Warn about what failed since the last call: one warning per device and reason."""
         failures, self._failures = self._failures, {}
         if self._warn is not None:
             for (where, _), queries in failures.items():
                 what = ", ".join(what for what, _ in queries)
-                self._warn(f"{where}: {what} unknown, NVML can't say ({queries[0][1]}).")
+                self._warn(f"{where}: {what} unknown, NVML failed ({queries[0][1]}).")
 
 
 def _first_offered(calls: Sequence[tuple[Any, ...]]) -> tuple[Any, str, bool]:
-    """The value of the first call that this driver and binding offer; why there is none; whether the driver offers it.
+    """Returns the value of the first call that driver and binding offer, the failure, and whether the driver offers it.
 
-    A function that the binding lacks counts as offered: installing another binding brings it.
+    A function that the binding lacks counts as offered, because another version of the binding has it.
     """
     failure, is_offered = "", True
     for name, *arguments in calls:
@@ -306,14 +306,14 @@ def _first_offered(calls: Sequence[tuple[Any, ...]]) -> tuple[Any, str, bool]:
             failure, is_offered = f"{name}: {error}", error.value not in _NOT_OFFERED
             if is_offered:
                 break
-        except Exception as error:  # whatever the binding trips over, telemetry may not end a run
+        except Exception as error:  # no error of the binding may end a run
             failure, is_offered = f"{name}: {type(error).__name__}: {error}", True
             break
     return None, failure, is_offered
 
 
 def _mean_of_engines(metrics: Mapping[int, GpmMetric]) -> float | None:
-    """The mean utilisation of the JPEG engines that a GPU has, as GPM gives it for each."""
+    """Returns the mean utilisation of a GPU's JPEG engines, from GPM's metric of each; None if unknown."""
     engines = [metrics[number] for number in NVJPG_UTIL if number in metrics]
     known = [engine.value for engine in engines if engine.code == pynvml.NVML_SUCCESS and math.isfinite(engine.value)]
     return sum(known) / len(known) if known else None
@@ -326,5 +326,5 @@ def _throttle_names(bits: int) -> str:
 
 
 def _text(value: str | bytes | None) -> str:
-    """NVML's text as str; older bindings hand out bytes. None is empty."""
+    """Returns NVML's text as str; older bindings return bytes. None becomes empty."""
     return value.decode(errors="replace") if isinstance(value, bytes) else value or ""

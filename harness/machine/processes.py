@@ -1,7 +1,7 @@
-"""What the processes of one run have used: the CPU time and the storage reads of a process and all it started.
+"""Measures what the processes of one run have used: CPU time and storage reads of a process and its descendants.
 
-/proc is read without psutil, which costs four to seven times as much: for 41 processes of 636, asked twice a second,
-2.4 % of a core in place of 0.5 %, as it reads every process of the host at each look for new ones.
+/proc is read without psutil, which costs four to seven times as much: for 41 processes of 636, queried twice a second,
+2.4 % of a core instead of 0.5 %, because it reads every process of the host in each search for new ones.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _SCAN_SECONDS = 2.0
 class ProcessUsage:
     """What a run's processes have used since they started; None is unknown.
 
-    cpu_seconds is user and system time added up over cores. read_bytes is what storage was asked for on their behalf:
-    reads that the page cache answered are not in it, reads through mapped memory that it couldn't answer are.
+    cpu_seconds is user and system time, summed over cores. read_bytes is what was read from storage on their behalf:
+    without reads from the page cache, but including reads through mapped memory that the page cache couldn't serve.
     """
 
     cpu_seconds: float | None = None
@@ -30,7 +30,7 @@ class ProcessUsage:
 
 @dataclass(frozen=True, slots=True)
 class _Process:
-    """One process at a reading. started is in clock ticks since boot, and with the id makes it unique."""
+    """One process at one reading. started, in clock ticks since boot, and the id identify it uniquely."""
 
     parent: int
     started: int
@@ -39,20 +39,20 @@ class _Process:
 
 
 class _Sum:
-    """A sum over living processes that keeps what the ended ones had, and so never falls."""
+    """A sum over running processes that includes those that have ended, and so never decreases."""
 
     def __init__(self) -> None:
         self._ended = 0
         self._last = 0
 
     def keep(self, value: int) -> None:
-        """Go on counting what an ended process had."""
+        """Keep counting the value of a process that has ended."""
         self._ended += value
 
     def with_living(self, value: int) -> int:
-        """The whole sum, value being the living ones' part.
+        """Returns the whole sum; value is the part of the running processes.
 
-        What it would fall by is kept as well: nobody takes over what a child of a parent that ignores SIGCHLD had.
+        The sum is kept from decreasing: what a child used is lost if its parent ignores SIGCHLD.
         """
         self._ended += max(0, self._last - self._ended - value)
         self._last = self._ended + value
@@ -60,12 +60,12 @@ class _Sum:
 
 
 class RunProcesses:
-    """The process root_pid and all its descendants, as /proc tells.
+    """The process root_pid and all its descendants, from /proc.
 
-    New ones are looked for every 2 s at most, and then count with all they have used. The kernel adds what a child has
-    used to its parent's figures once the parent has waited for it, so each process counts with its waited-for children,
-    and the sum over the living ones misses nothing. What ends without being waited for by another of the run counts
-    with what was last seen of it.
+    New processes are searched for every 2 s at most, and then count with everything they have used. The kernel adds
+    what a child has used to its parent's figures once the parent has waited for it, so each process counts with its
+    waited-for children, and the sum over the running ones is complete. A process that ends without being waited for by
+    another process of the run counts with its last reading.
 
     Source: proc_pid_stat(5) (cutime, cstime); for storage reads the kernel's wait_task_zombie, which proc_pid_io(5)
     doesn't mention.
@@ -83,7 +83,7 @@ class RunProcesses:
         self._cpu_ticks, self._read_bytes = _Sum(), _Sum()
 
     def usage(self) -> ProcessUsage:
-        """What they have used up to this moment. Unknown where no process, or not every one's reads, can be read."""
+        """Returns what they have used so far. Unknown if no process, or not every one's storage reads, can be read."""
         at_seconds = self._clock()
         if self._scanned_at_seconds is None or at_seconds - self._scanned_at_seconds >= _SCAN_SECONDS:
             self._scanned_at_seconds = at_seconds
@@ -99,7 +99,7 @@ class RunProcesses:
         )
 
     def _scan(self) -> None:
-        """Find descendants among the processes that weren't there at the scan before."""
+        """Find descendants among the processes that weren't there at the previous scan."""
         try:
             there = {int(name) for name in os.listdir(self._proc) if name.isdigit()}  # noqa: PTH208 - twice as fast
         except OSError:
@@ -117,8 +117,8 @@ class RunProcesses:
     def _read_all(self) -> list[_Process]:
         """Read every known process, and forget those that have ended.
 
-        Parents are read before their children: a child that is still there was not in what its parent said. When one
-        is gone its parent may or may not have been read with it, so all are read again.
+        Parents are read before their children: a child that still exists isn't included in its parent's figures. If a
+        child has ended, its parent may or may not have included it, so all are read again.
         """
         while True:
             read = {pid: self._read(pid, before) for pid, before in self._known.items()}
@@ -133,14 +133,14 @@ class RunProcesses:
                 return list(living.values())
 
     def _read(self, pid: int, before: _Process | None) -> _Process | None:
-        """None when the process has ended, even where another one has its id."""
+        """Returns None if the process has ended, even if another process has its id."""
         stat = self._stat(pid)
         if stat is None or (before is not None and int(stat[19]) != before.started):
             return None
         return _Process(int(stat[1]), int(stat[19]), sum(map(int, stat[11:15])), self._storage_reads(pid))
 
     def _stat(self, pid: int) -> list[bytes] | None:
-        """/proc/<pid>/stat from the third field (state) on, as the second (the name) may hold anything."""
+        """Returns /proc/<pid>/stat from the third field (state) on, because the second (the name) may hold anything."""
         try:
             with open(f"{self._proc}/{pid}/stat", "rb") as stream:  # noqa: PTH123 - called often
                 return stream.read().rpartition(b")")[2].split()

@@ -1,4 +1,4 @@
-"""The thread that samples every device at fixed moments: a row per device, and an answer for any span of time."""
+"""The thread that samples every device at a fixed interval: a row per device, and the means of any span of time."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ T = TypeVar("T")
 
 _HOLD_INTERVALS = 2
 _MAX_WARNINGS = 50
-# An NVML call on a lost GPU can hang in the driver for good; the end of a run does not wait longer than this.
+# An NVML call on a lost GPU can hang in the driver forever; the end of a run waits at most this long.
 _JOIN_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceSample:
-    """One sample of one device, a row of devices.csv; None is unknown or does not apply.
+    """One sample of one device, a row of devices.csv; None is unknown or not applicable.
 
     device is the label in this run ("gpu0"), or "cpu" for the host, whose util_percent is its cpu_util_percent.
-    The columns mean what they mean in GpuSample and HostSample.
+    The columns have the same meaning as in GpuSample and HostSample.
     """
 
     time_unix_seconds: float
@@ -62,11 +62,10 @@ class DeviceSample:
 
 @dataclass(frozen=True, slots=True)
 class WindowTelemetry:
-    """What a span of time looked like; None is unknown.
+    """The telemetry of a span of time; None is unknown.
 
-    The figures of GPUs are made from each one's own mean: their mean, the least and the greatest. They are unknown as
-    soon as one of the GPUs is, so that none stands for fewer GPUs than the run has. foreign_cpu_percent is the host's
-    foreign_util_percent.
+    The figures for GPUs are mean, minimum and maximum of each GPU's own mean. They are unknown if any of the GPUs is,
+    so that they always cover all GPUs of the run. foreign_cpu_percent is the host's foreign_util_percent.
     """
 
     gpu_util_percent: float | None = None
@@ -80,21 +79,21 @@ class WindowTelemetry:
 
 @dataclass(frozen=True, slots=True)
 class _Round:
-    """The samples of one moment: of each GPU in order, and of the host."""
+    """The samples of one moment: those of the GPUs in order, and that of the host."""
 
     gpus: tuple[GpuSample, ...]
     host: HostSample
 
 
 class Sampler:
-    """Samples GPUs and host from start() to stop(), or inside a `with`, in a daemon thread of its own.
+    """Samples GPUs and host from start() to stop(), or inside a `with`, in its own daemon thread.
 
     devices: (label, GPU) for each GPU of this run; without nvml their rows are empty.
-    host_name: what the host's rows are called, by default its processor's name.
-    on_sample: is called in the thread, once per device and round, GPUs first and the host last.
-    warn: gets each different failure once; a failure never ends the sampling.
-    wait: sleeps the given seconds and is true when the sampling shall end; `clock` is monotonic seconds.
-    history_seconds: how far back window() can look; at least two intervals.
+    host_name: the name in the host's rows, by default that of its processor.
+    on_sample: called in the thread, once per device and round, for the GPUs first and the host last.
+    warn: called once for each different failure; a failure never ends the sampling.
+    wait: sleeps for the given seconds, and returns True if the sampling is to end; `clock` is monotonic seconds.
+    history_seconds: how far back window() reaches; at least two intervals.
     Raises InvariantError for an interval that is not above 0.
     """
 
@@ -114,7 +113,7 @@ class Sampler:
         wait: Callable[[float], bool] | None = None,
     ) -> None:
         if not 0.0 < interval_seconds < math.inf:
-            raise InvariantError(f"telemetry every {interval_seconds} s: the interval must be above 0 s")
+            raise InvariantError(f"the telemetry interval is {interval_seconds} s; it must be above 0 s")
         self._devices = tuple(devices)
         self._nvml = nvml
         self._host = host
@@ -129,24 +128,24 @@ class Sampler:
         self._ended = threading.Event()
         self._wait = wait or self._ended.wait
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
-        # Lists rather than a deque, whose middle bisect could only reach by walking. Both are guarded by the lock.
+        # Lists, because bisect on a deque takes linear time. Both are guarded by the lock.
         self._lock = threading.Lock()
         self._times: list[float] = []
         self._rounds: list[_Round] = []
         self._forgotten_until = -math.inf
 
     def start(self) -> Self:
-        """Take the first sample and go on. A sampler starts once: a second call raises RuntimeError."""
+        """Start sampling. Raises RuntimeError if the sampler was started before."""
         self._thread.start()
         return self
 
     def stop(self) -> None:
-        """End the sampling and wait for the thread. May be called twice, before start(), or from on_sample."""
+        """Stop sampling and wait for the thread. May be called twice, before start(), or from on_sample."""
         self._ended.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(_JOIN_SECONDS)
             if self._thread.is_alive():
-                self._warn_once(f"telemetry: the last sample hangs since {_JOIN_SECONDS:.0f} s and is left behind.")
+                self._warn_once(f"telemetry: the last sample has hung for {_JOIN_SECONDS:.0f} s and is abandoned.")
 
     def __enter__(self) -> Self:
         return self.start()
@@ -157,10 +156,10 @@ class Sampler:
         self.stop()
 
     def window(self, start: float, end: float) -> WindowTelemetry:
-        """What the samples taken in (start, end] say, in seconds of the clock.
+        """Returns the telemetry of the samples in (start, end], in seconds of the clock.
 
-        Where none was taken, the latest one before counts if it is no older than two intervals at `end`. A window
-        of which samples have left the history is unknown.
+        If there are none, the latest sample before counts if it is at most two intervals old at `end`. A window whose
+        samples are no longer all in the history is unknown.
         """
         with self._lock:
             first, last = bisect_right(self._times, start), bisect_right(self._times, end)
@@ -183,14 +182,12 @@ class Sampler:
 
     def _run(self) -> None:
         try:
-            self._sample_until_told()
-        except BaseException as error:  # in a thread of its own, whatever it is, it ends nothing but the sampling
+            self._sample_until_ended()
+        except BaseException as error:  # any error in this thread ends the sampling only
             with contextlib.suppress(BaseException):
-                self._warn_once(
-                    f"telemetry ended: {type(error).__name__}: {error}. What it would have said is missing."
-                )
+                self._warn_once(f"telemetry ended: {type(error).__name__}: {error}. Later samples are missing.")
 
-    def _sample_until_told(self) -> None:
+    def _sample_until_ended(self) -> None:
         start = self._clock()
         tick = 0
         while self._wait_until(start + tick * self._interval_seconds):
@@ -199,7 +196,7 @@ class Sampler:
             tick = max(tick + 1, math.ceil(elapsed_intervals))
 
     def _wait_until(self, deadline: float) -> bool:
-        """False when the sampling shall end."""
+        """Wait until the deadline. Returns False if the sampling is to end."""
         while not self._ended.is_set():
             remaining_seconds = deadline - self._clock()
             if remaining_seconds <= 0.0:
@@ -218,15 +215,15 @@ class Sampler:
         self._remember(at_seconds, _Round(gpus, host))
 
         for (label, gpu), sample in zip(self._devices, gpus, strict=True):
-            self._hand_out(DeviceSample(unix_seconds, label, gpu.name, gpu.uuid, **asdict(sample)))
+            self._emit(DeviceSample(unix_seconds, label, gpu.name, gpu.uuid, **asdict(sample)))
         columns = asdict(host)
         columns["util_percent"] = columns.pop("cpu_util_percent")
-        self._hand_out(DeviceSample(unix_seconds, HOST_LABEL, self._host_name, None, **columns))
+        self._emit(DeviceSample(unix_seconds, HOST_LABEL, self._host_name, None, **columns))
 
     def _sample_gpu(self, gpu: Gpu) -> GpuSample:
         return GpuSample() if self._nvml is None else self._nvml.sample(gpu)
 
-    def _hand_out(self, row: DeviceSample) -> None:
+    def _emit(self, row: DeviceSample) -> None:
         self._guarded(f"recording {row.device}", partial(self._on_sample, row))
 
     def _remember(self, at_seconds: float, round_: _Round) -> None:
@@ -241,7 +238,7 @@ class Sampler:
     def _guarded(self, what: str, call: Callable[[], T]) -> T | None:
         try:
             return call()
-        except Exception as error:  # whatever telemetry or its receiver trips over, the run goes on
+        except Exception as error:  # no error of telemetry or of its receiver may end the run
             self._warn_once(f"telemetry: {what} failed: {type(error).__name__}: {error}")
             return None
 
@@ -250,13 +247,13 @@ class Sampler:
             return
         self._warned.add(message)
         if len(self._warned) == _MAX_WARNINGS:
-            message += " (Further warnings of the telemetry are left out.)"
+            message += " (Further telemetry warnings are suppressed.)"
         with contextlib.suppress(Exception):
             self._warn(message)
 
 
 def _means_by_gpu(rounds: Sequence[Sequence[float | None]]) -> list[float]:
-    """Each GPU's mean over the rounds in which it is known, in order; empty when one of the GPUs is never known."""
+    """Returns each GPU's mean over the rounds in which it is known, in order; empty if a GPU is never known."""
     means = [_mean(values) for values in zip(*rounds, strict=True)]
     known = [mean for mean in means if mean is not None]
     return known if len(known) == len(means) else []

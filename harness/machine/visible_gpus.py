@@ -1,4 +1,4 @@
-"""Which of the machine's GPUs a process may use: what CUDA_VISIBLE_DEVICES names, in CUDA's order."""
+"""Finds the GPUs that a process may use: those in CUDA_VISIBLE_DEVICES, in CUDA's order."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from harness.machine.nvml import Gpu
 
 
 def visible_gpus(all_gpus: Sequence[Gpu], cuda_visible_devices: str | None) -> tuple[Gpu, ...]:
-    """The GPUs that CUDA shows under this CUDA_VISIBLE_DEVICES, in CUDA's order. None (unset) shows all of them.
+    """Returns the GPUs that this CUDA_VISIBLE_DEVICES makes visible, in CUDA's order; all of them for None (unset).
 
-    Numbers count the GPUs in PCI bus order, as CUDA does under CUDA_DEVICE_ORDER=PCI_BUS_ID; the workers get the result
-    by UUID, so that they use the GPUs that are measured, whatever CUDA counts by. Names are "GPU-<uuid>" or a beginning
-    of it that fits one GPU only. The first entry settles which of the two the list holds. An entry that names no GPU
-    ends the list; a GPU named twice leaves none visible.
+    Numbers refer to GPUs in PCI bus order, as CUDA does with CUDA_DEVICE_ORDER=PCI_BUS_ID; the workers get the result
+    by UUID, so that they use the GPUs that are measured, whatever order CUDA uses. Names are "GPU-<uuid>" or a unique
+    beginning of it. The first entry decides whether the list holds numbers or names. An entry that names no GPU ends
+    the list; with a GPU named twice no GPU is visible.
 
-    Source: CUDA C++ Programming Guide, "CUDA Environment Variables"; it doesn't say what becomes of mixed lists and of
-    duplicates, so the cautious reading stands here. Raises MachineError for a MIG slice.
+    Source: CUDA C++ Programming Guide, "CUDA Environment Variables". It doesn't define mixed lists and duplicates, so
+    they are interpreted cautiously here. Raises MachineError for a MIG slice.
     """
     in_bus_order = sorted(all_gpus, key=_pci_position)
     if cuda_visible_devices is None:
@@ -29,7 +29,7 @@ def visible_gpus(all_gpus: Sequence[Gpu], cuda_visible_devices: str | None) -> t
     for entry in entries:
         if entry.startswith("MIG-"):
             raise MachineError(
-                f"CUDA_VISIBLE_DEVICES names the MIG slice {entry}, and the load of a slice can't be measured.",
+                f"CUDA_VISIBLE_DEVICES names the MIG slice {entry}, but the load of a slice can't be measured",
                 "Name whole GPUs, by number or as GPU-<uuid> (nvidia-smi -L lists them).",
             )
         if _is_number(entry) != by_number:
@@ -49,5 +49,5 @@ def _is_number(entry: str) -> bool:
 
 
 def _pci_position(gpu: Gpu) -> tuple[list[int], int]:
-    """Sorts "00000000:17:00.0" by domain, bus, device, function; a GPU without a bus id goes by its index."""
+    """Returns a sort key: domain, bus, device and function of "00000000:17:00.0", or the index without a bus id."""
     return [int(part, 16) for part in re.findall("[0-9A-Fa-f]+", gpu.pci_bus_id)], gpu.index

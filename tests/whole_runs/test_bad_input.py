@@ -80,13 +80,13 @@ def test_an_unknown_model_is_told_all_eight() -> None:
 
 def test_more_gpus_than_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--gpus", "3"]) == 3
-    refused(capsys.readouterr().err, "3 GPUs asked for, 0 found", "--device cpu --gpus ")
+    refused(capsys.readouterr().err, "3 GPUs requested, 0 found", "--device cpu --gpus ")
 
 
 def test_a_driver_that_is_not_loaded_is_the_reason(nvml_standin: dict[str, str]) -> None:
     code, _, err = run_entry({**nvml_standin, "FAKE_NVML_INIT_ERROR": "9"}, "--device", "gpu")
     assert code == 3
-    refused(err, "1 GPU asked for, 0 found (NVML: driver not loaded)", "--device cpu --gpus 1")
+    refused(err, "1 GPU requested, 0 found (NVML: driver not loaded)", "--device cpu --gpus 1")
 
 
 def test_gpus_are_no_use_to_the_cpu_build(nvml_standin: dict[str, str]) -> None:
@@ -100,7 +100,7 @@ def test_gpus_are_no_use_to_the_cpu_build(nvml_standin: dict[str, str]) -> None:
     assert code == 3
     refused(
         err,
-        "4 GPUs found, but paddlepaddle here is the CPU build",
+        "4 GPUs found, but the installed paddlepaddle is the CPU build",
         "pip install paddlepaddle-gpu==3.3.1 -i https://www.paddlepaddle.org.cn/packages/stable/cu126/",
     )
 
@@ -108,7 +108,7 @@ def test_gpus_are_no_use_to_the_cpu_build(nvml_standin: dict[str, str]) -> None:
 def test_five_gpus_of_four(nvml_standin: dict[str, str], tmp_path: Path) -> None:
     code, _, err = run_entry({**nvml_standin, **gpu_build(tmp_path / "site")}, "--gpus", "5")
     assert code == 3
-    refused(err, "5 GPUs asked for, 4 found", "--device cpu --gpus ")
+    refused(err, "5 GPUs requested, 4 found", "--device cpu --gpus ")
 
 
 def test_without_a_gpu_auto_falls_back_to_the_cpu_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:

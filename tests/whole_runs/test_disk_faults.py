@@ -48,7 +48,7 @@ def test_a_table_on_a_disk_that_fills_up_has_whole_rows_and_goes_on_when_there_i
         with pytest.raises(MachineError) as caught:
             write_until_full(writer, ROW)
         assert caught.value.message == f"can't write {path}: {NO_ROOM}"
-        assert caught.value.cure == "Make room on the disk, or name another folder with --results."
+        assert caught.value.cure == "Free space on the disk, or name another folder with --results."
         full = writer.rows
         assert 100 < full < 1000
         assert_whole_rows(path, full)
@@ -184,7 +184,7 @@ def test_a_folder_that_vanishes_is_an_error_for_people_wherever_it_shows(tmp_pat
             writer.sync()
     steps = files.table("steps")
     assert caught.value.message.startswith(f"{steps} was removed or replaced while the run wrote to it")
-    assert caught.value.cure == "Leave a run's files where they are until it has ended, and start it again."
+    assert caught.value.cure == "Start the run again, and leave its files in place until it has ended."
     for look in (
         lambda: summarize(files, record),
         lambda: read_record(files.record),

@@ -126,5 +126,5 @@ def test_a_table_whose_header_lacks_a_column_is_not_read_in_part(tmp_path: Path)
     files, _ = LongRun(epochs=1, steps_per_epoch=20).write(tmp_path)
     path = files.table(DEVICES.name)
     path.write_bytes(path.read_bytes().replace(b",quota_throttled_seconds", b"", 1))
-    with pytest.raises(InvariantError, match="not that of table devices"):
+    with pytest.raises(InvariantError, match="not the header of table devices"):
         read_table(path, DEVICES, ("device",))

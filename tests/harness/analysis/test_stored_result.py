@@ -140,5 +140,5 @@ def test_a_folder_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert run_compare(tmp_path / "missing", "a", "b") == 2
     assert capsys.readouterr().err == (
         f"error: no run or series 'a' in '{tmp_path}/missing'\n"
-        "  There is no such folder; --results names the one that has the runs.\n"
+        "  That folder does not exist. Pass the folder of the runs with --results.\n"
     )

@@ -182,7 +182,7 @@ def test_what_can_t_be_read_is_an_error_for_people(tmp_path: Path) -> None:
     ("error", "message", "cure"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), "can't write it: No space left on device",
-         "Make room on the disk, or name a file in another folder."),
+         "Free space on the disk, or name a file in another folder."),
         (OSError(errno.EROFS, "Read-only file system"), "can't write it: Read-only file system",
          "Name a file in another folder."),
         (OSError("image file is truncated"), "can't write it: image file is truncated",

@@ -108,9 +108,9 @@ def test_checkpoints_of_another_version_are_told_and_left_as_they_are(tmp_path: 
     for marker in tmp_path.glob("*.json"):
         marker.write_text(json.dumps({**json.loads(marker.read_text()), "version": 1}))
     before = files(tmp_path)
-    with pytest.raises(UsageError, match="are of version 1, known is 2") as caught:
+    with pytest.raises(UsageError, match="have version 1; this version reads 2") as caught:
         newest_checkpoint(tmp_path)
-    assert caught.value.cure == "Go on with the version of this project that wrote them."
+    assert caught.value.cure == "Resume with the version of this project that wrote them."
     assert files(tmp_path) == before
 
 

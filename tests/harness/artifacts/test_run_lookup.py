@@ -57,29 +57,31 @@ def test_a_name_that_is_close_is_suggested_if_it_is_a_run(results: Path) -> None
     assert refusal("v1.2", results) == (f"no run 'v1.2' {place}", "Did you mean 'it.v1.2'?")
     # Neither the verification nor the series.
     assert refusal("verify", results) == (f"no run 'verify' {place}", "Did you mean 'verify-me'?")
-    known = "Known there: 'verify-me', 'it.v1.2' and 'first'. --results names another folder."
+    known = "Available there: 'verify-me', 'it.v1.2' and 'first'. Pass another folder with --results."
     assert refusal("five5", results) == (f"no run 'five5' {place}", known)
     assert refusal("n" * 5000, results) == (f"no run '{'n' * 5000}' {place}", known)
 
 
 def test_where_there_is_nothing_to_suggest(tmp_path: Path) -> None:
-    assert refusal("it", tmp_path)[1] == "There is no run in it. --results names another folder."
+    assert refusal("it", tmp_path)[1] == "There is no run in it. Pass another folder with --results."
     gone = tmp_path / "gone"
-    assert refusal("it", gone)[1] == "There is no such folder; --results names the one that has the runs."
+    assert refusal("it", gone)[1] == "That folder does not exist. Pass the folder of the runs with --results."
 
 
 @pytest.mark.parametrize(
     ("name", "message", "cure"),
     [
         ("five", "'five' is a series of runs, not a run", "Name one of its runs: 'first' or 'it.v1.2'."),
-        ("verify-digits", "verify-digits.json' is no run's record", "Name a <run>.json that run_bench.py wrote."),
-        ("notes", "notes.json' is no run's record", "Name a <run>.json that run_bench.py wrote."),
-        ("empty", "empty.json' is empty: the run has just begun, or was killed as it began",
+        ("verify-digits", "verify-digits.json' is not the record of a run",
+         "Name a <run>.json that run_bench.py wrote."),
+        ("notes", "notes.json' is not the record of a run", "Name a <run>.json that run_bench.py wrote."),
+        ("empty", "empty.json' is empty: the run has just started, or was killed when it started",
          "Wait for its end, or run it again."),
-        ("broken", "broken.json' is no JSON: ", "Name a <run>.json that run_bench.py wrote."),
-        ("", "'' names no run", "Give the name of a run in --results, or the path of its record, which ends in .json."),
-        ("../first", "'../first' names no run",
-         "Give the name of a run in --results, or the path of its record, which ends in .json."),
+        ("broken", "broken.json' is not valid JSON: ", "Name a <run>.json that run_bench.py wrote."),
+        ("", "'' is not the name of a run",
+         "Pass the name of a run in --results, or the path of its record, which ends in .json."),
+        ("../first", "'../first' is not the name of a run",
+         "Pass the name of a run in --results, or the path of its record, which ends in .json."),
     ],
 )  # fmt: skip
 def test_what_is_no_run_is_said_to_be_none(results: Path, name: str, message: str, cure: str) -> None:

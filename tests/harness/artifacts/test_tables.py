@@ -207,7 +207,7 @@ def test_a_last_line_that_was_cut_is_left_out(tmp_path: Path, cut: bytes) -> Non
 def test_another_header_is_not_read(tmp_path: Path, content: str) -> None:
     path = tmp_path / "t.csv"
     path.write_text(content, encoding="utf-8")
-    with pytest.raises(InvariantError, match=r"t\.csv has the header .*not that of table test"):
+    with pytest.raises(InvariantError, match=r"t\.csv has the header .*not the header of table test"):
         read_table(path, TABLE)
 
 
@@ -438,7 +438,7 @@ def test_a_table_is_cut_back_to_its_first_rows(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"a,5,0.")
     with pytest.raises(InvariantError) as caught:
         cut_rows(path, TABLE, 6)
-    assert caught.value.message == "t.csv has 5 rows, 6 were written when the run was saved"
+    assert caught.value.message == "t.csv has 5 rows, but 6 had been written when the checkpoint was saved"
     assert caught.value.cure
     cut_rows(path, TABLE, 3)
     assert [row[1] for row in cells(path)] == ["count", "0", "1", "2"]

@@ -168,7 +168,7 @@ def test_what_is_no_run_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[st
     for name in ("another", "x" * 300):
         assert told(capsys, name, target, "--results", folder) == (
             2, "", f"error: no run {name!r} in {folder!r}\n"
-            "  Known there: 'first'. --results names another folder.\n"
+            "  Available there: 'first'. Pass another folder with --results.\n"
         )  # fmt: skip
     assert told(capsys, "", target, "--results", folder)[0] == 2
     assert told(capsys, "first", target, "--results", folder) == (
@@ -194,7 +194,7 @@ def test_a_file_that_can_t_be_written_keeps_what_was_there(
     target.write_bytes(b"old")
     assert told(capsys, "first", target, "--results", tmp_path, "--overwrite") == (
         3, "", f"error: can't write {str(target)!r}: No space left on device\n"
-        "  Make room on the disk, or name a file in another folder.\n"
+        "  Free space on the disk, or name a file in another folder.\n"
     )  # fmt: skip
     assert [(entry.name, entry.read_bytes()) for entry in target.parent.iterdir()] == [("it.pdparams", b"old")]
     gone = tmp_path / "gone" / "it.pdparams"

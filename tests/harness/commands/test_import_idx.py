@@ -218,7 +218,7 @@ def test_a_disk_that_fills_up_is_told_and_freed(
     assert main(["import-idx", str(write_set(tmp_path / "idx")), str(disk / "set")]) == 3
     assert capsys.readouterr().err == (
         f"error: can't write {str(disk / 'set')!r}: No space left on device\n"
-        "  Make room on the disk, or name a folder on another disk.\n"
+        "  Free space on the disk, or name a folder on another disk.\n"
     )
     assert list(disk.iterdir()) == []
 

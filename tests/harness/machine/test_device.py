@@ -120,7 +120,7 @@ def test_auto_without_a_gpu_is_the_cpu_with_a_notice(monkeypatch: pytest.MonkeyP
     devices, (notice,) = choose_devices("auto", None, NO_GPUS, look=look)
     assert devices == Devices("cpu", 3, "CPU")
     assert notice.startswith("no GPU (")
-    assert notice.endswith("): training on the CPU, 3 ranks")
+    assert notice.endswith("): training on the CPU with 3 ranks")
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_gpus_that_are_asked_for_and_not_there(
     with_cores(monkeypatch, 3)
     with pytest.raises(MachineError) as caught:
         choose_devices(kind, count, NO_GPUS)
-    assert caught.value.message.startswith(f"{wanted} asked for, 0 found (")
+    assert caught.value.message.startswith(f"{wanted} requested, 0 found (")
     assert caught.value.cure == f"To run on this machine's CPU instead: --device cpu --gpus {ranks}"
 
 
@@ -154,10 +154,10 @@ def test_gpus_that_are_there(nvml_standin: dict[str, str], gpu_build: dict[str, 
     assert (two[0]["count"], [gpu["uuid"] for gpu in two[0]["gpus"]]) == (2, UUIDS[1:3])
     assert (visible[0]["count"], [gpu["uuid"] for gpu in visible[0]["gpus"]]) == (2, [UUIDS[0], UUIDS[1]])
     assert [gpu["uuid"] for gpu in by_name[0]["gpus"]] == [UUIDS[2]]
-    assert five[0] == "5 GPUs asked for, 4 found"
+    assert five[0] == "5 GPUs requested, 4 found"
     assert "--device cpu --gpus " in five[1]
-    assert three_of_two[0] == "3 GPUs asked for, 2 found"
-    assert none[0] == "1 GPU asked for, 0 found (NVML sees none that CUDA_VISIBLE_DEVICES admits)"
+    assert three_of_two[0] == "3 GPUs requested, 2 found"
+    assert none[0] == "1 GPU requested, 0 found (NVML finds no GPU that CUDA_VISIBLE_DEVICES allows)"
 
 
 def test_gpus_under_the_cpu_build_of_paddle(nvml_standin: dict[str, str]) -> None:
@@ -165,9 +165,9 @@ def test_gpus_under_the_cpu_build_of_paddle(nvml_standin: dict[str, str]) -> Non
         pytest.skip("the GPU build is installed here")
     fallback, asked = choose(nvml_standin, ("auto", None, None), ("auto", 4, None))
     assert fallback[0]["kind"] == "cpu"
-    assert fallback[1][0].startswith("no GPU (paddlepaddle here is the CPU build): training on the CPU, ")
+    assert fallback[1][0].startswith("no GPU (the installed paddlepaddle is the CPU build): training on the CPU with ")
     assert asked == [
-        "4 GPUs found, but paddlepaddle here is the CPU build",
+        "4 GPUs found, but the installed paddlepaddle is the CPU build",
         "Install the GPU build: pip install paddlepaddle-gpu==3.3.1"
         " -i https://www.paddlepaddle.org.cn/packages/stable/cu126/",
     ]

@@ -20,7 +20,7 @@ from harness import ROOT
 from harness.machine.device import Devices
 from harness.machine.environment import (
     Mount,
-    _turns,
+    _is_rotational,
     cpu_governor,
     cpu_max_mhz,
     cpu_turbo,
@@ -304,7 +304,7 @@ def test_a_whole_disk_a_partition_and_what_is_no_disk(tmp_path: Path) -> None:
     (root / "sys/dev/block").mkdir(parents=True)
     for device, target in (("259:0", "nvme0n1"), ("259:1", "nvme0n1/nvme0n1p1"), ("8:0", "sda")):
         (root / "sys/dev/block" / device).symlink_to(f"../../devices/{target}")
-    found = [_turns(device, root) for device in ("259:0", "259:1", "8:0", "0:45")]
+    found = [_is_rotational(device, root) for device in ("259:0", "259:1", "8:0", "0:45")]
     assert found == [False, False, True, None]
 
 

@@ -106,8 +106,8 @@ def test_a_failing_query_is_unknown_and_warned_about_once(nvml_standin: dict[str
     assert (samples[3].power_watts, samples[3].temperature_celsius) == (None, None)
     # Only later versions of nvidia-ml-py have the query that ends in V.
     assert [warning.replace("TemperatureV", "Temperature") for warning in warnings] == [
-        "GPU 3 (Stand-in 80GB): power unknown, NVML can't say (nvmlDeviceGetPowerUsage: Not Supported).",
-        "GPU 3 (Stand-in 80GB): temperature unknown, NVML can't say (nvmlDeviceGetTemperature: GPU is lost).",
+        "GPU 3 (Stand-in 80GB): power unknown, NVML failed (nvmlDeviceGetPowerUsage: Not Supported).",
+        "GPU 3 (Stand-in 80GB): temperature unknown, NVML failed (nvmlDeviceGetTemperature: GPU is lost).",
     ]
 
 
@@ -194,7 +194,7 @@ show([utils, warnings])
         *([None, None], [None, None], [60.5, 61.5], [60.5, 61.5], [None, 61.5], [60.5, 61.5], [60.5, 61.5]),
     ]
     assert warnings == [
-        "GPU 0 (Stand-in 80GB): GPM sample unknown, NVML can't say (nvmlGpmSampleGet: GPU is lost).",
+        "GPU 0 (Stand-in 80GB): GPM sample unknown, NVML failed (nvmlGpmSampleGet: GPU is lost).",
     ]
 
 
@@ -221,7 +221,7 @@ def test_without_buffers_gpm_is_unknown(nvml_standin: dict[str, str], code: int)
     environment = {**nvml_standin, "FAKE_NVML_COUNT": "1", "FAKE_NVML_FAIL": f"-1:gpm_alloc:{code}"}
     (sample,), warnings = sample_all(environment, rounds=3)
     assert (sample.sm_util_percent, sample.dram_util_percent, sample.util_percent) == (None, None, 10.0)
-    refused = "GPU 0 (Stand-in 80GB): GPM buffers unknown, NVML can't say (nvmlGpmSampleAlloc: Insufficient Memory)."
+    refused = "GPU 0 (Stand-in 80GB): GPM buffers unknown, NVML failed (nvmlGpmSampleAlloc: Insufficient Memory)."
     assert warnings == ([] if code == 3 else [refused])
 
 
@@ -237,9 +237,7 @@ with Nvml(warnings.append) as nvml:
     )
     assert GpuSample(**sample) == GpuSample()
     assert set(sample.values()) == {None}
-    assert warnings == [
-        "GPU 1 (Stand-in 80GB): device unknown, NVML can't say (nvmlDeviceGetHandleByIndex: GPU is lost)."
-    ]
+    assert warnings == ["GPU 1 (Stand-in 80GB): device unknown, NVML failed (nvmlDeviceGetHandleByIndex: GPU is lost)."]
 
 
 def test_a_device_that_is_lost_between_two_samples_is_one_warning(nvml_standin: dict[str, str]) -> None:
@@ -262,7 +260,7 @@ with Nvml(warnings.append, clock) as nvml:
     assert found["util_percent"] == healthy["util_percent"] == 20.0
     assert len(warnings) == 1
     assert warnings[0].startswith("GPU 1 (Stand-in 80GB): utilisation, memory, power, temperature, SM clock, ")
-    assert warnings[0].endswith(" unknown, NVML can't say (nvmlDeviceGetUtilizationRates: GPU is lost).")
+    assert warnings[0].endswith(" unknown, NVML failed (nvmlDeviceGetUtilizationRates: GPU is lost).")
 
 
 def test_a_device_that_cannot_be_reached_is_left_out_of_the_list(nvml_standin: dict[str, str]) -> None:
@@ -275,8 +273,8 @@ with Nvml(warnings.append) as nvml:
     )
     assert indices == [[0, "Stand-in 80GB"], [2, ""], [3, "Stand-in 80GB"]]
     assert warnings == [
-        "GPU 1: device unknown, NVML can't say (nvmlDeviceGetHandleByIndex: Insufficient Permissions).",
-        "GPU 2: name unknown, NVML can't say (nvmlDeviceGetName: Unknown Error).",
+        "GPU 1: device unknown, NVML failed (nvmlDeviceGetHandleByIndex: Insufficient Permissions).",
+        "GPU 2: name unknown, NVML failed (nvmlDeviceGetName: Unknown Error).",
     ]
 
 
@@ -304,7 +302,7 @@ with Nvml(warnings.append) as nvml:
     )
     assert (sample["temperature_celsius"], sample["jpeg_util_percent"]) == (40.0, None)
     assert warnings == [
-        "GPU 0 (Stand-in 80GB): JPEG engine utilisation unknown, NVML can't say"
+        "GPU 0 (Stand-in 80GB): JPEG engine utilisation unknown, NVML failed"
         " (nvmlDeviceGetJpgUtilization: not in this version of nvidia-ml-py)."
     ]
 
@@ -325,7 +323,7 @@ with Nvml(warnings.append) as nvml:
     )
     assert (sample["power_watts"], sample["util_percent"]) == (None, 10.0)
     assert warnings == [
-        "GPU 0 (Stand-in 80GB): power unknown, NVML can't say (nvmlDeviceGetPowerUsage: ValueError: no such struct)."
+        "GPU 0 (Stand-in 80GB): power unknown, NVML failed (nvmlDeviceGetPowerUsage: ValueError: no such struct)."
     ]
 
 

@@ -367,7 +367,7 @@ def test_what_no_guard_catches_ends_the_sampling_and_nothing_else(error: BaseExc
     sampler._thread.join(60)
     assert not sampler._thread.is_alive()
     assert len(rows) == 2
-    assert warnings == [f"telemetry ended: {type(error).__name__}: {error}. What it would have said is missing."]
+    assert warnings == [f"telemetry ended: {type(error).__name__}: {error}. Later samples are missing."]
     assert sampler.window(START, START + 1.0).cpu_util_percent == 20.0
     assert sampler.window(START + 3.5, START + 4.0) == WindowTelemetry()
     sampler.stop()
@@ -415,7 +415,7 @@ def test_failures_that_differ_each_time_do_not_flood() -> None:
     _, rows, warnings = run(199.0, ONE, script)
     assert len(rows) == 400
     assert len(warnings) == 50
-    assert warnings[-1].endswith("ValueError: at 49.0 (Further warnings of the telemetry are left out.)")
+    assert warnings[-1].endswith("ValueError: at 49.0 (Further telemetry warnings are suppressed.)")
 
 
 def test_a_failing_clock_of_the_rows_is_a_warning() -> None:
@@ -496,7 +496,7 @@ def test_a_sample_that_hangs_does_not_hold_up_the_end(monkeypatch: pytest.Monkey
     assert entered.wait(60)
     sampler.stop()
     assert len(warnings) == 1
-    assert "left behind" in warnings[0]
+    assert "abandoned" in warnings[0]
     release.set()
 
 
@@ -507,5 +507,5 @@ def test_the_history_holds_two_intervals_at_least() -> None:
 
 @pytest.mark.parametrize("interval_seconds", [0.0, -1.0, float("nan"), float("inf")])
 def test_an_interval_that_makes_no_sense_is_refused(interval_seconds: float) -> None:
-    with pytest.raises(InvariantError, match=f"every {interval_seconds} s"):
+    with pytest.raises(InvariantError, match=f"interval is {interval_seconds} s"):
         Sampler((), None, HostProbe(), lambda row: None, warn=pytest.fail, interval_seconds=interval_seconds)

@@ -93,7 +93,7 @@ def test_every_module_has_a_row_with_its_docstring() -> None:
     assert {re.sub(r".*\((.*)\)", r"\1", row[0]) for row in rows} == modules
     assert [
         "[`errors.py`](../harness/errors.py)",
-        "Errors that a person can act on, each with the exit code the command line documents.",
+        "Errors that a person can act on, each with its documented exit code.",
     ] in rows
     assert min(len(row[1]) for row in rows) > 20
 
