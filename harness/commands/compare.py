@@ -14,10 +14,10 @@ from harness.report.console import Console
 
 
 def compare_saved(a: str, b: str, results: str, fail_if_slower: str | None = None) -> None:
-    """Print how B compares with A; both are names as `harness.analysis.stored_result.find_result` takes them.
+    """Print how B compares with A; both are names that `harness.analysis.stored_result.find_result` accepts.
 
-    Raises UsageError for what can't be compared, and where fail_if_slower can't be judged; GateError where B is slower
-    by more than that, and not by noise.
+    Raises UsageError for results that can't be compared, or when fail_if_slower can't be judged; GateError when B is
+    slower by more than that, beyond noise.
     """
     limit = None if fail_if_slower is None else parse_limit(fail_if_slower)
     result_a, result_b = find_result(a, Path(results)), find_result(b, Path(results))
@@ -40,27 +40,30 @@ def parse_limit(text: str) -> float:
     share = float(found[1]) / (100 if found[2] else 1) if found else math.nan
     if not 0 <= share < 1:
         raise UsageError(
-            f"--fail-if-slower {text!r} is no slowdown from 0 % to below 100 %",
+            f"--fail-if-slower {text!r} is not a slowdown of at least 0 % and below 100 %",
             "Give a percentage such as 5%, or a share such as 0.05.",
         )
     return share
 
 
 def check_gate(a: StoredResult, b: StoredResult, difference: Difference, limit: float) -> str:
-    """Why B isn't too slow, in one line. Raises GateError if it is, UsageError if nobody can tell."""
-    told, slowdown = f"--fail-if-slower {100 * limit:g} %", -difference.change
-    # A slowdown of the limit itself passes, rounding or not.
+    """Check that B isn't slower than A by more than the limit. Returns why it passes, in one line.
+
+    Raises GateError if B is slower, UsageError if that can't be judged.
+    """
+    option, slowdown = f"--fail-if-slower {100 * limit:g} %", -difference.change
+    # A slowdown equal to the limit passes, whatever rounding did.
     if slowdown <= limit or math.isclose(slowdown, limit):
-        return f"{told}: passed"
+        return f"{option}: passed"
     if difference.verdict == "unknown":
         raise UsageError(
-            f"{told} can't be judged: {b.name!r} is {100 * slowdown:.1f} % below {a.name!r}, and {difference.how}"
-            " to tell that from noise",
+            f"{option} can't be judged: {b.name!r} is {100 * slowdown:.1f} % below {a.name!r}, and {difference.how}"
+            " to distinguish that from noise",
             "Measure with longer runs (--max-seconds), or several times with --repeats.",
         )
     if difference.verdict != "slower":
-        return f"{told}: passed, as noise explains the slowdown; longer runs or --repeats would see more"
+        return f"{option}: passed, as noise explains the slowdown; longer runs or --repeats would detect more"
     raise GateError(
-        f"{b.name!r} against {a.name!r}: {change_line(difference)}; the limit is {100 * limit:g} %",
-        "What differs between them is listed above. Measured again with --repeats, a difference by chance goes away.",
+        f"{b.name!r} compared with {a.name!r}: {change_line(difference)}; the limit is {100 * limit:g} %",
+        "What differs between them is listed above. Measure both again with --repeats to rule out chance.",
     )

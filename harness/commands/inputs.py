@@ -1,4 +1,4 @@
-"""What a run will use, looked at before it starts: devices, data set and weights, and every file that will be read."""
+"""What a run will use, inspected before it starts: devices, data set and weights, and every file that will be read."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pipelines.profile import profile
 class Inputs:
     """A run before it begins: its devices, its data, and the plan that follows from them.
 
-    notices are what the user should know of the choice of devices. pretrained describes the file of weights.
+    notices say what the user should know about the choice of devices. pretrained describes the file of weights.
     """
 
     devices: Devices
@@ -38,7 +38,7 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What was found of the machine and of the files that a run will read, as its record has it."""
+    """What was found about the machine and the files that a run will read, as the record stores it."""
 
     environment: dict[str, Any]
     profile: dict[str, Any]
@@ -46,9 +46,10 @@ class Inspection:
 
 
 def find_inputs(config: RunConfig, console: Console, environment: Mapping[str, str], *, look: bool = True) -> Inputs:
-    """The devices, data and weights that a configuration asks for; with look=False GPUs are taken as given.
+    """The devices, data and weights that a configuration asks for.
 
-    Raises ActionableError where something is missing, or they don't fit together.
+    With look=False, GPUs are assumed to be there. Raises ActionableError when something is missing, or when they don't
+    fit together.
     """
     devices, notices = choose_devices(config.device, config.gpus, environment, look=look)
     for notice in notices:
@@ -65,19 +66,19 @@ def find_inputs(config: RunConfig, console: Console, environment: Mapping[str, s
     plan = make_plan(config, devices, facts_of(dataset, source), environment)
     for note in plan.notes:
         console.notice(note)
-    # Only node 0 needs the file, and only to begin with.
+    # Only node 0 needs the file, and only at the beginning of a run.
     reads_weights = not config.node_rank and config.resume is None
     return Inputs(devices, dataset, plan, notices, described_weights(plan) if reads_weights else None)
 
 
 def described_weights(plan: RunPlan) -> dict[str, Any] | None:
-    """Name and digest of the file of weights that a plan begins with; None without one. Raises WeightsError."""
+    """Name and digest of a plan's file of initial weights; None without one. Raises WeightsError."""
     path = plan.training.pretrained
     return None if path is None else describe_weights(Path(path), plan.model, plan.data.num_classes)[1]
 
 
 def inspect_inputs(inputs: Inputs, results: Path, environment: Mapping[str, str]) -> Inspection:
-    """Look at the machine and at every file that the run will read.
+    """Inspect the machine and every file that the run will read.
 
     Raises DataError when more files are unusable than the plan allows.
     """
@@ -88,12 +89,12 @@ def inspect_inputs(inputs: Inputs, results: Path, environment: Mapping[str, str]
 
 
 def _inspect_files(dataset: Dataset, plan: RunPlan, memory_bytes: int | None) -> tuple[dict[str, Any], list[BadImage]]:
-    """What the files of the run's first split are like and where they lie, and the unusable ones of all its splits."""
+    """The profile of the run's first split, with its share in the page cache, and the unusable files of all splits."""
     read = {split: images for split, images in dataset.splits.items() if split in plan.kind.splits}
     first, images = next(iter(read.items()))
     paths = [f"{images.root}/{path}" for path in images.paths]
     if dataset.builtin:
-        # What is measured on a built-in set is decoding and training; the disk it happens to lie on is no part of it.
+        # A built-in set measures decoding and training; the disk that it happens to lie on should play no part.
         read_into_memory(paths)
     share = resident_share(paths)
     checks = {split: check_files(of_split) for split, of_split in read.items()}

@@ -1,4 +1,4 @@
-"""One run, from the name of its files to its row in the summary; whatever ends it leaves a record that says so."""
+"""One run, from the name of its files to its row in the summary; its record says how it ended in any case."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ from models.errors import ActionableError
 
 @dataclass(slots=True)
 class Run:
-    """A run that is to be carried out: what was asked for, what it uses, and where it records.
+    """A run to carry out: what was asked for, what it uses, and where it records.
 
-    folder is the one of the tables; on a node that doesn't record it is a private one.
+    folder is where the tables are; on a node that doesn't record it is a private one.
     """
 
     config: RunConfig
@@ -52,7 +52,7 @@ class Run:
     console: Console
 
     def carry_out(self, series: str | None = None) -> RunRecord:
-        """Begin or resume the run, train and conclude; its finished record. Raises ActionableError."""
+        """Begin or resume the run, train and conclude. Returns its finished record. Raises ActionableError."""
         with ExitStack() as stack:
             if self.config.resume is not None:
                 files = RunFiles(self.folder, self.config.resume)
@@ -68,7 +68,7 @@ class Run:
             return self._execute(files, record)
 
     def _new_record(self, files: RunFiles, series: str | None) -> RunRecord:
-        """The record of a run that has no step yet, written; its name is free again if that fails."""
+        """Write and return the record of a run that has no step yet; its name is free again if that fails."""
         inputs = self.inputs
         try:
             found = inspect_inputs(inputs, files.folder, self.environment)
@@ -94,17 +94,17 @@ class Run:
         return record
 
     def _resumed_record(self, files: RunFiles) -> RunRecord:
-        """The record of a run that is resumed from its newest checkpoint, written; its tables are cut back to that."""
+        """Cut the tables back to the run's newest checkpoint. Writes and returns the record of the resumed run."""
         before, plan = find_resumption(files), self.inputs.plan
         notes = check_same_run(before, self.config, plan)
-        # Without a checkpoint it begins with the file of weights once more, which must be what it was.
+        # Without a checkpoint the run begins again with the file of weights, which must be the same.
         if (
             before.checkpoint is None
             and not self.config.node_rank
             and described_weights(plan) != before.record.pretrained
         ):
             raise UsageError(
-                f"{plan.training.pretrained} is another file than the one run {files.run!r} began with",
+                f"{plan.training.pretrained} is not the file that run {files.run!r} began with",
                 "Start another run.",
             )
         found = inspect_inputs(self.inputs, files.folder, self.environment)
@@ -126,13 +126,13 @@ class Run:
         return record
 
     def _execute(self, files: RunFiles, record: RunRecord) -> RunRecord:
-        """Run the ranks and conclude; whatever ends that leaves the record saying so."""
+        """Run the ranks and conclude. Returns the finished record; an error is recorded before it is raised."""
         try:
             self._train(files, record.plan)
             record = read_record(files.record)
             if not self.node.records:
                 self.console.notice(
-                    f"node {self.node.rank} is done; node 0 ({self.node.master[0]}) has the tables, in its --results"
+                    f"node {self.node.rank} is done; node 0 ({self.node.master[0]}) has the tables in its --results"
                 )
                 return replace(record, status="finished")
             conclude = {EVALUATION: self._conclude_evaluation}.get(record.plan.kind, self._conclude)
@@ -141,7 +141,7 @@ class Run:
             reported = error if record.series is not None else _add_resume_hint(error, files, record.config)
             stopped = isinstance(reported, ActionableError) and reported.exit_code == INTERRUPTED_EXIT_CODE
             status = "interrupted" if stopped or isinstance(reported, KeyboardInterrupt) else "failed"
-            # A full disk, which may be what ended the run, must not take the place of the first error.
+            # A full disk, which may be what ended the run, must not replace the first error.
             with suppress(ActionableError):
                 failed = read_record(files.record).warned(f"{status}: {error}" if str(error) else status)
                 write_record(files.record, replace(failed, status=status))
@@ -155,13 +155,16 @@ class Run:
         return record
 
     def _conclude(self, files: RunFiles, record: RunRecord) -> tuple[RunRecord, ReferenceRow]:
-        """Compute what training measured, add its rows to the shared tables, and return the mirrored one."""
+        """Compute what training measured, and add its rows to the shared tables.
+
+        Returns the finished record and the row in the reference's layout.
+        """
         breaks, first_segment = record.breaks()
         record = replace(record, status="finished", **summarize(files, record, breaks, first_segment).as_record())
         if not self.node.is_alone:
-            # The energy is that of node 0's GPUs, the images are of all.
+            # The energy is that of node 0's GPUs, but the images are those of all nodes.
             record = replace(record, summary={**record.summary, "images_per_joule": None})
-        # Only a run that is concluded again has a row already; another run of that name keeps its own.
+        # Only a run that is concluded again has a row already; an earlier run of the same name keeps its row.
         unique = ("run",) if len(record.attempts) > 1 else ()
         is_first = append_row(files.folder / "summary.csv", SUMMARY, record.summary, unique)
         row = append_reference_row(files.folder, record.plan, record.summary, once=not is_first)
@@ -169,16 +172,16 @@ class Run:
         return record, row
 
     def _conclude_evaluation(self, files: RunFiles, record: RunRecord) -> tuple[RunRecord, None]:
-        """Add what an evaluation found to the summary; no row of it belongs beside the reference's."""
+        """Add an evaluation's figures to the summary. Returns the finished record, and no row for the reference."""
         record = replace(record, status="finished", summary=summarize_evaluation(files, record))
         append_row(files.folder / "summary.csv", SUMMARY, record.summary)
         write_record(files.record, record)
         return record, None
 
     def _train(self, files: RunFiles, plan: RunPlan) -> None:
-        """Run the ranks; with --auto-batch again with half the batch where it did not fit into memory.
+        """Run the ranks; with --auto-batch, halve the batch and repeat while it does not fit into memory.
 
-        A batch is only changed before a step has been recorded, so that all steps of a run are alike.
+        The batch is only changed before a step is recorded, so that all steps of a run have the same batch.
         """
         # Nodes may share the folder.
         mark = "" if self.node.is_alone else f".node{self.node.rank}"
@@ -217,7 +220,7 @@ def _attempt(first_segment: int, step: int, plan: RunPlan) -> dict[str, Any]:
 
 
 def _add_resume_hint(error: BaseException, files: RunFiles, config: RunConfig) -> BaseException:
-    """What ended a run, with the command that resumes it, where it has a checkpoint."""
+    """The error that ended a run; if there is a checkpoint, with the command that resumes it."""
     if not isinstance(error, (ActionableError, KeyboardInterrupt)):
         return error
     newest = newest_checkpoint(files.checkpoints)

@@ -1,4 +1,4 @@
-"""The words that run_bench.py takes instead of options: what each does, and its own options."""
+"""The commands of run_bench.py: what each of them does, and its options."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from harness.report.text import ENTRY
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What its line in --help says, what declares its options, and what carries it out with their values, by name.
+    """A command: its line in --help, the function that declares its options, and the one that runs it.
 
-    run imports what it needs itself: a mistyped option should not wait for that.
+    run takes the options' values by name. It imports what it needs itself, so that a mistyped option is reported
+    without waiting for that.
     """
 
     help: str
@@ -25,14 +26,14 @@ class Command:
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """One line for most options: room for their names, and for as much of the terminal as there is."""
+    """Prints most options in one line: it leaves room for their names, and uses the terminal's whole width."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=32)
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose complaints are UsageErrors, and whose options can't be shortened."""
+    """A parser that raises UsageError, and whose options can't be abbreviated."""
 
     def __init__(self, prog: str, description: str, epilog: str | None = None, usage: str | None = None) -> None:
         super().__init__(
@@ -47,12 +48,12 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        """Raise what is wrong."""
+        """Raise UsageError with the message."""
         raise UsageError(message, f"See {self.prog} --help.")
 
 
 def run_command(name: str, arguments: Sequence[str]) -> None:
-    """Carry out a command. Raises UsageError for one that isn't known, and whatever the command raises."""
+    """Run a command. Raises UsageError for an unknown one, and whatever the command raises."""
     command = COMMANDS.get(name)
     if command is None:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
@@ -64,23 +65,23 @@ def run_command(name: str, arguments: Sequence[str]) -> None:
 
 
 def commands_help() -> str:
-    """A line for every command, for the end of --help."""
+    """One line for each command, for the end of --help."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items()]
     return "\n".join([f"commands ({ENTRY} COMMAND --help has their options):", *lines])
 
 
 def _declare_compare(parser: argparse.ArgumentParser) -> None:
-    what = "name of a run or of a series of repeats, path of a record (.json), or bi_v100, the published row"
-    parser.add_argument("a", metavar="A", help=f"what B is held against: {what}")
-    parser.add_argument("b", metavar="B", help="likewise")
+    what = "name of a run or of a series of repeats, path of a record (.json), or bi_v100 for the published row"
+    parser.add_argument("a", metavar="A", help=f"the baseline: {what}")
+    parser.add_argument("b", metavar="B", help="what is compared with A, given in the same way")
     parser.add_argument(
         "--results", metavar="PATH", default="results", help="folder that has the runs (default: results)"
     )
     parser.add_argument(
         "--fail-if-slower",
         metavar="LIMIT",
-        help="exit with 1 if B is slower by more than this, such as 5%% or 0.05, and not by noise",
+        help="exit with code 1 if B is slower by more than this (such as 5%% or 0.05), beyond noise",
     )
 
 
@@ -92,10 +93,10 @@ def _compare(a: str, b: str, results: str, fail_if_slower: str | None = None) ->
 
 def _declare_verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", help="a folder in ImageNet's layout or a built-in set, as for --data")
-    parser.add_argument("--classes", metavar="N", type=int, help="the model's classes (default: as for a run)")
-    parser.add_argument("--threads", metavar="N", type=int, help="that decode (default: one per core)")
+    parser.add_argument("--classes", metavar="N", type=int, help="number of classes (default: as for a run)")
+    parser.add_argument("--threads", metavar="N", type=int, help="number of decoding threads (default: one per core)")
     parser.add_argument(
-        "--results", metavar="PATH", default="results", help="folder for what is found (default: results)"
+        "--results", metavar="PATH", default="results", help="folder for the table of bad images (default: results)"
     )
 
 
@@ -111,7 +112,7 @@ def _declare_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--results", metavar="PATH", default="results", help="folder that has the runs (default: results)"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace FILE where it exists")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
 
 
 def _export(what: str, file: str, results: str, overwrite: bool = False) -> None:
@@ -125,31 +126,32 @@ def _declare_import_idx(parser: argparse.ArgumentParser) -> None:
         "source",
         metavar="FROM",
         help="folder with the four files: train-images-idx3-ubyte, train-labels-idx1-ubyte and the two of t10k, which"
-        " becomes validation; packed (.gz) or not",
+        " become the validation images; compressed (.gz) or not",
     )
-    parser.add_argument("to", metavar="TO", help="folder to make, in ImageNet's layout; it must not be there yet")
-    parser.add_argument("--name", metavar="TEXT", help="the data set's name (default: that of the folder TO)")
+    parser.add_argument("to", metavar="TO", help="folder to create, in ImageNet's layout; it must not exist yet")
+    parser.add_argument("--name", metavar="TEXT", help="name of the data set (default: that of the folder TO)")
     parser.add_argument(
         "--image-size",
         metavar="PIXELS",
         type=int,
-        help="side of the JPEGs, to which images are enlarged since PP-LCNet halves its input five times (default: 64)",
+        help="side of the JPEGs; images are enlarged to it, as PP-LCNet halves its input five times (default: 64)",
     )
     parser.add_argument(
         "--flip-probability",
         metavar="SHARE",
         type=float,
-        help="of training images mirrored (default: 0, since a mirrored digit is none; 0.5 suits Fashion-MNIST)",
+        help="probability of mirroring a training image (default: 0, as a mirrored digit is not a digit; 0.5 suits"
+        " Fashion-MNIST)",
     )
     parser.add_argument(
         "--crop-area-min",
         metavar="SHARE",
         type=float,
-        help="smallest training crop, of the image's area (default: 0.35, since ImageNet's 0.08 of a digit is but a"
-        " piece of stroke)",
+        help="smallest training crop, as a share of the image's area (default: 0.35, as ImageNet's 0.08 of a digit is"
+        " only a piece of a stroke)",
     )
     parser.add_argument(
-        "--transpose", action="store_true", help="swap the images' rows and columns, without which EMNIST's lie"
+        "--transpose", action="store_true", help="swap the images' rows and columns: EMNIST stores them swapped"
     )
 
 
@@ -160,10 +162,10 @@ def _import_idx(source: str, to: str, **options: Any) -> None:
 
 
 COMMANDS = {
-    "compare": Command("is run B as fast as run A, or is it noise?", _declare_compare, _compare),
-    "export": Command("write a run's weights to a file that others can read", _declare_export, _export),
+    "compare": Command("tell whether run B is slower or faster than run A, beyond noise", _declare_compare, _compare),
+    "export": Command("write a run's weights to a file that other programs can read", _declare_export, _export),
     "import-idx": Command(
-        "make MNIST, or a set in its file format, a folder to train on", _declare_import_idx, _import_idx
+        "convert MNIST, or a set in its file format, to a folder to train on", _declare_import_idx, _import_idx
     ),
-    "verify": Command("can every image of a data set be read and decoded?", _declare_verify, _verify),
+    "verify": Command("check that every image of a data set can be read and decoded", _declare_verify, _verify),
 }

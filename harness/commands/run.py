@@ -1,4 +1,4 @@
-"""The runs that a command line asks for: one, several in turn, or only the plan."""
+"""The runs that a command line asks for: one, several one after another, or only the plan."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run(config: RunConfig, *, dry_run: bool = False, environment: Mapping[str, s
         return
     members = series_members(config)
     if config.device_counts is not None:
-        # More devices than there are should not show after the first runs, nor may the runs differ in anything else.
+        # Missing devices must be reported before the first run, and the runs must differ in nothing else.
         largest = find_inputs(members[-1], console, environment).plan
         members = [
             replace(
@@ -54,13 +54,13 @@ def measure(
     check_paddle()
     if node.records:
         return Run(config, inputs, node, Path(config.results), environment, console).carry_out(series)
-    # Node 0 records for all. This record is only how the ranks here get their orders.
+    # Node 0 records for all. The record here only passes the plan to this node's ranks.
     with tempfile.TemporaryDirectory(prefix="pplcnet-bench-node-") as folder:
         return Run(config, inputs, node, Path(folder), environment, console).carry_out(series)
 
 
 def _print_plan(config: RunConfig, console: Console, environment: Mapping[str, str]) -> None:
-    """Print what a run would do, for the largest number of devices of a series."""
+    """Print what a run would do; for a series, the run with the most devices."""
     config = series_members(config)[-1]
     if config.data is None and default_data(config) != DEFAULT_FOLDER:
         devices, notices = choose_devices(config.device, config.gpus, environment, look=False)

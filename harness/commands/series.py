@@ -1,4 +1,4 @@
-"""Several runs in turn, each in fresh processes: the spread between runs, and what more devices bring."""
+"""Several runs one after another, each in fresh processes: the spread between runs, and what more devices bring."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from harness.report.console import Console
 from harness.report.series import show_repeats, show_scaling
 from models.errors import ActionableError
 
-# Devices added to others can't make these faster; a base that was measured too slow can look like it.
+# More devices can't make each of them faster; above this, the base was probably measured too slow.
 SUPERLINEAR = 1.03
 
 
 @dataclass(frozen=True, slots=True)
 class BetweenRuns:
-    """The throughput of runs of the same thing, images per second, global.
+    """The throughput of repeated runs, in images per second, global.
 
-    fps is their geometric mean, fps_low and fps_high its 95 % interval by Student's t on logarithms, as `compare` takes
-    them; relative_sd their standard deviation. None for one run.
+    fps is their geometric mean, fps_low and fps_high its 95 % interval by Student's t on logarithms, as in `compare`;
+    relative_sd is their standard deviation. The last three are None for a single run.
     """
 
     count: int
@@ -43,7 +43,7 @@ class BetweenRuns:
 
 
 def series_members(config: RunConfig) -> list[RunConfig]:
-    """The configurations of the runs that a configuration asks for, without their names; itself alone, if it is one."""
+    """The configurations of the runs that a configuration asks for, without their names; a single run's is its own."""
     if config.device_counts is not None:
         return [replace(config, device_counts=None, gpus=count) for count in config.parsed_device_counts()]
     return [replace(config, repeats=1)] * config.repeats
@@ -55,10 +55,10 @@ def run_series(
     measure: Callable[[RunConfig, str], RunRecord],
     console: Console,
 ) -> None:
-    """Measure the members one after another, and write and print what they say together.
+    """Measure the members one after another, then write and print their common figures.
 
     measure carries out one of them, given the series' name. `<series>.json` names the runs from the start and gets its
-    figures after the last; `<series>.scaling.csv` gets a row behind each run.
+    figures after the last one; `<series>.scaling.csv` gets a row after each run.
     """
     kind = REPEATS if config.device_counts is None else SCALES
     files = claim_files(Path(config.results), config.run_name, f"{time.strftime(NAME_TIME)}-{config.model}-{kind}")
@@ -86,13 +86,13 @@ def run_series(
     except BaseException as error:
         stopped = isinstance(error, (KeyboardInterrupt, InterruptedRunError))
         status = "interrupted" if stopped else "failed"
-        with suppress(ActionableError):  # a full disk must not take the place of what ended the series
+        with suppress(ActionableError):  # a full disk must not replace the error that ended the series
             _write(files, kind, status, names[: len(records)], {})
         raise
 
 
 def between_runs(fps: Sequence[float]) -> BetweenRuns:
-    """The mean of runs' throughputs and its interval. Raises ValueError for no run, and for rates that are none."""
+    """The mean of runs' throughputs and its interval. Raises ValueError without runs, and for impossible rates."""
     side = Side("", tuple(fps), None, None)
     low, high = side.spread_interval or (None, None)
     deviation = statistics.stdev(side.log_fps) if len(fps) > 1 else None

@@ -201,10 +201,10 @@ def test_the_help_lists_the_commands_and_not_the_workers(capsys: pytest.CaptureF
     out = capsys.readouterr().out
     listed = out.partition("commands (run_bench.py COMMAND --help has their options):\n")[2].splitlines()
     assert listed[: len(COMMANDS)] == [
-        "  compare     is run B as fast as run A, or is it noise?",
-        "  export      write a run's weights to a file that others can read",
-        "  import-idx  make MNIST, or a set in its file format, a folder to train on",
-        "  verify      can every image of a data set be read and decoded?",
+        "  compare     tell whether run B is slower or faster than run A, beyond noise",
+        "  export      write a run's weights to a file that other programs can read",
+        "  import-idx  convert MNIST, or a set in its file format, to a folder to train on",
+        "  verify      check that every image of a data set can be read and decoded",
     ]
     assert "worker" not in out
 

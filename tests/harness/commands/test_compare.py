@@ -40,7 +40,7 @@ def test_anything_else_is_no_limit(tmp_path: Path, capsys: pytest.CaptureFixture
     assert run_compare(tmp_path, "a", "b", f"--fail-if-slower={text}") == 2
     assert capsys.readouterr() == (
         "",
-        f"error: --fail-if-slower {text!r} is no slowdown from 0 % to below 100 %\n"
+        f"error: --fail-if-slower {text!r} is not a slowdown of at least 0 % and below 100 %\n"
         "  Give a percentage such as 5%, or a share such as 0.05.\n",
     )
 
@@ -50,7 +50,7 @@ def test_anything_else_is_no_limit(tmp_path: Path, capsys: pytest.CaptureFixture
     ("rates", "limit", "line"),
     [
         # 3 % slower, p = 0.17
-        ((97.0,), "2%", "passed, as noise explains the slowdown; longer runs or --repeats would see more"),
+        ((97.0,), "2%", "passed, as noise explains the slowdown; longer runs or --repeats would detect more"),
         # 10 % slower, p < 0.0001
         ((90.0,), "11%", "passed"),
         ((90.0,), "10%", "passed"),
@@ -74,7 +74,7 @@ def test_a_gate_fails_beyond_the_limit_and_beyond_noise(tmp_path: Path, capsys: 
         out, err = capsys.readouterr()
         assert "B is 10.0 % slower than A" in out
         assert err == (
-            "error: 'b' against 'a': B is 10.0 % slower than A (95 % interval 6.0 to 13.8 % slower, p < 0.0001);"
+            "error: 'b' compared with 'a': B is 10.0 % slower than A (95 % interval 6.0 to 13.8 % slower, p < 0.0001);"
             f" the limit is {shown} %\n"
             "  What differs between them is listed above. Measured again with --repeats, a difference by chance goes"
             " away.\n"
@@ -111,7 +111,7 @@ def test_a_gate_that_can_t_judge_says_so(tmp_path: Path, capsys: pytest.CaptureF
     assert run_compare(tmp_path, "old", "short", "--fail-if-slower", "5%") == 2
     assert capsys.readouterr().err == (
         "error: --fail-if-slower 5 % can't be judged: 'short' is 10.0 % below 'old', and neither A nor B has"
-        " an interval to tell that from noise\n"
+        " an interval to distinguish that from noise\n"
         "  Measure with longer runs (--max-seconds), or several times with --repeats.\n"
     )
     assert run_compare(tmp_path, "old", "short", "--fail-if-slower", "10%") == 0

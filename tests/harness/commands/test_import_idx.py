@@ -173,8 +173,8 @@ def test_help_names_the_defaults_that_hold(capsys: pytest.CaptureFixture[str]) -
         main(["import-idx", "--help"])
     words = " ".join(capsys.readouterr().out.split())
     assert f"(default: {command.IMAGE_SIZE_PIXELS})" in words
-    assert f"(default: {command.FLIP_PROBABILITY:g}, since" in words
-    assert f"(default: {command.CROP_AREA_MIN:g}, since" in words
+    assert f"(default: {command.FLIP_PROBABILITY:g}, as" in words
+    assert f"(default: {command.CROP_AREA_MIN:g}, as" in words
 
 
 @pytest.mark.parametrize("kind", ["empty folder", "file", "link to nothing"])

@@ -135,5 +135,5 @@ def test_a_run_that_begins_again_wants_the_weights_it_began_with(tmp_path: Path)
     dataset = Dataset("one", tmp_path, 10, ImageList(tmp_path, ("0.jpg",), (0,)), None, Augmentation(), False)
     inputs = Inputs(Devices("cpu", 2, "CPU"), dataset, plan)
     resumed = replace(config, resume="it")
-    with pytest.raises(UsageError, match=r"w\.safetensors is another file than the one run 'it' began with"):
+    with pytest.raises(UsageError, match=r"w\.safetensors is not the file that run 'it' began with"):
         one_run.Run(resumed, inputs, Node(), tmp_path, {}, Console(RichConsole(file=io.StringIO()))).carry_out()

@@ -69,7 +69,7 @@ def test_one_command_line_begins_a_run_goes_on_with_it_and_sees_that_it_is_finis
     assert begun.resume == "it"
     write_record(tmp_path / "it.json", a_record(run="it", status="finished"))
     assert requested_config(given) is None
-    with pytest.raises(UsageError, match="run 'it' is finished after 20 epochs"):
+    with pytest.raises(UsageError, match="run 'it' finished after 20 epochs"):
         requested_config({**given, "epochs": 30})
 
 
@@ -89,7 +89,7 @@ def test_members_of_a_series_are_no_runs_to_go_on_with(tmp_path: Path) -> None:
 
 
 def test_a_run_whose_epochs_are_made_is_concluded_on_its_own_devices() -> None:
-    with pytest.raises(UsageError, match="has made all its epochs; with another number of devices"):
+    with pytest.raises(UsageError, match="has finished all its epochs; with another number of devices"):
         check_same_run(before(epoch=21, steps=0), a_config(gpus=4), a_plan(ranks=4))
 
 
@@ -160,7 +160,7 @@ def test_what_decides_the_weights_must_be_as_it_was(name: str) -> None:
     with pytest.raises(UsageError, match="can't be resumed with other settings") as caught:
         check_same_run(before(), a_config(), a_plan(**{name: STRICT[name]}))
     assert [line for line in caught.value.cure.splitlines() if line.startswith(flag(name))] == [
-        f"{flag(name)}: {settings_of(a_plan())[name]} before, {STRICT[name]}"
+        f"{flag(name)}: {settings_of(a_plan())[name]} before, {STRICT[name]} now"
     ]
 
 
@@ -175,10 +175,10 @@ def test_all_differences_are_named_at_once() -> None:
         check_same_run(before(), a_config(), plan)
     lines = caught.value.cure.splitlines()
     assert lines[:4] == [
-        "--model: x0_25 before, x1_0",
-        "--image-size: 64 before, 32",
-        "--device: cpu before, gpu",
-        "--data (train images): 1347 before, 9",
+        "--model: x0_25 before, x1_0 now",
+        "--image-size: 64 before, 32 now",
+        "--device: cpu before, gpu now",
+        "--data (train images): 1347 before, 9 now",
     ]
     assert len(lines) == 5
 
@@ -188,8 +188,8 @@ def test_all_differences_are_named_at_once() -> None:
     [
         (a_plan(decode_threads=7, prefetch=4, telemetry_interval=2.0), None),
         (a_plan(data=replace(DIGITS, source="/elsewhere", name="moved")), None),
-        (a_plan(epochs=30), "30 epochs, not 20: the learning rate's cosine ends later from here on"),
-        (a_plan(compute_threads=2), "2 compute threads, 1 before: sums may round differently"),
+        (a_plan(epochs=30), "30 epochs instead of 20: from here on the learning rate's cosine ends later"),
+        (a_plan(compute_threads=2), "2 compute threads instead of 1: sums may round differently"),
     ],
 )
 def test_what_does_no_harm_is_at_most_noted(plan: Any, note: str | None) -> None:
@@ -199,16 +199,17 @@ def test_what_does_no_harm_is_at_most_noted(plan: Any, note: str | None) -> None
 def test_fewer_epochs_are_refused() -> None:
     with pytest.raises(UsageError) as caught:
         check_same_run(before(), a_config(), a_plan(epochs=10))
-    assert "--epochs: 20 before, 10; more are possible, fewer are not" in caught.value.cure
+    assert "--epochs: 20 before, 10 now; more epochs are possible, fewer are not" in caught.value.cure
 
 
 def test_another_number_of_devices_is_for_an_epochs_start() -> None:
     plan = a_plan(ranks=4, steps_per_epoch=11, learning_rate=0.05)
-    with pytest.raises(UsageError, match="stands within epoch 3; with another number of devices") as caught:
+    with pytest.raises(UsageError, match="is within epoch 3; with another number of devices") as caught:
         check_same_run(before(), a_config(gpus=4), plan)
-    assert caught.value.cure == "Resume it with --gpus 2 to the end of the epoch."
+    assert caught.value.cure == "Resume it with --gpus 2 until the end of the epoch."
     assert check_same_run(before(steps=0), a_config(gpus=4), plan) == (
-        "4 devices from epoch 3 on, 2 before: 128 images a step, learning rate 0.05, 64 and 0.025 before",
+        "4 devices instead of 2 from epoch 3 on: 128 images per step instead of 64,"
+        " learning rate 0.05 instead of 0.025",
     )
 
 
@@ -247,7 +248,7 @@ def test_telemetry_may_be_shorter_after_a_power_failure_and_no_other_table(tmp_p
     with pytest.raises(InvariantError, match=r"it\.steps\.csv has 1 rows, but 2 had been written"):
         truncate_to_checkpoint(files, None, {"steps": 2, "epochs": 1})
     files.table("epochs").unlink()
-    with pytest.raises(InvariantError, match=r"it\.epochs\.csv is gone, of which 1 rows belong to the run"):
+    with pytest.raises(InvariantError, match=r"it\.epochs\.csv is missing, but the run needs 1 of its rows"):
         truncate_to_checkpoint(files, None, {"steps": 1, "epochs": 1})
 
 
