@@ -1,7 +1,8 @@
-"""Kills runs at random moments, goes on with them, and holds the result against a run that nobody touched.
+"""Kills runs at random moments, resumes them, and compares the result with that of an undisturbed run.
 
-Every kill is a SIGKILL of one process (the launching one, Paddle's launcher or a rank) during training, an evaluation
-or a checkpoint. A campaign prints a line for each and ends with 1 unless all results are equal, bit for bit.
+Every kill is a SIGKILL of one process (the launching process, Paddle's launcher or a rank) during training, an
+evaluation or a checkpoint. A campaign prints a line per kill, and exits with 1 unless all results are equal, bit for
+bit.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def command(data: Path, results: Path, run: str, ranks: int) -> list[str]:
 
 
 def finish(data: Path, results: Path, run: str, ranks: int) -> Result:
-    """Begin or go on with a run to its end. Raises RuntimeError with what it printed when it fails."""
+    """Run or resume until the end. Returns the result. Raises RuntimeError with the run's output if it fails."""
     done = subprocess.run(
         command(data, results, run, ranks), capture_output=True, text=True, timeout=MAX_SECONDS, check=False
     )
@@ -58,9 +59,10 @@ def finish(data: Path, results: Path, run: str, ranks: int) -> Result:
 def kill(
     data: Path, results: Path, run: str, ranks: int, moment: str, victim: str, epoch: int, delay_seconds: float
 ) -> str:
-    """Begin or go on with a run, and kill one of its processes: so long after the moment has come in that epoch.
+    """Start or resume a run, and kill one of its processes, delay_seconds after the moment has come in that epoch.
 
-    Returns what the run's files say of the moment, or "finished" for a run that was quicker.
+    Returns a description of the moment from the run's files, "finished" if the run ended before, or "too early" if the
+    process did not exist yet.
     """
     process = subprocess.Popen(command(data, results, run, ranks), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     files = RunFiles(results, run)
@@ -87,12 +89,12 @@ def kill(
 
 
 def _saved(files: RunFiles) -> Mapping[str, Any]:
-    """The values of the newest checkpoint."""
+    """Returns the values of the newest checkpoint; empty if there is none."""
     return (newest_checkpoint(files.checkpoints) or ("", {}))[1]
 
 
 def _writing(files: RunFiles, since: float) -> bool:
-    """Whether a checkpoint is being written, not one that an earlier kill left half done."""
+    """Returns whether a checkpoint is being written, ignoring those that earlier kills left unfinished."""
     for path in files.checkpoints.glob(".*.safetensors"):
         with suppress(FileNotFoundError):
             if path.stat().st_mtime >= since:
@@ -116,7 +118,7 @@ def _last(files: RunFiles, begun_at: float) -> str:
 
 
 def processes_of_run(pid: int) -> dict[str, psutil.Process]:
-    """The launching process of that id, Paddle's launcher and the ranks, as far as they are there."""
+    """Returns the launching process of that id, Paddle's launcher and the ranks, as far as they exist."""
     run = psutil.Process(pid)
     launcher = next((child for child in run.children() if "paddle.distributed.launch" in child.cmdline()), None)
     ranks = launcher.children() if launcher is not None else []
@@ -131,7 +133,7 @@ def processes_of_run(pid: int) -> dict[str, psutil.Process]:
 
 
 def campaign(kills: int, seed: int, say: Callable[[str], None], folder: Path, ranks: Sequence[int] = (1, 2)) -> int:
-    """Kill runs so many times; the number of runs whose result isn't that of an undisturbed one."""
+    """Kill runs the given number of times. Returns how many results differ from those of undisturbed runs."""
     data = folder / "data"
     write_noise(data, 160, 96)
     truth = {count: finish(data, folder, f"undisturbed{count}", count) for count in ranks}
@@ -163,7 +165,7 @@ def campaign(kills: int, seed: int, say: Callable[[str], None], folder: Path, ra
 
 
 def main() -> int:
-    """Run a campaign and tell each kill."""
+    """Run a campaign and print each kill. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=25)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,1 +1,1 @@
-"""What a person sees: the plan, progress, and the final tables."""
+"""Prints what a person sees: the plan, progress, and the final tables."""
