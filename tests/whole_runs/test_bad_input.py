@@ -117,7 +117,7 @@ def test_without_a_gpu_auto_falls_back_to_the_cpu_and_says_so(capsys: pytest.Cap
     assert err == ""
     assert out.startswith("note: no GPU (")
     assert "training on the CPU" in " ".join(out.split())
-    assert " x CPU, one rank on each" in out
+    assert " x CPU, one rank per device" in out
 
 
 def test_no_such_data(capsys: pytest.CaptureFixture[str]) -> None:
