@@ -26,16 +26,17 @@ NAME_TIME = "%Y%m%d-%H%M%S"
 class RunRecord:
     """Everything about a run but its tables.
 
-    status is running, finished, failed or interrupted. config holds what was given, plan what was decided,
-    effective_settings the settings that DALI and Paddle then reported. profile describes the training files. The rest
-    is what `harness.analysis.summarize` found in the tables: phases by name, steady, ledger, outliers, taint, verdict
-    (None for a run of epochs) and summary, the run's row of summary.csv. All are empty until known. series names the
-    `--repeats` or `--device-counts` that the run is part of.
+    status is running, finished, failed or interrupted. config holds what was asked for, plan what was decided,
+    effective_settings what DALI and Paddle then reported, window_end what ended the measured window. profile describes
+    the files of the first list of images. The figures are what `harness.analysis.summarize` found in the tables: phases
+    by name, steady, ledger, outliers, interference, verdict (None for a run of epochs) and summary, the run's row of
+    summary.csv. All are empty until they are known. series names the `--repeats` or `--device-counts` that the run is
+    part of.
 
-    attempts are the run's starts: the number of the first block of steps, the training steps made before, when, and on
-    how many ranks; the last one goes on from checkpoint, if any. bad_images are those that were unusable before its
-    first step, see `harness.artifacts.bad_image`. pretrained is the file of the weights that it began with: name and
-    SHA-256.
+    attempts are the run's starts: the number of the first segment, the training steps made before, the time, and the
+    number of ranks. The last attempt resumed from checkpoint, if any. bad_images are those that were unusable before
+    the first step, see `harness.artifacts.bad_image`. pretrained is the file of weights that the run began with: its
+    name and SHA-256.
     """
 
     run: str
@@ -62,9 +63,9 @@ class RunRecord:
     schema_version: int = SCHEMA_VERSION
 
     def breaks(self) -> tuple[list[int], int]:
-        """First blocks of the attempts behind the first one, and of the earliest from which on the ranks are as now."""
+        """The first segments of the attempts after the first, and the one from which on the ranks are as at the end."""
         first = 1
-        # An attempt that ended before its first block has left nothing to be compared.
+        # An attempt that ended before its first segment left nothing to compare.
         following = [*(attempt["first_segment"] for attempt in self.attempts[1:]), None]
         made = [one for one, after in zip(self.attempts, following, strict=False) if one["first_segment"] != after]
         for attempt in made:
@@ -145,7 +146,7 @@ def read_record(path: Path) -> RunRecord:
         values = json.loads(read_whole(path))
         if values["schema_version"] != SCHEMA_VERSION:
             raise UsageError(
-                f"{path.name} has schema version {values['schema_version']}, known is {SCHEMA_VERSION}",
+                f"{path.name} has schema version {values['schema_version']}, this version reads {SCHEMA_VERSION}",
                 "Read it with the version of this project that wrote it.",
             )
         given = {name: value for name, value in values["config"].items() if value is not None}

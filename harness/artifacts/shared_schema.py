@@ -9,7 +9,7 @@ SUMMARY = Table(
     "one finished run",
     (
         Column("run", str, "", RUN, "name of the run's files"),
-        Column("series", str, "", RUN, "of --repeats or --device-counts; empty for a run of its own"),
+        Column("series", str, "", RUN, "of --repeats or --device-counts; empty for a single run"),
         Column("model", str, "", RUN, "size of PP-LCNet"),
         Column("dataset", str, "", RUN, "name of the data set"),
         Column("crop_size", int, "pixels", RUN, "side of the square crop"),
