@@ -146,7 +146,7 @@ def read_record(path: Path) -> RunRecord:
         values = json.loads(read_whole(path))
         if values["schema_version"] != SCHEMA_VERSION:
             raise UsageError(
-                f"{path.name} has schema version {values['schema_version']}, this version reads {SCHEMA_VERSION}",
+                f"{path.name} has schema version {values['schema_version']}; this version reads {SCHEMA_VERSION}",
                 "Read it with the version of this project that wrote it.",
             )
         given = {name: value for name, value in values["config"].items() if value is not None}

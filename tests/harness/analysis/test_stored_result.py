@@ -71,7 +71,7 @@ def test_the_reference_is_found_by_name() -> None:
         ("list", "list.json' is not the record of a run", "Name a <run>.json that run_bench.py wrote."),
         ("object", "object.json is not a run's record: ", "Name a <run>.json that run_bench.py wrote."),
         ("folder", "folder.json': Is a directory", "Name a <run>.json that can be read."),
-        ("later", "later.json has schema version 6, this version reads 5", "Read it with the version of this project"),
+        ("later", "later.json has schema version 6; this version reads 5", "Read it with the version of this project"),
         ("rateless", "rateless.json' has no valid training throughput: 'train'", "Run it again"),
         ("standing", "standing.json' has no valid training throughput: rates are (0.0,)", "Run it again"),
         ("worded", "worded.json' has no valid training throughput: ", "Run it again"),

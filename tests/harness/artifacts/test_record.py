@@ -186,7 +186,7 @@ def written(tmp_path: Path) -> str:
 def test_a_record_of_a_version_that_is_not_known(tmp_path: Path, written: str, version: object) -> None:
     with pytest.raises(UsageError) as caught:
         read(tmp_path, json.dumps({**json.loads(written), "schema_version": version}))
-    assert caught.value.message == f"run.json has schema version {version}, this version reads 5"
+    assert caught.value.message == f"run.json has schema version {version}; this version reads 5"
     assert "version of this project that wrote it" in caught.value.cure
 
 
