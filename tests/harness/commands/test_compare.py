@@ -76,8 +76,7 @@ def test_a_gate_fails_beyond_the_limit_and_beyond_noise(tmp_path: Path, capsys: 
         assert err == (
             "error: 'b' compared with 'a': B is 10.0 % slower than A (95 % interval 6.0 to 13.8 % slower, p < 0.0001);"
             f" the limit is {shown} %\n"
-            "  What differs between them is listed above. Measured again with --repeats, a difference by chance goes"
-            " away.\n"
+            "  What differs between them is listed above. Measure both again with --repeats to rule out chance.\n"
         )
 
 

@@ -216,4 +216,4 @@ def test_a_hostile_name_can_be_compared(tmp_path: Path, capsys: pytest.CaptureFi
     assert f"name a {shown}" in told(capsys)
     assert run_compare(tmp_path, "a", name, "--fail-if-slower", "5%") == 1
     message, _ = capsys.readouterr().err.splitlines()
-    assert message.startswith(f"error: {name!r} against 'a': B is 10.0 % slower")
+    assert message.startswith(f"error: {name!r} compared with 'a': B is 10.0 % slower")
