@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -10,6 +11,9 @@ import pytest
 
 # Tests and the processes they start share the cores. Set before anything is loaded that counts them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A shell starts what it runs in the background without Ctrl-C, and so would be what the tests start and interrupt.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["tests.support.nvml_standin", "tests.support.small_disk"]
 

@@ -174,6 +174,6 @@ def test_an_evaluation_can_not_be_gone_on_with_nor_compared(data: Path, trained:
     assert code == 0, err
     code, _, err = bench(tmp_path, "compare", "eval", "bi_v100")
     assert code == 2
-    assert "no throughput" in err
+    assert "no valid training throughput" in err
     code, out, _ = bench(tmp_path, "--resume", "eval")
     assert (code, out) == (0, "nothing to resume: the run is finished\n")
