@@ -1,4 +1,4 @@
-"""PP-LCNet in its eight published sizes: `build` makes one, `SIZES` says what was published about each."""
+"""PP-LCNet in its eight published sizes: `build` makes one, `SIZES` has what was published about each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def build(model: str, num_classes: int = 1000, data_format: str = "NCHW") -> PPL
     """PP-LCNet of a published size, with fresh weights drawn from Paddle's global generator.
 
     model is a key of SIZES, e.g. "x1_0"; num_classes is the width of the logits; data_format is that of the images,
-    "NCHW" or "NHWC". Raises ValueError for any other.
+    "NCHW" or "NHWC". Raises ValueError for any other value.
     """
     if model not in SIZES:
         raise ValueError(f"unknown model {model!r}; known: {', '.join(SIZES)}")
@@ -24,7 +24,7 @@ def build(model: str, num_classes: int = 1000, data_format: str = "NCHW") -> PPL
         raise ValueError(f"num_classes is {num_classes}; it must be at least 1")
     if data_format not in ("NCHW", "NHWC"):
         raise ValueError(f"unknown data_format {data_format!r}; known: NCHW, NHWC")
-    # Naming the sizes must not cost the seconds that loading Paddle takes.
+    # Imported here, as listing the sizes must not cost the seconds that loading Paddle takes.
     from models.pplcnet import PPLCNet
 
     return PPLCNet(SIZES[model].scale, num_classes, data_format=data_format)

@@ -1,11 +1,11 @@
-"""PP-LCNet's table of layers; without Paddle, so that what only counts them need not load it."""
+"""PP-LCNet's table of layers; without Paddle, so that code that only counts layers need not load it."""
 
 from __future__ import annotations
 
 STEM_CHANNELS = 16
 HEAD_CHANNELS = 1280
 IMAGE_CHANNELS = 3
-# Channels over those inside a squeeze-and-excitation.
+# The channels divided by those inside a squeeze-and-excitation.
 SQUEEZE_FACTOR = 4
 
 # (kernel, output channels, stride, squeeze-and-excitation) of each depthwise separable block, at scale 1.
@@ -27,7 +27,7 @@ def scaled_channels(channels: int, scale: float) -> int:
 
 
 def parameter_shapes(scale: float, num_classes: int) -> dict[str, tuple[int, ...]]:
-    """The model's state_dict without the model: the shape of each of its 146 entries, by name, in its order.
+    """The shapes of the 146 entries of the model's state_dict, by name and in its order, without building the model.
 
     Convolutions are [out, in / groups, kernel, kernel], the fully connected layer [in, out].
     """

@@ -1,11 +1,11 @@
-"""Errors that a person can act on: the base of all of the project's, and the one that a file of weights raises."""
+"""Errors that a person can act on: the base class of all of them, and the error of files of weights."""
 
 
 class ActionableError(Exception):
-    """Something is wrong that the user can mend.
+    """Something is wrong that the user can correct.
 
     message says what is wrong, with the value and the limit; cure says what to do next. Either may hold several lines.
-    exit_code is what run_bench.py ends with.
+    exit_code is the exit code of run_bench.py.
     """
 
     exit_code = 1

@@ -1,4 +1,4 @@
-"""How many multiply-accumulates one image costs each PP-LCNet size, counted from the table of layers."""
+"""The number of multiply-accumulates that one image costs in each PP-LCNet size, counted from the table of layers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from models.sizes import SIZES
 
 
 def macs(size: str, image_size: int = 224, num_classes: int = 1000) -> int:
-    """Multiply-accumulates of one image's forward pass.
+    """The number of multiply-accumulates of one image's forward pass.
 
-    Counted are all convolutions, the two 1 x 1 inside each squeeze-and-excitation included, and the fully connected
-    layer. Biases, batch normalisation, activations, pooling and the product with the attention are not: so counted,
-    the eight sizes have the published figures (155.70 million for x1_0, at 224 pixels with 1000 classes).
+    All convolutions are counted, including the two 1 x 1 inside each squeeze-and-excitation, and the fully connected
+    layer. Biases, batch normalisation, activations, pooling and the product with the attention are not counted. In this
+    way the eight sizes have the published figures (155.70 million for x1_0, at 224 pixels with 1000 classes).
     size is a key of SIZES, image_size the side of the square image in pixels. Raises ValueError for an unknown size,
     and for an image_size or num_classes below 1.
     """

@@ -1,16 +1,16 @@
-"""Arrays out of a pickle that nobody vouches for: a reader of the few operations that weights are written with.
+"""Arrays from an untrusted pickle: a reader of only those operations with which weights are written.
 
-Python's own unpickler would import what the file names. Kept from that, it still ends the process on tuples nested
-deep enough that are a dictionary's key, hashes one made of itself for ever, and makes room for whatever memo index or
-length is claimed. So this calls nothing that a file names, has no operation besides those that `paddle.save` and numpy
-need, and takes memory in proportion to the file.
+Python's own unpickler imports what the file names. Even if that is prevented, a deeply nested tuple as a dictionary's
+key can crash the process, one that shares its parts can take forever to hash, and any memo index or length that the
+file claims is allocated. So this reader calls nothing that a file names, has only the operations that `paddle.save` and
+numpy need, and takes memory in proportion to the file.
 """
 
 from __future__ import annotations
 
 import io
 import math
-import pickletools  # only tells operations apart and reads their arguments
+import pickletools  # only to identify operations and read their arguments
 from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Any
@@ -18,22 +18,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# An array takes 15 to 50; the largest of PaddleClas's models has some 2000 of them.
+# An array takes 15 to 50; PaddleClas's largest model has about 2000 arrays.
 MAX_OPERATIONS = 200_000
 MAX_DIMENSIONS = 8
 MAX_BYTES = 1 << 31  # of a file; 20 times the largest size with 20,000 classes
 MAX_SHOWN = 60
-# What `paddle.save` adds to a state_dict: Paddle's own names, and how what is above 1 GiB was split.
+# What `paddle.save` adds to a state_dict: Paddle's own names, and how arrays above 1 GiB were split.
 NAMES, SPLIT = "StructuredToParameterName@@", "UnpackBigParamInfor@@"
 CODES = frozenset({"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"})
 
 
 class RefusedError(Exception):
-    """What is in the file that does not belong to weights, as the end of a sentence that begins with its name."""
+    """The file holds something other than weights; the text completes a sentence that begins with the file's name."""
 
 
 class _Named(Enum):
-    """What a file may name, each with the part that it has here."""
+    """The names that a file may use, each with its meaning here."""
 
     RECONSTRUCT = "an array, empty until its state comes"
     FROMBUFFER = "an array of given bytes"
@@ -65,23 +65,23 @@ _BY_CODE = {one.code.encode("latin1"): one for one in pickletools.opcodes}
 
 
 class _Dtype:
-    """The kind of an array's elements; the state that follows may turn the order of their bytes."""
+    """The kind of an array's elements; the state that follows may reverse the order of their bytes."""
 
     def __init__(self, code: str) -> None:
         self.dtype = np.dtype(code)
 
 
 class _Array:
-    """An array in the making; the file's own bytes are its memory."""
+    """An array that is being built; the file's own bytes are its memory."""
 
     def __init__(self) -> None:
         self.values: npt.NDArray[Any] | None = None
 
     def fill(self, shape: Any, dtype: Any, fortran: bool, raw: bytes) -> None:
         if not isinstance(dtype, _Dtype) or type(shape) is not tuple or len(shape) > MAX_DIMENSIONS:
-            raise RefusedError("has an array that is none of numbers")
+            raise RefusedError("has an array that does not consist of numbers")
         if not all(type(side) is int and 0 <= side < MAX_BYTES for side in shape):
-            raise RefusedError("has an array whose sides are no numbers")
+            raise RefusedError("has an array with an impossible shape")
         if math.prod(shape) * dtype.dtype.itemsize != len(raw):
             raise RefusedError(f"has an array with the shape {shown_shape(shape)} and {len(raw):,} bytes for it")
         self.values = np.ndarray(shape, dtype.dtype, raw, order="F" if fortran else "C")
@@ -90,8 +90,8 @@ class _Array:
 def read_pickle(data: bytes) -> dict[str, npt.NDArray[Any]]:
     """The arrays of a pickled dictionary, by name, without running anything.
 
-    Taken are protocols 2 to 5 with values that are arrays or Paddle's tensors. The arrays share the memory of data's
-    parts and can't be written to. Raises RefusedError for anything else.
+    Protocols 2 to 5 are accepted, with values that are arrays or Paddle's tensors. The arrays share the memory of data
+    and can't be written to. Raises RefusedError for anything else.
     """
     entries = _Machine(len(data)).run(data)
     if type(entries) is not dict:
@@ -113,7 +113,7 @@ def shown(text: str) -> str:
 
 
 def shown_shape(shape: tuple[int, ...]) -> str:
-    """A shape as one says it."""
+    """A shape for a message, such as "3 x 3"."""
     return " x ".join(map(str, shape)) or "a single number"
 
 
@@ -133,7 +133,8 @@ def _kind(value: Any) -> str:
 def _operations(data: bytes) -> Iterator[tuple[str, Any]]:
     """A pickle's operations with their arguments, up to its end.
 
-    Raises RefusedError for others than weights need, before their arguments are read; ValueError for data that end.
+    Raises RefusedError for operations that weights don't need, before their arguments are read, and ValueError for data
+    that end too early.
     """
     stream = io.BytesIO(data)
     while True:
@@ -153,30 +154,30 @@ def _operations(data: bytes) -> Iterator[tuple[str, Any]]:
             if name == "FRAME" and argument > len(data) - stream.tell():
                 raise ValueError("a frame beyond the end")
             yield name, argument
-    behind = len(data) - stream.tell()
-    if behind:
-        raise RefusedError(f"goes on for {behind:,} bytes behind its end")
+    excess = len(data) - stream.tell()
+    if excess:
+        raise RefusedError(f"has {excess:,} more bytes after the end of its pickle")
 
 
 class _Machine:
-    """Pickle's stack machine, with names that stand for nothing but themselves."""
+    """Pickle's stack machine, in which names are only names and nothing is called."""
 
     def __init__(self, size: int) -> None:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
-        # Bytes as text are in the file, each at least once.
+        # Bytes that are written as text are in the file, each at least once.
         self._encodable = size
 
     def run(self, data: bytes) -> Any:
-        """What the pickle makes."""
+        """The object that the pickle describes."""
         try:
             for count, (name, argument) in enumerate(_operations(data)):
                 if count >= MAX_OPERATIONS:
                     raise RefusedError(f"takes more than {MAX_OPERATIONS:,} operations to read")
                 self._step(name, argument)
             return self.pop(1)[0]
-        # Data that end early, and lengths or texts that can't be.
+        # Data that end early, and impossible lengths or texts.
         except (ValueError, IndexError, OverflowError) as error:
             raise RefusedError("is cut short or damaged: its pickle breaks off") from error
 
@@ -194,7 +195,7 @@ class _Machine:
             self.remember(argument)
         elif name in ("BINGET", "LONG_BINGET"):
             if argument not in self.memo:
-                raise RefusedError("is damaged: it refers to what is not there")
+                raise RefusedError("is damaged: it refers to an object that it does not have")
             self.stack.append(self.memo[argument])
         elif name == "BYTEARRAY8":
             self.stack.append(bytes(argument))
@@ -203,7 +204,7 @@ class _Machine:
 
     def pop(self, count: int) -> list[Any]:
         if len(self.stack) - count < (self.marks[-1] if self.marks else 0):
-            raise RefusedError("is damaged: its pickle takes more than it has")
+            raise RefusedError("is damaged: its pickle takes more objects than it has")
         taken = self.stack[-count:]
         del self.stack[-count:]
         return taken
@@ -220,26 +221,26 @@ class _Machine:
     def set(self, items: list[Any]) -> None:
         entries = self.stack[-1]
         if type(entries) is not dict or len(items) % 2:
-            raise RefusedError("is damaged: it sets entries of what is no dictionary")
+            raise RefusedError("is damaged: it sets entries of something that is not a dictionary")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            # Other keys would be hashed, which a tuple of tuples can make endless.
+            # Other keys would be hashed, which can take forever for a tuple of tuples.
             if type(key) is not str:
                 raise RefusedError(f"has an entry whose name is {_kind(key)}, not a text")
             entries[key] = value
 
     def extend(self, items: list[Any]) -> None:
         if type(self.stack[-1]) is not list:
-            raise RefusedError("is damaged: it adds to what is no list")
+            raise RefusedError("is damaged: it adds to something that is not a list")
         self.stack[-1].extend(items)
 
     def name(self, module: Any, attribute: Any) -> None:
         if type(module) is not str or type(attribute) is not str or (module, attribute) not in _KNOWN:
             named = shown(f"{module}.{attribute}") if type(module) is type(attribute) is str else "something"
-            raise RefusedError(f"names {named}, which is code and no part of weights; nothing of it was run")
+            raise RefusedError(f"names {named}, which is code and not part of weights; none of it was run")
         self.stack.append(_KNOWN[module, attribute])
 
-    def made(self, what: Any, arguments: Any) -> Any:
-        """What calling a name with these arguments would make."""
+    def reduce(self, what: Any, arguments: Any) -> Any:
+        """The object that calling a name with these arguments would return."""
         match what, arguments:
             case _Named.RECONSTRUCT, (_Named.NDARRAY, *_):
                 return _Array()
@@ -257,7 +258,7 @@ class _Machine:
                 return values
             case _Named.ORDERED_DICT, ():
                 return {}
-        raise RefusedError("calls something in a way that makes no array")
+        raise RefusedError("calls something in a way that does not make an array")
 
     def build(self, state: Any) -> None:
         match self.stack[-1], state:
@@ -266,10 +267,10 @@ class _Machine:
             case _Dtype() as kind, (int(), "<" | ">" | "|" | "=" as order, None, None, None, *_):
                 kind.dtype = kind.dtype.newbyteorder(order)
             case _:
-                raise RefusedError("sets the state of what is no array")
+                raise RefusedError("sets the state of something that is not an array")
 
     def _bytes(self, text: str) -> bytes:
-        """What protocol 2 writes as text."""
+        """The bytes that protocol 2 writes as text."""
         self._encodable -= len(text)
         if self._encodable < 0:
             raise RefusedError("has the same bytes in several arrays")
@@ -287,7 +288,7 @@ _ACTIONS: dict[str, Callable[[_Machine], None]] = {
     "APPENDS": lambda machine: machine.extend(machine.marked()),
     "MEMOIZE": lambda machine: machine.remember(len(machine.memo)),
     "STACK_GLOBAL": lambda machine: machine.name(*machine.pop(2)),
-    "REDUCE": lambda machine: machine.stack.append(machine.made(*machine.pop(2))),
+    "REDUCE": lambda machine: machine.stack.append(machine.reduce(*machine.pop(2))),
     "BUILD": lambda machine: machine.build(*machine.pop(1)),
 }
 _ADMITTED = {*_ARGUMENTS, *_CONSTANTS, *_TUPLES, *_OTHERS, *_ACTIONS}

@@ -42,7 +42,7 @@ class ConvBN(nn.Layer):
 
 
 class SqueezeExcitation(nn.Layer):
-    """Channel attention at a quarter of the channels; the shape stays."""
+    """Channel attention at a quarter of the channels; the shape stays the same."""
 
     def __init__(self, channels: int, data_format: str = "NCHW") -> None:
         super().__init__()

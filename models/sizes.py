@@ -1,4 +1,4 @@
-"""What is published about each PP-LCNet size; without Paddle, so that the command line can name them at once."""
+"""What is published about each PP-LCNet size; without Paddle, so that the command line can list them quickly."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class Size:
     """One published size.
 
-    weight_decay is the L2 coefficient of the size's training recipe, auto_augment whether that has AutoAugment; top1
-    and top5 are its published ImageNet accuracy as fractions. Source: PaddleClas,
+    weight_decay is the L2 coefficient of the size's training recipe, auto_augment whether it uses AutoAugment; top1 and
+    top5 are the size's published ImageNet accuracy as fractions. Source: PaddleClas,
     configs/ImageNet/PPLCNet/PPLCNet_x*.yaml and the PP-LCNet model page.
     """
 

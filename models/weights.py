@@ -27,24 +27,24 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 Weights = dict[str, npt.NDArray[np.float32]]
 
 _WANTED = "Give PP-LCNet's weights as paddle.save wrote them (.pdparams), or as .safetensors."
-_SAVE_AGAIN = "Where it can be trusted, load it there and save the model's state_dict alone, as .safetensors."
+_SAVE_AGAIN = "If you trust it, load it with its own tool and save only the model's state_dict, as .safetensors."
 _PYTORCH = "is PyTorch's, which has other names for a model's weights"
-# What other files begin with.
+# The first bytes of other kinds of files.
 _OTHERS = (
     (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", _PYTORCH, _WANTED),
     (b"PK", "is a zip archive", _WANTED),
     (b"\x89HDF\r\n\x1a\n", "is HDF5, as Keras writes it", _WANTED),
     (b"\x1f\x8b", "is compressed by gzip", "Unpack it first."),
-    (bytes(16), "is of a Paddle inference model, whose weights have no names", _WANTED),
-    (b"version https://git-lfs", "only stands for a file that Git LFS has elsewhere", "Fetch it: git lfs pull."),
-    (b"<", "is a web page, no file of weights", "Download it again, from the address of the file itself."),
+    (bytes(16), "belongs to a Paddle inference model, whose weights have no names", _WANTED),
+    (b"version https://git-lfs", "is only a placeholder for a file in Git LFS", "Fetch the file: git lfs pull."),
+    (b"<", "is a web page, not a file of weights", "Download it again, from the address of the file itself."),
 )
 
 
 def read_weights(path: Path) -> Weights:
-    """The arrays of a .pdparams or .safetensors file by name, in the file's order; its content says which it is.
+    """The arrays of a .pdparams or .safetensors file by name, in the file's order; its content decides which it is.
 
-    Half precision becomes single, which holds it exactly; double precision is rounded. Nothing in the file is run.
+    Half precision becomes single precision, which is exact; double precision is rounded. Nothing in the file is run.
     Raises WeightsError for a file that can't be read, that is another kind of file, or that holds anything besides
     finite weights.
     """
@@ -73,7 +73,7 @@ def compare_shapes(found: Arrays, wanted: Mapping[str, tuple[int, ...]]) -> list
 
 
 def recognise(found: Arrays) -> tuple[str, int] | None:
-    """Size and number of classes of the model that has exactly these names and shapes; None where none has."""
+    """Size and number of classes of the model that has exactly these names and shapes; None if no model has."""
     num_classes = _classes(found)
     return next((size for size in ((name, num_classes) for name in SIZES) if not _differences(found, *size)), None)
 
@@ -81,7 +81,7 @@ def recognise(found: Arrays) -> tuple[str, int] | None:
 def fit(found: Arrays, size: str, num_classes: int) -> Weights:
     """The weights of a model of this size, in its order.
 
-    size is a key of SIZES. Raises WeightsError, which names what differs, when they are those of another one.
+    size is a key of SIZES. Raises WeightsError, which names the differences, when they are those of another model.
     """
     lines = _differences(found, size, num_classes)
     if lines:
@@ -110,11 +110,11 @@ def closest_size(found: Arrays) -> tuple[str, int]:
 
 
 def check_target(path: Path) -> None:
-    """Raise WeightsError unless the file's name says how it is to be written."""
+    """Raise WeightsError unless the ending of the file's name is one of the formats."""
     if path.suffix not in _WRITERS:
         raise WeightsError(
             f"{str(path)!r} ends in neither {PDPARAMS} nor {SAFETENSORS}",
-            f"{PDPARAMS} is for Paddle and PaddleClas, {SAFETENSORS} for what else reads weights.",
+            f"{PDPARAMS} is for Paddle and PaddleClas, {SAFETENSORS} for other programs.",
         )
 
 
@@ -147,14 +147,14 @@ _WRITERS: dict[str, Callable[[Arrays, Mapping[str, str]], bytes]] = {PDPARAMS: _
 
 def _read(path: Path) -> bytes:
     try:
-        # Others may have no end, or wait for somebody to write.
+        # Other kinds of files may have no end, or wait for another process to write.
         status = path.stat()
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
-            raise WeightsError(f"{str(path)!r} is no regular file", _WANTED)
+            raise WeightsError(f"{str(path)!r} is not a regular file", _WANTED)
         with path.open("rb") as stream:
             if status.st_size > MAX_BYTES:
                 raise WeightsError(
-                    f"{str(path)!r} has {status.st_size:,} bytes; {MAX_BYTES:,} are the most that is read", _WANTED
+                    f"{str(path)!r} has {status.st_size:,} bytes; at most {MAX_BYTES:,} are read", _WANTED
                 )
             return stream.read(status.st_size)
     except OSError as error:
@@ -162,12 +162,12 @@ def _read(path: Path) -> bytes:
 
 
 def _parse(path: Path, data: bytes) -> dict[str, npt.NDArray[Any]]:
-    """The arrays as they are in the file; bfloat16 is single precision already, the rest as written."""
+    """The arrays as they are in the file, except that bfloat16 is already converted to single precision."""
     if data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data) - 8:
         return _from_safetensors(data)
     for start, what, cure in _OTHERS:
         if data.startswith(start):
-            # A .pt or .pth has its pickle first.
+            # A .pt or .pth archive begins with its pickle.
             raise WeightsError(f"{str(path)!r} {_PYTORCH if b'/data.pkl' in data[:1024] else what}", cure)
     if data[257:262] == b"ustar":
         raise WeightsError(f"{str(path)!r} is a tar archive", "Unpack it first.")
@@ -187,7 +187,7 @@ def _from_safetensors(data: bytes) -> dict[str, npt.NDArray[Any]]:
     try:
         tensors: list[tuple[str, dict[str, Any]]] = deserialize(data)  # type: ignore[no-untyped-call]
     except SafetensorError as error:
-        raise RefusedError(f"is no whole .safetensors: {error}") from error
+        raise RefusedError(f"is not a complete .safetensors: {error}") from error
     kinds = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
     arrays = {}
     for name, tensor in tensors:
@@ -195,8 +195,8 @@ def _from_safetensors(data: bytes) -> dict[str, npt.NDArray[Any]]:
             raise RefusedError(f"has {shown(name)} as {tensor['dtype']}; weights are F32, F16, BF16 or F64")
         try:
             values = np.ndarray(tensor["shape"], kinds[tensor["dtype"]], tensor["data"])
-        except (ValueError, OverflowError) as error:  # sides that no array can have, beside one of 0
-            raise RefusedError(f"has {shown(name)} in a shape that is none: {error}") from error
+        except (ValueError, OverflowError) as error:  # dimensions that no array can have, next to one of 0
+            raise RefusedError(f"has {shown(name)} in an impossible shape: {error}") from error
         arrays[name] = _from_bfloat16(values) if tensor["dtype"] == "BF16" else values
     return arrays
 
@@ -217,7 +217,7 @@ def _single(name: str, values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 
 
 def _classes(found: Arrays) -> int:
-    """The width of the last layer, 1 without any."""
+    """The width of the last layer; 1 if there is none."""
     bias = found.get("fc.bias")
     return bias.shape[0] if bias is not None and bias.ndim == 1 and bias.size else 1
 

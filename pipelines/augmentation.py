@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 # Mean and standard deviation of ImageNet's training pixels per channel (R, G, B), as fractions of full scale. The
-# published weights were trained with exactly these (PaddleClas, configs/ImageNet/PPLCNet), so they are no setting.
+# published weights were trained with exactly these (PaddleClas, configs/ImageNet/PPLCNet), so they can't be set.
 MEAN: tuple[float, float, float] = (0.485, 0.456, 0.406)
 STD: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
@@ -16,7 +16,7 @@ class Augmentation:
     """The random part of preparing a training image; the defaults are the published recipe.
 
     crop_area_min and crop_area_max bound the crop's share of the image's area; aspect_min and aspect_max bound its
-    width over height; flip_probability is that of a left-right flip. Raises ValueError for a figure outside its limits.
+    width over height; flip_probability is that of a left-right flip. Raises ValueError for a value outside its limits.
     """
 
     crop_area_min: float = 0.08

@@ -1,4 +1,4 @@
-"""A batch, and anything that yields batches; neither needs Paddle or DALI to be named."""
+"""A batch, and the protocol of what yields batches, for code that needs neither Paddle nor DALI."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any, Protocol
 class Batch:
     """One rank's batch, on its device.
 
-    images: [batch, 3, size, size] or channels last, normalised; labels: [batch], int64. The first `real` entries are
-    images of their own; the rest repeats one to fill the batch and must not be counted.
+    images: [batch, 3, size, size] or channels last, normalised; labels: [batch], int64. The first valid_images entries
+    count; the rest repeats one image to fill the batch and must not be counted.
     """
 
     images: Any
@@ -21,7 +21,7 @@ class Batch:
 
 
 class Source(Protocol):
-    """Anything that yields batches for as long as it is asked."""
+    """Anything that yields batches without end."""
 
     def __iter__(self) -> Iterator[Batch]: ...
 

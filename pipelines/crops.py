@@ -1,4 +1,4 @@
-"""The region of an image that training takes: drawn as PaddleClas draws it, or as DALI's own generator does."""
+"""The region of an image that training uses: drawn as PaddleClas draws it, or as DALI's own generator does."""
 
 from __future__ import annotations
 
@@ -9,25 +9,27 @@ from nvidia.dali import fn, math, types
 
 from pipelines.augmentation import Augmentation
 
-# The share of itself by which limits are moved, so that no range is empty, and so that a crop as large as its image, of
-# which single precision may make a little less, is not cut to one pixel less. 65,535 pixels become 0.2 more at most.
+# The relative amount by which limits are widened, so that no range is empty, and so that single precision does not
+# make a crop that is as large as its image one pixel smaller. 65,535 pixels become at most 0.2 more.
 _MARGIN = 1e-6
 # The largest float32 below 1.
 _BELOW_ONE = 1 - 2**-24
 
 
 def draw_crop(size: Any, augmentation: Augmentation, preprocessing: str) -> tuple[Any, Any]:
-    """Within a graph: a region's anchor and shape, whole pixels [2] (down, right), of an image of size [2], int32.
+    """Draw a region of an image of size [2], int32, within a graph.
+
+    Returns the region's anchor and shape in whole pixels, [2] each (down, right).
 
     preprocessing "paddleclas" is PaddleClas's RandCropImage (ppcls/data/preprocess/ops/operators.py). Width over height
-    is drawn evenly from the aspect's limits; the share of the image's area evenly from the area's, each lowered to the
-    largest share that fits with this aspect; the sides are cut to whole pixels; every position is as likely. So a crop
-    is drawn once, whatever the image's shape. RandCropImage fails where a side is less than a pixel; here it is 1.
-    Where only the largest crop that fits is allowed, its double precision costs that a pixel in 12 % of draws; here
-    none.
+    is drawn uniformly between the aspect's limits; the share of the image's area is drawn uniformly between the area's
+    limits, each reduced to the largest share that fits with this aspect; the sides are rounded down to whole pixels;
+    every position is equally likely. So a crop is drawn only once, whatever the image's shape. RandCropImage fails
+    where a side is less than a pixel; here the side is then 1. Where only the largest crop that fits is allowed, its
+    double precision loses a pixel in 12 % of draws; here none is lost.
 
-    preprocessing "dali" is fn.random_crop_generator: the aspect's logarithm is drawn evenly, and both again, up to ten
-    times, until they fit.
+    preprocessing "dali" is fn.random_crop_generator: the aspect's logarithm is drawn uniformly, and both
+    are drawn again, up to ten times, until they fit.
     """
     if preprocessing == "dali":
         anchor, shape = fn.random_crop_generator(
@@ -40,18 +42,18 @@ def draw_crop(size: Any, augmentation: Augmentation, preprocessing: str) -> tupl
 
 
 def _draw_published_crop(size: Any, augmentation: Augmentation) -> tuple[Any, Any]:
-    """As draw_crop; anchor and shape are float32, since a cast costs as much as two other operators.
+    """The crop of PaddleClas; anchor and shape are float32, as a cast costs as much as two other operators.
 
-    An operator takes about 40 us of a core for a batch of 16, whatever it computes, so there are as few as it takes.
+    An operator takes about 40 us of a core for a batch of 16, whatever it computes, so this uses as few as possible.
     """
     aspect = fn.random.uniform(range=[augmentation.aspect_min, augmentation.aspect_max * (1 + _MARGIN)])
     # Height and width of a crop of one pixel's area.
     unit = math.pow(aspect, _constant(-0.5, 0.5))
-    # How often either fits in the image. The smaller is the side, in units, of the largest crop, which is its share of
-    # the image's area over the product of both: smaller / larger.
+    # How often each of them fits into the image. The smaller number is the side, in units, of the largest crop, whose
+    # share of the image's area is smaller / larger.
     fits = size / unit
     smaller, larger = fn.reductions.min(fits), fn.reductions.max(fits)
-    # The limits of the area as shares of the largest crop's.
+    # The limits of the area as shares of the largest crop's area.
     upwards = 1 + 4 * _MARGIN
     limits = _constant(augmentation.crop_area_min * upwards, augmentation.crop_area_max * (1 + _MARGIN) * upwards)
     limits = math.min(larger / smaller * limits, _constant(upwards, (1 + _MARGIN) * upwards))

@@ -18,21 +18,22 @@ from pipelines.settings import PipelineSettings
 
 DTYPES = {"float32": types.FLOAT, "float16": types.FLOAT16}
 LAYOUTS = {"nchw": "CHW", "nhwc": "HWC"}
-# Of an encoded file, enough to tell its format.
+# The number of a file's first bytes that identify its format.
 SIGNATURE_BYTES = 16
 
 
-# What DALI asks for each batch: the files' names, as bytes [length], and their labels [batch, 1].
+# What DALI calls for each batch; it returns the files' names, as bytes [length], and their labels [batch, 1].
 Feed = Callable[[], tuple[Sequence[npt.NDArray[np.uint8]], npt.NDArray[np.int64]]]
 
 
 def training_graph(
     feed: Feed, augmentation: Augmentation, settings: PipelineSettings, seed: int, state: bytes | None = None
 ) -> Pipeline:
-    """The batches that feed names: decode the random crop's region, resize, flip, AutoAugment if asked for, normalise.
+    """The batches that feed names: decode a random crop, resize, flip, AutoAugment if asked for, normalise.
 
-    Outputs: images [batch, 3, size, size] (or channels last) and labels [batch], int64. seed is of all that is random;
-    state continues that where `Pipeline.checkpoint()` of an equal graph stood, while feed must do so by itself.
+    Outputs: images [batch, 3, size, size] (or channels last) and labels [batch], int64. seed is that of all random
+    numbers. state, from `Pipeline.checkpoint()` of an equal graph, continues their sequence; feed must continue by
+    itself.
     """
     options = {"enable_checkpointing": True, "checkpoint": state, "enable_conditionals": settings.auto_augment}
 
@@ -45,16 +46,16 @@ def training_graph(
 
 
 def prepared_for_training(encoded: Any, augmentation: Augmentation, settings: PipelineSettings) -> Any:
-    """Within a graph: encoded files to a region of each, chosen at random, resized, flipped and normalised.
+    """Decode a random region of each encoded file, resize, flip and normalise it, within a graph.
 
-    With auto_augment the graph must have been made with enable_conditionals.
+    With auto_augment the graph must be made with enable_conditionals.
     """
     anchor, shape = draw_crop(_height_and_width(encoded), augmentation, settings.preprocessing)
     crops = fn.decoders.image_slice(
         encoded,
         anchor,
         shape,
-        # In pixels, though the published crop's are of a floating-point type.
+        # In pixels, although the published crop's values have a floating-point type.
         normalized_anchor=False,
         normalized_shape=False,
         axis_names="HW",
@@ -64,16 +65,17 @@ def prepared_for_training(encoded: Any, augmentation: Augmentation, settings: Pi
     crops = _resized(crops, settings, size=[settings.image_size, settings.image_size])
     flip = fn.random.coin_flip(probability=augmentation.flip_probability)
     if settings.auto_augment:
-        # As PaddleClas has it: rotations and shears are of the flipped image.
+        # As in PaddleClas, rotations and shears apply to the flipped image.
         return _normalised(auto_augment.augmented(fn.flip(crops, horizontal=flip)), settings, mirror=0)
     return _normalised(crops, settings, mirror=flip)
 
 
 def evaluation_graph(feed: Feed, settings: PipelineSettings) -> Pipeline:
-    """The batches that feed names: short side resized, centre crop, normalise. Outputs as in training.
+    """The batches that feed names: resize the short side, centre crop, normalise. Outputs as in training.
 
-    The sides, the sampled places and the crop's are those of PaddleClas's ResizeImage and CropImage, but where the long
-    side comes to exactly a half pixel (short sides that are a multiple of 512): DALI rounds it up, Python to even.
+    The sides, the sampled places and the crop's place are those of PaddleClas's ResizeImage and CropImage, except where
+    the long side comes to exactly a half pixel (short sides that are a multiple of 512): DALI rounds it up, Python to
+    the even number.
     """
 
     @_pipeline(settings, settings.seed)  # type: ignore[untyped-decorator]
@@ -94,16 +96,16 @@ def evaluation_graph(feed: Feed, settings: PipelineSettings) -> Pipeline:
 
 
 def decoding_graph(names: Callable[[], Sequence[npt.NDArray[np.uint8]]], settings: PipelineSettings) -> Pipeline:
-    """The files that names gives, decoded whole and nothing else: images [height, width, 3] of their own sizes.
+    """The files that names returns, decoded whole and not resized: images [height, width, 3].
 
-    Nothing is done ahead, so that it can go on behind a batch that fails.
+    Nothing is prepared in advance, so that the graph can continue after a batch that fails.
     """
 
     @pipeline_def(  # type: ignore[untyped-decorator]
         batch_size=settings.batch_size,
         num_threads=settings.decode_threads,
         device_id=settings.device_id,
-        # One batch at a time: see _height_and_width on what a second failing one does.
+        # One batch at a time: see _height_and_width on what a second failing batch does.
         prefetch_queue_depth=1,
         exec_async=False,
         exec_pipelined=False,
@@ -118,10 +120,10 @@ def decoding_graph(names: Callable[[], Sequence[npt.NDArray[np.uint8]]], setting
 def checking_graph(
     names: Callable[[], Sequence[npt.NDArray[np.uint8]]], settings: PipelineSettings, max_pixels: int
 ) -> Pipeline:
-    """The files that names gives, until it raises StopIteration, decoded whole unless they have more than most_pixels.
+    """The files that names returns, until it raises StopIteration, decoded whole unless larger than max_pixels.
 
     Outputs: images [height, width, 3] (one black pixel in place of those that are larger), their height and width [2]
-    as int32, and the file's first bytes [SIGNATURE_BYTES], zeros behind its end.
+    as int32, and the file's first bytes [SIGNATURE_BYTES], with zeros after its end.
     """
 
     @pipeline_def(  # type: ignore[untyped-decorator]
@@ -146,11 +148,11 @@ def checking_graph(
 
 
 def read_settings(pipeline: Pipeline) -> dict[str, Any]:
-    """The settings that a built pipeline reports, by PipelineSettings' names, and antialias, whether resizing smooths.
+    """The settings that a built pipeline reports, by PipelineSettings' names, and antialias: whether resizing smooths.
 
     All but decode_threads and prefetch are read from the operators' own specifications. hw_decoder_load is None for a
-    decoder that has none (a CPU's), or where this DALI doesn't tell; preprocessing for a graph that draws no crop, and
-    antialias for one that doesn't resize.
+    decoder without it (a CPU's), or where this DALI doesn't report it; preprocessing is None for a graph that draws no
+    crop, and antialias for one that doesn't resize.
     """
     specifications = "\n".join(str(operator.spec) for operator in getattr(pipeline, "_ops", ()))
     schemas = set(re.findall(r"^OpSpec for (?:experimental__)?(\w+):$", specifications, re.MULTILINE))
@@ -178,15 +180,15 @@ def _files(feed: Feed) -> tuple[Any, Any]:
 
 
 def _read(files: Any) -> Any:
-    # A file mapped into memory that becomes shorter while it is read would end the process (SIGBUS).
+    # With mmap, a file that becomes shorter while it is read would end the process (SIGBUS).
     return fn.io.file.read(files, dont_use_mmap=True)
 
 
 def _height_and_width(encoded: Any) -> Any:
-    """[2] of each image, from its header.
+    """The height and width [2] of each image, from its header.
 
-    Decoders that depend on it never see a file whose header can't be read. With DALI 2.4's dynamic executor, batches in
-    which they fail over such files one after another can end the process (segmentation fault).
+    Decoders that depend on them never see a file whose header can't be read. With DALI 2.4's dynamic executor,
+    successive batches in which decoders fail on such files can end the process (segmentation fault).
     """
     return fn.slice(fn.peek_image_shape(encoded, dtype=types.INT32), 0, 2, axes=[0])
 
@@ -203,22 +205,21 @@ def _pipeline(settings: PipelineSettings, seed: int, **state_options: Any) -> An
 
 
 def _resized(images: Any, settings: PipelineSettings, **size: Any) -> Any:
-    """By bilinear interpolation, as OpenCV does it; DALI's preprocessing smooths before, as fn.resize does by
-    default."""
+    """Resize by bilinear interpolation, as OpenCV does; DALI's preprocessing smooths first, fn.resize's default."""
     return fn.resize(
         images,
         interp_type=types.INTERP_LINEAR,
         antialias=settings.preprocessing == "dali",
-        # The whole image becomes the whole result, though its longer side was rounded to whole pixels.
+        # The whole image becomes the whole result, although its longer side was rounded to whole pixels.
         subpixel_scale=False,
         **size,
     )
 
 
 def _normalised(images: Any, settings: PipelineSettings, mirror: Any) -> Any:
-    """Centre-cropped (a no-op on training crops), mirrored where asked, with the recipe's mean and deviation.
+    """Crop the centre (a no-op on training crops), mirror if asked, and normalise by the recipe's mean and deviation.
 
-    Of an odd number of pixels too many, the right and the bottom lose one more, as in PaddleClas's CropImage.
+    When the number of excess pixels is odd, the right and the bottom lose one more, as in PaddleClas's CropImage.
     """
     return fn.crop_mirror_normalize(
         images,
@@ -233,6 +234,6 @@ def _normalised(images: Any, settings: PipelineSettings, mirror: Any) -> Any:
 
 
 def _class_indices(labels: Any, settings: PipelineSettings) -> Any:
-    """Labels as int64 [batch], on the device the images are on."""
+    """Labels as int64 [batch], on the same device as the images."""
     labels = fn.squeeze(labels, axes=0)
     return labels.gpu() if settings.dali_device == "gpu" else labels

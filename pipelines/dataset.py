@@ -1,4 +1,4 @@
-"""What --data names: a folder or a built-in set, opened the same way into one record."""
+"""What --data names: a folder or a built-in set, both opened in the same way."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _AUGMENTATION_SETTINGS = tuple(field.name for field in dataclasses.fields(Augmen
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A data set ready to read: val is None where there is none; num_classes is the model's number of outputs.
+    """A data set ready to read: val is None if there is none; num_classes is the model's number of outputs.
 
-    builtin says that the set came with the harness, so that its top-1 is never shown as ImageNet's. Raises ValueError
-    for a set without training images and for a label that the model would have no output for.
+    builtin: the set came with the harness, so that its top-1 is never shown as ImageNet's. Raises ValueError for a set
+    without training images, and for a label for which the model would have no output.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class _Settings:
-    """What dataset.toml says; None where it says nothing."""
+    """The settings in dataset.toml; None where it has none."""
 
     name: str | None = None
     num_classes: int | None = None
@@ -76,11 +76,11 @@ class _Settings:
 def _refuse_unknown(table: dict[str, object], known: tuple[str, ...], where: str) -> None:
     unknown = [shown(key) for key in table if key not in known]
     if unknown:
-        raise DataError(f"{where} does not know {', '.join(unknown)}", f"It knows {', '.join(known)}.")
+        raise DataError(f"{where} has unknown keys: {', '.join(unknown)}", f"Known keys: {', '.join(known)}.")
 
 
 def _read_settings(file: Path) -> _Settings:
-    """Read dataset.toml if it is there. Raises DataError for anything in it that is not understood."""
+    """Read dataset.toml if it exists. Raises DataError for anything in it that is not understood."""
     where = shown(file)
     try:
         document: dict[str, object] = tomllib.loads(file.read_bytes().decode())
@@ -94,7 +94,7 @@ def _read_settings(file: Path) -> _Settings:
     _refuse_unknown(document, _SETTINGS, where)
     name = document.get("name")
     if name is not None and (not isinstance(name, str) or not name.strip()):
-        raise DataError(f"{where}: name is {name!r}; it must be a text that is not empty")
+        raise DataError(f"{where}: name is {name!r}; it must be a text and not empty")
     num_classes = document.get("num_classes")
     # bool is a kind of int in Python, but `num_classes = true` is a mistake.
     if num_classes is not None and (
@@ -165,12 +165,12 @@ def _open_folder(folder: Path, num_classes: int | None, *, builtin: bool) -> Dat
 
 
 def open_dataset(data: str | Path, num_classes: int | None = None) -> Dataset:
-    """Open the built-in set or the folder that data names; files are listed, not yet looked at (see check_files).
+    """Open the built-in set or the folder that data names; files are listed but not yet inspected (see check_files).
 
     A text that is a built-in set's name means that set, whatever folders there are; "./digits", or a Path, means the
-    folder. A folder holds train_list.txt and val_list.txt (1000 classes unless said otherwise), or else class folders
-    below train and val (as many classes as train has folders). dataset.toml in it may give name, num_classes and
-    [augmentation]; the argument num_classes goes before it. Raises DataError if the set cannot be used so.
+    folder. A folder holds train_list.txt and val_list.txt (1000 classes by default), or else class folders below train
+    and val (as many classes as train has folders). dataset.toml in it may set name, num_classes and [augmentation]; the
+    argument num_classes takes precedence. Raises DataError if the set can't be used in this way.
     """
     if num_classes is not None and num_classes < 1:
         raise DataError(f"{num_classes} classes asked for; at least 1 is needed", "--classes N takes a whole number.")
@@ -180,7 +180,7 @@ def open_dataset(data: str | Path, num_classes: int | None = None) -> Dataset:
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """Of the lists: which files, in which order, with which labels. Where they lie, and what is in them, is no part."""
+    """A digest of the lists: files, order and labels. The place and the content of the files are not part of it."""
     digest = hashlib.sha256()
     for split, images in dataset.splits.items():
         digest.update(f"\0\0{split}\0{len(images)}\0".encode())
@@ -190,7 +190,7 @@ def fingerprint(dataset: Dataset) -> str:
 
 
 def is_imagenet(dataset: Dataset) -> bool:
-    """Whether the set has ILSVRC2012's exact counts, without which a top-1 may not stand beside published ones."""
+    """Whether the set has ILSVRC2012's exact counts; only then may its top-1 be compared with published ones."""
     return (
         len(dataset.train) == IMAGENET_TRAIN_IMAGES
         and dataset.val is not None

@@ -1,4 +1,4 @@
-"""The one error a data set raises: what is wrong with it, and what to do about it."""
+"""The error that data sets raise: what is wrong, and what to do about it."""
 
 from models.errors import ActionableError
 

@@ -23,19 +23,19 @@ from pipelines.image_lists import shown
 _UNSIGNED_BYTES = b"\0\0\x08"
 _GZIP = b"\x1f\x8b"
 
-# EMNIST's largest split has 547 MB. A gzip file can unpack to a thousand times its size, so what is unpacked has a
-# limit, not only what the header says.
+# EMNIST's largest split has 547 MB. A gzip file can unpack to a thousand times its size, so the unpacked size is
+# limited, too, and not only the size in the header.
 MAX_BYTES = 2**30
-# Each becomes a file; EMNIST's largest split has 697,932.
+# Each image becomes a file; EMNIST's largest split has 697,932.
 MAX_IMAGES = 2_000_000
 _CHUNK_BYTES = 2**20
 
-# How the four files are called: KMNIST and Fashion-MNIST took MNIST's names, EMNIST puts the split before them and says
-# test, and some mirrors unpacked them with a dot before idx.
+# The names of the four files: KMNIST and Fashion-MNIST use MNIST's names, EMNIST puts the split before them and uses
+# "test", and some mirrors have unpacked files with a dot before idx.
 _SPLIT_WORDS = {"train": "train", "val": "t10k|test"}
 _CONTENTS = {"images": 3, "labels": 1}
 _CURE = (
-    "The folder takes one set's train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and "
+    "The folder must hold one set's train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and "
     "t10k-labels-idx1-ubyte, each packed (.gz) or not."
 )
 _AGAIN = "Fetch the file again."
@@ -47,7 +47,7 @@ Bytes = npt.NDArray[np.uint8]
 class IdxSplit:
     """Images [N, side, side] of grey levels and labels [N], both unsigned bytes; images[i] shows labels[i].
 
-    Raises ValueError where the two differ in length, for no images, and for images that are not square.
+    Raises ValueError if the two differ in length, for no images, and for images that are not square.
     """
 
     images: Bytes
@@ -81,7 +81,7 @@ class IdxSet:
 
 
 def read_idx_folder(folder: Path) -> IdxSet:
-    """Read the four files of a set. Raises DataError for one that is missing, doubled or not what its name says."""
+    """Read the four files of a set. Raises DataError for one that is missing, ambiguous or not what its name says."""
     names = _file_names(folder)
     # Labels first: they are small, and a missing file should not wait for the images.
     found = {
@@ -115,7 +115,7 @@ def _file_names(folder: Path) -> list[str]:
 
 
 def _only_one(names: list[str], folder: Path, split: str, content: str) -> str:
-    """The name of the file with the content of the split; unpacked goes before packed where both are there."""
+    """The name of the file with this content of the split; an unpacked file takes precedence over a packed one."""
     usual = f"{'train' if split == 'train' else 't10k'}-{content}-idx{_CONTENTS[content]}-ubyte"
     pattern = re.compile(rf"(.*-)?({_SPLIT_WORDS[split]})-{content}[-.]idx{_CONTENTS[content]}-ubyte(\.gz)?", re.DOTALL)
     matching = [name for name in names if pattern.fullmatch(name)]
@@ -126,25 +126,25 @@ def _only_one(names: list[str], folder: Path, split: str, content: str) -> str:
         listed = ", ".join(map(shown, stems[:10])) + (", ..." if len(stems) > 10 else "")
         raise DataError(
             f"{shown(folder)} holds {len(stems)} files for {usual}, where 1 is expected: {listed}",
-            "Put the four files of one set into a folder of their own.",
+            "Put the four files of one set into a separate folder.",
         )
     return stems[0] if stems[0] in matching else f"{stems[0]}.gz"
 
 
 def read_idx(path: Path, dimensions: int) -> Bytes:
-    """The array of unsigned bytes that an IDX file holds, with that many dimensions; packed by gzip or not.
+    """The array of unsigned bytes in an IDX file with this number of dimensions, packed by gzip or not.
 
-    Raises DataError for a file that cannot be read or unpacked, that is of another type or number of dimensions, of
-    more than MAX_BYTES, and that is shorter or longer than its header says.
+    Raises DataError for a file that can't be read or unpacked, that has another type or number of dimensions, that has
+    more than MAX_BYTES, or that is shorter or longer than its header says.
     """
     where = shown(path)
     try:
         with ExitStack() as open_files:
-            # A pipe would be waited for.
+            # Reading a pipe would wait for its other end.
             if not stat.S_ISREG(path.stat().st_mode):
                 raise DataError(f"not a file: {where}", _CURE)
             stream: IO[bytes] = open_files.enter_context(path.open("rb"))
-            # By its content, since browsers unpack some files and leave them their names.
+            # Recognised by the content, as browsers unpack some files but keep their names.
             packed = stream.read(2) == _GZIP
             stream.seek(0)
             if packed:
@@ -159,7 +159,7 @@ def read_idx(path: Path, dimensions: int) -> Bytes:
                 )
             if shape[0] > MAX_IMAGES:
                 raise DataError(
-                    f"{where} says that it is of {shape[0]:,} images; at most {MAX_IMAGES:,} are read", _AGAIN
+                    f"{where} says that it holds {shape[0]:,} images; at most {MAX_IMAGES:,} are read", _AGAIN
                 )
             values = _read_at_most(stream, wanted + 1)
             if len(values) != wanted:
@@ -173,14 +173,14 @@ def read_idx(path: Path, dimensions: int) -> Bytes:
 
 
 def _read_header(stream: IO[bytes], where: str, dimensions: int) -> tuple[int, ...]:
-    """The size of each dimension. Raises DataError if these aren't that many dimensions of unsigned bytes."""
+    """The size of each dimension. Raises DataError for another number of dimensions, or other than unsigned bytes."""
     expected = _UNSIGNED_BYTES + bytes([dimensions])
     magic = _read_at_most(stream, 4)
     if magic != expected:
         raise DataError(
             f"{where} begins with {magic.hex(' ') or 'nothing'}; {expected.hex(' ')} is expected: IDX, unsigned bytes, "
             f"{dimensions} {'dimension' if dimensions == 1 else 'dimensions'}",
-            "Images are in files named idx3, labels in idx1. A web page saved under the file's name looks so too.",
+            "Images are in files named idx3, labels in idx1. The file may also be a web page saved under this name.",
         )
     header = _read_at_most(stream, 4 * dimensions)
     if len(header) < 4 * dimensions:
@@ -194,8 +194,8 @@ def _read_header(stream: IO[bytes], where: str, dimensions: int) -> tuple[int, .
 
 
 def _read_at_most(stream: IO[bytes], count: int) -> bytearray:
-    """So many bytes, or all there are. In parts, so that a header that promises too much takes no memory for it."""
-    held = bytearray()
-    while len(held) < count and (part := stream.read(min(count - len(held), _CHUNK_BYTES))):
-        held += part
-    return held
+    """The next `count` bytes, or fewer at the end; read in parts, so that a wrong header does not cost memory."""
+    content = bytearray()
+    while len(content) < count and (part := stream.read(min(count - len(content), _CHUNK_BYTES))):
+        content += part
+    return content

@@ -16,19 +16,19 @@ from pipelines.builtin.digits import JPEG_QUALITY
 from pipelines.dataset import SETTINGS_FILE
 from pipelines.idx import Bytes, IdxSet, IdxSplit
 
-# A few hundredths of a second of work: often enough for a bar, and for an interruption to be noticed.
+# A few hundredths of a second of work: often enough for a progress bar, and to notice an interruption.
 _IMAGES_PER_CHUNK = 256
 
 
 def write_folder(
     data: IdxSet, folder: Path, name: str, image_size: int, augmentation: Augmentation, threads: int
 ) -> Generator[int, None, None]:
-    """Write the set into the empty folder; yields how many images have been written, now and then, and at the end.
+    """Write the set into the empty folder; yields the number of images written so far, at intervals and at the end.
 
     Files are <split>/<label>/<index in the IDX file>.jpg, in colour, image_size pixels wide and high, and the same
-    bytes each time. <split>_list.txt names them in the IDX file's order. There are lists, since class folders are
-    numbered by those there are, and a set may have no image of a label. Close the generator before the folder is
-    removed: until then threads write. Raises OSError where the folder can't be written.
+    bytes each time. <split>_list.txt names them in the IDX file's order: class folders alone would be numbered by those
+    that exist, and a set may have no image of a label. Close the generator before removing the folder: until then
+    threads write to it. Raises OSError when the folder can't be written.
     """
     settings = _settings(name, data.num_classes, augmentation)
     (folder / SETTINGS_FILE).write_text(settings, encoding="utf-8")
@@ -46,13 +46,13 @@ def write_folder(
 
 
 def _paths(split: str, images: IdxSplit) -> list[str]:
-    """Below the set's folder, of equal length, so that they sort by index."""
+    """Paths below the set's folder, of equal length so that they sort by index."""
     digits = len(str(len(images.labels) - 1))
     return [f"{split}/{label}/{index:0{digits}}.jpg" for index, label in enumerate(images.labels)]
 
 
 def _write_images(images: Bytes, files: list[Path], image_size: int, threads: int) -> Generator[int, None, None]:
-    """Write images[i] to files[i]; yields how many more are written."""
+    """Write images[i] to files[i]; yields the number of images written since the last time."""
 
     def write(begin: int) -> int:
         end = min(begin + _IMAGES_PER_CHUNK, len(files))
@@ -64,12 +64,12 @@ def _write_images(images: Bytes, files: list[Path], image_size: int, threads: in
         try:
             yield from pool.map(write, range(0, len(files), _IMAGES_PER_CHUNK))
         finally:
-            # After an error or an interruption, what has not begun need not be written.
+            # After an error or an interruption, chunks that have not begun need not be written.
             pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _jpeg(image: Bytes, image_size: int) -> bytes:
-    # Not saved to the file at once: of a full disk Pillow says only that its encoder failed.
+    # Not saved directly to the file: on a full disk Pillow would only report that its encoder failed.
     content = BytesIO()
     enlarged = Image.fromarray(image).resize((image_size, image_size), Image.Resampling.BICUBIC)
     enlarged.convert("RGB").save(content, "JPEG", quality=JPEG_QUALITY)
@@ -77,7 +77,7 @@ def _jpeg(image: Bytes, image_size: int) -> bytes:
 
 
 def _settings(name: str, num_classes: int, augmentation: Augmentation) -> str:
-    """What dataset.toml says."""
+    """The content of dataset.toml."""
     return (
         f"name = {_toml_text(name)}\n"
         f"num_classes = {num_classes}\n"
@@ -89,5 +89,5 @@ def _settings(name: str, num_classes: int, augmentation: Augmentation) -> str:
 
 
 def _toml_text(text: str) -> str:
-    """The text as TOML's basic string, which is JSON's but for one control character."""
+    """The text as TOML's basic string, which is JSON's except for one control character."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

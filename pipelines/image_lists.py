@@ -15,22 +15,22 @@ from pipelines.errors import DataError
 # What DALI's decoders read and people keep images in. Compared in lower case: ImageNet's own files end in .JPEG.
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".jp2")
 
-# A classifier of more has a head of billions of weights; it is a mistyped number.
+# More classes would need a head of billions of weights; such a number is a typing error.
 MAX_CLASSES = 1_000_000
 
 # Enough to see the pattern of a fault without filling the terminal.
 FAULTS_NAMED = 10
 
-# More than a file name can have (255 bytes), and a bound all the same: a binary file given as a list may be one line of
-# many megabytes.
+# More than a file name can have (255 bytes), but bounded: a binary file given as a list may be one line of many
+# megabytes.
 _SHOWN_CHARACTERS = 300
 
-# Large enough that handing a chunk to a thread costs nothing beside it, small enough to keep 16 threads busy.
+# Large enough that the cost of passing a chunk to a thread is negligible, small enough to keep 16 threads busy.
 _FILES_PER_CHUNK = 512
 
-# Most images are, which saves asking the disk a second time about each.
+# Most images are readable by all, which saves a second request to the disk for each of them.
 _READABLE_BY_ALL = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
-# The user in effect is the one who will open a file, but not every platform can ask about it.
+# The effective user is the one who will open a file, but not every platform can check for it.
 _EFFECTIVE_IDS = os.access in os.supports_effective_ids
 
 
@@ -56,7 +56,7 @@ class ImageList:
 
 
 def shown(name: str | os.PathLike[str]) -> str:
-    """The file name or line quoted for a message: control characters escaped, so that it stays on one line."""
+    """The file name or line, quoted for a message; control characters are escaped, so that it stays on one line."""
     text = os.fspath(name)
     if len(text) > _SHOWN_CHARACTERS:
         return f"{text[:_SHOWN_CHARACTERS]!r}..."
@@ -64,7 +64,7 @@ def shown(name: str | os.PathLike[str]) -> str:
 
 
 def _first_ten(faults: Sequence[str]) -> str:
-    """One indented line per fault, ten at most, then how many more there are."""
+    """One indented line per fault, at most ten, then the number of further ones."""
     lines = [f"  {fault}" for fault in faults[:FAULTS_NAMED]]
     if len(faults) > FAULTS_NAMED:
         lines.append(f"  and {len(faults) - FAULTS_NAMED:,} more")
@@ -72,7 +72,7 @@ def _first_ten(faults: Sequence[str]) -> str:
 
 
 def _label(token: str) -> int | None:
-    """The label that the token writes in plain decimal digits, or None. int() alone would take "1_0" and "٣"."""
+    """The label in plain decimal digits, or None. int() alone would accept "1_0" and "٣"."""
     digits = token[1:] if token.startswith("-") else token
     if not (digits.isascii() and digits.isdigit()) or len(digits) > 18:
         return None
@@ -84,7 +84,7 @@ def _leaves_root(path: str) -> bool:
 
 
 def _read_lines(list_file: Path) -> list[str]:
-    """The list's lines without their line ends. Raises DataError if the file cannot be read."""
+    """The list's lines without their line ends. Raises DataError if the file can't be read."""
     cure = "Write it with one line `path label` per image, the path relative to the data set's folder."
     try:
         # Only "\n" ends a line: str.splitlines would also cut file names at U+2028 and its like. "utf-8-sig" drops the
@@ -102,7 +102,7 @@ def _read_lines(list_file: Path) -> list[str]:
 def read_list(list_file: Path, root: Path, num_classes: int) -> ImageList:
     """Read lines `path label`; the label is the last word, so that paths may hold spaces. Blank lines are skipped.
 
-    Labels must lie in 0..num_classes-1 and paths below root. Whether the files exist is check_files' to say. Raises
+    Labels must lie in 0..num_classes-1 and paths below root. check_files checks whether the files exist. Raises
     DataError, with the first ten faults by line, for a missing, unreadable or empty list, a line without a label, a
     label outside its range and a path that leaves root.
     """
@@ -164,18 +164,18 @@ def read_list(list_file: Path, root: Path, num_classes: int) -> ImageList:
 def scan_class_folders(
     folder: Path, root: Path, class_names: Sequence[str] | None = None
 ) -> tuple[ImageList, tuple[str, ...]]:
-    """List the images below folder, where each sub-folder is a class, and return them with the class names.
+    """List the images below folder, where each sub-folder is a class. Returns them with the class names.
 
-    Classes and files come sorted by name; hidden ones are skipped. Without class_names the sub-folders are the classes
-    and each must hold an image. With class_names (those of the training set) their order gives the labels, and a class
-    may be absent or empty. Paths are relative to root, below which folder must lie. Raises DataError for an unreadable
-    folder, one without class folders or images, an empty class and a class that class_names does not know.
+    Classes and files are sorted by name; hidden ones are skipped. Without class_names the sub-folders are the classes,
+    and each must hold an image. With class_names (those of the training set) their order defines the labels, and a
+    class may be absent or empty. Paths are relative to root; folder must be below it. Raises DataError for an
+    unreadable folder, one without class folders or images, an empty class and a class that is not in class_names.
     """
     prefix = folder.relative_to(root).as_posix()
     try:
         with os.scandir(folder) as entries:
             found = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
-        # Names as plain strings all the way: a Path object per file would take minutes for ImageNet.
+        # Names stay plain strings: a Path object per file would take minutes for ImageNet.
         files = {
             name: sorted(
                 file
@@ -210,8 +210,8 @@ def scan_class_folders(
     unknown = [shown(name) for name in found if name not in label_of]
     if unknown:
         raise DataError(
-            f"{len(unknown):,} of {len(found):,} class folders in {shown(folder)} are no classes of the training set:\n"
-            + _first_ten(unknown),
+            f"{len(unknown):,} of {len(found):,} class folders in {shown(folder)} are not classes of the training"
+            " set:\n" + _first_ten(unknown),
             f"The training set has {len(label_of):,} classes; rename or remove these folders.",
         )
     paths = tuple(f"{prefix}/{name}/{file}" for name in found for file in files[name])
@@ -220,13 +220,13 @@ def scan_class_folders(
 
 
 def file_fault(path: str) -> tuple[int, str]:
-    """A file's size in bytes, and why it can't be read as an image; no reason if nothing speaks against it."""
+    """A file's size in bytes, and why it can't be read as an image; the reason is empty if none was found."""
     try:
         status = os.stat(path)  # noqa: PTH116 - a Path object per file would double the time
     except OSError as error:
         return 0, (error.strerror or type(error).__name__).lower()
     except ValueError:  # a NUL in the name
-        return 0, "no possible file name"
+        return 0, "not a possible file name"
     if not stat.S_ISREG(status.st_mode):
         return status.st_size, "not a regular file"
     if status.st_mode & _READABLE_BY_ALL != _READABLE_BY_ALL and not os.access(
@@ -242,27 +242,27 @@ def _check_chunk(root: str, paths: Sequence[str]) -> list[tuple[int, str]]:
 
 @dataclass(frozen=True, slots=True)
 class FileCheck:
-    """What a look at every file of a list gave: sizes in bytes, in its order, and the unusable ones with the reason."""
+    """The result of inspecting every file of a list: sizes in bytes, in its order, and why files are unusable."""
 
     images: ImageList
     sizes: tuple[int, ...]
     faults: dict[int, str]
 
     def refuse(self) -> DataError:
-        """The error that names the first ten unusable files with their reasons, and how many there are."""
+        """The error that names the first ten unusable files with their reasons, and the number of all of them."""
         named = [f"{shown(self.images.paths[index])}: {reason}" for index, reason in self.faults.items()]
         return DataError(
             f"{len(named):,} of {len(self.images):,} listed files cannot be used:\n{_first_ten(named)}",
-            f"Paths are taken below {shown(self.images.root)}. Restore these files, take them out of the list, or allow"
-            " for as many with --max-bad-images N and --bad-images skip.",
+            f"Paths are relative to {shown(self.images.root)}. Restore these files, remove them from the list, or allow"
+            " that many with --max-bad-images N and --bad-images skip.",
         )
 
 
 def check_files(image_list: ImageList, threads: int = 16) -> FileCheck:
-    """Look at every file; nothing is opened.
+    """Inspect every file without opening it.
 
-    threads look at once, because on a network disk each look waits for an answer. Raises ValueError for threads
-    below 1.
+    Several threads do so at the same time, because on a network disk each inspection waits for an answer. Raises
+    ValueError for threads below 1.
     """
     if threads < 1:
         raise ValueError(f"threads is {threads}; it must be at least 1")

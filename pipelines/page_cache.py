@@ -1,4 +1,4 @@
-"""Which share of a data set lies in the page cache: reading it from memory and from a disk are two benchmarks."""
+"""The share of a data set in the page cache: reading from memory and from a disk are two different benchmarks."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ COLD_SHARE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class DataState:
-    """Where a data set lay at one moment.
+    """How much of a data set was in the page cache at one moment.
 
-    share is the part of its pages in the page cache (None: unknown), state is "warm" from 95 % on, "cold" up to 5 %,
-    "partly" between and "unknown". bytes are the data set's, memory_bytes what the page cache could grow to. Raises
-    ValueError for a share outside 0..1 and a state that isn't the share's.
+    share is the part of its pages in the page cache (None: unknown); state is "warm" from 95 % on, "cold" up to 5 %,
+    "partly" in between, or "unknown". bytes is the data set's size, memory_bytes the size to which the page cache could
+    grow. Raises ValueError for a share outside 0..1 and a state that doesn't follow from the share.
     """
 
     share: float | None
@@ -40,16 +40,16 @@ class DataState:
 
     @property
     def larger_than_memory(self) -> bool:
-        """Whether no second epoch can come from memory alone.
+        """Whether a second epoch can't be read from memory alone.
 
-        MLPerf Storage asks for more, five times the memory, so that hardly any read can (Submission Guidelines v2.0,
-        section 6.6).
+        MLPerf Storage demands more, five times the memory, so that hardly any read comes from memory (Submission
+        Guidelines v2.0, section 6.6).
         """
         return self.bytes > self.memory_bytes
 
 
 def data_state(share: float | None, data_bytes: int, memory_bytes: int) -> DataState:
-    """The state of a data set of so many bytes, of which this share is resident."""
+    """The state of a data set of data_bytes, of which this share is resident."""
     return DataState(share, _state(share), data_bytes, memory_bytes)
 
 
@@ -62,8 +62,7 @@ def _state(share: float | None) -> str:
 
 
 def read_into_memory(paths: Sequence[str | os.PathLike[str]]) -> None:
-    """Read the files, so that they lie in the page cache if it has room. One that can't be read is left to those who
-    need it."""
+    """Read the files, so that they are in the page cache if it has room; files that can't be read are ignored."""
     for path in paths:
         with contextlib.suppress(OSError), open(path, "rb", buffering=0) as file:  # noqa: PTH123
             while file.read(1 << 20):
@@ -71,12 +70,12 @@ def read_into_memory(paths: Sequence[str | os.PathLike[str]]) -> None:
 
 
 def resident_share(paths: Sequence[str | os.PathLike[str]], samples: int = 256) -> float | None:
-    """Share of the files' pages that lie in the page cache, 0..1; nothing is read, so nothing changes.
+    """The share of the files' pages in the page cache, 0..1; nothing is read, so nothing changes.
 
-    At most `samples` files are looked at, spread evenly over the list, and each counts as many times as it has pages.
-    None where the system can't say: other systems than Linux, and files none of which may be looked at. Since 5.2 Linux
-    calls every page resident to those who neither own a file nor may write to it (can_do_mincore in mm/mincore.c), so
-    such files are left out, as are unreadable and empty ones. Raises ValueError for samples below 1.
+    At most `samples` files are inspected, spread evenly over the list, and weighted by their numbers of pages. Returns
+    None if the share is unknown: on systems other than Linux, and if none of the files may be inspected. Since 5.2
+    Linux reports every page as resident to a user who neither owns a file nor may write to it (can_do_mincore in
+    mm/mincore.c), so such files are left out, as are unreadable and empty ones. Raises ValueError for samples below 1.
     """
     if samples < 1:
         raise ValueError(f"samples is {samples}; it must be at least 1")
@@ -94,7 +93,7 @@ def resident_share(paths: Sequence[str | os.PathLike[str]], samples: int = 256) 
 
 
 def _mincore() -> Callable[..., Any] | None:
-    """mincore(2) of the C library, or None. macOS has one as well, which speaks of the process, not of the cache."""
+    """mincore(2) of the C library, or None. That of macOS describes the process and not the page cache."""
     if not sys.platform.startswith("linux"):
         return None
     try:
@@ -108,9 +107,9 @@ def _mincore() -> Callable[..., Any] | None:
 
 
 def _pages(path: str, mincore: Callable[..., Any]) -> tuple[int, int] | None:
-    """(resident pages, pages) of a file, or None where they can't be told."""
+    """(resident pages, pages) of a file, or None if they can't be determined."""
     try:
-        # Asked before opening, as opening a pipe would wait for its other end.
+        # Checked before opening, as opening a pipe would wait for its other end.
         if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
             return None
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -127,7 +126,7 @@ def _pages(path: str, mincore: Callable[..., Any]) -> tuple[int, int] | None:
 
 
 def _may_know(path: str, status: os.stat_result) -> bool:
-    """Whether mincore tells this process the truth about the file."""
+    """Whether mincore reports the truth about the file to this process."""
     if status.st_uid == os.geteuid():
         return True
     return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)

@@ -1,4 +1,4 @@
-"""What a data set's files are like, because a throughput means little without the size of the images behind it."""
+"""What a data set's files are like: a throughput means little without the size of the images."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from pipelines.image_lists import ImageList
 
 @dataclass(frozen=True, slots=True)
 class DataProfile:
-    """Sizes of a data set's files.
+    """The sizes of a data set's files.
 
     Bytes are over all images. Pixels are over the sampled_images whose header could be read, and None if there were
-    none; bits_per_pixel is 8 * bytes / pixels over those same images, so that large images weigh as they do in
-    decoding. Raises ValueError where the figures contradict each other.
+    none; bits_per_pixel is 8 * bytes / pixels over the same images, so that large images have the same weight as in
+    decoding. Raises ValueError if the figures contradict each other.
     """
 
     images: int
@@ -41,15 +41,15 @@ class DataProfile:
 
 
 def _dimensions(path: str) -> tuple[int, int] | None:
-    """Width and height in pixels from the file's header, or None if Pillow cannot tell them."""
+    """Width and height in pixels from the file's header, or None if Pillow can't read them."""
     try:
-        # Asked before opening, as opening a pipe would wait for its other end.
+        # Checked before opening, as opening a pipe would wait for its other end.
         if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
             return None
         with Image.open(path) as image:  # reads the header and decodes nothing
             return image.width, image.height
     except Exception:
-        # The parsers of damaged headers raise almost anything, and a file that cannot be read is verify's to report.
+        # With damaged headers the parsers raise almost anything; the command verify reports files that can't be read.
         return None
 
 
@@ -57,7 +57,7 @@ def profile(image_list: ImageList, sizes_bytes: Sequence[int], samples: int = 51
     """Describe the files; sizes_bytes holds each file's bytes in the list's order, as check_files returns them.
 
     Dimensions come from the headers of at most `samples` images spread evenly over the list, which for ImageNet gives
-    the mean to about 1 %. Raises ValueError for an empty list, a size missing or samples below 1.
+    the mean to about 1 %. Raises ValueError for an empty list, a missing size or samples below 1.
     """
     if not image_list:
         raise ValueError("0 images; a profile needs at least 1")

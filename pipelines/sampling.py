@@ -1,4 +1,4 @@
-"""Which images a rank reads and in which order: arithmetic, so that any place in it can be gone back to."""
+"""Which images a rank reads and in which order: pure arithmetic, so that any position can be restored."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ IntArray = npt.NDArray[np.int64]
 class Position:
     """A place in a rank's sequence of batches, all from 0.
 
-    step is the batch's number in the epoch, cursor the entry of the epoch's shard that it begins with; those that were
-    left out count. A cursor past the shard's end goes on at its start.
+    step is the batch's number in the epoch, cursor the entry of the epoch's shard that it begins with; entries that
+    were left out count. A cursor past the shard's end continues at its start.
     """
 
     epoch: int = 0
@@ -30,12 +30,12 @@ class Position:
 
 
 BEGINNING = Position()
-VERIFY = "See run_bench.py verify, which names each and what is wrong with it."
+VERIFY = "Run run_bench.py verify to see what is wrong with each of them."
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """One batch: image indices [batch size], of which the first `real` count, and where the next one begins."""
+    """One batch: image indices [batch size], of which the first valid_images count, and where the next batch begins."""
 
     indices: IntArray
     valid_images: int
@@ -43,18 +43,18 @@ class Draw:
 
 
 class Order(Protocol):
-    """A rank's sequence of batches, without end."""
+    """A rank's endless sequence of batches."""
 
     def draw(self, position: Position, bad: AbstractSet[int]) -> Draw:
-        """The batch at a position, without the images in bad. Raises DataError when nothing else is left."""
+        """The batch at a position, without the images in bad. Raises DataError when no other image is left."""
 
 
 class TrainingOrder:
-    """Every epoch a new shuffle of all images, of which each rank has a part of its own.
+    """Every epoch has a new shuffle of all images, of which each rank takes its own part.
 
-    The shuffle comes from the seed and the epoch's number, which all ranks share. An epoch has `steps_per_epoch` full
-    batches; where the shard is shorter, and in place of images left out, its first images come again. With accumulate,
-    a step takes so many batches, and an epoch whole steps.
+    The shuffle follows from the seed and the epoch's number, which all ranks share. An epoch has `steps_per_epoch`
+    steps of accumulation_steps full batches each; where the shard is shorter, and in place of images that are left out,
+    its first images are repeated.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class TrainingOrder:
         self._images, self._batch_size, self._seed = images, batch_size, seed
         self._start, self._end = shard_bounds(images, rank, world_size)
         self._batches = accumulation_steps * steps_per_epoch(images, world_size, accumulation_steps * batch_size)
-        # DALI decodes ahead, from the next epoch while a failed batch of this one may have to be drawn again.
+        # Two epochs, as DALI already decodes the next one while a failed batch of this one may have to be drawn again.
         self._shard = lru_cache(maxsize=2)(self._make_shard)
 
     def _make_shard(self, epoch: int) -> IntArray:
@@ -72,7 +72,7 @@ class TrainingOrder:
         return shard
 
     def draw(self, position: Position, bad: AbstractSet[int]) -> Draw:
-        """The batch at a position; all of it is real."""
+        """The batch at a position; all of its images are valid."""
         shard = self._shard(position.epoch)
         indices = np.empty(self._batch_size, dtype=np.int64)
         filled, cursor, passed = 0, position.cursor, 0
@@ -92,10 +92,10 @@ class TrainingOrder:
 
 
 class EvaluationOrder:
-    """Every epoch the rank's shard once, in the list's order.
+    """Every epoch has the rank's shard once, in the list's order.
 
-    Ranks need equal numbers of full batches (unequal ones hang in a collective), while shards have neither, so the rest
-    of a batch is filled with an image that is not to be counted.
+    Ranks need equal numbers of full batches (otherwise they would hang in a collective operation), but shards may
+    differ, so the rest of a batch is filled with an image that is not counted.
     """
 
     def __init__(self, images: int, rank: int, world_size: int, batch_size: int) -> None:
@@ -104,7 +104,7 @@ class EvaluationOrder:
         self.steps = steps_per_epoch(images, world_size, batch_size)
 
     def draw(self, position: Position, bad: AbstractSet[int]) -> Draw:
-        """The batch at a position; its first `real` images are the shard's next ones."""
+        """The batch at a position; its first valid_images images are the shard's next ones."""
         chosen: list[int] = []
         cursor = position.cursor
         while len(chosen) < self._batch_size and self._start + cursor < self._end:

@@ -1,4 +1,4 @@
-"""How the DALI graphs of a run are set; what is checked of it is checked where the options are declared."""
+"""The settings of a run's DALI graphs; their values are checked where the options are declared."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ class PipelineSettings:
     """How a graph runs on one rank.
 
     dali_device is "cpu" (decode on the host) or "gpu" (DALI's mixed decoder); device_id is the GPU's CUDA index, None
-    on the CPU. decode_threads are DALI's worker threads of this rank. prefetch counts batches ready ahead of the
-    consumer. hw_decoder_load is the share of images that goes to the GPU's JPEG engine; width_hint and height_hint
-    (pixels, 0 for none) let the GPU decoder allocate once for the largest image. dtype is "float32" or "float16",
-    layout "nchw" or "nhwc". preprocessing is "paddleclas", the published crop (see draw_crop) and resizing without
-    smoothing, or "dali", DALI's own crop and its antialiasing. auto_augment adds AutoAugment to training.
+    on the CPU. decode_threads is the number of DALI's worker threads on this rank, prefetch the number of batches that
+    are ready ahead of the consumer. hw_decoder_load is the share of images decoded by the GPU's JPEG engine;
+    width_hint and height_hint (pixels, 0 for none) let the GPU decoder allocate once for the largest image. dtype is
+    "float32" or "float16", layout "nchw" or "nhwc". preprocessing is "paddleclas", the published crop (see draw_crop)
+    and resizing without smoothing, or "dali", DALI's own crop and its antialiasing. auto_augment adds AutoAugment to
+    training.
     """
 
     batch_size: int

@@ -1,4 +1,4 @@
-"""Where batches come from: DALI's output handed to Paddle without a copy, or batches kept in memory."""
+"""Where batches come from: DALI's output passed to Paddle without a copy, or batches kept in memory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ IMAGE_CHANNELS = 3
 class SourceState:
     """Where a source stands: the next batch's position, the images it leaves out, and DALI's own state.
 
-    dali is of a pipeline built by DaliSource; None where it has none, such as at the start.
+    dali is the state of a pipeline built by DaliSource; None if there is none, such as at the start.
     """
 
     position: Position = BEGINNING
@@ -40,12 +40,12 @@ class SourceState:
 
 
 class DaliSource:
-    """Endless batches of a list's images, in an order's sequence, from a DALI pipeline.
+    """Endless batches of a list's images, in the sequence of an order, from a DALI pipeline.
 
-    graph(feed, seed, state) makes the pipeline. A batch that DALI can't read or decode is made anew without the images
-    that are at fault, after on_faults was told of them; what it raises ends the source. Each pipeline's seed comes from
-    the source's own and the position it is built at, so that the sequence is the same whenever it is made again. Raises
-    DataError when a batch fails though each of its images can be decoded.
+    graph(feed, seed, state) makes the pipeline. When DALI can't read or decode a batch, on_faults is called with the
+    images that are at fault, and the batch is made again without them; an error that on_faults raises ends the source.
+    Each pipeline's seed follows from the source's seed and the position at which it is built, so that the sequence is
+    always the same. Raises DataError when a batch fails although each of its images can be decoded.
     """
 
     def __init__(
@@ -75,12 +75,12 @@ class DaliSource:
         seed = np.random.SeedSequence([*self._seed, position.epoch, position.step]).generate_state(1)[0]
         self._pipeline = self._graph(self._feed, int(seed) % MAX_SEED, state)
         with warnings.catch_warnings():
-            # The feed's place is kept here, see `state`.
+            # The source itself keeps the feed's position, see `state`.
             warnings.filterwarnings("ignore", message="Checkpointing enabled in a pipeline with external source")
             self._pipeline.build()
 
     def _feed(self) -> tuple[list[npt.NDArray[np.uint8]], npt.NDArray[np.int64]]:
-        """Files and labels of the next batch that DALI begins with, some batches ahead of the one it hands out."""
+        """Files and labels of the next batch that DALI begins, some batches ahead of the one that it returns."""
         draw = next(self._to_draw)
         self._drawn.append(draw)
         names = [file_name(self._root, self._images.paths[index]) for index in draw.indices]
@@ -111,8 +111,10 @@ class DaliSource:
                 if faults:
                     self._on_faults(faults, self._position)
                 elif failed is not None:
-                    told = what_happened(str(error))
-                    raise DataError(f"DALI could not decode a batch, though each of its images: {told}") from error
+                    cause = what_happened(str(error))
+                    raise DataError(
+                        f"DALI could not decode a batch, although it can decode each of its images: {cause}"
+                    ) from error
                 failed = None if faults else error
                 self._bad = self._bad.union(fault.index for fault in faults)
                 self._build(self._position, None)
@@ -131,25 +133,25 @@ class DaliSource:
         return batch
 
     def leave_out(self, bad: Iterable[int]) -> None:
-        """Go on without these images too; batches that DALI has begun with are dropped and made anew."""
-        more = self._bad.union(bad)
-        if more != self._bad:
-            self._bad = more
+        """Continue without these images, too; batches that DALI has begun are dropped and made again."""
+        all_bad = self._bad.union(bad)
+        if all_bad != self._bad:
+            self._bad = all_bad
             self._build(self._position, None)
 
     def settings(self) -> dict[str, Any]:
-        """What the pipeline says of itself, and what its first batch was like (once there was one)."""
+        """The settings that the pipeline reports, and those of its first batch (once there was one)."""
         return {**read_settings(self._pipeline), **(self._first or {})}
 
     def state(self) -> SourceState:
-        """Where the source stands, with the random state of crops and flips: the `start` of one that goes on."""
+        """The source's position and the random state of crops and flips: `start` for a source that continues here."""
         return SourceState(self._position, self._bad, self._pipeline.checkpoint())
 
 
 class CachedSource:
-    """The same few batches over and over: what training does when data costs nothing.
+    """The same few batches again and again: shows what training does when data costs nothing.
 
-    The first `count` batches of source are kept where they are.
+    The first `count` batches of source are kept on their device.
     """
 
     def __init__(self, source: Source, count: int) -> None:

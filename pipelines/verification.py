@@ -1,4 +1,4 @@
-"""Whether each image of a list can be used: a look at its file, its header, and all of its pixels decoded."""
+"""Whether each image of a list can be used: its file and its header are inspected, and all of its pixels decoded."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from pipelines.image_lists import ImageList, check_files, file_fault
 from pipelines.read_ahead import read_ahead
 from pipelines.settings import PipelineSettings
 
-# From here on Pillow takes an image for an attack (Image.MAX_IMAGE_PIXELS, twice); decoded it has 0.5 GB.
+# Above this Pillow treats an image as an attack (twice Image.MAX_IMAGE_PIXELS); decoded it has 0.5 GB.
 MAX_PIXELS = 178_956_970
-# Those of more are decoded one at a time: a batch of them would need gigabytes.
+# Larger images are decoded one at a time: a batch of them would need gigabytes.
 MAX_IN_A_BATCH_PIXELS = 25_000_000
 BATCH_SIZE = 32
-# Files looked at in one go, ahead of decoding: the answers of a network disk come many at once.
+# Files inspected at once, ahead of decoding: a network disk answers many requests at the same time.
 LOOKED_AT = 1024
 
 EMPTY, MISSING, UNREADABLE, UNDECODABLE, HUGE = "empty", "missing", "unreadable", "undecodable", "huge"
@@ -104,7 +104,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """The list's images before `end` and from the end of the one before on: what was found, by index."""
+    """The findings among the list's images before `end`, after those of the previous part; sorted by index."""
 
     end: int
     findings: tuple[Finding, ...]
@@ -112,7 +112,7 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class _Drawn:
-    """Images of the list up to end: those to decode, and what a look at the others' files found."""
+    """Images of the list before `end`: those to decode, and the findings about the others' files."""
 
     end: int
     indices: tuple[int, ...]
@@ -120,7 +120,7 @@ class _Drawn:
 
 
 def find_repeats(images: ImageList, others: ImageList | None = None) -> dict[int, list[Finding]]:
-    """Images that the list has named before, and those that others names too, by index; compared by path alone."""
+    """Images that the list repeats, and those that others lists, too, by index; only the paths are compared."""
     elsewhere = {_plain(path): index for index, path in enumerate(others.paths)} if others is not None else {}
     first: dict[str, int] = {}
     found: dict[int, list[Finding]] = {}
@@ -142,30 +142,30 @@ def _plain(path: str) -> str:
 
 
 def format_of(signature: bytes) -> str:
-    """The format that a file's first bytes tell; "" for none that is known."""
+    """The format that a file's first bytes identify; "" for an unknown one."""
     if signature[:4] == b"RIFF" and signature[8:12] == b"WEBP":
         return "WebP"
     return next((name for name, start in SIGNATURES if signature.startswith(start)), "")
 
 
 class Verification:
-    """Goes once through a list from image `start` on, in batches, on that many threads; yields what it found in each.
+    """Checks a list once from image `start` on, in batches, on this number of threads; yields each batch's findings.
 
-    Every file is looked at before it is opened, and every header is read before pixels are decoded. A batch that fails
-    is done again image by image.
+    Every file is inspected before it is opened, and every header is read before pixels are decoded. A batch that fails
+    is checked again image by image.
     """
 
     def __init__(self, images: ImageList, threads: int, start: int = 0) -> None:
         self._images, self._root = images, str(images.root)
         self._settings = PipelineSettings(BATCH_SIZE, image_size=1, decode_threads=threads)
-        # What checks single images, of those too large for a batch and those of a batch that failed.
+        # For single images: those too large for a batch, and those of a batch that failed.
         self._alone = PipelineSettings(1, image_size=1, decode_threads=1, prefetch=1)
         self._to_draw = read_ahead(self._draw(start), self._paths, BATCH_SIZE)
-        # DALI reads ahead: begun with by the pipeline, and dropped with a pipeline that failed.
+        # As DALI reads ahead: what the pipeline has begun, and what was dropped with a pipeline that failed.
         self._begun: deque[_Drawn] = deque()
         self._dropped: deque[_Drawn] = deque()
-        # Of the files behind the last one that can be opened.
-        self._behind_all: tuple[Finding, ...] = ()
+        # Findings about the files after the last one that can be opened.
+        self._last_findings: tuple[Finding, ...] = ()
         self._pipeline: Any = None
         self._name: list[npt.NDArray[np.uint8]] = []
 
@@ -191,7 +191,7 @@ class Verification:
                 decoded = self._judge(drawn.indices, np.array(sizes.as_tensor()), np.array(signatures.as_tensor()))
             found = sorted([*drawn.findings, *decoded], key=lambda finding: finding.index)
             yield Checked(drawn.end, tuple(found))
-        yield Checked(len(self._images), self._behind_all)
+        yield Checked(len(self._images), self._last_findings)
 
     def _feed(self) -> list[npt.NDArray[np.uint8]]:
         drawn = self._dropped.popleft() if self._dropped else next(self._to_draw)
@@ -199,13 +199,13 @@ class Verification:
         return [file_name(self._root, self._images.paths[index]) for index in drawn.indices]
 
     def _draw(self, start: int) -> Iterator[_Drawn]:
-        """Batches of images whose files can be opened; between them they end at every image of the list."""
+        """Batches of images whose files can be opened; together with _last_findings they cover the whole list."""
         chosen: list[int] = []
         findings: list[Finding] = []
         paths, labels = self._images.paths, self._images.labels
         for begin in range(start, len(paths), LOOKED_AT):
-            looked_at = slice(begin, begin + LOOKED_AT)
-            faults = check_files(ImageList(self._images.root, paths[looked_at], labels[looked_at])).faults
+            part = slice(begin, begin + LOOKED_AT)
+            faults = check_files(ImageList(self._images.root, paths[part], labels[part])).faults
             for index in range(begin, min(begin + LOOKED_AT, len(paths))):
                 reason = faults.get(index - begin)
                 if reason is not None:
@@ -218,16 +218,16 @@ class Verification:
         if chosen:
             yield _Drawn(len(paths), tuple(chosen), tuple(findings))
         else:
-            self._behind_all = tuple(findings)
+            self._last_findings = tuple(findings)
 
     def _paths(self, drawn: _Drawn) -> Iterator[str]:
         return (f"{self._root}/{self._images.paths[index]}" for index in drawn.indices)
 
     def _check_alone(self, index: int) -> list[Finding]:
-        """The image by itself, however large up to the limit."""
+        """Check the image by itself, up to MAX_PIXELS."""
         path = f"{self._root}/{self._images.paths[index]}"
         _, reason = file_fault(path)
-        if reason:  # since the look before
+        if reason:  # it has changed since it was inspected
             return [_file_finding(index, reason)]
         self._name = [file_name(self._root, self._images.paths[index])]
         if self._pipeline is None:
@@ -245,7 +245,7 @@ class Verification:
         return self._judge_format(index, signature.tobytes())
 
     def _judge(self, indices: Sequence[int], sizes: npt.NDArray[Any], signatures: npt.NDArray[Any]) -> list[Finding]:
-        """What headers tell of a batch that was decoded; the larger images of it were not, and are here."""
+        """Findings about a decoded batch from its headers; larger images were not decoded yet, and are checked here."""
         found: list[Finding] = []
         pixels = sizes.astype(np.int64).prod(axis=1)
         for index, count, signature in zip(indices, pixels.tolist(), signatures, strict=True):
@@ -260,7 +260,7 @@ class Verification:
         expected = FORMAT_OF_EXTENSION.get(path[path.rfind(".") + 1 :].lower())
         if expected is None or (actual := format_of(signature)) == expected:
             return []
-        return [Finding(index, FORMAT, f"a {actual} file" if actual else f"no {expected} file")]
+        return [Finding(index, FORMAT, f"a {actual} file" if actual else f"not a {expected} file")]
 
 
 def _raise_unless_data(error: RuntimeError) -> None:

@@ -1,4 +1,4 @@
-"""Folders made whole: half of a data set never stands under the name of one."""
+"""Folders that appear only when they are complete: an unfinished data set never has the name of a finished one."""
 
 from __future__ import annotations
 

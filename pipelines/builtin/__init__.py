@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipelines.builtin import digits, photos
 
-# Name -> makes the set's folder if need be and returns it. Raises DataError if it cannot be made.
+# Name -> function that makes the set's folder if necessary and returns it; it raises DataError if that fails.
 BUILTIN: dict[str, Callable[[], Path]] = {digits.NAME: digits.folder, photos.NAME: photos.folder}
 
 __all__ = ["BUILTIN"]

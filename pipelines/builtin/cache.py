@@ -1,4 +1,4 @@
-"""Where built-in data sets are kept, and how one is made so that half of one never passes for a whole."""
+"""Where built-in data sets are kept, and how one is made so that an unfinished set is never used."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _CURE = f"Name a folder that can be written and has room: {CACHE_VARIABLE}=/path
 
 
 def cache_folder() -> Path:
-    """The folder for built-in sets, which need not exist yet.
+    """The folder for built-in sets, which may not exist yet.
 
-    $PPLCNET_BENCH_CACHE, else pplcnet-bench in $XDG_CACHE_HOME, else in ~/.cache. Raises DataError where there is no
-    home folder to fall back on.
+    $PPLCNET_BENCH_CACHE, else pplcnet-bench in $XDG_CACHE_HOME, else in ~/.cache. Raises DataError if there is no home
+    folder to fall back on.
     """
     own = os.environ.get(CACHE_VARIABLE, "")
     if own:
         return Path(own)
     shared = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG base directory specification has a relative path ignored.
+    # The XDG base directory specification demands that a relative path is ignored.
     if shared and Path(shared).is_absolute():
         return Path(shared) / _FOLDER_NAME
     try:
@@ -34,12 +34,11 @@ def cache_folder() -> Path:
 
 
 def make_once(name: str, version: int, build: Callable[[Path], None]) -> Path:
-    """The folder of version of the set name in the cache, made by build(empty folder) if it is not there.
+    """The folder of this set and version in the cache, made by build(empty folder) if it does not exist.
 
-    build works in a temporary folder beside the final one, which a rename puts in place in one go: a killed build
-    leaves nothing under the final name, and of several processes at once the first to finish wins and the others use
-    its result. A changed recipe needs a new version. Raises DataError if the cache cannot be written; what build raises
-    for other reasons goes through.
+    build works in a temporary folder next to the final one, which is then renamed: a killed build leaves nothing under
+    the final name, and of several processes the first to finish wins and the others use its result. A changed recipe
+    needs a new version. Raises DataError if the cache can't be written; other errors of build are passed on.
     """
     cache = cache_folder()
     final = cache / f"{name}-v{version}"
@@ -49,7 +48,7 @@ def make_once(name: str, version: int, build: Callable[[Path], None]) -> Path:
         with whole_folder(final, f".{name}-v{version}-") as unfinished:
             build(unfinished)
     except OSError as error:
-        # A folder that is not empty is never overwritten: another process was first, and its set is as good.
+        # A folder that is not empty is never overwritten: another process was first, and its set is the same.
         if final.is_dir():
             return final
         reason = error.strerror or str(error)

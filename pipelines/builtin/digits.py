@@ -1,4 +1,4 @@
-"""The built-in set `digits`: handwritten digits that a CPU learns in minutes, so that top-1 has a check everywhere."""
+"""The built-in set `digits`: handwritten digits that a CPU learns in minutes, so that top-1 can be checked anywhere."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ JPEG_QUALITY = 95
 # Every fifth image of each class is for validation: 355 images, so one image is 0.3 % of top-1.
 HELD_OUT_EVERY = 5
 
-# A mirrored digit is no digit, hence no flip. A crop of 8 % of a digit is an anonymous piece of stroke; at 35 % and
-# more, enough of it is left to be told from the others.
+# A mirrored digit is not a digit, so there are no flips. A crop of 8 % of a digit is an unrecognisable piece of a
+# stroke; from 35 % on, enough is left to distinguish it from the others.
 SETTINGS = """\
 name = "digits"
 num_classes = 10
@@ -37,8 +37,8 @@ crop_area_min = 0.35
 def build(folder: Path) -> None:
     """Write the set's 1,797 images into folder as train/<digit>/ and val/<digit>/, the same bytes each time.
 
-    The images are the test part of UCI's "Optical Recognition of Handwritten Digits", as scikit-learn carries it. A
-    file is named by its index there.
+    The images are the test part of UCI's "Optical Recognition of Handwritten Digits", which scikit-learn includes. A
+    file is named after its index there.
     """
     from sklearn.datasets import load_digits  # here, because it takes a second and only the first run needs it
 

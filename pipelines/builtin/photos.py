@@ -23,22 +23,22 @@ SEED = 20260224
 # The model keeps the reference's 1000 outputs, whose last layer is part of its cost.
 NUM_CLASSES = 1000
 
-# What ImageNet's training set is like, to be met here:
+# What ImageNet's training set is like, and what this set reproduces:
 # - about 114.7 KB a file: ILSVRC2012_img_train.tar has 147,897,477,120 bytes, that is 115,440 for each of 1,281,167
 #   images, of which about 770 are tar headers and padding;
 # - about 469x387 pixels in the mean, mostly what Flickr served: 500 pixels on the long side at 4:3 or 3:2. The shares
-#   are a rough portrait, no count;
+#   are a rough estimate, not counted;
 # - "the vast majority" at quality 96 without chroma subsampling ("Compression in the ImageNet Dataset", 2021, a survey
 #   of all its files). The two source photographs come from Flickr too and are such files themselves.
 # Together that is about 5 bits per pixel, reached without added noise.
 COMMON_SHAPES = {(500, 375): 0.44, (375, 500): 0.12, (500, 333): 0.14, (333, 500): 0.05}
-# All others are drawn evenly, the short side from 256 pixels (evaluation's short side) and both up to the source's own
-# 640x427: no image is an enlargement, because those compress better than photographs do.
+# All others are drawn uniformly, the short side from 256 pixels (evaluation's short side) and both up to the source's
+# 640x427: no image is enlarged, because enlarged images compress better than photographs.
 OTHER_LONG_SIDE_PIXELS, OTHER_SHORT_SIDE_PIXELS = (360, 640), (256, 427)
 OTHER_PORTRAIT_SHARE = 0.2
 
 JPEG_QUALITY, JPEG_SUBSAMPLING = 96, "4:4:4"
-# The rest stands for files that came by other ways, with libjpeg's usual subsampling and a common quality. Its share is
+# The rest represents files from other origins, with libjpeg's usual subsampling and a common quality. Its share is
 # chosen so that the mean size of a file is ImageNet's.
 OTHER_JPEG_SHARE, OTHER_JPEG_QUALITY, OTHER_JPEG_SUBSAMPLING = 0.08, 90, "4:2:0"
 
@@ -96,7 +96,7 @@ def _draw_crop(random: np.random.Generator, photo_size: tuple[int, int]) -> _Cro
 
 
 def _draw_new_crop(random: np.random.Generator, photo_size: tuple[int, int], drawn: set[_Crop]) -> _Crop:
-    """A crop that is not among those drawn, to which it is added: no image is in the set twice."""
+    """Draw a crop that is not among those drawn, and add it to them: no image is in the set twice."""
     while (crop := _draw_crop(random, photo_size)) in drawn:
         pass
     drawn.add(crop)
@@ -116,8 +116,8 @@ def _write(crop: _Crop, photos: list[npt.NDArray[np.uint8]], file: Path) -> None
 def build(folder: Path) -> None:
     """Write the set into folder: train_list.txt, val_list.txt and their JPEGs, the same bytes each time.
 
-    The images are windows of the two photographs that scikit-learn carries (640x427, CC BY). Labels run evenly over
-    0..999 and carry no meaning: the set is for throughput only, and its val images show what train images show.
+    The images are windows of the two photographs that scikit-learn includes (640x427, CC BY). Labels run evenly over
+    0..999 and have no meaning: the set is for throughput only, and its val images show what train images show.
     """
     from sklearn.datasets import load_sample_images  # here, because it takes a second and only the first run needs it
 
@@ -129,7 +129,7 @@ def build(folder: Path) -> None:
         for split, count in (("train", TRAIN_IMAGES), ("val", VAL_IMAGES)):
             (folder / split).mkdir()
             names = [f"{split}/{index:04d}.jpg" for index in range(count)]
-            # Drawn in order and only then written by all cores, so that the result does not depend on their number.
+            # Drawn in order first and then written by all cores, so that the result does not depend on their number.
             crops = [_draw_new_crop(random, (width, height), drawn) for _ in names]
             for _ in pool.map(_write, crops, [photos] * count, [folder / name for name in names]):
                 pass  # raises what a thread raised

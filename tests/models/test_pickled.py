@@ -87,7 +87,7 @@ def test_code_is_named_and_not_run(tmp_path: Path, trap: Path, protocol: int, wh
     pickle.loads(data)
     assert trap.exists()
     trap.rmdir()
-    assert "which is code and no part of weights; nothing of it was run" in refused(tmp_path, data)
+    assert "which is code and not part of weights; none of it was run" in refused(tmp_path, data)
     assert not trap.exists()
 
 
@@ -114,7 +114,7 @@ def test_no_subclass_of_an_array_is_made(tmp_path: Path, trap: Path) -> None:
     # Nor from anything that may be named.
     for kind in (b"cnumpy\ndtype\n", b"ccollections\nOrderedDict\n", b"}", b"N"):
         crafted = HEAD + b"cnumpy.core.multiarray\n_reconstruct\n" + kind + b"K\x00\x85U\x01b\x87R."
-        assert refused(tmp_path, crafted) == "calls something in a way that makes no array"
+        assert refused(tmp_path, crafted) == "calls something in a way that does not make an array"
     assert not trap.exists()
 
 
@@ -149,7 +149,10 @@ def test_operations_that_no_array_needs_are_refused(tmp_path: Path, operations: 
 
 @pytest.mark.parametrize("target", [b"cnumpy\nndarray\n", b"c_codecs\nencode\n", b"ccollections\nOrderedDict\n"])
 def test_nothing_that_is_named_can_be_changed(tmp_path: Path, target: bytes) -> None:
-    assert refused(tmp_path, HEAD + target + b"N}U\x08__call__K\x01s\x86b.") == "sets the state of what is no array"
+    assert (
+        refused(tmp_path, HEAD + target + b"N}U\x08__call__K\x01s\x86b.")
+        == "sets the state of something that is not an array"
+    )
 
 
 def test_tuples_nested_without_end_neither_crash_nor_hang(tmp_path: Path) -> None:
@@ -196,11 +199,11 @@ def test_such_an_array_is_read_where_it_is_right() -> None:
             an_array(b"J\x00\x00\x00\x40J\x00\x00\x00\x40\x86", b"f4", b""),
             "has an array with the shape 1073741824 x 1073741824 and 0 bytes for it",
         ),
-        (an_array(b"\x8a\x09" + b"\xff" * 8 + b"\x00\x85", b"f4", b""), "has an array whose sides are no numbers"),
-        (an_array(b"J\xff\xff\xff\xff\x85", b"f4", b""), "has an array whose sides are no numbers"),
-        (an_array(b"U\x01x\x85", b"f4", b""), "has an array whose sides are no numbers"),
-        (an_array(b"N", b"f4", b""), "has an array that is none of numbers"),
-        (an_array(b"(" + b"K\x01" * 9 + b"t", b"f4", bytes(4)), "has an array that is none of numbers"),
+        (an_array(b"\x8a\x09" + b"\xff" * 8 + b"\x00\x85", b"f4", b""), "has an array with an impossible shape"),
+        (an_array(b"J\xff\xff\xff\xff\x85", b"f4", b""), "has an array with an impossible shape"),
+        (an_array(b"U\x01x\x85", b"f4", b""), "has an array with an impossible shape"),
+        (an_array(b"N", b"f4", b""), "has an array that does not consist of numbers"),
+        (an_array(b"(" + b"K\x01" * 9 + b"t", b"f4", bytes(4)), "has an array that does not consist of numbers"),
     ],
 )
 def test_arrays_that_claim_what_is_not_there_are_refused(tmp_path: Path, data: bytes, told: str) -> None:
@@ -253,7 +256,7 @@ def test_a_file_that_is_cut_anywhere_is_refused(tmp_path: Path, protocol: int) -
         with pytest.raises(RefusedError):
             read_pickle(data[:end])
     assert refused(tmp_path, data[:-1]) == "is cut short or damaged: its pickle breaks off"
-    assert refused(tmp_path, data + data) == f"goes on for {len(data):,} bytes behind its end"
+    assert refused(tmp_path, data + data) == f"has {len(data):,} more bytes after the end of its pickle"
 
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])

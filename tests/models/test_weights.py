@@ -214,10 +214,10 @@ def archive(name: str) -> bytes:
         (b"\x89HDF\r\n\x1a\n" + bytes(100), "is HDF5, as Keras writes it"),
         (b"\x1f\x8b\x08" + bytes(100), "is compressed by gzip"),
         (b"x" * 257 + b"ustar" + bytes(100), "is a tar archive"),
-        (b"<!DOCTYPE html>", "is a web page, no file of weights"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "only stands for a file that Git LFS has elsewhere"),
+        (b"<!DOCTYPE html>", "is a web page, not a file of weights"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is only a placeholder for a file in Git LFS"),
         # As paddle.jit.save writes it.
-        (bytes(16) + b"\x04\0\0\0\x08\x05\x10\x08", "is of a Paddle inference model, whose weights have no names"),
+        (bytes(16) + b"\x04\0\0\0\x08\x05\x10\x08", "belongs to a Paddle inference model, whose weights have no names"),
         (pickle.dumps({"a": 1}, 0), "begins like neither .pdparams nor .safetensors"),
     ],
 )
@@ -235,16 +235,16 @@ def test_shapes_that_no_array_has_are_refused(tmp_path: Path, shape: list[int]) 
     header = json.dumps({"a": {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}}).encode()
     path = tmp_path / "some.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(size))
-    assert refused(path)[0].startswith("has 'a' in a shape that is none: ")
+    assert refused(path)[0].startswith("has 'a' in an impossible shape: ")
 
 
 def test_damaged_safetensors_are_refused(tmp_path: Path) -> None:
     whole = safetensors.numpy.save({"a": np.ones((2, 3), "float32")})
     path = tmp_path / "some.safetensors"
     path.write_bytes(whole[:-1])
-    assert refused(path)[0].startswith("is no whole .safetensors: ")
+    assert refused(path)[0].startswith("is not a complete .safetensors: ")
     path.write_bytes(whole.replace(b"[2,3]", b"[9,9]"))
-    assert refused(path)[0].startswith("is no whole .safetensors: ")
+    assert refused(path)[0].startswith("is not a complete .safetensors: ")
     path.write_bytes((2**62).to_bytes(8, "little") + whole[8:])
     assert refused(path)[0] == "begins like neither .pdparams nor .safetensors"
     for end in range(len(whole)):
@@ -257,12 +257,12 @@ def test_files_that_cannot_be_opened_are_told(tmp_path: Path) -> None:
     assert refused(none)[0] == f"can't read {str(none)!r}: No such file or directory"
     assert refused(tmp_path)[0] == f"can't read {str(tmp_path)!r}: Is a directory"
     os.mkfifo(tmp_path / "pipe")
-    assert refused(tmp_path / "pipe")[0] == "is no regular file"
-    assert refused(Path("/dev/zero"))[0] == "is no regular file"
+    assert refused(tmp_path / "pipe")[0] == "is not a regular file"
+    assert refused(Path("/dev/zero"))[0] == "is not a regular file"
     huge = tmp_path / "huge.pdparams"
     with huge.open("wb") as stream:
         stream.truncate(2**31 + 1)
-    assert refused(huge)[0] == "has 2,147,483,649 bytes; 2,147,483,648 are the most that is read"
+    assert refused(huge)[0] == "has 2,147,483,649 bytes; at most 2,147,483,648 are read"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

@@ -142,6 +142,6 @@ def test_the_faults_of_named_images_alone_are_looked_for(tmp_path: Path) -> None
         (tmp_path / f"{index}.jpg").write_bytes(content)
     images = ImageList(tmp_path, tuple(f"{index}.jpg" for index in range(5)), (0,) * 5)
     assert list(find_faults(images, [3, 2, 0, 1], SETTINGS)) == [
-        Fault(2, "no image format that DALI decodes"),
+        Fault(2, "not an image format that DALI decodes"),
         Fault(1, "0 bytes"),
     ]

@@ -1,7 +1,7 @@
 """The training crops' distribution: that of the published definition, or of DALI's, and not each other's.
 
 Samples are compared by the two-sample Kolmogorov-Smirnov test. Seeds are fixed, so that a test that passes once passes
-always; LEAST is the p-value below which two samples count as drawn differently.
+always; MIN_P_VALUE is the p-value below which two samples count as drawn differently.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ MAGIC = "00 00 08 03 is expected: IDX, unsigned bytes, 3 dimensions"
             "holds 4,294,967,295 x 4,294,967,295 x 4,294,967,295 values,"
             " 79,228,162,458,924,105,385,300,197,375 bytes; at most 1,073,741,824 are read",
         ),
-        ("train_images", images(2_000_001, 1, 1), "says that it is of 2,000,001 images; at most 2,000,000 are read"),
+        ("train_images", images(2_000_001, 1, 1), "says that it holds 2,000,001 images; at most 2,000,000 are read"),
         ("train_images", idx(pictures(11)), "11 images, but 12 labels"),
         ("train_labels", idx(np.zeros(13, np.uint8)), "12 images, but 13 labels"),
         ("train_images", images(12, 20, 28) + bytes(12 * 560), "images of 28 x 20 pixels; only square ones are imp"),
@@ -203,7 +203,7 @@ def test_of_two_sets_in_a_folder_none_is_guessed(tmp_path: Path) -> None:
         f"{str(folder)!r} holds 2 files for train-labels-idx1-ubyte, where 1 is expected:"
         " 'emnist-letters-train-labels-idx1-ubyte', 'train-labels-idx1-ubyte'"
     )
-    assert caught.value.cure == "Put the four files of one set into a folder of their own."
+    assert caught.value.cure == "Put the four files of one set into a separate folder."
 
 
 def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ def test_a_class_that_training_does_not_know_is_refused(tmp_path: Path) -> None:
     make_files(tmp_path / "val", "cat/1.jpg", "do\ng/1.jpg")
     error = scan_refusal(tmp_path / "val", ("ant", "cat"))
     assert error.message.splitlines() == [
-        f"1 of 2 class folders in '{tmp_path}/val' are no classes of the training set:",
+        f"1 of 2 class folders in '{tmp_path}/val' are not classes of the training set:",
         r"  'do\ng'",
     ]
     assert "2 classes" in error.cure
@@ -277,7 +277,7 @@ def test_every_unusable_file_is_named_with_its_reason(tmp_path: Path) -> None:
         "  'pipe.jpg': not a regular file",
         "  'loop.jpg': too many levels of symbolic links",
         "  'ok.jpg/x.jpg': not a directory",
-        r"  'nul\x00.jpg': no possible file name",
+        r"  'nul\x00.jpg': not a possible file name",
         f"  '{'l' * 300}'...: file name too long",
     ]
     assert str(tmp_path) in error.cure

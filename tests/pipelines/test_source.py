@@ -399,7 +399,7 @@ def test_what_is_raised_on_faults_ends_the_source(tmp_path: Path) -> None:
     assert next(source).labels.tolist() == [0, 1]
     with pytest.raises(DataError) as caught:
         next(source)
-    assert caught.value.message == "1 bad at step 1: no image format that DALI decodes"
+    assert caught.value.message == "1 bad at step 1: not an image format that DALI decodes"
 
 
 def test_without_a_good_image_a_source_ends(tmp_path: Path) -> None:
@@ -458,7 +458,10 @@ def test_a_batch_that_fails_twice_though_its_images_are_fine_ends_the_source(tmp
     assert next(source).labels.tolist() == [0, 1]
     with pytest.raises(DataError) as caught:
         next(source)
-    assert caught.value.message == "DALI could not decode a batch, though each of its images: Stale file handle"
+    assert (
+        caught.value.message
+        == "DALI could not decode a batch, although it can decode each of its images: Stale file handle"
+    )
     assert isinstance(caught.value.__cause__, RuntimeError)
     assert len(made) == 2
 

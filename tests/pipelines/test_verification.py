@@ -57,7 +57,7 @@ def test_every_kind_of_file_is_found_with_its_reason_and_no_other(tmp_path: Path
     assert {name: reasons[f"{name}.jpg"] for name in OTHER_FORMATS} == {
         name: f"a {file_format} file" for name, file_format in OTHER_FORMATS.items()
     }
-    assert reasons["html.jpg"] == "no image format that DALI decodes"
+    assert reasons["html.jpg"] == "not an image format that DALI decodes"
 
 
 def test_a_huge_header_is_refused_before_any_pixel_has_room(tmp_path: Path) -> None:

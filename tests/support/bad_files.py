@@ -121,7 +121,7 @@ def contents() -> dict[str, bytes]:
 
 HEADER = "its header is broken or cut off"
 PIXELS = "its pixels can't be decoded: damaged or cut off"
-OTHER = "no image format that DALI decodes"
+OTHER = "not an image format that DALI decodes"
 
 # The reason why DALI can't decode a content; the others it can.
 UNDECODABLE = {
@@ -185,7 +185,7 @@ LOOKED_AT = (
     Kind("loop.jpg", lambda path: path.symlink_to(path.name), "too many levels of symbolic links", "unreadable", True),
     Kind("dangling.jpg", lambda path: path.symlink_to("nothing"), "no such file or directory", "missing", True),
     Kind("l" * 300 + ".jpg", lambda path: None, "file name too long", "unreadable", looked_at=True),
-    Kind("no\0file.jpg", lambda path: None, "no possible file name", "unreadable", looked_at=True),
+    Kind("no\0file.jpg", lambda path: None, "not a possible file name", "unreadable", looked_at=True),
 )
 CLOSED = Kind("closed.jpg", _put_closed, "permission denied", "unreadable", looked_at=True)
 ODD_NAMES = tuple(

@@ -43,7 +43,7 @@ def test_bad_images_are_left_out_named_and_counted(broken: Path, tmp_path: Path)
     table = bad_images(made)
     assert sorted(table.index) == sorted([*BAD, "train/2/2.jpg"])
     assert table.loc["train/0/zero.jpg", "reason"] == "0 bytes"
-    assert table.loc["train/1/text.jpg", "reason"] == "no image format that DALI decodes"
+    assert table.loc["train/1/text.jpg", "reason"] == "not an image format that DALI decodes"
     assert "damaged or cut off" in str(table.loc["train/2/2.jpg", "reason"])
     # Empty files are seen before the first step, the others by the rank that reads them, in the first epoch.
     early = table["rank"].isna()
