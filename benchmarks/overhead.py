@@ -29,8 +29,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from harness.machine.device import choose_devices, worker_environment
-from harness.plan.config import RunConfig
 from harness.plan.decisions import make_plan
+from harness.plan.options import RunConfig
 from harness.plan.plan import RunPlan, facts_of
 from pipelines.dataset import Dataset, open_dataset
 

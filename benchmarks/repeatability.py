@@ -28,8 +28,8 @@ from harness.analysis.compare import Side, compare
 from harness.artifacts.record import RunFiles, RunRecord, read_record, write_record
 from harness.machine.device import choose_devices, worker_environment
 from harness.machine.host import available_cores
-from harness.plan.config import RunConfig
 from harness.plan.decisions import make_plan
+from harness.plan.options import RunConfig
 from harness.plan.plan import facts_of
 from pipelines.dataset import open_dataset
 from pipelines.image_lists import check_files

@@ -15,8 +15,8 @@ from harness.commands.registry import Parser, commands_help, run_command
 from harness.errors import INTERRUPTED_EXIT_CODE, UsageError
 from harness.launch.launcher import WORKER_COMMAND
 from harness.launch.process_tree import die_with_run
-from harness.plan.config import RunConfig, parse_config, run_options
-from harness.plan.options import Option, first_sentence, flag
+from harness.plan.declaration import Option, first_sentence, flag
+from harness.plan.options import RunConfig, parse_config, run_options
 from harness.report.text import ENTRY, printable
 from models.errors import ActionableError
 

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness.artifacts.record import RunRecord
-from harness.plan.config import run_options
 from harness.plan.decisions import GPU_BATCH_SIZE
-from harness.plan.options import HIDDEN
+from harness.plan.declaration import HIDDEN
+from harness.plan.options import run_options
 from harness.plan.plan import IMAGENET, decided_values
 
 # Of the files' profile: what decoding costs, and where the bytes came from.

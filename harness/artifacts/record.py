@@ -12,8 +12,8 @@ from harness.artifacts.atomic import check_writable, read_whole, write_whole
 from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS
 from harness.artifacts.shared_schema import SCALING
 from harness.errors import UsageError
-from harness.plan.config import RunConfig, parse_config
 from harness.plan.kinds import KINDS
+from harness.plan.options import RunConfig, parse_config
 from harness.plan.plan import DataFacts, OperationPlan, RunPlan, TrainingPlan, WindowPlan
 from pipelines.augmentation import Augmentation
 from pipelines.settings import PipelineSettings

@@ -12,7 +12,7 @@ from harness import ROOT
 from harness.artifacts.file_names import readable_part, unique_part
 from harness.artifacts.shared_schema import reference_table
 from harness.artifacts.tables import append_row, format_cell
-from harness.plan.config import SYNC
+from harness.plan.options import SYNC
 from harness.plan.plan import RunPlan
 from models.sizes import SIZES
 

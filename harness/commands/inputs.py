@@ -10,8 +10,8 @@ from typing import Any
 from harness.artifacts.bad_image import BadImage
 from harness.machine.device import Devices, choose_devices
 from harness.machine.environment import describe
-from harness.plan.config import FAIL, RunConfig
 from harness.plan.decisions import default_data, make_plan
+from harness.plan.options import FAIL, RunConfig
 from harness.plan.plan import DEFAULT_FOLDER, RunPlan, facts_of
 from harness.report.console import Console
 from models.weights import describe_weights

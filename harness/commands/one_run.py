@@ -27,10 +27,10 @@ from harness.commands.resume import (
 )
 from harness.errors import INTERRUPTED_EXIT_CODE, InterruptedRunError, OutOfMemoryError, UsageError
 from harness.launch.launcher import run_workers
-from harness.plan.config import RunConfig
 from harness.plan.decisions import make_plan, run_name
 from harness.plan.kinds import EVALUATION
 from harness.plan.nodes import Node
+from harness.plan.options import RunConfig
 from harness.plan.plan import RunPlan
 from harness.report.console import Console
 from harness.report.progress import Progress

@@ -17,8 +17,8 @@ from harness.artifacts.run_lookup import find_run
 from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS
 from harness.artifacts.tables import cut_rows
 from harness.errors import InvariantError, UsageError
-from harness.plan.config import RunConfig, run_options
-from harness.plan.options import AUTO, KEPT, SAME, flag
+from harness.plan.declaration import AUTO, KEPT, SAME, flag
+from harness.plan.options import RunConfig, run_options
 from harness.plan.plan import RunPlan, decided_values, settings_of
 from harness.report.text import command_line
 from models.errors import ActionableError

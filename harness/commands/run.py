@@ -13,9 +13,9 @@ from harness.commands.inputs import find_inputs
 from harness.commands.one_run import Run
 from harness.commands.series import run_series, series_members
 from harness.machine.device import check_paddle, choose_devices
-from harness.plan.config import RunConfig
 from harness.plan.decisions import default_data, make_plan
 from harness.plan.nodes import find_node
+from harness.plan.options import RunConfig
 from harness.plan.plan import DEFAULT_FOLDER, IMAGENET
 from harness.report.console import Console
 

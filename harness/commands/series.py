@@ -18,7 +18,7 @@ from harness.artifacts.schema import COMPUTE_NO_SYNC, REPEATS, SCALES
 from harness.artifacts.shared_schema import SCALING
 from harness.artifacts.tables import TableWriter
 from harness.errors import InterruptedRunError
-from harness.plan.config import RunConfig
+from harness.plan.options import RunConfig
 from harness.report.console import Console
 from harness.report.series import show_repeats, show_scaling
 from models.errors import ActionableError

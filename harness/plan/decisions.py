@@ -9,8 +9,8 @@ from dataclasses import replace
 from harness.errors import MachineError, UsageError
 from harness.machine.device import Devices
 from harness.machine.host import available_cores
-from harness.plan.config import SYNC, RunConfig
 from harness.plan.kinds import EPOCHS
+from harness.plan.options import SYNC, RunConfig
 from harness.plan.plan import DEFAULT_FOLDER, DataFacts, OperationPlan, RunPlan, TrainingPlan, WindowPlan
 from models.sizes import SIZES
 from pipelines.augmentation import Augmentation

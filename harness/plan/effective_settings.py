@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.errors import InvariantError
-from harness.plan.config import SYNC
 from harness.plan.kinds import EVALUATION
+from harness.plan.options import SYNC
 from harness.plan.plan import RunPlan
 
 # Settings that a kind of run doesn't use.

@@ -12,8 +12,8 @@ from typing import Any
 import psutil
 
 from harness.errors import MachineError, UsageError
-from harness.plan.config import RunConfig, run_options
-from harness.plan.options import OWN, flag
+from harness.plan.declaration import OWN, flag
+from harness.plan.options import RunConfig, run_options
 from harness.plan.plan import RunPlan, decided_values
 
 # Settings of a plan that may differ between nodes, besides the options that are declared so.

@@ -1,166 +1,292 @@
-"""How an option is declared: once, with its help, its limits, and its rules for resuming, nodes and comparing."""
+"""Everything a user can set, declared once: command line, TOML file, record and the rules of a run come from here."""
 
 from __future__ import annotations
 
-import difflib
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from functools import cache
-from typing import Any, get_args, get_type_hints
+from dataclasses import dataclass
+from typing import Any
 
 from harness.errors import UsageError
+from harness.plan.declaration import (
+    AUTO,
+    FREE,
+    HIDDEN,
+    KEPT,
+    MAX_INT,
+    NOTED,
+    OWN,
+    Limits,
+    Option,
+    option,
+    options_of,
+    parse_values,
+)
+from harness.plan.kinds import RunKind, kind_of
+from harness.plan.option_checks import check_combinations
+from models.sizes import SIZES
+from pipelines.image_lists import MAX_CLASSES
 
-# Paddle and DALI take seeds of 32 bits, to which ranks add their numbers; no other whole number needs more.
-MAX_INT = 2**31 - 1 - 2**16
-
-# The value of --resume without a name.
-AUTO = "auto"
-
-# Whether an option may differ when a run is resumed. SAME: it may not. KEPT: it may not, and a value that the plan
-# decided is kept, as it depends on options that may differ. NOTED: it may, with a note in the record. FREE: it may.
-SAME, KEPT, NOTED, FREE = "same", "kept", "noted", "free"
-# Whether the nodes of a run must agree on it (SAME), or each has its own value.
-OWN = "own"
-# Whether `compare` shows that two runs differ in it.
-SHOWN, HIDDEN = "shown", "hidden"
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The limits of a number; None is unlimited."""
-
-    at_least: float | None = None
-    above: float | None = None
-    at_most: float | None = None
-    below: float | None = None
-
-    def check(self, name: str, value: float) -> None:
-        """Raise UsageError unless the option's value is finite and within the limits."""
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UsageError(f"{flag(name)} is {value}; it must be finite")
-        broken = (
-            (self.at_least is not None and value < self.at_least)
-            or (self.above is not None and value <= self.above)
-            or (self.at_most is not None and value > self.at_most)
-            or (self.below is not None and value >= self.below)
-        )
-        if broken:
-            words = {"at least": self.at_least, "above": self.above, "at most": self.at_most, "below": self.below}
-            allowed = " and ".join(f"{text} {limit}" for text, limit in words.items() if limit is not None)
-            raise UsageError(f"{flag(name)} is {value}; it must be {allowed}")
+# Processor time is counted in hundredths of a second, and NVML samples no more often.
+MIN_TELEMETRY_INTERVAL = 0.1
+# Ranks exchange their records about once a second.
+MIN_STALL_TIMEOUT = 5.0
+MAX_TIMEOUT = 7 * 86400.0
+MAX_PORT = 65535
+# What to do with an image that can't be used.
+SKIP, FAIL = "skip", "fail"
+# Which running statistics of batch norm are used for evaluation.
+AVERAGE, RANK0, SYNC = "average", "rank0", "sync"
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
-    """An option as it was declared; see `option`. kind is the type of its value, without None."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """What was asked for. None means: decided by the device or the data set, see `harness.plan.decisions`.
 
-    name: str
-    kind: type
-    default: Any
-    group: str
-    help: str
-    choices: tuple[str, ...]
-    metavar: str
-    bare: str | None
-    limits: Limits
-    resume: str
-    nodes: str
-    compare: str
-
-    def check(self, value: Any) -> None:
-        """Raise UsageError for a value that is not one of the choices, or is outside the limits.
-
-        None is allowed. Whole numbers must be at most MAX_INT.
-        """
-        if value is None:
-            return
-        if self.choices and value not in self.choices:
-            raise UsageError(f"unknown {self.name} {value!r}", f"Known: {', '.join(self.choices)}.")
-        if self.kind is int:
-            Limits(at_most=MAX_INT).check(self.name, value)
-        if self.kind in (int, float):
-            self.limits.check(self.name, value)
-
-
-def option(
-    default: Any,
-    group: str,
-    help: str,  # noqa: A002
-    *,
-    choices: tuple[str, ...] = (),
-    metavar: str = "",
-    bare: str | None = None,
-    at_least: float | None = None,
-    above: float | None = None,
-    at_most: float | None = None,
-    below: float | None = None,
-    resume: str = SAME,
-    nodes: str = SAME,
-    compare: str = SHOWN,
-) -> Any:
-    """A dataclass field that is also a command-line option and a TOML key.
-
-    help is a sentence that states the unit and the scope; "Default:" begins how a default of None is decided. bare is
-    the value of an option that is given without one. resume is SAME, KEPT, NOTED or FREE, nodes SAME or OWN, compare
-    SHOWN or HIDDEN.
+    The defaults are PaddleClas's published PP-LCNet recipe. --help shows the first sentence of an option's help;
+    docs/options.md has all of it. Raises UsageError for an invalid value or combination.
     """
-    metadata = {
-        "group": group,
-        "help": help,
-        "choices": choices,
-        "metavar": metavar,
-        "bare": bare,
-        "limits": Limits(at_least, above, at_most, below),
-        "resume": resume,
-        "nodes": nodes,
-        "compare": compare,
-    }
-    return field(default=default, metadata=metadata)
 
+    throughput_only: bool = option(
+        False, "what to run", "Measure training throughput and what limits it, then stop. No evaluation, no top-1.",
+        resume=FREE, compare=HIDDEN)  # fmt: skip
+    model: str = option(
+        "x1_0", "what to run", "Size of PP-LCNet: x0_25, x0_35, x0_5, x0_75, x1_0, x1_5, x2_0 or x2_5.",
+        choices=tuple(SIZES), metavar="SIZE",
+    )  # fmt: skip
+    data: str | None = option(
+        None, "what to run", "Folder in ImageNet's layout, or a built-in set: photos or digits. Default:"
+        " dataset/ILSVRC2012 if it exists, else photos with --throughput-only and digits without.",
+        metavar="PATH", resume=FREE, nodes=OWN,
+    )  # fmt: skip
+    epochs: int = option(360, "what to run", "Passes over the training images.", metavar="N", at_least=1, resume=NOTED)
+    batch_size: int | None = option(
+        None, "what to run", "Batch size per device, in images. Default: 512 on GPUs and 16 on CPUs, smaller for a"
+        " small data set.", metavar="N", at_least=1, resume=KEPT,
+    )  # fmt: skip
+    image_size: int = option(224, "what to run", "Side of the square crop, in pixels.", metavar="PIXELS", at_least=1)
+    gpus: int | None = option(
+        None, "what to run", "Number of devices per node; each has one rank. Default: all GPUs, or up to 4 CPU ranks.",
+        metavar="N", at_least=1, resume=NOTED, nodes=OWN, compare=HIDDEN,
+    )  # fmt: skip
+    device: str = option(
+        "auto", "what to run", "Kind of device. auto: GPUs if there are any.",
+        choices=("auto", "gpu", "cpu"), resume=FREE, nodes=OWN,
+    )  # fmt: skip
+    resume: str | None = option(
+        None, "what to run", "Resume RUN from its last checkpoint. Options that you don't pass keep their previous"
+        " values. Without RUN: resume --run-name if it exists, otherwise the most recent unfinished run.",
+        metavar="RUN", bare=AUTO, resume=FREE, nodes=OWN, compare=HIDDEN,
+    )  # fmt: skip
+    run_name: str | None = option(
+        None, "what to run", "Name of the run's files. Default: time, model and devices, such as"
+        " 20261124-153012-x1_0-cpu2.", metavar="NAME", resume=FREE, nodes=OWN, compare=HIDDEN,
+    )  # fmt: skip
+    results: str = option(
+        "results", "what to run", "Folder for the tables.", metavar="PATH", resume=FREE, nodes=OWN, compare=HIDDEN
+    )
+    eval_only: bool = option(
+        False,
+        "what to run",
+        "Evaluate the weights of --pretrained and report top-1 and top-5. Nothing is trained.",
+        resume=FREE,
+        compare=HIDDEN,
+    )
+    seed: int = option(
+        0, "what to run", "Seed of the initial weights, the image order and the augmentation.", metavar="N",
+        at_least=0,
+    )  # fmt: skip
 
-@cache
-def options_of(declared: type) -> Mapping[str, Option]:
-    """The options that a dataclass declares, by name and in order."""
-    hints = get_type_hints(declared)
-    found = {}
-    for item in fields(declared):
-        hint = hints[item.name]
-        kind = next(one for one in (get_args(hint) or (hint,)) if one is not type(None))
-        found[item.name] = Option(name=item.name, kind=kind, default=item.default, **item.metadata)
-    return found
+    warmup: int | None = option(
+        None, "measuring", "Training steps before the measured window. Default: found in the step times.",
+        metavar="STEPS", at_least=0, resume=FREE, compare=HIDDEN)  # fmt: skip
+    target_ci: float = option(
+        0.02, "measuring", "Stop a throughput run when its 95 % interval is this narrow. The half-width of the"
+        " confidence interval is then at most this fraction of the throughput (0.02 = +/-2 %).",
+        metavar="FRACTION", above=0, resume=FREE,
+    )  # fmt: skip
+    max_seconds: float = option(
+        130.0, "measuring", "Stop a throughput run after this many measured seconds. All its phases count.",
+        metavar="SECONDS", above=0, resume=FREE,
+    )  # fmt: skip
+    repeats: int = option(
+        1, "measuring", "Run this many times to measure the spread between runs. Each run has fresh processes.",
+        metavar="K", at_least=1, resume=FREE, compare=HIDDEN)  # fmt: skip
+    device_counts: str | None = option(
+        None, "measuring", "Measure with each of these numbers of devices, such as 1,2,4. Default: --gpus only.",
+        metavar="N,N,...", resume=FREE, compare=HIDDEN)  # fmt: skip
+    telemetry_interval: float = option(
+        0.5, "measuring", "Seconds between two telemetry samples. At least 0.1.", metavar="SECONDS",
+        at_least=MIN_TELEMETRY_INTERVAL, resume=FREE, nodes=OWN,
+    )  # fmt: skip
 
+    learning_rate: float | None = option(
+        None, "training", "Peak learning rate. Default: 0.1 per 256 images of the global batch.", metavar="RATE",
+        above=0,
+    )  # fmt: skip
+    lr_warmup_epochs: int | None = option(
+        None, "training", "Epochs over which the learning rate rises from 0. Default: 5, or all epochs if fewer.",
+        metavar="N", at_least=0, resume=KEPT,
+    )  # fmt: skip
+    momentum: float = option(0.9, "training", "Momentum of SGD.", metavar="M", at_least=0, below=1)
+    weight_decay: float | None = option(
+        None, "training", "L2 coefficient. Default: the size's published one (3e-5, from x1_5 up 4e-5).",
+        metavar="W", at_least=0,
+    )  # fmt: skip
+    label_smoothing: float = option(
+        0.1, "training", "Share of the target that is spread over all classes.", metavar="SHARE", at_least=0, at_most=1
+    )
+    accumulation_steps: int = option(
+        1, "training", "Batches per device whose gradients are combined into one step.", metavar="N", at_least=1
+    )
+    auto_batch: bool = option(
+        False, "training", "Halve the batch size until a batch fits into a device's memory.", resume=FREE,
+        compare=HIDDEN,
+    )  # fmt: skip
+    pretrained: str | None = option(
+        None, "training", "File of initial weights: PaddleClas's .pdparams, or .safetensors.", metavar="FILE"
+    )
+    bn_stats: str = option(
+        AVERAGE, "training", "Batch-norm statistics used for evaluation. average: of all ranks; rank0: those of rank 0;"
+        " sync: synchronised batch norm, which is then also used in training (GPUs only).",
+        choices=(AVERAGE, RANK0, SYNC),
+    )  # fmt: skip
+    amp: str = option(
+        "off", "training", "Mixed precision, on GPUs only. off: train in float32.", choices=("off", "bf16", "fp16")
+    )
+    amp_level: str | None = option(
+        None, "training", "Level of mixed precision. O1: the operators on Paddle's list, which lacks depthwise"
+        " convolutions; O2: all operators, and all weights but batch norm's. Default: O1.", choices=("O1", "O2"),
+    )  # fmt: skip
+    layout: str = option(
+        "nchw", "training", "Memory layout of images and activations: channels first or last.", choices=("nchw", "nhwc")
+    )
+    to_static: bool = option(False, "training", "Train the network as a static graph.")
+    compute_threads: int | None = option(
+        None, "training", "CPU threads per rank for training. Default: OMP_NUM_THREADS, else the cores per rank.",
+        metavar="N", at_least=1, resume=NOTED, nodes=OWN,
+    )  # fmt: skip
 
-def first_sentence(text: str) -> str:
-    """The first sentence of an option's help."""
-    return text.partition(". ")[0].removesuffix(".") + "."
+    classes: int | None = option(
+        None, "data", "Number of classes. Default: the data set's, or 1000 for lists.", metavar="N", at_least=1,
+        at_most=MAX_CLASSES, resume=FREE, compare=HIDDEN,
+    )  # fmt: skip
+    crop_area_min: float | None = option(
+        None, "data", "Smallest training crop as a share of the image. Default: the data set's.", metavar="SHARE",
+        above=0, at_most=1, resume=FREE, compare=HIDDEN,
+    )  # fmt: skip
+    flip_probability: float | None = option(
+        None, "data", "Probability of mirroring a training crop. Default: the data set's.", metavar="P",
+        at_least=0, at_most=1, resume=FREE, compare=HIDDEN,
+    )  # fmt: skip
+    preprocessing: str = option(
+        "paddleclas", "data", "How images are cropped and resized. paddleclas: uniform aspect ratio and plain bilinear"
+        " resizing, as published; dali: log-uniform aspect ratio and antialiasing.", choices=("paddleclas", "dali"),
+    )  # fmt: skip
+    auto_augment: bool | None = option(
+        None, "data", "Apply AutoAugment's ImageNet policy to training crops. Default: as published, only for x2_5."
+    )
+    bad_images: str = option(
+        SKIP, "data", "What to do with an image that can't be used. skip: leave it out and report it; fail: end"
+        " the run.", choices=(SKIP, FAIL), resume=FREE,
+    )  # fmt: skip
+    max_bad_images: int = option(
+        100, "data", "End the run when more than this many images can't be used.", metavar="N", at_least=0, resume=FREE
+    )
 
+    decode_threads: int | None = option(
+        None, "loading", "DALI threads per rank. Default: the cores per rank, at most 8.", metavar="N",
+        at_least=1, resume=FREE, nodes=OWN,
+    )  # fmt: skip
+    prefetch: int = option(
+        2, "loading", "Batches that DALI prepares in advance, per rank.", metavar="N", at_least=1, resume=FREE
+    )
+    hw_decoder_load: float = option(
+        0.65, "loading", "Share of images decoded by the GPU's JPEG engine, if it has one.", metavar="SHARE",
+        at_least=0, at_most=1, nodes=OWN,
+    )  # fmt: skip
+    width_hint: int = option(
+        0, "loading", "Width of the widest image, in pixels. A GPU's decoder then allocates memory only once.",
+        metavar="PIXELS", at_least=0, resume=FREE, nodes=OWN,
+    )  # fmt: skip
+    height_hint: int = option(
+        0, "loading", "Height of the tallest image, in pixels. See --width-hint.", metavar="PIXELS", at_least=0,
+        resume=FREE, nodes=OWN,
+    )  # fmt: skip
 
-def flag(name: str) -> str:
-    """The command-line spelling of a name: batch_size -> --batch-size."""
-    return "--" + name.replace("_", "-")
+    nnodes: int = option(
+        1, "several nodes", "Number of machines that train together. Start the same command on each.", metavar="N",
+        at_least=1, resume=FREE, compare=HIDDEN)  # fmt: skip
+    master: str | None = option(
+        None, "several nodes", "Address of node 0 and a free port on it, such as 10.0.0.1:6170.", metavar="HOST:PORT",
+        resume=FREE, nodes=OWN, compare=HIDDEN,
+    )  # fmt: skip
+    node_rank: int | None = option(
+        None, "several nodes", "Number of this node, from 0. Node 0 writes the tables.", metavar="R", at_least=0,
+        resume=FREE, nodes=OWN, compare=HIDDEN,
+    )  # fmt: skip
+    rendezvous_timeout: float = option(
+        300.0, "several nodes", "Abort the run if not all nodes have joined after this many seconds.",
+        metavar="SECONDS", above=0, at_most=MAX_TIMEOUT, resume=FREE, nodes=OWN, compare=HIDDEN,
+    )  # fmt: skip
 
+    checkpoint_minutes: float = option(
+        15.0, "long runs", "Minutes between two checkpoints. Each epoch also ends with one.",
+        metavar="MINUTES", above=0, resume=FREE, nodes=OWN,
+    )  # fmt: skip
+    stall_timeout: float = option(
+        600.0, "long runs", "Abort the run if any rank makes no progress for this many seconds. At least 5.",
+        metavar="SECONDS", at_least=MIN_STALL_TIMEOUT, at_most=MAX_TIMEOUT, resume=FREE, nodes=OWN, compare=HIDDEN,
+    )  # fmt: skip
 
-def parse_values(declared: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Values of a TOML table or a record for the options that a dataclass declares, checked for names and types.
+    def __post_init__(self) -> None:
+        for name, declared in run_options().items():
+            declared.check(getattr(self, name))
+        check_combinations(self)
 
-    Keys may be spelled with dashes. Raises UsageError, which names where, for an unknown key or a value of another
-    type.
-    """
-    known = options_of(declared)
-    parsed = {}
-    for key, value in values.items():
-        name = key.replace("-", "_")
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}."
-            raise UsageError(f"{where}: unknown key {key!r}", hint)
-        wanted = known[name].kind
-        if wanted is float and type(value) is int and abs(value) <= MAX_INT:
-            value = float(value)
-        if type(value) is not wanted:
+    @property
+    def kind(self) -> RunKind:
+        """The kind of run that was asked for; nothing else reads the options that decide it."""
+        return kind_of(self.throughput_only, self.eval_only)
+
+    @property
+    def is_series(self) -> bool:
+        """Whether several runs were asked for."""
+        return self.repeats > 1 or self.device_counts is not None
+
+    def master_address(self) -> tuple[str, int]:
+        """Host and port of --master. Raises UsageError for anything else."""
+        host, _, port = (self.master or "").rpartition(":")
+        # Paddle's launcher splits the two at a colon, so it supports IPv4 only.
+        if not host or ":" in host or not (port.isascii() and port.isdigit()) or not 1 <= int(port) <= MAX_PORT:
             raise UsageError(
-                f"{where}: {key} is {value!r}, of type {type(value).__name__}; it must be of type {wanted.__name__}"
+                f"--master {self.master} is not a HOST:PORT with a port from 1 to {MAX_PORT}",
+                "HOST is a name or an IPv4 address of node 0, such as 10.0.0.1:6170.",
             )
-        parsed[name] = value
-    return parsed
+        return host, int(port)
+
+    def parsed_device_counts(self) -> tuple[int, ...]:
+        """The numbers of devices in --device-counts, in increasing order. Raises UsageError for anything else."""
+        try:
+            counts = tuple(int(part) for part in (self.device_counts or "").split(","))
+        except ValueError as error:
+            raise UsageError(
+                f"--device-counts {self.device_counts!r} is not a list of numbers", "For example: --device-counts 1,2,4"
+            ) from error
+        if len(counts) < 2 or list(counts) != sorted(set(counts)):
+            raise UsageError(
+                f"--device-counts {self.device_counts} must be two or more numbers in increasing order",
+                "For example: --device-counts 1,2,4",
+            )
+        for count in counts:
+            Limits(at_least=1, at_most=MAX_INT).check("device_counts", count)
+        return counts
+
+
+def run_options() -> Mapping[str, Option]:
+    """The options of a run, by name and in the order they are declared."""
+    return options_of(RunConfig)
+
+
+def parse_config(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Values of RunConfig's fields from a TOML table or a record; see `parse_values`. Raises UsageError."""
+    return parse_values(RunConfig, values, where)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from harness.plan.config import RunConfig
 from harness.plan.kinds import RunKind
+from harness.plan.options import RunConfig
 from pipelines.augmentation import Augmentation
 from pipelines.dataset import (
     IMAGENET_CLASSES,

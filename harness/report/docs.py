@@ -8,8 +8,8 @@ from pathlib import Path
 from harness import ROOT
 from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS, Table
 from harness.artifacts.shared_schema import BAD_FILES, SCALING, SUMMARY, reference_table
-from harness.plan.config import run_options
-from harness.plan.options import Option, flag
+from harness.plan.declaration import Option, flag
+from harness.plan.options import run_options
 
 BEGIN, END = "<!-- made by `make docs`: begin -->", "<!-- made by `make docs`: end -->"
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from harness.artifacts.bad_image import BadImage
-from harness.plan.config import FAIL
+from harness.plan.options import FAIL
 from pipelines.errors import DataError
 from pipelines.image_lists import ImageList, shown
 from pipelines.sampling import Position

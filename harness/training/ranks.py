@@ -10,7 +10,7 @@ import numpy.typing as npt
 import paddle
 from paddle import nn
 
-from harness.plan.config import RANK0, SYNC
+from harness.plan.options import RANK0, SYNC
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -18,8 +18,8 @@ import models
 from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
 from harness.errors import InvariantError, TrainingError
 from harness.machine.device import Clock, cudnn_tf32, local_rank, open_device
-from harness.plan.config import SYNC
 from harness.plan.effective_settings import check_settings
+from harness.plan.options import SYNC
 from harness.plan.plan import DataFacts, RunPlan, facts_of
 from harness.training import recipe
 from harness.training.bad_images import BadImages

@@ -12,8 +12,8 @@ import pytest
 from harness import ROOT
 from harness.cli import parse
 from harness.commands.registry import COMMANDS, Parser
-from harness.plan.config import RunConfig, run_options
-from harness.plan.options import flag
+from harness.plan.declaration import flag
+from harness.plan.options import RunConfig, run_options
 from tests.support.pages import PAGES, anchors, code_blocks
 
 # Folders whose files the pages name by their path, and files of other projects that have the look of ours.

@@ -17,7 +17,7 @@ from harness.artifacts.record import read_record, write_record
 from harness.artifacts.shared_schema import SUMMARY
 from harness.commands.inputs import find_inputs, inspect_inputs
 from harness.commands.series import BetweenRuns
-from harness.plan.config import RunConfig, run_options
+from harness.plan.options import RunConfig, run_options
 from harness.report.console import Console
 from models.architecture import parameter_shapes
 from models.weights import describe_weights

@@ -12,8 +12,8 @@ from harness.artifacts.record import write_record
 from harness.cli import main, parse
 from harness.commands.registry import COMMANDS
 from harness.errors import GateError, MachineError, TrainingError, UsageError
-from harness.plan.config import RunConfig, run_options
-from harness.plan.options import flag
+from harness.plan.declaration import flag
+from harness.plan.options import RunConfig, run_options
 from pipelines.errors import DataError
 from tests.support.plans import a_record
 

@@ -12,8 +12,8 @@ import pytest
 from harness.analysis.compare import Side
 from harness.artifacts.record import SCHEMA_VERSION, RunRecord, write_record
 from harness.cli import main
-from harness.plan.config import RunConfig
 from harness.plan.kinds import THROUGHPUT
+from harness.plan.options import RunConfig
 from harness.plan.plan import DataFacts
 from pipelines.augmentation import Augmentation
 from tests.support.plans import a_plan, with_settings

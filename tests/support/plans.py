@@ -16,8 +16,8 @@ from harness.analysis.verdict import Verdict
 from harness.analysis.window import PhaseFigures
 from harness.artifacts.record import RunRecord
 from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
-from harness.plan.config import RunConfig
 from harness.plan.kinds import EPOCHS, THROUGHPUT
+from harness.plan.options import RunConfig
 from harness.plan.plan import (
     PARTS,
     DataFacts,

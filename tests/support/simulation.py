@@ -23,8 +23,8 @@ from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS
 from harness.artifacts.tables import TableWriter
 from harness.machine.device import Devices, HostClock
 from harness.machine.sampler import WindowTelemetry
-from harness.plan.config import RunConfig
 from harness.plan.decisions import make_plan
+from harness.plan.options import RunConfig
 from harness.plan.plan import DataFacts, RunPlan
 from harness.training.bad_images import BadImages
 from harness.training.ranks import FloatArray, Ranks

@@ -25,8 +25,8 @@ from harness import ROOT
 from harness.artifacts.schema import EPOCHS
 from harness.artifacts.tables import read_table
 from harness.errors import MachineError, UsageError
-from harness.plan.config import RunConfig
 from harness.plan.nodes import Node, check_signatures, find_node, interface_of, route_to, run_signature
+from harness.plan.options import RunConfig
 from tests.support.plans import DIGITS, a_config, a_plan
 from tests.support.runs import run
 

@@ -14,8 +14,8 @@ from harness.analysis.window import PhaseFigures, measure_phase
 from harness.artifacts.schema import TRAIN
 from harness.errors import InvariantError
 from harness.machine.device import Devices
-from harness.plan.config import RunConfig
 from harness.plan.decisions import make_plan
+from harness.plan.options import RunConfig
 from harness.plan.plan import DataFacts, RunPlan
 from pipelines.augmentation import Augmentation
 from tests.support.frames import steps_frame

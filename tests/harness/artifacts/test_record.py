@@ -8,8 +8,8 @@ import pytest
 
 from harness.artifacts.record import SCHEMA_VERSION, RunFiles, RunRecord, read_record, write_record
 from harness.errors import MachineError, UsageError
-from harness.plan.config import RunConfig
 from harness.plan.kinds import THROUGHPUT
+from harness.plan.options import RunConfig
 from tests.support.plans import a_plan, a_record, a_throughput_record
 
 PLAN = a_plan(notes=("batch of 32 images per rank, not 512: few", "another"))

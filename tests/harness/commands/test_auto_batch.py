@@ -13,7 +13,7 @@ import harness.commands.one_run
 from harness.artifacts.record import RunFiles, read_record
 from harness.commands.run import measure
 from harness.errors import OutOfMemoryError, TrainingError
-from harness.plan.config import RunConfig
+from harness.plan.options import RunConfig
 from harness.plan.plan import RunPlan
 from harness.report.console import Console
 

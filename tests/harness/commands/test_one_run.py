@@ -19,8 +19,8 @@ from harness.commands.inputs import Inputs, Inspection
 from harness.commands.series import run_series, series_members
 from harness.errors import MachineError, TrainingError, UsageError
 from harness.machine.device import Devices
-from harness.plan.config import RunConfig
 from harness.plan.nodes import Node
+from harness.plan.options import RunConfig
 from harness.report.console import Console
 from models.architecture import parameter_shapes
 from models.sizes import SIZES

@@ -23,9 +23,9 @@ from harness.commands.resume import (
     truncate_to_checkpoint,
 )
 from harness.errors import InvariantError, UsageError
-from harness.plan.config import RunConfig, run_options
+from harness.plan.declaration import KEPT, SAME, flag
 from harness.plan.kinds import THROUGHPUT
-from harness.plan.options import KEPT, SAME, flag
+from harness.plan.options import RunConfig, run_options
 from harness.plan.plan import settings_of
 from tests.support.plans import DIGITS, a_config, a_plan, a_record
 

@@ -18,7 +18,7 @@ from harness.artifacts.shared_schema import SCALING
 from harness.artifacts.tables import read_table
 from harness.commands.series import between_runs, run_series, scaling_row, series_members
 from harness.errors import TrainingError, UsageError
-from harness.plan.config import RunConfig
+from harness.plan.options import RunConfig
 from harness.report.console import Console
 from tests.support.plans import a_throughput_record
 

@@ -1,152 +1,267 @@
-"""Options carry their own rules: what is declared in one place holds everywhere."""
-
 from __future__ import annotations
 
-import json
+import dataclasses
+import datetime
 import math
-import os
-import shutil
-import subprocess
-import sys
-from dataclasses import dataclass
-from pathlib import Path
+import re
+from typing import Any
 
 import pytest
 
-from harness import ROOT
 from harness.errors import UsageError
-from harness.plan.options import Limits, first_sentence, option, options_of, parse_values
-
-# One option more, as an author would declare it.
-DECLARATION = """\
-    fog: float = option(
-        0.25, "data", "Share of fog in training images. Weather follows.", metavar="SHARE", at_least=0, at_most=1,
-    )  # fmt: skip
-"""
-USES = """
-import json, sys
-from dataclasses import replace
-from pathlib import Path
-from harness.analysis.run_diff import differences
-from harness.artifacts.record import RunRecord, read_record, write_record
-from harness.commands.resume import Resumption, check_same_run
-from harness.errors import UsageError
-from harness.machine.device import Devices
-from harness.plan.config import RunConfig
-from harness.plan.decisions import make_plan
-from harness.plan.nodes import check_signatures, run_signature
-from harness.plan.plan import IMAGENET
-from harness.report.docs import options_markdown
-
-def refusal(call, *arguments):
-    try:
-        call(*arguments)
-    except UsageError as error:
-        return f"{error.message} {error.cure}"
-
-config = RunConfig(fog=0.5, epochs=2)
-plan = make_plan(config, Devices("cpu", 2, "CPU"), IMAGENET, {})
-write_record(Path("a.json"), RunRecord("a", "running", config, plan, {}))
-record = read_record(Path("a.json"))
-other = replace(config, fog=0.75)
-signatures = [run_signature(one, plan) for one in (config, other)]
-print(json.dumps({
-    "recorded": record.config.fog,
-    "resumed": refusal(check_same_run, Resumption(record, None, {}), other, plan),
-    "nodes": refusal(check_signatures, signatures, [0, 1]),
-    "compared": [one.name for one in differences(record, replace(record, config=other))],
-    "documented": "| `--fog SHARE` | Share of fog in training images. Weather follows. | 0.25 |" in options_markdown(),
-}))
-"""
+from harness.plan.declaration import first_sentence, flag
+from harness.plan.kinds import EPOCHS, EVALUATION, THROUGHPUT
+from harness.plan.options import RunConfig, parse_config, run_options
 
 
-@pytest.fixture(scope="module")
-def edited(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the checkout with one declaration more, and nothing else changed."""
-    copy = tmp_path_factory.mktemp("checkout")
-    for folder in ("harness", "models", "pipelines"):
-        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("run_bench.py", "pyproject.toml"):
-        shutil.copy(ROOT / file, copy)
-    config = copy / "harness" / "plan" / "config.py"
-    before, mark, after = config.read_text(encoding="utf-8").partition("    bad_images: str = option(")
-    assert mark
-    config.write_text(f"{before}{DECLARATION}{mark}{after}", encoding="utf-8")
-    return copy
+def refusal(**values: Any) -> UsageError:
+    with pytest.raises(UsageError) as caught:
+        RunConfig(**values)
+    return caught.value
 
 
-def run(copy: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": "200"}
-    return subprocess.run(
-        [sys.executable, *command], cwd=copy, env=environment, capture_output=True, text=True, check=False
-    )
-
-
-def test_adding_an_option_is_one_edit(edited: Path) -> None:
-    """One declaration gives its flag, help, TOML key, limits, record, documentation and rules."""
-    help_text = run(edited, "run_bench.py", "--help").stdout
-    assert "  --fog SHARE " in help_text
-    assert "Share of fog in training images (default: 0.25)." in help_text
-    assert "Weather" not in help_text
-    (edited / "it.toml").write_text("fog = 1.5", encoding="utf-8")
-    refused = run(edited, "run_bench.py", "--dry-run", "--config", "it.toml")
-    assert (refused.returncode, refused.stderr) == (2, "error: --fog is 1.5; it must be at least 0 and at most 1\n")
-    used = run(edited, "-c", USES)
-    assert used.returncode == 0, used.stderr
-    found = json.loads(used.stdout)
-    assert found["recorded"] == 0.5
-    assert "--fog: 0.5 before, 0.75" in found["resumed"]
-    assert "--fog: 0.5 on node 0, 0.75 on node 1" in found["nodes"]
-    assert found["compared"] == ["fog"]
-    assert found["documented"]
-
-
-@dataclass(frozen=True)
-class Declared:
-    share: float | None = option(None, "any", "A share of something. More about it.", at_least=0, below=1)
-    count: int = option(1, "any", "A number.", above=0)
-    switch: bool = option(False, "any", "A switch.")
+def test_the_defaults_are_the_published_recipe() -> None:
+    """None is decided by device or data; test_plan states what becomes of it."""
+    published = {
+        "model": "x1_0", "epochs": 360, "image_size": 224, "momentum": 0.9, "label_smoothing": 0.1, "amp": "off",
+        "preprocessing": "paddleclas", "batch_size": None, "learning_rate": None, "lr_warmup_epochs": None,
+        "weight_decay": None, "auto_augment": None, "pretrained": None,
+    }  # fmt: skip
+    assert {name: getattr(RunConfig(), name) for name in published} == published
 
 
 @pytest.mark.parametrize(
-    ("limits", "value", "message"),
+    ("name", "value", "limit"),
     [
-        (Limits(at_least=1), 0, "--it is 0; it must be at least 1"),
-        (Limits(above=0), 0.0, "--it is 0.0; it must be above 0"),
-        (Limits(at_most=3), 4, "--it is 4; it must be at most 3"),
-        (Limits(at_least=0, below=1), 1.0, "--it is 1.0; it must be at least 0 and below 1"),
-        (Limits(), math.nan, "--it is nan; it must be finite"),
-        (Limits(above=0), math.inf, "--it is inf; it must be finite"),
+        *((name, 0, "at least 1") for name in ("gpus", "epochs", "image_size", "classes", "batch_size")),
+        *((name, 0, "at least 1") for name in ("compute_threads", "decode_threads", "prefetch")),
+        *((name, 0, "at least 1") for name in ("repeats", "accumulation_steps")),
+        ("gpus", -4, "at least 1"),
+        ("warmup", -1, "at least 0"),
+        ("lr_warmup_epochs", -1, "at least 0"),
+        ("weight_decay", -1e-05, "at least 0"),
+        ("weight_decay", math.nan, "finite"),
+        *((name, 0.0, "above 0") for name in ("max_seconds", "target_ci", "learning_rate", "crop_area_min")),
+        *(("checkpoint_minutes", value, "above 0") for value in (0.0, -0.5)),
+        ("checkpoint_minutes", math.nan, "finite"),
+        ("max_bad_images", -1, "at least 0"),
+        *((name, -0.5, "above 0") for name in ("max_seconds", "target_ci", "learning_rate", "crop_area_min")),
+        *(("telemetry_interval", value, "at least 0.1") for value in (0.0, -0.5, 0.09)),
+        ("target_ci", math.nan, "finite"),
+        ("max_seconds", math.nan, "finite"),
+        ("learning_rate", -math.inf, "finite"),
+        ("crop_area_min", 1.01, "at most 1"),
+        *((name, -0.01, "at least 0") for name in ("flip_probability", "label_smoothing", "hw_decoder_load")),
+        *((name, 1.01, "at most 1") for name in ("flip_probability", "label_smoothing", "hw_decoder_load")),
+        ("momentum", -0.1, "at least 0"),
+        ("momentum", 1.0, "below 1"),
+        ("stall_timeout", 4.9, "at least 5"),
+        ("rendezvous_timeout", 0.0, "above 0"),
+        ("seed", -1, "at least 0"),
     ],
 )
-def test_a_value_outside_its_limits_is_named_with_them(limits: Limits, value: float, message: str) -> None:
+def test_a_value_outside_its_limits_is_named_with_them(name: str, value: float, limit: str) -> None:
+    message = refusal(**{name: value}).message
+    assert message.startswith(f"{flag(name)} is {value}; it must be ")
+    assert limit in message
+
+
+@pytest.mark.parametrize("name", ["max_seconds", "target_ci", "learning_rate", "weight_decay", "telemetry_interval"])
+def test_infinity_is_refused_as_not_finite(name: str) -> None:
+    """ "inf; it must be above 0" would be untrue."""
+    message = refusal(**{name: math.inf}).message
+    assert message.startswith(f"{flag(name)} is inf")
+    assert "finite" in message
+
+
+def test_the_limit_of_the_seed_is_told_in_full() -> None:
+    """Rounded to six figures, 2.14742e+09, it would admit the value that is refused."""
+    message = refusal(seed=2147418112).message
+    assert message.startswith("--seed is 2147418112")
+    assert "2147418111" in message.replace(",", "")
+
+
+def test_a_number_that_no_float_holds_is_a_mistake_of_the_user() -> None:
+    assert refusal(epochs=10**400).message.startswith("--epochs is 1000")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, 1) for name in ("gpus", "epochs", "image_size", "classes", "batch_size", "decode_threads")),
+        *((name, 0) for name in ("warmup", "lr_warmup_epochs", "weight_decay", "momentum", "label_smoothing", "seed")),
+        *((name, 0.0) for name in ("flip_probability", "hw_decoder_load")),
+        *((name, 1.0) for name in ("flip_probability", "hw_decoder_load", "crop_area_min", "label_smoothing")),
+        ("seed", 2147418111),
+        ("momentum", 0.999),
+        ("max_seconds", 1e-3),
+        ("target_ci", 1e-6),
+        ("checkpoint_minutes", 1e-3),
+        ("max_bad_images", 0),
+    ],
+)
+def test_the_limits_themselves_are_allowed(name: str, value: float) -> None:
+    given: dict[str, Any] = {name: value}
+    assert getattr(RunConfig(**given), name) == value
+
+
+def test_an_unknown_choice_is_told_what_is_known() -> None:
+    error = refusal(model="x3_0")
+    assert error.message == "unknown model 'x3_0'"
+    assert error.cure == "Known: x0_25, x0_35, x0_5, x0_75, x1_0, x1_5, x2_0, x2_5."
+    error = refusal(device="tpu")
+    assert (error.message, error.cure) == ("unknown device 'tpu'", "Known: auto, gpu, cpu.")
+    error = refusal(bad_images="ignore")
+    assert (error.message, error.cure) == ("unknown bad_images 'ignore'", "Known: skip, fail.")
+
+
+def test_the_learning_rate_may_rise_for_all_of_the_run_and_no_longer() -> None:
+    assert RunConfig(epochs=6, lr_warmup_epochs=6).lr_warmup_epochs == 6
+    error = refusal(epochs=6, lr_warmup_epochs=7)
+    assert error.message == "--lr-warmup-epochs 7 is longer than the run's 6 epochs"
+    assert "--epochs" in error.cure
+
+
+@pytest.mark.parametrize("name", ["a", "7", "20261124-153012-x1_0-cpu2", "A.b_c-1", "a..b", "x" * 100])
+def test_names_that_a_run_may_have(name: str) -> None:
+    assert RunConfig(run_name=name).run_name == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "../x", "..", ".x", "a/b", "a\\b", "a\nb", "a\n", "=1", "-x", "_x", "a b", "ü", "１", "a\0b", "x" * 101],
+)
+def test_names_that_a_run_may_not_have(name: str) -> None:
+    error = refusal(run_name=name)
+    assert error.message == f"--run-name {name!r} can't be the name of a run"
+    assert "100 letters" in error.cure
+
+
+@pytest.mark.parametrize("name", ["", "../x", ".x", "a/b", "a b", "x" * 101])
+def test_a_run_to_resume_has_a_run_s_name(name: str) -> None:
+    assert refusal(resume=name).message == f"--resume {name!r} is not the name of a run"
+
+
+@pytest.mark.parametrize(
+    "more", [{"throughput_only": True}, {"repeats": 2}, {"throughput_only": True, "device_counts": "1,2"}]
+)
+def test_only_a_run_of_epochs_can_be_resumed(more: dict[str, Any]) -> None:
+    assert RunConfig(resume="first").resume == "first"
+    assert refusal(resume="first", **more).message.startswith("--resume is for a run of epochs")
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [("amp", "off, bf16, fp16"), ("amp_level", "O1, O2"), ("layout", "nchw, nhwc"),
+     ("preprocessing", "paddleclas, dali"), ("bn_stats", "average, rank0, sync")],
+)  # fmt: skip
+def test_what_a_choice_may_be(name: str, known: str) -> None:
+    error = refusal(**{name: "other"})
+    assert (error.message, error.cure) == (f"unknown {name} 'other'", f"Known: {known}.")
+
+
+def test_a_level_of_mixed_precision_needs_mixed_precision() -> None:
+    assert refusal(amp_level="O2").message == "--amp-level O2 is for mixed precision, and --amp is off"
+
+
+def test_an_evaluation_needs_weights() -> None:
+    assert refusal(eval_only=True).message == "--eval-only needs weights to evaluate"
+    config = RunConfig(eval_only=True, pretrained="a.pdparams")
+    assert config.kind is EVALUATION
+    assert RunConfig().kind is EPOCHS
+    assert RunConfig(throughput_only=True).kind is THROUGHPUT
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"throughput_only": True}, {"repeats": 2}, {"resume": "it"}, {"auto_batch": True}, {"accumulation_steps": 2}],
+)
+def test_an_evaluation_does_not_train(more: dict[str, Any]) -> None:
+    error = refusal(eval_only=True, pretrained="a.pdparams", **more)
+    (name,) = more
+    assert error.message == f"--eval-only does not train, but {flag(name)} is an option of training"
+
+
+def test_a_configuration_never_changes() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        RunConfig().epochs = 1  # type: ignore[misc]
+
+
+def test_flags_are_spelled_with_dashes() -> None:
+    assert flag("batch_size") == "--batch-size"
+    assert flag("gpus") == "--gpus"
+
+
+def test_every_option_has_a_type_and_is_explained() -> None:
+    for name, declared in run_options().items():
+        assert declared.kind in (int, float, bool, str), name
+        assert re.fullmatch(r"[A-Z][^.]+.*\.", first_sentence(declared.help)), name
+        assert bool(declared.metavar or declared.choices) == (declared.kind is not bool), name
+
+
+@pytest.mark.parametrize(
+    ("rule", "known"),
+    [("resume", {"same", "kept", "noted", "free"}), ("nodes", {"same", "own"}), ("compare", {"shown", "hidden"})],
+)
+def test_every_option_has_a_rule_that_is_known(rule: str, known: set[str]) -> None:
+    assert {getattr(declared, rule) for declared in run_options().values()} == known
+
+
+def test_parsing_keeps_values_and_takes_both_spellings() -> None:
+    assert parse_config({}, "run.toml") == {}
+    assert parse_config(
+        {"batch-size": 64, "image_size": 128, "model": "x0_5", "throughput-only": True}, "run.toml"
+    ) == {
+        "batch_size": 64,
+        "image_size": 128,
+        "model": "x0_5",
+        "throughput_only": True,
+    }
+
+
+def test_a_whole_number_serves_where_a_fraction_is_wanted() -> None:
+    value = parse_config({"max_seconds": 30}, "run.toml")["max_seconds"]
+    assert (value, type(value)) == (30.0, float)
+
+
+def test_an_unknown_key_gets_the_closest_one() -> None:
     with pytest.raises(UsageError) as caught:
-        limits.check("it", value)
-    assert caught.value.message == message
+        parse_config({"epoch": 1}, "run.toml")
+    assert caught.value.message == "run.toml: unknown key 'epoch'"
+    assert caught.value.cure == "Did you mean 'epochs'?"
 
 
-def test_what_an_option_is_comes_from_its_declaration() -> None:
-    found = options_of(Declared)
-    assert [(one.name, one.kind, one.default) for one in found.values()] == [
-        ("share", float, None), ("count", int, 1), ("switch", bool, False)
-    ]  # fmt: skip
-    found["share"].check(None)
-    found["share"].check(0.5)
-    for value in (1.0, -0.1):
-        with pytest.raises(UsageError, match="--share is"):
-            found["share"].check(value)
-    with pytest.raises(UsageError, match="at most 2147418111"):
-        found["count"].check(2**40)
-    assert options_of(Declared) is found  # read once
+def test_an_unknown_key_like_no_other_gets_all_of_them() -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_config({"zzz": 1}, "run.toml")
+    assert caught.value.message == "run.toml: unknown key 'zzz'"
+    assert caught.value.cure == f"Known: {', '.join(run_options())}."
 
 
-def test_the_first_sentence_is_what_the_help_shows() -> None:
-    assert first_sentence("A share of something. More about it.") == "A share of something."
-    assert first_sentence("Stop at +/-0.5 %.") == "Stop at +/-0.5 %."
+@pytest.mark.parametrize(
+    ("key", "value", "has", "wanted"),
+    [
+        ("epochs", "5", "str", "int"),
+        ("epochs", 5.0, "float", "int"),
+        ("epochs", True, "bool", "int"),
+        ("batch-size", False, "bool", "int"),
+        ("max_seconds", True, "bool", "float"),
+        ("max_seconds", "45", "str", "float"),
+        ("throughput_only", 1, "int", "bool"),
+        ("throughput_only", "yes", "str", "bool"),
+        ("model", 1, "int", "str"),
+        ("data", ["a", "b"], "list", "str"),
+        ("gpus", {"count": 4}, "dict", "int"),
+        ("seed", None, "NoneType", "int"),
+        ("run_name", datetime.date(2026, 11, 24), "date", "str"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(key: str, value: object, has: str, wanted: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_config({key: value}, "run.toml")
+    assert caught.value.message == f"run.toml: {key} is {value!r}, of type {has}; it must be of type {wanted}"
 
 
-def test_values_are_checked_for_names_and_types() -> None:
-    assert parse_values(Declared, {"share": 1, "count": 2}, "it.toml") == {"share": 1.0, "count": 2}
-    with pytest.raises(UsageError, match=r"it\.toml: unknown key 'shares'") as caught:
-        parse_values(Declared, {"shares": 1}, "it.toml")
-    assert caught.value.cure == "Did you mean 'share'?"
+def test_a_whole_number_that_no_float_holds_is_a_mistake_of_the_user() -> None:
+    with pytest.raises(UsageError, match="max_seconds"):
+        parse_config({"max_seconds": 10**400}, "run.toml")

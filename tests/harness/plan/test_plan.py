@@ -9,9 +9,9 @@ import harness.plan.decisions
 from harness.cli import main
 from harness.errors import MachineError, UsageError
 from harness.machine.device import Devices
-from harness.plan.config import RunConfig, run_options
 from harness.plan.decisions import default_data, make_plan, run_name
 from harness.plan.kinds import EPOCHS, EVALUATION, THROUGHPUT
+from harness.plan.options import RunConfig, run_options
 from harness.plan.plan import (
     IMAGENET,
     PARTS,

@@ -8,8 +8,8 @@ import pytest
 from harness import ROOT
 from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS
 from harness.artifacts.shared_schema import BAD_FILES, SCALING, SUMMARY
-from harness.plan.config import run_options
-from harness.plan.options import flag
+from harness.plan.declaration import flag
+from harness.plan.options import run_options
 from harness.report.docs import BEGIN, END, PAGES, insert, modules_markdown, options_markdown, tables_markdown
 
 

@@ -8,7 +8,7 @@ import pytest
 from harness.artifacts.bad_image import BadImage, bad_image_row
 from harness.artifacts.schema import BAD_IMAGES
 from harness.artifacts.tables import TableWriter
-from harness.plan.config import FAIL, SKIP
+from harness.plan.options import FAIL, SKIP
 from harness.training.bad_images import BadImages, enforce_limit
 from pipelines.bad_image_probe import Fault
 from pipelines.errors import DataError

@@ -6,11 +6,11 @@ import re
 from typing import TYPE_CHECKING
 
 from harness.errors import UsageError
+from harness.plan.declaration import AUTO, flag
 from harness.plan.kinds import EVALUATION, THROUGHPUT
-from harness.plan.options import AUTO, flag
 
 if TYPE_CHECKING:
-    from harness.plan.config import RunConfig
+    from harness.plan.options import RunConfig
 
 MAX_SERIES_NAME = 90  # the names of its runs are longer
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

@@ -1,0 +1,166 @@
+"""How an option is declared: once, with its help, its limits, and its rules for resuming, nodes and comparing."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from typing import Any, get_args, get_type_hints
+
+from harness.errors import UsageError
+
+# Paddle and DALI take seeds of 32 bits, to which ranks add their numbers; no other whole number needs more.
+MAX_INT = 2**31 - 1 - 2**16
+
+# The value of --resume without a name.
+AUTO = "auto"
+
+# Whether an option may differ when a run is resumed. SAME: it may not. KEPT: it may not, and a value that the plan
+# decided is kept, as it depends on options that may differ. NOTED: it may, with a note in the record. FREE: it may.
+SAME, KEPT, NOTED, FREE = "same", "kept", "noted", "free"
+# Whether the nodes of a run must agree on it (SAME), or each has its own value.
+OWN = "own"
+# Whether `compare` shows that two runs differ in it.
+SHOWN, HIDDEN = "shown", "hidden"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits of a number; None is unlimited."""
+
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+
+    def check(self, name: str, value: float) -> None:
+        """Raise UsageError unless the option's value is finite and within the limits."""
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"{flag(name)} is {value}; it must be finite")
+        broken = (
+            (self.at_least is not None and value < self.at_least)
+            or (self.above is not None and value <= self.above)
+            or (self.at_most is not None and value > self.at_most)
+            or (self.below is not None and value >= self.below)
+        )
+        if broken:
+            words = {"at least": self.at_least, "above": self.above, "at most": self.at_most, "below": self.below}
+            allowed = " and ".join(f"{text} {limit}" for text, limit in words.items() if limit is not None)
+            raise UsageError(f"{flag(name)} is {value}; it must be {allowed}")
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An option as it was declared; see `option`. kind is the type of its value, without None."""
+
+    name: str
+    kind: type
+    default: Any
+    group: str
+    help: str
+    choices: tuple[str, ...]
+    metavar: str
+    bare: str | None
+    limits: Limits
+    resume: str
+    nodes: str
+    compare: str
+
+    def check(self, value: Any) -> None:
+        """Raise UsageError for a value that is not one of the choices, or is outside the limits.
+
+        None is allowed. Whole numbers must be at most MAX_INT.
+        """
+        if value is None:
+            return
+        if self.choices and value not in self.choices:
+            raise UsageError(f"unknown {self.name} {value!r}", f"Known: {', '.join(self.choices)}.")
+        if self.kind is int:
+            Limits(at_most=MAX_INT).check(self.name, value)
+        if self.kind in (int, float):
+            self.limits.check(self.name, value)
+
+
+def option(
+    default: Any,
+    group: str,
+    help: str,  # noqa: A002
+    *,
+    choices: tuple[str, ...] = (),
+    metavar: str = "",
+    bare: str | None = None,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+    resume: str = SAME,
+    nodes: str = SAME,
+    compare: str = SHOWN,
+) -> Any:
+    """A dataclass field that is also a command-line option and a TOML key.
+
+    help is a sentence that states the unit and the scope; "Default:" begins how a default of None is decided. bare is
+    the value of an option that is given without one. resume is SAME, KEPT, NOTED or FREE, nodes SAME or OWN, compare
+    SHOWN or HIDDEN.
+    """
+    metadata = {
+        "group": group,
+        "help": help,
+        "choices": choices,
+        "metavar": metavar,
+        "bare": bare,
+        "limits": Limits(at_least, above, at_most, below),
+        "resume": resume,
+        "nodes": nodes,
+        "compare": compare,
+    }
+    return field(default=default, metadata=metadata)
+
+
+@cache
+def options_of(declared: type) -> Mapping[str, Option]:
+    """The options that a dataclass declares, by name and in order."""
+    hints = get_type_hints(declared)
+    found = {}
+    for item in fields(declared):
+        hint = hints[item.name]
+        kind = next(one for one in (get_args(hint) or (hint,)) if one is not type(None))
+        found[item.name] = Option(name=item.name, kind=kind, default=item.default, **item.metadata)
+    return found
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence of an option's help."""
+    return text.partition(". ")[0].removesuffix(".") + "."
+
+
+def flag(name: str) -> str:
+    """The command-line spelling of a name: batch_size -> --batch-size."""
+    return "--" + name.replace("_", "-")
+
+
+def parse_values(declared: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Values of a TOML table or a record for the options that a dataclass declares, checked for names and types.
+
+    Keys may be spelled with dashes. Raises UsageError, which names where, for an unknown key or a value of another
+    type.
+    """
+    known = options_of(declared)
+    parsed = {}
+    for key, value in values.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}."
+            raise UsageError(f"{where}: unknown key {key!r}", hint)
+        wanted = known[name].kind
+        if wanted is float and type(value) is int and abs(value) <= MAX_INT:
+            value = float(value)
+        if type(value) is not wanted:
+            raise UsageError(
+                f"{where}: {key} is {value!r}, of type {type(value).__name__}; it must be of type {wanted.__name__}"
+            )
+        parsed[name] = value
+    return parsed
