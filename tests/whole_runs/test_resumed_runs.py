@@ -154,7 +154,7 @@ def test_more_epochs_are_trained_and_other_settings_are_refused_by_name(data: Pa
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
     longer = bench(tmp_path, data, "it", "--gpus", "1", "--resume", "--epochs", "5")
     assert longer.code == 0, longer.err
-    assert "5 epochs, not 4" in longer.out
+    assert "5 epochs instead of 4" in " ".join(longer.out.split())
     assert len(longer.table(EPOCHS.name)) == 5
     finished = bench(tmp_path, data, "it", "--gpus", "1", "--resume", "--epochs", "5")
     assert (finished.code, finished.out) == (0, "nothing to resume: the run is finished\n")
