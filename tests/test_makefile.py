@@ -45,9 +45,11 @@ class Make:
         (self._bin / "python3").chmod(0o755)
 
     def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        # As a person's shell has it, though `make test` may have started these tests.
+        shell = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
         return subprocess.run(
             ["make", *arguments, f"VENV={self.environment}", "DEVICE=cpu"],
-            env={**os.environ, "PATH": f"{self._bin}{os.pathsep}{os.environ['PATH']}", "MAKEFLAGS": ""},
+            env={**shell, "PATH": f"{self._bin}{os.pathsep}{os.environ['PATH']}"},
             cwd=ROOT, capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
 
