@@ -78,8 +78,8 @@ def job_of(record: RunRecord) -> Job:
 def differences(a: RunRecord, b: RunRecord) -> list[SettingDifference]:
     """Everything recorded of both runs that differs between them, but for what can't change their speed.
 
-    Settings are those decided, not those asked for. Names of nested values have dots. What one of the records has no
-    place for, as an earlier version wrote it, is no difference.
+    Settings are those decided, not those asked for. Names of nested values have dots. A fact about the files or the
+    environment that only one of the records holds is not compared.
     """
     return [
         *_differing(SETTINGS, settings(a), settings(b)),

@@ -102,6 +102,10 @@ def _finished(path: Path) -> RunRecord:
     if record.status != "finished":
         cure = "Wait for its end." if record.status == "running" else "Run it again, under another --run-name."
         raise UsageError(f"run {path.stem!r} is not finished; its status is {record.status!r}", cure)
+    if TRAIN not in record.phases:
+        raise UsageError(
+            f"run {path.stem!r}, which {record.plan.kind.does}, has no training throughput", "Name a run that trains."
+        )
     try:
         train = record.phases[TRAIN]
         Side(path.stem, (train["fps"],), train.get("relative_standard_error"), train.get("degrees_of_freedom"))

@@ -70,7 +70,7 @@ SUMMARY = Table(
         Column("communication_gain_low", float, "x", GLOBAL, "lower end of its 95 % interval; empty below 10 steps", 4),
         Column("communication_gain_high", float, "x", GLOBAL, "upper end", 4),
         Column("pipeline_fps", float, "images/s", GLOBAL, "of pipeline-only; empty for a run of epochs"),
-        Column("compute_fps", float, "images/s", GLOBAL, "of compute-only, likewise"),
+        Column("compute_fps", float, "images/s", GLOBAL, "of compute-only; empty for a run of epochs"),
         Column("accelerator_util", float, "fraction", GLOBAL, "MLPerf Storage's: fps / compute_fps", 4),
         Column(
             "exposed_communication_share",
@@ -99,11 +99,11 @@ SUMMARY = Table(
             4,
         ),
         Column("top1", float, "fraction", GLOBAL, "after the last epoch; empty with --throughput-only", 4),
-        Column("top5", float, "fraction", GLOBAL, "likewise", 4),
+        Column("top5", float, "fraction", GLOBAL, "after the last epoch; empty with --throughput-only", 4),
         Column("epochs", int, "epochs", RUN, "finished; 0 with --throughput-only"),
         Column("bad_images", int, "images", GLOBAL, "that couldn't be used and were left out"),
         Column("gpu_util_percent", float, "%", GLOBAL, "mean of the window's steps, weighted by their seconds", 1),
-        Column("cpu_util_percent", float, "%", HOST, "likewise", 1),
+        Column("cpu_util_percent", float, "%", HOST, "mean of the window's steps, weighted by their seconds", 1),
         Column(
             "model_flops_util",
             float,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from harness.artifacts.run_lookup import find_run
 from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS
 from harness.artifacts.tables import cut_rows
 from harness.errors import InvariantError, UsageError
-from harness.plan.declaration import AUTO, KEPT, SAME, flag
+from harness.plan.declaration import AUTO, KEPT, NOTED, SAME, flag
 from harness.plan.options import RunConfig, run_options
 from harness.plan.plan import RunPlan, decided_values, settings_of
 from harness.report.text import command_line
@@ -130,13 +130,13 @@ def check_same_run(before: Resumption, config: RunConfig, plan: RunPlan) -> tupl
     """
     old = before.record
     ranks = before.values.get("ranks", old.plan.ranks)
-    lines = [
-        f"{flag(name)}: {value_before} before, {value} now"
-        for name, value_before, value in _differences(old, config, plan)
-    ]
+    settings = (decided_values(old.config, old.plan), decided_values(config, plan))
+    # The devices must be of the same kind, whatever --device was given as.
+    fixed = [*_resumed_by(SAME, KEPT), "device"]
     if plan.ranks != ranks and config.learning_rate == old.config.learning_rate is None:
         # It follows from the global batch.
-        lines = [line for line in lines if not line.startswith("--learning-rate:")]
+        fixed.remove("learning_rate")
+    lines = [*_differing(fixed, *settings), *_data_differences(old.plan, plan)]
     epochs, epochs_before = plan.training.epochs, old.plan.training.epochs
     if epochs < epochs_before:
         lines.append(f"--epochs: {epochs_before} before, {epochs} now; more epochs are possible, fewer are not")
@@ -150,9 +150,7 @@ def check_same_run(before: Resumption, config: RunConfig, plan: RunPlan) -> tupl
         notes.append(f"{epochs} epochs instead of {epochs_before}: from here on the learning rate's cosine ends later")
     if plan.ranks != ranks:
         notes.append(_other_ranks(before, plan, ranks))
-    threads, threads_before = plan.training.compute_threads, old.plan.training.compute_threads
-    if threads != threads_before:
-        notes.append(f"{threads} compute threads instead of {threads_before}: sums may round differently")
+    notes += [f"{line}; sums may round differently" for line in _differing(_resumed_by(NOTED), *settings)]
     return tuple(notes)
 
 
@@ -175,18 +173,23 @@ def _other_ranks(before: Resumption, plan: RunPlan, ranks: int) -> str:
     )
 
 
-def _differences(old: RunRecord, config: RunConfig, plan: RunPlan) -> Iterator[tuple[str, Any, Any]]:
-    """The settings that differ although they must not when a run is resumed: name, value before, value now."""
-    before, after = decided_values(old.config, old.plan), decided_values(config, plan)
-    fixed = [name for name, option in run_options().items() if option.resume in (SAME, KEPT)]
-    # The devices must be of the same kind, whatever --device was given as.
-    for name in (*fixed, "device"):
-        if before[name] != after[name]:
-            yield name, before[name], after[name]
+def _resumed_by(*rules: str) -> list[str]:
+    """The options that are declared with one of these rules for resuming."""
+    return [name for name, option in run_options().items() if option.resume in rules]
+
+
+def _differing(names: Iterable[str], before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """The settings of these names that differ, a line each."""
+    for name in names:
+        if before[name] != now[name]:
+            yield f"{flag(name)}: {before[name]} before, {now[name]} now"
+
+
+def _data_differences(before: RunPlan, now: RunPlan) -> Iterator[str]:
     for name in DATA_FACTS:
-        found = [getattr(one.data, name) for one in (old.plan, plan)]
+        found = [getattr(plan.data, name) for plan in (before, now)]
         if found[0] != found[1] and found[0] != "":
-            yield f"data ({name.replace('_', ' ')})", *found
+            yield f"--data ({name.replace('_', ' ')}): {found[0]} before, {found[1]} now"
 
 
 def truncate_to_checkpoint(files: RunFiles, checkpoint: str | None, rows: Mapping[str, int]) -> None:

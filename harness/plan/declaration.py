@@ -18,7 +18,8 @@ MAX_INT = 2**31 - 1 - 2**16
 AUTO = "auto"
 
 # Whether an option may differ when a run is resumed. SAME: it may not. KEPT: it may not, and a value that the plan
-# decided is kept, as it depends on options that may differ. NOTED: it may, with a note in the record. FREE: it may.
+# decided is kept, as it depends on options that may differ. NOTED: it may, and a note in the record says that sums may
+# round differently. FREE: it may; `harness.commands.resume.check_same_run` has the conditions for epochs and devices.
 SAME, KEPT, NOTED, FREE = "same", "kept", "noted", "free"
 # Whether the nodes of a run must agree on it (SAME), or each has its own value.
 OWN = "own"

@@ -48,7 +48,8 @@ class RunConfig:
 
     throughput_only: bool = option(
         False, "what to run", "Measure training throughput and what limits it, then stop. No evaluation, no top-1.",
-        resume=FREE, compare=HIDDEN)  # fmt: skip
+        resume=FREE, compare=HIDDEN,
+    )  # fmt: skip
     model: str = option(
         "x1_0", "what to run", "Size of PP-LCNet: x0_25, x0_35, x0_5, x0_75, x1_0, x1_5, x2_0 or x2_5.",
         choices=tuple(SIZES), metavar="SIZE",
@@ -58,7 +59,7 @@ class RunConfig:
         " dataset/ILSVRC2012 if it exists, else photos with --throughput-only and digits without.",
         metavar="PATH", resume=FREE, nodes=OWN,
     )  # fmt: skip
-    epochs: int = option(360, "what to run", "Passes over the training images.", metavar="N", at_least=1, resume=NOTED)
+    epochs: int = option(360, "what to run", "Passes over the training images.", metavar="N", at_least=1, resume=FREE)
     batch_size: int | None = option(
         None, "what to run", "Batch size per device, in images. Default: 512 on GPUs and 16 on CPUs, smaller for a"
         " small data set.", metavar="N", at_least=1, resume=KEPT,
@@ -66,7 +67,7 @@ class RunConfig:
     image_size: int = option(224, "what to run", "Side of the square crop, in pixels.", metavar="PIXELS", at_least=1)
     gpus: int | None = option(
         None, "what to run", "Number of devices per node; each has one rank. Default: all GPUs, or up to 4 CPU ranks.",
-        metavar="N", at_least=1, resume=NOTED, nodes=OWN, compare=HIDDEN,
+        metavar="N", at_least=1, resume=FREE, nodes=OWN, compare=HIDDEN,
     )  # fmt: skip
     device: str = option(
         "auto", "what to run", "Kind of device. auto: GPUs if there are any.",
@@ -98,7 +99,8 @@ class RunConfig:
 
     warmup: int | None = option(
         None, "measuring", "Training steps before the measured window. Default: found in the step times.",
-        metavar="STEPS", at_least=0, resume=FREE, compare=HIDDEN)  # fmt: skip
+        metavar="STEPS", at_least=0, resume=FREE, compare=HIDDEN,
+    )  # fmt: skip
     target_ci: float = option(
         0.02, "measuring", "Stop a throughput run when its 95 % interval is this narrow. The half-width of the"
         " confidence interval is then at most this fraction of the throughput (0.02 = +/-2 %).",
@@ -110,10 +112,12 @@ class RunConfig:
     )  # fmt: skip
     repeats: int = option(
         1, "measuring", "Run this many times to measure the spread between runs. Each run has fresh processes.",
-        metavar="K", at_least=1, resume=FREE, compare=HIDDEN)  # fmt: skip
+        metavar="K", at_least=1, resume=FREE, compare=HIDDEN,
+    )  # fmt: skip
     device_counts: str | None = option(
         None, "measuring", "Measure with each of these numbers of devices, such as 1,2,4. Default: --gpus only.",
-        metavar="N,N,...", resume=FREE, compare=HIDDEN)  # fmt: skip
+        metavar="N,N,...", resume=FREE, compare=HIDDEN,
+    )  # fmt: skip
     telemetry_interval: float = option(
         0.5, "measuring", "Seconds between two telemetry samples. At least 0.1.", metavar="SECONDS",
         at_least=MIN_TELEMETRY_INTERVAL, resume=FREE, nodes=OWN,
@@ -215,7 +219,8 @@ class RunConfig:
 
     nnodes: int = option(
         1, "several nodes", "Number of machines that train together. Start the same command on each.", metavar="N",
-        at_least=1, resume=FREE, compare=HIDDEN)  # fmt: skip
+        at_least=1, resume=FREE, compare=HIDDEN,
+    )  # fmt: skip
     master: str | None = option(
         None, "several nodes", "Address of node 0 and a free port on it, such as 10.0.0.1:6170.", metavar="HOST:PORT",
         resume=FREE, nodes=OWN, compare=HIDDEN,

@@ -25,7 +25,7 @@ SECTIONS = sections(PAGE)
 
 
 def named_in(path: Path) -> Iterator[str]:
-    """The names of variables that a module has as texts of their own, as bytes or as the start of names."""
+    """The names of variables that a module has as whole texts, as bytes or as the start of names."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Constant) and isinstance(node.value, (str, bytes)):
             text = node.value.decode("latin-1") if isinstance(node.value, bytes) else node.value

@@ -73,7 +73,7 @@ def test_resume_without_a_name_chooses_the_run_itself() -> None:
     assert parse(["--resume", "--epochs", "9"])[0] == {"resume": "auto", "epochs": 9}
 
 
-def test_a_run_that_is_gone_on_with_gets_its_own_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_resumed_run_gets_its_own_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     record = a_record(run="first", status="interrupted")
     write_record(tmp_path / "first.json", record)
     given: list[RunConfig] = []

@@ -82,7 +82,7 @@ def test_pixels_change_and_nothing_else(tmp_path: Path) -> None:
     assert 16 <= changed.sum() < 32
 
 
-def test_each_image_and_each_batch_has_augmentations_of_its_own(tmp_path: Path) -> None:
+def test_each_image_and_each_batch_has_its_own_augmentations(tmp_path: Path) -> None:
     first, second = (images for images, _ in batches(tmp_path, AUGMENTED, 2))
     assert len({image.tobytes() for image in first}) > 10
     assert any(not np.array_equal(*pair) for pair in zip(first, second, strict=True))

@@ -108,7 +108,7 @@ def test_a_killed_build_leaves_nothing_that_passes_for_whole(cache: Path) -> Non
     )
     root = Path(photos.__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", script], cwd=root, check=False).returncode == -signal.SIGKILL
-    assert len(list(cache.iterdir())) == 1  # the half, under a name of its own
+    assert len(list(cache.iterdir())) == 1  # the half, under its own name
     assert not (cache / "x-v1").exists()
     assert (make_once("x", 1, write_whole) / "a").read_text() == "whole"
 

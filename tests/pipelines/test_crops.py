@@ -43,7 +43,7 @@ def drawn(
 
 
 def published(shape: tuple[int, int], augmentation: Augmentation | None = None) -> Crops:
-    """PaddleClas's RandCropImage, written anew: one aspect, one area within what fits, whole pixels, any position."""
+    """PaddleClas's RandCropImage, by its definition: one aspect, one area that fits, whole pixels, any position."""
     limits = augmentation or Augmentation()
     generator = np.random.default_rng(6)
     height, width = shape

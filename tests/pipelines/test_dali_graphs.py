@@ -193,7 +193,7 @@ def test_the_published_recipe_differs_in_the_crop_and_in_smoothing(
         *("Constant", "random__Uniform", "reductions__Min", "reductions__Max", "_ArithmeticGenericOp"),
     }
     assert {published[operator].device for operator in drawing} == {"cpu"}
-    # Constants are numbered anew.
+    # Constants have other numbers in each graph.
     for name in set(published) & set(other) - {crop.name, resize.name, "Slice", "Constant", "Constant#2"}:
         assert published[name] == other[name]
 

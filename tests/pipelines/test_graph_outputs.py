@@ -179,7 +179,7 @@ def test_flipping_always_mirrors_flipping_never(tmp_path: Path) -> None:
         assert np.abs(images - mirrored).max() > 1
 
 
-def test_each_image_is_flipped_by_a_toss_of_its_own(tmp_path: Path) -> None:
+def test_each_image_is_flipped_by_its_own_toss(tmp_path: Path) -> None:
     pictures = write_images(tmp_path, [coordinates(16, 16, 10)])
     augmentation = dataclasses.replace(WHOLE, flip_probability=0.25)
     settings = PipelineSettings(batch_size=50, image_size=16)

@@ -42,7 +42,7 @@ def compared(drawn: list[Draw]) -> list[tuple[list[int], int, Position]]:
     return [(draw.indices.tolist(), draw.valid_images, draw.next) for draw in drawn]
 
 
-# A rank without any image of its own can't train; plans refuse that before (more ranks than images).
+# A rank without any image can't train; plans refuse that before (more ranks than images).
 TRAINABLE = [setup for setup in SETUPS if setup[0] >= setup[1]]
 
 
@@ -64,7 +64,7 @@ def test_an_epoch_has_equal_steps_and_every_image_once_before_any_comes_again(
     assert sorted(first_passes) == list(range(images))
 
 
-def test_every_epoch_shuffles_anew_and_deals_the_shards_anew() -> None:
+def test_every_epoch_shuffles_again_and_deals_other_shards() -> None:
     orders = [TrainingOrder(40, rank, 2, 5, seed=7) for rank in range(2)]
     epochs = [[images_of(epoch_of(order, epoch)) for order in orders] for epoch in range(6)]
     for first, second in epochs:

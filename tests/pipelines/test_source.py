@@ -179,7 +179,7 @@ def steps(source: DaliSource, count: int) -> list[tuple[bytes, list[int]]]:
 # Batches of 2 from 5 images make epochs of 3 steps, whose last image is the first one again.
 @pytest.mark.parametrize("prefetch", [1, 2, 4])
 @pytest.mark.parametrize("done", range(8))
-def test_training_goes_on_from_any_step(tmp_path: Path, done: int, prefetch: int) -> None:
+def test_training_resumes_from_any_step(tmp_path: Path, done: int, prefetch: int) -> None:
     images = write_noise(tmp_path, 5)
     uninterrupted = steps(training_source(images, 2, prefetch=prefetch), 13)
     assert len({pixels for pixels, _ in uninterrupted}) == 13
@@ -195,7 +195,7 @@ def test_training_goes_on_from_any_step(tmp_path: Path, done: int, prefetch: int
 
 @pytest.mark.parametrize("done", [0, 1, 4])
 @pytest.mark.parametrize(("threads", "prefetch"), [(1, 5), (3, 1), (2, 3)])
-def test_training_goes_on_with_other_threads_and_another_prefetch(
+def test_training_resumes_with_other_threads_and_another_prefetch(
     tmp_path: Path, done: int, threads: int, prefetch: int
 ) -> None:
     images = write_noise(tmp_path, 5)
@@ -209,7 +209,7 @@ def test_training_goes_on_with_other_threads_and_another_prefetch(
 @pytest.mark.slow
 @pytest.mark.parametrize("preprocessing", ["paddleclas", "dali"])
 @pytest.mark.parametrize("auto_augment", [False, True])
-def test_training_goes_on_with_every_recipe(tmp_path: Path, preprocessing: str, auto_augment: bool) -> None:
+def test_training_resumes_with_every_preprocessing(tmp_path: Path, preprocessing: str, auto_augment: bool) -> None:
     """Whatever the threads, and from the beginning, within and past an epoch."""
     images = write_noise(tmp_path, 5)
     chosen: dict[str, Any] = {"preprocessing": preprocessing, "auto_augment": auto_augment}
@@ -233,7 +233,7 @@ def test_recipes_and_auto_augment_change_the_pixels_and_not_the_labels(tmp_path:
     assert [[labels for _, labels in source] for source in sources] == [[labels for _, labels in sources[0]]] * 3
 
 
-def test_training_goes_on_more_than_once(tmp_path: Path) -> None:
+def test_training_resumes_more_than_once(tmp_path: Path) -> None:
     images = write_noise(tmp_path, 5)
     uninterrupted = steps(training_source(images, 2), 9)
     state = None
@@ -246,7 +246,7 @@ def test_training_goes_on_more_than_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_each_rank_goes_on_in_its_own_shard(tmp_path: Path, rank: int) -> None:
+def test_each_rank_resumes_in_its_own_shard(tmp_path: Path, rank: int) -> None:
     images = write_noise(tmp_path, 7)
     uninterrupted = steps(training_source(images, 2, rank=rank, world_size=2), 12)
     first = training_source(images, 2, rank=rank, world_size=2)
@@ -317,7 +317,7 @@ def test_a_bad_image_is_told_once_and_no_batch_before_it_changes(tmp_path: Path)
 
 @pytest.mark.parametrize("prefetch", [1, 3])
 @pytest.mark.parametrize("done", range(9))
-def test_training_goes_on_before_and_after_a_fault(tmp_path: Path, done: int, prefetch: int) -> None:
+def test_training_resumes_before_and_after_a_fault(tmp_path: Path, done: int, prefetch: int) -> None:
     """The same batches, whether the run was interrupted or not; the fault is in the third and the fifth batch."""
     images = write_noise(tmp_path, 8)
     clean = steps(training_source(images, 2), 6)
@@ -329,7 +329,7 @@ def test_training_goes_on_before_and_after_a_fault(tmp_path: Path, done: int, pr
     assert steps(again, 13 - done) == uninterrupted[done:]
 
 
-def test_a_source_that_goes_on_knows_the_bad_images(tmp_path: Path) -> None:
+def test_a_resumed_source_knows_the_bad_images(tmp_path: Path) -> None:
     images = write_noise(tmp_path, 8)
     spoil(images, 1, 5)
     first = training_source(images, 2, on_faults=Remembered())
@@ -370,7 +370,7 @@ def test_images_are_left_out_from_the_next_batch_on(tmp_path: Path) -> None:
     assert later[0][1] == [clean[1][1][1], clean[2][1][0]]
     state = source.state()
     following = steps(source, 3)
-    source.leave_out([gone])  # which it does already: nothing is made anew
+    source.leave_out([gone])  # which it does already: nothing is built again
     assert steps(training_source(images, 2, state), 3) == following
 
 
@@ -484,7 +484,7 @@ def test_an_error_of_dali_that_is_not_the_datas_is_not_called_so(tmp_path: Path,
 
 
 # With DALI 2.4's dynamic executor decoders that are given files without a readable header end the process at the second
-# batch that fails, hence a process of its own.
+# batch that fails, hence another process.
 ADJACENT = """
 import sys
 from pathlib import Path

@@ -117,7 +117,7 @@ def test_a_list_without_a_file_ends_too(tmp_path: Path) -> None:
     assert [one.kind for one in found_in(ImageList(tmp_path, ("a.jpg",) * 40, (0,) * 40))] == ["missing"] * 40
 
 
-def test_the_ends_of_batches_are_where_one_can_go_on(tmp_path: Path) -> None:
+def test_the_ends_of_batches_are_where_one_can_resume(tmp_path: Path) -> None:
     images = folder_of_kinds(tmp_path)
     whole = found_in(images)
     for checked in itertools.islice(Verification(images, 2), 2):

@@ -47,7 +47,7 @@ GPU = PipelineSettings(
     layout="nhwc",
 )
 CPU = dataclasses.replace(GPU, dali_device="cpu")
-# DALI says so when it builds the training graph, whose feed goes on by itself (see DaliSource).
+# DALI says so when it builds the training graph, whose feed keeps its own position (see DaliSource).
 EXTERNAL_SOURCE_CHECKPOINT = "Checkpointing enabled in a pipeline with external source"
 
 

@@ -19,7 +19,7 @@ def idx(values: Bytes) -> bytes:
 
 
 def pictures(count: int, side: int = 28, seed: int = 0) -> Bytes:
-    """Images [count, side, side], each one a smooth hill of its own, as strokes are smooth: JPEG keeps it."""
+    """Images [count, side, side], each one a different smooth hill, as strokes are smooth: JPEG keeps it."""
     generator = np.random.default_rng(seed)
     rows, columns = np.mgrid[0:side, 0:side]
     centres = generator.uniform(0.2 * side, 0.8 * side, (count, 2, 1, 1))

@@ -65,7 +65,7 @@ class Started(Protocol):
 
 
 class _Launched:
-    """run_bench.py in an interpreter of its own."""
+    """run_bench.py in a new interpreter."""
 
     def __init__(self, command: list[str], environment: Mapping[str, str]) -> None:
         self._process = subprocess.Popen(

@@ -55,7 +55,7 @@ class FakeTime:
 
 
 class Cluster:
-    """Ranks in threads: who exchanges something waits for all, and goes on at the latest one's time."""
+    """Ranks in threads: who exchanges something waits for all, and continues at the latest one's time."""
 
     def __init__(self, ranks: int) -> None:
         self.times = [FakeTime() for _ in range(ranks)]
@@ -129,7 +129,7 @@ class SimulatedDali:
 class SimulatedTraining:
     """Forward, backward and optimizer of a step; the ranks meet in its gradients unless told not to.
 
-    beside are the parts of their own speeds at which training and decoding run while both do. It stands for the model,
+    beside are the shares of their speeds at which training and decoding run while both do. It stands for the model,
     too.
     """
 

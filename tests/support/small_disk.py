@@ -50,5 +50,5 @@ def fill(folder: Path) -> Path:
 
 
 def make_read_only(folder: Path) -> None:
-    """Mount what `small_disk` gave anew, so that not even root may write."""
+    """Mount what `small_disk` gave again, so that not even root may write."""
     subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)

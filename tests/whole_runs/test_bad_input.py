@@ -39,7 +39,7 @@ def refused(err: str, *told: str) -> None:
 
 
 def run_entry(environment: dict[str, str], *arguments: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of run_bench.py in a process of its own."""
+    """Exit code, standard output and standard error of run_bench.py in another process."""
     own = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
     done = subprocess.run(
         [sys.executable, ENTRY, *arguments], env={**own, **environment}, capture_output=True, text=True, check=False

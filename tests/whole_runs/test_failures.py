@@ -1,4 +1,4 @@
-"""Whole runs that can't end well for a reason of their own, and two that nearly couldn't."""
+"""Whole runs that fail, each for another reason, and two that nearly did."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two nodes: network namespaces of this machine, joined by a cable of their own, each with Paddle's launcher.
+"""Two nodes: network namespaces of this machine, joined by a virtual cable, each with Paddle's launcher.
 
 Who finds, misses or loses the other is between the launchers' store and the ranks' connections.
 """

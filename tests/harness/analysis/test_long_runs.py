@@ -93,7 +93,7 @@ def test_a_run_that_is_concluded_again_says_the_same(tmp_path: Path, run: LongRu
     assert table.read_bytes() == filled
 
 
-def test_a_run_that_goes_on_behind_its_conclusion_is_concluded_anew(tmp_path: Path) -> None:
+def test_a_run_resumed_after_its_summary_is_summarized_again(tmp_path: Path) -> None:
     """Epochs that a later attempt adds lie in the same table as those whose columns are filled in already."""
     (tmp_path / "whole").mkdir()
     short, whole = LongRun(epochs=4, steps_per_epoch=100), LongRun(epochs=6, steps_per_epoch=100, resumed_behind=(4,))

@@ -72,7 +72,7 @@ def test_the_reference_is_found_by_name() -> None:
         ("object", "object.json is not a run's record: ", "Name a <run>.json that run_bench.py wrote."),
         ("folder", "folder.json': Is a directory", "Name a <run>.json that can be read."),
         ("later", "later.json has schema version 6; this version reads 5", "Read it with the version of this project"),
-        ("rateless", "rateless.json' has no valid training throughput: 'train'", "Run it again"),
+        ("rateless", "run 'rateless', which measures throughput, has no training throughput", "Name a run"),
         ("standing", "standing.json' has no valid training throughput: rates are (0.0,)", "Run it again"),
         ("worded", "worded.json' has no valid training throughput: ", "Run it again"),
         (

@@ -116,7 +116,7 @@ def test_text_that_is_no_str_is_written_as_it_prints() -> None:
     assert format_cell(Path("a/b"), column(str)) == "a/b"
 
 
-def test_the_writer_writes_the_header_once_and_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_the_writer_writes_the_header_once_and_appends(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     with TableWriter(path, TABLE) as writer:
         assert path.read_bytes() == b"name,count,share,flag\n"

@@ -94,7 +94,7 @@ def test_what_ended_a_run_on_a_full_disk_is_told(measure: Measure, small_disk: S
     with pytest.raises(TrainingError) as caught:
         measure(disk, fail)
     assert caught.value is LOST
-    # The record is that of a run which goes on, and whole.
+    # The record is whole, and says that the run is in progress.
     assert read_record(disk / "it.json").status == "running"
 
 

@@ -41,7 +41,7 @@ def test_without_the_option_the_configuration_is_what_was_given() -> None:
     assert requested_config({"epochs": 3}) == RunConfig(epochs=3)
 
 
-def test_a_named_run_goes_on_as_it_was_asked_for_and_with_what_is_given_now(tmp_path: Path) -> None:
+def test_a_named_run_resumes_as_it_was_asked_for_and_with_what_is_given_now(tmp_path: Path) -> None:
     save_run(tmp_path, "it", status="interrupted", config=a_config(seed=5))
     given = {"resume": "it", "results": str(tmp_path), "epochs": 30, "prefetch": 3}
     # 20 epochs were few enough for a batch and a warm-up that 30 would not change now.
@@ -57,7 +57,7 @@ def test_a_named_run_goes_on_as_it_was_asked_for_and_with_what_is_given_now(tmp_
     )
 
 
-def test_one_command_line_begins_a_run_goes_on_with_it_and_sees_that_it_is_finished(tmp_path: Path) -> None:
+def test_one_command_line_begins_a_run_resumes_it_and_sees_that_it_is_finished(tmp_path: Path) -> None:
     given = {"run_name": "it", "resume": "auto", "results": str(tmp_path), "epochs": 20}
     assert requested_config(given) == RunConfig(run_name="it", results=str(tmp_path), epochs=20)
     (tmp_path / "it.json").touch()  # killed as it began
@@ -80,7 +80,7 @@ def test_a_batch_that_auto_batch_found_stays(tmp_path: Path) -> None:
     assert found.batch_size == 32
 
 
-def test_members_of_a_series_are_no_runs_to_go_on_with(tmp_path: Path) -> None:
+def test_members_of_a_series_can_not_be_resumed(tmp_path: Path) -> None:
     save_run(tmp_path, "s.r1", status="interrupted", series="s")
     with pytest.raises(UsageError, match="no unfinished run"):
         requested_config({"resume": "auto", "results": str(tmp_path)})
@@ -104,7 +104,7 @@ def test_attempts_that_made_nothing_break_nothing() -> None:
     assert a_record().breaks() == ([], 1)
 
 
-def test_without_a_name_the_latest_unfinished_run_goes_on(tmp_path: Path) -> None:
+def test_without_a_name_the_latest_unfinished_run_is_resumed(tmp_path: Path) -> None:
     for age, (name, status) in enumerate([("new", "finished"), ("old", "interrupted"), ("older", "failed")]):
         files = save_run(tmp_path, name, status=status)
         os.utime(files.checkpoints, (1000 - age, 1000 - age))
@@ -113,7 +113,7 @@ def test_without_a_name_the_latest_unfinished_run_goes_on(tmp_path: Path) -> Non
     assert found.resume == "old"
 
 
-def test_nothing_to_go_on_with_is_told(tmp_path: Path) -> None:
+def test_nothing_to_resume_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no unfinished run in"):
         requested_config({"resume": "auto", "results": str(tmp_path)})
     with pytest.raises(UsageError, match="no run 'it' in"):
@@ -142,7 +142,7 @@ def before(record: RunRecord | None = None, epoch: int = 3, steps: int = 7) -> R
     return Resumption(record or a_record(), "000004", values)
 
 
-def test_an_equal_run_goes_on_without_a_note() -> None:
+def test_an_equal_run_resumes_without_a_note() -> None:
     assert check_same_run(before(), a_config(), a_plan()) == ()
     assert (before().first_segment, before().step, before().rows) == (10, 51, {"steps": 60})
 
@@ -189,7 +189,7 @@ def test_all_differences_are_named_at_once() -> None:
         (a_plan(decode_threads=7, prefetch=4, telemetry_interval=2.0), None),
         (a_plan(data=replace(DIGITS, source="/elsewhere", name="moved")), None),
         (a_plan(epochs=30), "30 epochs instead of 20: from here on the learning rate's cosine ends later"),
-        (a_plan(compute_threads=2), "2 compute threads instead of 1: sums may round differently"),
+        (a_plan(compute_threads=2), "--compute-threads: 1 before, 2 now; sums may round differently"),
     ],
 )
 def test_what_does_no_harm_is_at_most_noted(plan: Any, note: str | None) -> None:

@@ -220,7 +220,7 @@ def end_by(number: int, at: int, *arguments: str) -> subprocess.CompletedProcess
 
 
 @pytest.mark.parametrize("at", [2, 3, 5])
-def test_a_killed_verification_goes_on_without_a_row_lost_or_doubled(
+def test_a_killed_verification_resumes_without_a_row_lost_or_doubled(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], at: int
 ) -> None:
     data, made = folder_of_kinds(tmp_path)
@@ -243,7 +243,7 @@ def test_a_killed_verification_goes_on_without_a_row_lost_or_doubled(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_verification_tells_the_command_that_goes_on(tmp_path: Path, number: int) -> None:
+def test_an_interrupted_verification_prints_the_command_that_resumes_it(tmp_path: Path, number: int) -> None:
     data, made = folder_of_kinds(tmp_path)
     moved = data.rename(tmp_path / "my data")
     whole, parts = tmp_path / "whole", tmp_path / "it's parts"
@@ -282,7 +282,7 @@ def test_a_state_that_cannot_be_read_is_no_obstacle(tmp_path: Path, content: str
     assert state(tmp_path / "out")["status"] == "finished"
 
 
-def test_a_table_that_lost_rows_is_made_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_that_lost_rows_is_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = write_good(tmp_path, 100)
     out = ["--results", str(tmp_path / "out")]
     write_list(tmp_path, "train", ["missing.jpg", *names])

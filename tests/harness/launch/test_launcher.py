@@ -261,7 +261,7 @@ def test_an_error_file_that_was_cut_short_is_not_the_last_word(launch: Launch) -
 
 
 SLEEP = "time.sleep(60)"
-# A rank that doesn't listen, but begins as every worker does. Paddle's launcher, too, gives each a session of its own
+# A rank that doesn't listen, but begins as every worker does. Paddle's launcher, too, gives each its own session
 # (launch/utils/process_context.py).
 # The poll finds its process id in a file that is complete once it is there.
 DEAF_RANK = """
@@ -349,7 +349,7 @@ def test_an_error_of_the_poll_ends_the_launcher_too(launch: Launch) -> None:
 
 
 def test_a_launcher_that_is_killed_leaves_no_rank_behind(launch: Launch) -> None:
-    """The kernel kills whoever takes the most memory: the launcher's ranks must not go on training for nobody."""
+    """The kernel kills whoever takes the most memory: the launcher's ranks must not keep training for nobody."""
     watch = Watch(launch.files.folder, (launch.files.folder / "go").touch)
     with pytest.raises(TrainingError):
         launch(f"{DEAF_RANK}\nwait_for(results / 'go')\nos.kill(os.getpid(), signal.SIGKILL)", watch)
@@ -493,7 +493,7 @@ sys.exit(child.returncode)
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="a process 1 of its own needs root")
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="only root can start a process 1")
 def test_the_first_process_of_a_container_can_start_a_launcher() -> None:
     """There its children's parent is process 1, as an orphan's is elsewhere."""
     done = subprocess.run(

@@ -113,7 +113,7 @@ def test_silence_is_measured_from_the_last_change(tmp_path: Path) -> None:
     assert pulse.max_silence_seconds() == 0.0
     os.utime(tmp_path / "pulse.0", ns=(1, 1))
     at[0] = 14.0
-    # Rank 1 has been still since it was first seen, though rank 0 goes on.
+    # Rank 1 has been still since it was first seen, though rank 0 makes progress.
     assert pulse.max_silence_seconds() == 4.0
     os.utime(tmp_path / "pulse.1", ns=(2, 2))
     at[0] = 15.5

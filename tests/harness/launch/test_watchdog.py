@@ -43,7 +43,7 @@ def test_it_ends_while_native_code_holds_the_interpreter_lock(tmp_path: Path) ->
     assert timed_out(done.stderr)
 
 
-def test_progress_counts_from_anew(tmp_path: Path) -> None:
+def test_progress_starts_the_count_again(tmp_path: Path) -> None:
     done = run(tmp_path, "[(time.sleep(0.5), watchdog.progress()) for _ in range(4)]", seconds=1.5)
     assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
 

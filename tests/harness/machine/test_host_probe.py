@@ -169,7 +169,7 @@ def test_readings_too_close_repeat_percentages_and_leave_counts_to_the_next(
     assert None not in [one.memory_used_bytes for one in samples]
 
 
-def test_counts_go_on_behind_a_reading_that_failed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_counts_continue_after_a_reading_that_failed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     readings(monkeypatch, *[CpuTimes()] * 4)
     vmstats = {
         0.0: "pswpin 1\npswpout 2\n",

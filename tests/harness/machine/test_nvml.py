@@ -1,4 +1,4 @@
-"""The real pynvml against fake_nvml.c, in a process of its own; the values asserted are the ones that file lists."""
+"""The real pynvml against fake_nvml.c, in another process; the values asserted are the ones that file lists."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ show([utils, warnings])
     ]
 
 
-def test_gpm_starts_anew_with_nvml(nvml_standin: dict[str, str]) -> None:
+def test_gpm_starts_again_with_nvml(nvml_standin: dict[str, str]) -> None:
     utils, warnings = ask(
         {**nvml_standin, "FAKE_NVML_COUNT": "1"},
         """

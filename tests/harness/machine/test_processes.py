@@ -150,7 +150,7 @@ def test_another_process_under_an_old_id_is_not_taken_for_the_old_one(proc: Fake
     assert processes.usage() == ProcessUsage(1150 / TICKS, 71_200.0)
 
 
-def test_reads_are_unknown_as_soon_as_those_of_one_process_are_and_go_on_later(proc: FakeProc) -> None:
+def test_reads_are_unknown_as_soon_as_those_of_one_process_are_and_known_again_later(proc: FakeProc) -> None:
     processes = proc.processes(10)
     processes.usage()
     proc.write(31, 20, 401, 40, read_bytes=None)

@@ -117,7 +117,7 @@ EARLIER = [
 ]
 
 
-def test_a_run_that_goes_on_is_as_far_as_it_was(tmp_path: Path) -> None:
+def test_a_resumed_run_is_as_far_as_it_was(tmp_path: Path) -> None:
     shown = Shown(tmp_path, earlier=EARLIER)
     with shown.progress as progress:
         progress.poll()
@@ -132,7 +132,7 @@ def test_a_run_that_goes_on_is_as_far_as_it_was(tmp_path: Path) -> None:
     assert "987" not in shown.drawn()
 
 
-def test_the_time_left_of_a_run_that_goes_on_comes_from_its_own_steps(tmp_path: Path) -> None:
+def test_the_time_left_of_a_resumed_run_comes_from_its_own_steps(tmp_path: Path) -> None:
     shown = Shown(tmp_path, earlier=EARLIER)
     with shown.progress as progress:
         begin = time.monotonic()
@@ -146,7 +146,7 @@ def test_the_time_left_of_a_run_that_goes_on_comes_from_its_own_steps(tmp_path: 
         assert 2 / seconds <= shown.task.speed <= 2 / 0.1
 
 
-def test_a_run_that_goes_on_before_its_first_step_begins_at_none(tmp_path: Path) -> None:
+def test_a_run_resumed_before_its_first_step_begins_at_none(tmp_path: Path) -> None:
     shown = Shown(tmp_path)
     shown.path.touch()
     assert Shown(tmp_path).completed() == 0

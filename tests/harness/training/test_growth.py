@@ -102,7 +102,7 @@ def test_a_recorder_and_the_bar_that_follows_it_hold_nothing(tmp_path: Path) -> 
             TableWriter(files.table("devices"), DEVICES) as devices,
         ):
             recorder = TableRecorder(steps, epochs, sampler)
-            # Left without being entered, so that no thread of its own draws meanwhile.
+            # Left without being entered, so that no thread draws meanwhile.
             progress = Progress(Console(rich), a_plan(epochs=count, steps_per_epoch=1), files)
             for number in range(1, count + 1):
                 step = global_step(number, 0.1 * number, 0.1)

@@ -243,7 +243,7 @@ def test_batches_are_held_until_the_device_is_done_with_them() -> None:
         batches(time, itertools.repeat(0.25)), training(time, 0.25), Clock(time), Ranks(0, 1), lambda _: None,
         max_steps=5,
     )  # fmt: skip
-    # Before step k goes on, step k - 2 has been waited for.
+    # Step k begins only after step k - 2 has been waited for.
     assert waited == pytest.approx([0.5, 1.0, 1.5])
 
 
@@ -304,8 +304,8 @@ def run_cluster(
 
 @pytest.mark.parametrize("first", [0, 1, 2])
 def test_the_first_rank_that_is_done_ends_the_loop_of_all(first: int) -> None:
-    """Arithmetic may differ in the last bit between machines; a rank that went on alone would wait forever."""
-    # Steps of 1 s are blocks of their own. Another rank would have stopped after 6 steps, the third never.
+    """Arithmetic may differ in the last bit between machines; a rank that continued alone would wait forever."""
+    # A step of 1 s is a whole block. Another rank would have stopped after 6 steps, the third never.
     wanted = {first: 4, (first + 1) % 3: 6, (first + 2) % 3: math.inf}
     seen = run_cluster([0.75] * 3, lambda rank, step: step.index + 1 >= wanted[rank])
     assert [len(steps) for steps in seen] == [4, 4, 4]
@@ -313,9 +313,9 @@ def test_the_first_rank_that_is_done_ends_the_loop_of_all(first: int) -> None:
     assert [step.images for step in seen[2]] == [24] * 4
 
 
-def test_all_ranks_tell_of_bad_images_when_any_has_met_some_and_only_then() -> None:
-    """Telling is an exchange: a rank that did so alone would wait forever."""
-    # Steps of 1 s are blocks of their own. Two ranks meet one in batch 5; nobody meets any in the other batches.
+def test_all_ranks_share_bad_images_when_any_has_found_some_and_only_then() -> None:
+    """Sharing is an exchange: a rank that did so alone would wait forever."""
+    # A step of 1 s is a whole block. Two ranks find one in batch 5; nobody finds any in the other batches.
     news = [News(5), News(2, 5), News()]
     seen = run_cluster([0.75] * 3, lambda _, step: step.index == 6, news=news)
     assert [len(steps) for steps in seen] == [7, 7, 7]

@@ -40,7 +40,7 @@ with open_recorder(RunFiles(Path(sys.argv[1]), "it"), True, 0.05, os.environ) as
 """
 
 
-# The GPUs of two ranks, NVML's devices 1 and 2, are lost while the run goes on.
+# The GPUs of two ranks, NVML's devices 1 and 2, are lost in the middle of the run.
 LOSES_GPUS = SCRIPT.replace(
     "    recorder.epoch(",
     """    os.environ["FAKE_NVML_FAIL"] = "1:all:15,2:all:15"
