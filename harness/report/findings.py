@@ -124,7 +124,8 @@ def outliers_text(record: RunRecord) -> str:
     if not outliers["count"]:
         return "none"
     causes = ", ".join(f"{count} x {cause}" for cause, count in outliers["causes"].items())
-    return f"{outliers['count']} steps, {outliers['excess_share']:.1%} of the window: {causes}"
+    steps = "1 step" if outliers["count"] == 1 else f"{outliers['count']} steps"
+    return f"{steps}, {outliers['excess_share']:.1%} of the window: {causes}"
 
 
 def interference_text(record: RunRecord) -> str:
