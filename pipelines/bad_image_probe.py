@@ -47,7 +47,7 @@ class Fault:
 
 
 def find_faults(images: ImageList, indices: Iterable[int], settings: PipelineSettings) -> Iterator[Fault]:
-    """The images among those at indices that can't be read, or decoded in the way of settings.dali_device."""
+    """The images among those at indices that can't be read, or decoded in the way of settings.decoder."""
     root = str(images.root)
     probe = _Probe(settings)
     for index in indices:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 
+def _is_there() -> None:
+    """Do nothing: the batch is on its device."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One rank's batch, on its device.
+    """One rank's batch, on its device or on the way to it.
 
     images: [batch, 3, size, size] or channels last, normalised; labels: [batch], int64. The first valid_images entries
-    count; the rest repeats one image to fill the batch and must not be counted.
+    count; the rest repeats one image to fill the batch and must not be counted. Call arrive before the device works on
+    the batch: it makes the device wait for the batch's copy, where there is one. on_host is what the copy reads.
     """
 
     images: Any
     labels: Any
     valid_images: int
+    arrive: Callable[[], None] = _is_there
+    on_host: Any = None
 
 
 class Source(Protocol):

@@ -60,7 +60,7 @@ def prepared_for_training(encoded: Any, augmentation: Augmentation, settings: Pi
         normalized_shape=False,
         axis_names="HW",
         output_type=types.RGB,
-        **settings.decoder(),
+        **settings.decoder_arguments(),
     )
     crops = _resized(crops, settings, size=[settings.image_size, settings.image_size])
     flip = fn.random.coin_flip(probability=augmentation.flip_probability)
@@ -87,7 +87,7 @@ def evaluation_graph(feed: Feed, settings: PipelineSettings) -> Pipeline:
             shape=_height_and_width(encoded),
             axis_names="HW",
             output_type=types.RGB,
-            **settings.decoder(),
+            **settings.decoder_arguments(),
         )
         whole = _resized(whole, settings, resize_shorter=eval_resize(settings.image_size))
         return _normalised(whole, settings, mirror=0), _class_indices(labels, settings)
@@ -112,7 +112,7 @@ def decoding_graph(names: Callable[[], Sequence[npt.NDArray[np.uint8]]], setting
     )
     def graph() -> Any:
         files = fn.external_source(source=names, batch=True, dtype=types.UINT8, ndim=1)
-        return fn.decoders.image(_read(files), output_type=types.RGB, **settings.decoder())
+        return fn.decoders.image(_read(files), output_type=types.RGB, **settings.decoder_arguments())
 
     return graph()
 
@@ -236,4 +236,4 @@ def _normalised(images: Any, settings: PipelineSettings, mirror: Any) -> Any:
 def _class_indices(labels: Any, settings: PipelineSettings) -> Any:
     """Labels as int64 [batch], on the same device as the images."""
     labels = fn.squeeze(labels, axes=0)
-    return labels.gpu() if settings.dali_device == "gpu" else labels
+    return labels if settings.decoder == "cpu" else labels.gpu()

@@ -10,8 +10,8 @@ from typing import Any
 class PipelineSettings:
     """How a graph runs on one rank.
 
-    dali_device is "cpu" (decode on the host) or "gpu" (DALI's mixed decoder); device_id is the GPU's CUDA index, None
-    on the CPU. decode_threads is the number of DALI's worker threads on this rank, prefetch the number of batches that
+    decoder is "cpu" (decode on the host) or "mixed" (shared with the GPU); device_id is the GPU's CUDA index, None
+    without one. decode_threads is the number of DALI's worker threads on this rank, prefetch the number of batches that
     are ready ahead of the consumer. hw_decoder_load is the share of images decoded by the GPU's JPEG engine;
     width_hint and height_hint (pixels, 0 for none) let the GPU decoder allocate once for the largest image. dtype is
     "float32" or "float16", layout "nchw" or "nhwc". preprocessing is "paddleclas", the published crop (see draw_crop)
@@ -21,7 +21,7 @@ class PipelineSettings:
 
     batch_size: int
     image_size: int
-    dali_device: str = "cpu"
+    decoder: str = "cpu"
     device_id: int | None = None
     decode_threads: int = 1
     seed: int = 0
@@ -34,12 +34,12 @@ class PipelineSettings:
     preprocessing: str = "paddleclas"
     auto_augment: bool = False
 
-    def decoder(self) -> dict[str, Any]:
+    def decoder_arguments(self) -> dict[str, Any]:
         """The decoder's arguments: where it runs, and on a GPU how its engines and memory are used."""
-        if self.dali_device == "cpu":
-            return {"device": "cpu"}
+        if self.decoder == "cpu":
+            return {"device": self.decoder}
         return {
-            "device": "mixed",
+            "device": self.decoder,
             "hw_decoder_load": self.hw_decoder_load,
             "preallocate_width_hint": self.width_hint,
             "preallocate_height_hint": self.height_hint,

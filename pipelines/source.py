@@ -132,12 +132,18 @@ class DaliSource:
             }
         return batch
 
-    def leave_out(self, bad: Iterable[int]) -> None:
-        """Continue without these images, too; batches that DALI has begun are dropped and made again."""
+    def leave_out(self, bad: Iterable[int], since: Position | None = None) -> bool:
+        """Continue without these images, too; batches that DALI has begun are dropped and made again.
+
+        since is the position from which batches are made again, by default that of the next one. Returns whether any
+        of the images is new.
+        """
         all_bad = self._bad.union(bad)
-        if all_bad != self._bad:
-            self._bad = all_bad
-            self._build(self._position, None)
+        if all_bad == self._bad:
+            return False
+        self._bad = all_bad
+        self._build(self._position if since is None else since, None)
+        return True
 
     def settings(self) -> dict[str, Any]:
         """The settings that the pipeline reports, and those of its first batch (once there was one)."""

@@ -37,7 +37,7 @@ def check_run(
 
 
 def _steps(steps: pd.DataFrame, plan: RunPlan) -> Iterator[str]:
-    parts = steps[["data_wait_seconds", "compute_seconds", "recording_seconds", "exchange_seconds"]]
+    parts = steps[["data_wait_seconds", "copy_seconds", "compute_seconds", "recording_seconds", "exchange_seconds"]]
     if (parts < -TOLERANCE).any().any():
         yield "a part of a step is negative"
     off = (parts.sum(axis=1) - steps["step_seconds"]).abs() > TOLERANCE

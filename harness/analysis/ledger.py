@@ -26,6 +26,7 @@ class Ledger:
 
     wall_seconds: float
     data_wait_seconds: float
+    copy_seconds: float
     forward_seconds: float
     backward_seconds: float
     optimizer_seconds: float
@@ -61,6 +62,7 @@ def time_ledger(steps: pd.DataFrame, breaks: Collection[int] = ()) -> Ledger:
     return Ledger(
         wall_seconds=wall,
         data_wait_seconds=math.fsum(train["data_wait_seconds"]),
+        copy_seconds=math.fsum(train["copy_seconds"]),
         forward_seconds=math.fsum(train.loc[split, "forward_seconds"]),
         backward_seconds=math.fsum(train.loc[split, "backward_seconds"]),
         optimizer_seconds=math.fsum(train.loc[split, "optimizer_seconds"]),

@@ -13,6 +13,7 @@ from harness.analysis.steady import NORMAL_MAD
 FAR_DEVIATIONS, FAR_SHARE = 5.0, 0.1
 CAUSES = {
     "data_wait_seconds": "data wait",
+    "copy_seconds": "copy to the device",
     "recording_seconds": "recording",
     "exchange_seconds": "between steps",
     "forward_seconds": "forward pass",

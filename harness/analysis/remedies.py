@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from harness.machine.device_kinds import MIXED_DECODER, DeviceKind
+
 # The stages of a training, as the verdict names them.
 PIPELINE_STAGE, COMPUTE_STAGE, COMMUNICATION_STAGE = "pipeline", "compute", "communication"
 
@@ -23,7 +25,7 @@ class Setting:
     ranks counts those of all hosts, ranks_per_host those that share a host's cores; threads are per rank.
     """
 
-    device: str
+    device: DeviceKind
     ranks: int
     ranks_per_host: int
     cores: int
@@ -53,10 +55,10 @@ class Facts:
     def cores_left(self) -> float:
         """The number of a host's cores that the run leaves idle, by the share of time that its threads work.
 
-        On a GPU only DALI's threads count, and they count as always working.
+        On an accelerator only DALI's threads count, and they count as always working.
         """
         setting = self.setting
-        if setting.device == "gpu":
+        if not setting.device.on_host:
             return float(setting.cores - setting.ranks_per_host * setting.decode_threads)
         decoding = setting.decode_threads / max(self.training_gain, 1.0)
         training = setting.compute_threads / max(self.gains[PIPELINE_STAGE], 1.0)
@@ -104,7 +106,7 @@ REMEDIES = (
         PIPELINE_STAGE,
         "The JPEG engine and the GPU's other units share the decoding. Try values of --hw-decoder-load between 0 and 1,"
         " and pass --width-hint and --height-hint.",
-        lambda facts: facts.setting.device == "gpu",
+        lambda facts: facts.setting.device.decoder == MIXED_DECODER,
     ),
     Remedy(
         PIPELINE_STAGE,
@@ -130,7 +132,7 @@ REMEDIES = (
         COMMUNICATION_STAGE,
         "The ranks share one host. Use fewer ranks with more threads each, which exchange less: --gpus 1 and more"
         " --compute-threads.",
-        lambda facts: facts.setting.device == "cpu" and facts.setting.ranks_per_host > 1,
+        lambda facts: facts.setting.device.on_host and facts.setting.ranks_per_host > 1,
     ),
     Remedy(
         COMPUTE_STAGE,
@@ -141,10 +143,10 @@ REMEDIES = (
     Remedy(
         COMPUTE_STAGE,
         "The other ranks would be faster without rank {facts.slowest_rank}. Leave its device out of"
-        " CUDA_VISIBLE_DEVICES, and lower --gpus by one.",
+        " {facts.setting.device.selection}, and lower --gpus by one.",
         # Compares n ranks at the speed of the slowest with n - 1 ranks at the speed of the fastest.
         lambda facts: (
-            facts.setting.device == "gpu"
+            not facts.setting.device.on_host
             and facts.slowest_rank is not None
             and facts.rank_skew_share > 1 / facts.setting.ranks
         ),
@@ -154,26 +156,26 @@ REMEDIES = (
         "Training leaves cores idle. Raise --compute-threads (this run: {facts.setting.compute_threads} per rank,"
         " {facts.setting.cores} cores), or --gpus for more ranks.",
         lambda facts: (
-            facts.setting.device == "cpu"
+            facts.setting.device.on_host
             and facts.cores_left >= MIN_CORES_LEFT
             and facts.setting.ranks_per_host * facts.setting.compute_threads < facts.setting.cores
         ),
     ),
     Remedy(
         COMPUTE_STAGE,
-        "A part of each step takes the same time for any batch size. Raise --batch-size as far as the GPU's memory"
-        " allows.",
-        lambda facts: facts.setting.device == "gpu",
+        "A part of each step takes the same time for any batch size. Raise --batch-size as far as the"
+        " {facts.setting.device.memory} allows.",
+        lambda facts: not facts.setting.device.on_host,
     ),
     Remedy(
         COMPUTE_STAGE,
         "Training takes time for every image. Use a smaller --model or --image-size, or more devices (--gpus).",
-        lambda facts: facts.setting.device == "gpu",
+        lambda facts: not facts.setting.device.on_host,
     ),
     Remedy(
         COMPUTE_STAGE,
         "Training takes time for every image. Use a smaller --model or --image-size, or a machine with more cores.",
-        lambda facts: facts.setting.device == "cpu",
+        lambda facts: facts.setting.device.on_host,
     ),
 )
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness.artifacts.record import RunRecord
-from harness.plan.decisions import GPU_BATCH_SIZE
+from harness.machine.device_kinds import GPU
 from harness.plan.declaration import HIDDEN
 from harness.plan.options import run_options
 from harness.plan.plan import IMAGENET, decided_values
@@ -54,7 +54,7 @@ class Job:
 
 
 # PaddleClas's recipe as DeepSparkHub runs it; see results/bi_v100.csv.
-REFERENCE_JOB = Job("x1_0", 224, IMAGENET.name, "gpu", 4, GPU_BATCH_SIZE)
+REFERENCE_JOB = Job("x1_0", 224, IMAGENET.name, GPU.name, 4, GPU.batch_size)
 
 
 def job_of(record: RunRecord) -> Job:

@@ -27,6 +27,7 @@ from harness.artifacts.record import RunFiles, RunRecord
 from harness.artifacts.schema import BAD_IMAGES, COMPUTE, COMPUTE_NO_SYNC, DEVICES, EPOCHS, PIPELINE, STEPS, TRAIN
 from harness.artifacts.shared_schema import SUMMARY
 from harness.artifacts.tables import fill_columns, read_table
+from harness.machine.device_kinds import device_kind
 from harness.machine.host import cpu_name
 from harness.plan.effective_settings import check_settings
 from harness.plan.plan import RunPlan
@@ -140,7 +141,7 @@ def _of_job(files: RunFiles, record: RunRecord) -> dict[str, Any]:
         "dataset": plan.data.name,
         "crop_size": plan.pipeline.image_size,
         "device": plan.device,
-        "device_name": cpu_name() if plan.device == "cpu" else plan.device_name,
+        "device_name": cpu_name() if device_kind(plan.device).on_host else plan.device_name,
         "devices": plan.ranks,
         "batch_size": plan.pipeline.batch_size,
         "amp": plan.training.precision,
@@ -168,7 +169,7 @@ def _setting(record: RunRecord, devices: pd.DataFrame, steps: pd.DataFrame) -> S
     read = devices["storage_read_bytes"].sum(min_count=1)
     delivered = steps.loc[steps["phase"].isin((TRAIN, PIPELINE)), "images"].sum() * image_bytes
     return Setting(
-        device=plan.device,
+        device=device_kind(plan.device),
         ranks=plan.ranks,
         ranks_per_host=plan.ranks_per_node,
         cores=record.environment["cores"],

@@ -18,7 +18,7 @@ from harness.plan.plan import DataFacts, OperationPlan, RunPlan, TrainingPlan, W
 from pipelines.augmentation import Augmentation
 from pipelines.settings import PipelineSettings
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 NAME_TIME = "%Y%m%d-%H%M%S"
 
 

@@ -12,6 +12,7 @@ from harness.errors import OutOfMemoryError, TrainingError
 from harness.launch.memory import memory_line
 from harness.launch.rank_monitor import RankExit
 from harness.launch.watchdog import innermost_frame, timed_out
+from harness.machine.device_kinds import device_kind
 from harness.plan.plan import RunPlan
 from models.errors import ActionableError
 
@@ -25,7 +26,7 @@ LOG_TAIL_LINES = 12
 
 def memory_error(plan: RunPlan, rank: int, reason: str) -> OutOfMemoryError:
     """Returns the error for a batch that does not fit into memory; reason is the library's own message."""
-    what, batch = "GPU's memory" if plan.device == "gpu" else "memory", plan.pipeline.batch_size
+    what, batch = device_kind(plan.device).memory, plan.pipeline.batch_size
     cure = "Use a smaller --model or --image-size."
     if batch > 1:
         cure = f"Use --batch-size {batch // 2} or less, or {plan.kind.memory_cure}"

@@ -1,38 +1,47 @@
-"""Devices, their clocks and their flags: apart from the DALI graph, the only code that distinguishes CPU and GPU."""
+"""The devices of a run: which there are, which are taken, and what a rank needs to use its own."""
 
 from __future__ import annotations
 
 import os
 import re
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Protocol
 
 from harness.errors import MachineError
+from harness.machine.clock import Clock, CudaClock, HostClock, PollingClock
+from harness.machine.device_kinds import CPU, GPU, HOST_CLOCK, MIXED_DECODER, PASSING_EVENTS, TIMED_EVENTS, device_kind
 from harness.machine.host import available_cores
 from harness.machine.nvml import Gpu, Nvml, NvmlUnavailable
+from harness.machine.plugins import PLUGIN_ROOT, plugin_devices
 from harness.machine.visible_gpus import visible_gpus
 
+# The value of --device that takes what there is.
+AUTO = "auto"
 MIN_PADDLE = (3, 2)
 PADDLE_GPU_VERSION = "3.3.1"
 # Paddle's own index, because PyPI ends at paddlepaddle-gpu 2.6.2 (CUDA 11.8).
 PADDLE_GPU_INDEX = "https://www.paddlepaddle.org.cn/packages/stable/cu126/"
 INSTALL_CPU = "pip install 'paddlepaddle>=3.2'"
 INSTALL_GPU = f"pip install paddlepaddle-gpu=={PADDLE_GPU_VERSION} -i {PADDLE_GPU_INDEX}"
+INSTALL_PLUGIN = "Install the vendor's Paddle and its plugin; docs/devices.md names Paddle's pages."
 MAX_CPU_RANKS = 4
 
 LAUNCHER_VARIABLES = ("PADDLE_", "FLAGS_selected_", "MASTER_", "POD_")
-# Set on GPUs by the reference run (DeepSparkHub, PP-LCNet).
-GPU_FLAGS = {"FLAGS_cudnn_exhaustive_search": "True", "FLAGS_cudnn_batchnorm_spatial_persistent": "True"}
+CLOCKS: Mapping[str, Callable[[], Clock]] = {
+    HOST_CLOCK: HostClock,
+    TIMED_EVENTS: CudaClock,
+    PASSING_EVENTS: PollingClock,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Devices:
     """The devices that a run trains on: `count` devices of one kind, with one rank each.
 
-    kind is "cpu" or "gpu"; name is the GPUs' product name, or "CPU". gpus is empty on CPUs and in a dry run.
+    kind is the name of a `harness.machine.device_kinds.DeviceKind`; name is the GPUs' product name, "CPU", or the
+    plugin's type. gpus is empty on other devices than GPUs, and in a dry run.
     """
 
     kind: str
@@ -41,53 +50,100 @@ class Devices:
     gpus: tuple[Gpu, ...] = ()
 
 
-def choose_devices(
-    kind: str, count: int | None, environment: Mapping[str, str], *, look: bool = True
-) -> tuple[Devices, tuple[str, ...]]:
+Found = tuple[Devices, tuple[str, ...]]
+
+
+def choose_devices(name: str, count: int | None, environment: Mapping[str, str], *, look: bool = True) -> Found:
     """Returns the devices of a run, and notices for the user about the choice.
 
-    kind is auto, gpu or cpu, count the requested number. With look=False (a dry run) requested GPUs are assumed to
-    exist. Raises MachineError if they don't exist, or if Paddle can't use them.
+    name is auto (GPUs, else a plugin's devices, else CPUs), cpu, gpu or a plugin's type; count is the requested number.
+    With look=False (a dry run) requested devices are assumed to exist. Raises MachineError if they don't exist, or if
+    Paddle can't use them.
     """
-    if kind == "cpu":
-        return _cpus(count)
-    if not look and (kind == "gpu" or count is not None):
-        return Devices("gpu", count or 1, "GPU"), ()
-    try:
-        with Nvml() as nvml:
-            gpus = visible_gpus(nvml.gpus(), environment.get("CUDA_VISIBLE_DEVICES"))
-        reason = "" if gpus else "NVML finds no GPU that CUDA_VISIBLE_DEVICES allows"
-    except NvmlUnavailable as error:
-        gpus, reason = (), f"NVML: {error}"
-    if gpus and not _paddle_for_gpu():
-        reason = "the installed paddlepaddle is the CPU build"
-        if kind == "gpu" or count is not None:
-            raise MachineError(f"{len(gpus)} GPUs found, but {reason}", f"Install the GPU build: {INSTALL_GPU}")
-        gpus = ()
+    choose = {AUTO: _any, CPU.name: _cpus, GPU.name: _gpus}.get(name, partial(_plugins, name))
+    return choose(count, environment, look)
+
+
+def _cpus(count: int | None, _: Mapping[str, str], __: bool) -> Found:
+    cores = available_cores()
+    ranks = count if count is not None else min(MAX_CPU_RANKS, cores)
+    notices = (f"{ranks} ranks share {cores} cores",) if ranks > cores else ()
+    return Devices(CPU.name, ranks, CPU.title), notices
+
+
+def _gpus(count: int | None, environment: Mapping[str, str], look: bool) -> Found:
+    if not look:
+        return Devices(GPU.name, count or 1, GPU.title), ()
+    gpus, reason = _visible(environment)
+    if gpus and reason:
+        raise MachineError(f"{len(gpus)} GPUs found, but {reason}", f"Install the GPU build: {INSTALL_GPU}")
     wanted = count if count is not None else (len(gpus) or 1)
-    if (kind == "gpu" or count is not None) and wanted > len(gpus):
+    if wanted > len(gpus):
         raise MachineError(
             f"{wanted} GPU{'s' if wanted > 1 else ''} requested, {len(gpus)} found"
             + (f" ({reason})" if reason else ""),
             f"To run on this machine's CPU instead: --device cpu --gpus {min(wanted, available_cores())}",
         )
-    if not gpus:
-        devices, notices = _cpus(None)
-        return devices, (f"no GPU ({reason}): training on the CPU with {devices.count} ranks", *notices)
     nameless = [str(gpu.index) for gpu in gpus[:wanted] if not gpu.uuid]
     if nameless:
         raise MachineError(
             f"NVML doesn't report the UUID of GPU {', '.join(nameless)}, so no rank can be assigned to it",
             "Check nvidia-smi -L, and select other GPUs with CUDA_VISIBLE_DEVICES.",
         )
-    return Devices("gpu", wanted, gpus[0].name, gpus[:wanted]), ()
+    return Devices(GPU.name, wanted, gpus[0].name, gpus[:wanted]), ()
 
 
-def _cpus(count: int | None) -> tuple[Devices, tuple[str, ...]]:
-    cores = available_cores()
-    ranks = count if count is not None else min(MAX_CPU_RANKS, cores)
-    notices = (f"{ranks} ranks share {cores} cores",) if ranks > cores else ()
-    return Devices("cpu", ranks, "CPU"), notices
+def _visible(environment: Mapping[str, str]) -> tuple[tuple[Gpu, ...], str]:
+    """The GPUs that this run may use, and why Paddle can't use them or there are none."""
+    try:
+        with Nvml() as nvml:
+            gpus = visible_gpus(nvml.gpus(), environment.get(GPU.selection))
+    except NvmlUnavailable as error:
+        return (), f"NVML: {error}"
+    if not gpus:
+        return (), "NVML finds no GPU that CUDA_VISIBLE_DEVICES allows"
+    return gpus, "" if _paddle_for_gpu() else "the installed paddlepaddle is the CPU build"
+
+
+def _plugins(name: str, count: int | None, environment: Mapping[str, str], look: bool) -> Found:
+    if not look:
+        return Devices(name, count or 1, name), ()
+    there = plugin_devices(environment)
+    if name not in there:
+        reported = ", ".join(f"{number} x {kind}" for kind, number in there.items()) or "no plugin's devices"
+        raise MachineError(
+            f"Paddle knows no device of type {name!r} here; it reports {reported}",
+            f"{INSTALL_PLUGIN} Without one: --device auto, cpu or gpu.",
+        )
+    first = next(iter(there))
+    if name != first:
+        raise MachineError(
+            f"Paddle's launcher takes the first of the installed plugins ({first}), so that {name} can't be used",
+            f"Set {PLUGIN_ROOT} to a folder that has the plugin of {name} alone.",
+        )
+    wanted = count if count is not None else max(there[name], 1)
+    if wanted > there[name]:
+        raise MachineError(
+            f"{wanted} devices of type {name} requested, {there[name]} found",
+            f"Use --gpus {there[name]} or less, or check {device_kind(name).selection}.",
+        )
+    return Devices(name, wanted, name), ()
+
+
+def _any(count: int | None, environment: Mapping[str, str], look: bool) -> Found:
+    if not look and count is not None:
+        return _gpus(count, environment, look)
+    gpus, reason = _visible(environment)
+    if gpus and not reason:
+        return _gpus(count, environment, look)
+    there = plugin_devices(environment)
+    if there:
+        devices, notices = _plugins(next(iter(there)), count, environment, look)
+        return devices, (f"no GPU ({reason}): training on {devices.count} x {devices.name}", *notices)
+    if count is not None:
+        return _gpus(count, environment, look)
+    devices, notices = _cpus(None, environment, look)
+    return devices, (f"no GPU ({reason}): training on the CPU with {devices.count} ranks", *notices)
 
 
 def check_paddle() -> None:
@@ -120,127 +176,44 @@ def worker_environment(devices: Devices, compute_threads: int, environment: Mapp
 
     Variables of another launcher are dropped, because Paddle's launcher would let them override its command line.
     """
+    kind = device_kind(devices.kind)
     env = {name: value for name, value in environment.items() if not name.startswith(LAUNCHER_VARIABLES)}
+    for name in kind.hidden:
+        env.pop(name, None)
     env["OMP_NUM_THREADS"] = str(compute_threads)
-    if devices.kind == "gpu":
+    env["PADDLE_DISTRI_BACKEND"] = kind.backend
+    env.update(kind.flags)
+    if devices.gpus:
         # By UUID, because NVML and CUDA may number the GPUs differently.
-        env["CUDA_VISIBLE_DEVICES"] = ",".join(gpu.uuid for gpu in devices.gpus)
-        env.update(GPU_FLAGS)
-    else:
-        # The launcher takes the mere presence of the variable as a sign of GPUs, even on a CPU build.
-        env.pop("CUDA_VISIBLE_DEVICES", None)
-        env["PADDLE_DISTRI_BACKEND"] = "gloo"
+        env[kind.selection] = ",".join(gpu.uuid for gpu in devices.gpus)
     return env
 
 
-class Clock(Protocol):
-    """The device's time, in seconds since `start`.
+def open_device(name: str, number: int) -> tuple[Clock, int | None]:
+    """Make this rank's device Paddle's current one; number is the rank's on its host.
 
-    A mark is the moment when the device has finished all work queued so far. Its time is read by `seconds`, not before,
-    so that marking never waits.
+    Returns the device's clock, and its index for DALI (None where DALI doesn't use it).
     """
-
-    started_at: float
-
-    def start(self) -> None:
-        """Start the clock; started_at becomes the host's time.perf_counter()."""
-
-    def mark(self) -> Any:
-        """Returns a mark after the work queued so far."""
-
-    def host_seconds(self) -> float:
-        """Returns the host's seconds since the start, whatever the device does."""
-
-    def wait(self, mark: Any) -> None:
-        """Return once the device has reached the mark."""
-
-    def seconds(self, marks: Sequence[Any]) -> list[float]:
-        """Returns when the device reached each mark, in seconds since the start."""
-
-
-class HostClock:
-    """The clock of a CPU, whose work is done when a call returns. now is perf_counter, or a test's clock."""
-
-    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
-        self._now = now
-        self.started_at = now()
-
-    def start(self) -> None:
-        """Start the clock."""
-        self.started_at = self._now()
-
-    def mark(self) -> float:
-        """Returns the seconds since the start."""
-        return self._now() - self.started_at
-
-    def host_seconds(self) -> float:
-        """Returns the seconds since the start."""
-        return self._now() - self.started_at
-
-    def wait(self, mark: float) -> None:
-        """Do nothing: the work is done already."""
-
-    def seconds(self, marks: Sequence[float]) -> list[float]:
-        """Returns the marks, which are seconds already."""
-        return list(marks)
-
-
-class CudaClock:
-    """The clock of a GPU: CUDA events on Paddle's stream, read when they have passed."""
-
-    def __init__(self) -> None:
-        from paddle import device
-
-        self._device = device
-        self.start()
-
-    def start(self) -> None:
-        """Wait for the GPU once, and start the clock."""
-        self._device.synchronize()
-        self.started_at = time.perf_counter()
-        self._anchor, self._anchor_seconds = self.mark(), 0.0
-
-    def mark(self) -> Any:
-        """Returns an event after the work queued so far."""
-        event = self._device.Event(enable_timing=True)
-        event.record()
-        return event
-
-    def host_seconds(self) -> float:
-        """Returns the host's seconds since the start."""
-        return time.perf_counter() - self.started_at
-
-    def wait(self, mark: Any) -> None:
-        """Block until the event has passed."""
-        mark.synchronize()
-
-    def seconds(self, marks: Sequence[Any]) -> list[float]:
-        """Returns when each event passed, in seconds since the start.
-
-        The last event becomes the anchor of later calls, because CUDA measures in float32 milliseconds.
-        """
-        for mark in marks[-1:]:
-            mark.synchronize()
-        read = [self._anchor_seconds + self._anchor.elapsed_time(mark) / 1000 for mark in marks]
-        if read:
-            self._anchor, self._anchor_seconds = marks[-1], read[-1]
-        return read
-
-
-def open_device(kind: str, local_rank: int) -> tuple[Clock, int | None]:
-    """Make this rank's device Paddle's current one. Returns its clock, and its CUDA index (None on a CPU)."""
     import paddle
 
-    if kind == "gpu":
-        paddle.device.set_device(f"gpu:{local_rank}")
-        return CudaClock(), local_rank
-    paddle.device.set_device("cpu")
-    return HostClock(), None
+    kind = device_kind(name)
+    paddle.device.set_device(name if kind.on_host else f"{name}:{number}")
+    return CLOCKS[kind.clock](), number if kind.decoder == MIXED_DECODER else None
 
 
-def cudnn_tf32(kind: str) -> bool | None:
-    """Returns whether Paddle lets cuDNN compute FP32 convolutions in TF32; None on CPUs, or if unknown."""
-    if kind == "cpu":
+def computes_in(dtype: str) -> bool:
+    """Returns whether Paddle's current device computes in this 16-bit format, bfloat16 or float16."""
+    import paddle
+
+    if dtype == "bfloat16":
+        return bool(paddle.amp.is_bfloat16_supported())
+    # On older GPUs Paddle would only warn, and train in float32.
+    return not paddle.is_compiled_with_cuda() or paddle.device.cuda.get_device_capability()[0] >= 7
+
+
+def cudnn_tf32(name: str) -> bool | None:
+    """Returns whether Paddle lets cuDNN compute FP32 convolutions in TF32; None without cuDNN, or if unknown."""
+    if not device_kind(name).cudnn:
         return None
     from paddle.base import core
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from harness.errors import MachineError, UsageError
 from harness.machine.device import Devices
+from harness.machine.device_kinds import DeviceKind, device_kind
 from harness.machine.host import available_cores
 from harness.plan.kinds import EPOCHS
 from harness.plan.options import SYNC, RunConfig
@@ -17,12 +18,8 @@ from pipelines.augmentation import Augmentation
 from pipelines.settings import PipelineSettings
 from pipelines.sharding import steps_per_epoch
 
-GPU_BATCH_SIZE = 512  # the published recipe's, on each of 4 GPUs
-CPU_BATCH_SIZE = 16  # as fast as 32, with twice as many steps to measure
 LEARNING_RATE_PER_IMAGE = 0.1 / 256  # the published 0.8 at 2048 images a step
 LR_WARMUP_EPOCHS = 5
-GPU_WARMUP_STEPS = 20  # cuDNN tries its algorithms, DALI's buffers grow, clocks rise
-CPU_WARMUP_STEPS = 3
 NOTED_EXCESS = 0.05  # of the images in an epoch's full batches over those of the data set
 OTHER_NODES = "utilisation, power and interference are those of node 0; images and times are those of all nodes"
 MAX_DECODE_THREADS = 8  # with more, DALI's threads compete with the training's
@@ -34,10 +31,10 @@ def make_plan(config: RunConfig, devices: Devices, data: DataFacts, environment:
     Raises UsageError when the batch is larger than a rank's share of the images or the warm-up is as long as the run,
     MachineError for what these devices can't do.
     """
-    if devices.kind == "cpu":
-        _refuse_on_cpu(config)
+    kind = device_kind(devices.kind)
+    _refuse_what_lacks(config, kind)
     ranks = devices.count * config.nnodes
-    batch_size, notes = _batch_size(config, devices.kind, ranks, data)
+    batch_size, notes = _batch_size(config, kind, ranks, data)
     step_images = batch_size * config.accumulation_steps
     epoch_steps = steps_per_epoch(data.train_images, ranks, step_images)
     share = max(1, available_cores() // devices.count)
@@ -53,7 +50,7 @@ def make_plan(config: RunConfig, devices: Devices, data: DataFacts, environment:
         pipeline=PipelineSettings(
             batch_size=batch_size,
             image_size=config.image_size,
-            dali_device=devices.kind,
+            decoder=kind.decoder,
             decode_threads=config.decode_threads or min(MAX_DECODE_THREADS, share),
             seed=config.seed,
             prefetch=config.prefetch,
@@ -85,7 +82,7 @@ def make_plan(config: RunConfig, devices: Devices, data: DataFacts, environment:
             compute_threads=config.compute_threads or _positive_int(environment.get("OMP_NUM_THREADS")) or share,
             pretrained=config.pretrained,
         ),
-        window=_window(config, devices.kind, epoch_steps),
+        window=_window(config, kind, epoch_steps),
         operation=OperationPlan(
             stall_timeout=config.stall_timeout,
             rendezvous_timeout=config.rendezvous_timeout,
@@ -98,21 +95,23 @@ def make_plan(config: RunConfig, devices: Devices, data: DataFacts, environment:
     return replace(plan, notes=(*notes, *_notes(plan)))
 
 
-def _refuse_on_cpu(config: RunConfig) -> None:
-    for asked, lacking in (
-        (config.amp != "off", f"--amp {config.amp} needs GPUs: Paddle has no {config.amp} convolutions for CPUs"),
-        (config.bn_stats == SYNC, "--bn-stats sync needs GPUs: Paddle has no synchronised batch norm for CPUs"),
+def _refuse_what_lacks(config: RunConfig, kind: DeviceKind) -> None:
+    for refused, name, lacking in (
+        (config.amp != "off" and not kind.sixteen_bit, f"--amp {config.amp}", f"{config.amp} convolutions"),
+        (config.bn_stats == SYNC and not kind.sync_batch_norm, "--bn-stats sync", "synchronised batch norm"),
     ):
-        if asked:
-            raise MachineError(lacking, "Omit it to train on the CPU.")
+        if refused:
+            raise MachineError(
+                f"{name} needs GPUs: Paddle has no {lacking} for {kind.plural}", "Omit it to train without."
+            )
 
 
-def _window(config: RunConfig, device: str, epoch_steps: int) -> WindowPlan:
+def _window(config: RunConfig, kind: DeviceKind, epoch_steps: int) -> WindowPlan:
     total = config.epochs * epoch_steps if config.kind is EPOCHS else None
     warmup = config.warmup
     if warmup is None:
         # Longer than the batches last that DALI decodes ahead while the first steps are slow.
-        warmup = max(GPU_WARMUP_STEPS if device == "gpu" else CPU_WARMUP_STEPS, config.prefetch + 1)
+        warmup = max(kind.warmup_steps, config.prefetch + 1)
         # A short run keeps three quarters of its steps for measuring.
         warmup = warmup if total is None else min(warmup, total // 4)
     elif total is not None and warmup >= total:
@@ -152,9 +151,9 @@ def _training_notes(plan: RunPlan) -> list[str]:
     return notes
 
 
-def _batch_size(config: RunConfig, device: str, ranks: int, data: DataFacts) -> tuple[int, tuple[str, ...]]:
+def _batch_size(config: RunConfig, kind: DeviceKind, ranks: int, data: DataFacts) -> tuple[int, tuple[str, ...]]:
     """Images per rank and batch, and a note if a small data set makes them fewer than the default."""
-    usual = GPU_BATCH_SIZE if device == "gpu" else CPU_BATCH_SIZE
+    usual = kind.batch_size
     if not config.kind.trains:
         # An incomplete batch is filled up with images that are not counted.
         return config.batch_size or usual, ()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.errors import InvariantError
+from harness.machine.device_kinds import MIXED_DECODER
 from harness.plan.kinds import EVALUATION
 from harness.plan.options import SYNC
 from harness.plan.plan import RunPlan
@@ -41,7 +42,7 @@ def check_settings(plan: RunPlan, found: Mapping[str, Any]) -> None:
         "ranks": plan.ranks,
     }
     asked = {name: value for name, value in asked.items() if name not in LEFT_OUT.get(plan.kind, ())}
-    if plan.device == "gpu" and found.get("hw_decoder_load") is not None:
+    if pipeline.decoder == MIXED_DECODER and found.get("hw_decoder_load") is not None:
         asked["hw_decoder_load"] = pipeline.hw_decoder_load
     wrong = [
         f"{name} {wanted} was asked for, {found.get(name)} was in force"

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from harness.plan.options import RunConfig
 
 MAX_SERIES_NAME = 90  # the names of its runs are longer
+DEVICE_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -110,8 +111,17 @@ def _check_names(config: RunConfig) -> None:
         )
 
 
+def _check_device(config: RunConfig) -> None:
+    # It becomes a part of file names and of variables' names.
+    if not DEVICE_NAME.fullmatch(config.device):
+        raise UsageError(
+            f"{config.device!r} is not the name of a kind of device",
+            "Known: auto, cpu, gpu, and the types of Paddle's plugins, such as iluvatar_gpu.",
+        )
+
+
 # The checks of every run, and those of one kind of run.
-CHECKS = (_check_learning_rate, _check_series, _check_nodes, _check_resume, _check_names)
+CHECKS = (_check_device, _check_learning_rate, _check_series, _check_nodes, _check_resume, _check_names)
 CHECKS_OF_KIND = {EVALUATION: (_check_evaluation,)}
 
 

@@ -66,12 +66,12 @@ class RunConfig:
     )  # fmt: skip
     image_size: int = option(224, "what to run", "Side of the square crop, in pixels.", metavar="PIXELS", at_least=1)
     gpus: int | None = option(
-        None, "what to run", "Number of devices per node; each has one rank. Default: all GPUs, or up to 4 CPU ranks.",
-        metavar="N", at_least=1, resume=FREE, nodes=OWN, compare=HIDDEN,
+        None, "what to run", "Number of devices per node; each has one rank. Default: all of them, or up to 4 ranks on"
+        " a CPU.", metavar="N", at_least=1, resume=FREE, nodes=OWN, compare=HIDDEN,
     )  # fmt: skip
     device: str = option(
-        "auto", "what to run", "Kind of device. auto: GPUs if there are any.",
-        choices=("auto", "gpu", "cpu"), resume=FREE, nodes=OWN,
+        "auto", "what to run", "Kind of device: cpu, gpu, or the type of a Paddle plugin, such as iluvatar_gpu. auto:"
+        " GPUs, else a plugin's devices, else the CPU.", metavar="KIND", resume=FREE, nodes=OWN,
     )  # fmt: skip
     resume: str | None = option(
         None, "what to run", "Resume RUN from its last checkpoint. Options that you don't pass keep their previous"

@@ -16,6 +16,7 @@ from harness.analysis.run_diff import SettingDifference, differences
 from harness.analysis.stored_result import StoredResult
 from harness.artifacts.record import RunRecord
 from harness.artifacts.schema import TRAIN
+from harness.machine.device_kinds import device_kind
 from harness.report.console import Console
 from harness.report.findings import with_interval
 from harness.report.text import plain_text
@@ -164,7 +165,7 @@ def _facts(result: StoredResult) -> list[tuple[str, str]]:
         ("runs", runs),
         ("throughput", f"{throughput}, all devices"),
         ("per device", f"{fps / job.devices:.1f} images/s"),
-        ("devices", f"{job.devices} x {hardware}" if job.device == "gpu" else f"{job.devices} ranks on {hardware}"),
+        ("devices", device_kind(job.device).several(job.devices, hardware)),
         ("top-1", top1 or "-"),
         ("bottleneck", bottleneck or "-"),
     ]

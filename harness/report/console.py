@@ -10,6 +10,7 @@ from harness.artifacts.record import RunFiles, RunRecord
 from harness.artifacts.reference_table import ReferenceRow, method_marks, read_reference, reference_table_file
 from harness.artifacts.schema import EPOCHS, TRAIN
 from harness.artifacts.tables import read_table
+from harness.machine.device_kinds import device_kind
 from harness.plan import kinds
 from harness.plan.plan import RunPlan
 from harness.report.findings import (
@@ -153,7 +154,7 @@ def evaluation_facts(record: RunRecord, files: RunFiles) -> list[tuple[str, str]
 
 def summary_facts(record: RunRecord) -> list[tuple[str, str]]:
     """Returns a finished run as labels and values, each with its scope."""
-    plan, summary = record.plan, record.summary
+    plan, summary, kind = record.plan, record.summary, device_kind(record.plan.device)
     overflowed = summary.get("overflow_steps")
     rows = [
         ("throughput", f"{with_interval(record.phases[TRAIN])} in total on {plan.ranks} x {plan.device_name}"),
@@ -172,7 +173,7 @@ def summary_facts(record: RunRecord) -> list[tuple[str, str]]:
             f"{overflowed} steps overflowed: they skipped the weight update and took less time" if overflowed else "",
         ),
         ("disturbed", interference_text(record)),
-        ("GPU utilisation", _percent(summary["gpu_util_percent"]) if plan.device == "gpu" else ""),
+        (f"{kind.title} utilisation", "" if kind.on_host else _percent(summary["gpu_util_percent"])),
         ("CPU utilisation", f"{_percent(summary['cpu_util_percent'])}, whole host"),
         ("accelerator", accelerator_text(summary)),
         ("top-1", _accuracy(summary["top1"], summary["epochs"])),
@@ -188,9 +189,8 @@ def differences(record: RunRecord) -> list[str]:
     if not plan.data.imagenet:
         kind = "built-in, " if plan.data.builtin else ""
         lines.append(f"data: reference {REFERENCE_DATASET}, this run {plan.data.name} ({kind}not ImageNet)")
-    name = record.summary["device_name"] if plan.device == "cpu" else plan.device_name
-    times = "CPU ranks on" if plan.device == "cpu" else "x"
-    lines.append(f"devices: reference 4 x BI-V100, this run {plan.ranks} {times} {name}")
+    hardware = device_kind(plan.device).several(plan.ranks, record.summary["device_name"])
+    lines.append(f"devices: reference 4 x BI-V100, this run {hardware}")
     if plan.model != "x1_0":
         lines.append(f"model: reference PPLCNet_x1_0, this run PPLCNet_{plan.model}")
     lines += [f"method: this run uses {mark}" for mark in method_marks(plan)]

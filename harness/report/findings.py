@@ -25,6 +25,7 @@ PHASE_TITLES = {
 }
 BUCKETS = {
     "data_wait_seconds": "waiting for data",
+    "copy_seconds": "waiting for the copy to the device",
     "forward_seconds": "forward",
     "backward_seconds": "backward",
     "optimizer_seconds": "optimizer",

@@ -17,6 +17,7 @@ from harness.artifacts.schema import CHECKPOINT, EVALUATE, TRAIN
 from harness.errors import InterruptedRunError, TrainingError
 from harness.plan.effective_settings import check_settings
 from harness.training.evaluation import Accuracy, Evaluator
+from harness.training.hand_over import on_device
 from harness.training.loop import GlobalStep, pause, run_steps
 from harness.training.recorder import Recorder
 from harness.training.state import Progress, gather_state
@@ -180,7 +181,7 @@ class Validation:
 
         self.steps_made = progress.evaluated
         self._steps = order.steps
-        self.source = DaliSource(
+        source = DaliSource(
             dataset.val,
             order,
             graph,
@@ -188,6 +189,7 @@ class Validation:
             partial(trainer.bad.report, VAL_SPLIT, dataset.val),
             start=SourceState(Position(progress.epoch - 1), trainer.bad.of(VAL_SPLIT)),
         )
+        self.source = on_device(source, trainer.plan.device, saves_state=False)
         self._trainer, self._recorder = trainer, recorder
 
     def run(self, epoch: int, done: Callable[[GlobalStep], bool]) -> Evaluation | None:

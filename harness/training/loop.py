@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from harness.errors import InvariantError
 from harness.launch import watchdog
-from harness.machine.device import Clock
+from harness.machine.clock import Clock
 from pipelines.batch import Batch, Source
 
 if TYPE_CHECKING:
@@ -26,7 +26,10 @@ EXCHANGE_SECONDS = 1.0
 # reuse its memory while kernels still read it.
 STEPS_IN_FLIGHT = 2
 
-IMAGES, REQUEST, GOT, FORWARD, BACKWARD, END, LOSS, RECORDING, BAD = range(9)
+IMAGES, REQUEST, GOT, ARRIVED, FORWARD, BACKWARD, END, LOSS, RECORDING, BAD = range(10)
+COLUMNS = BAD + 1
+# Marks of every batch: when it was asked for, when the source gave it, when it was on its device, and its end.
+MARKS = 4
 # Split marks that a consumer may set in a batch: after the forward pass and after the backward pass.
 SPLITS = 2
 
@@ -40,9 +43,10 @@ class GlobalStep:
     """One step of all ranks.
 
     index counts from 0 within the segment. end_seconds is when the slowest rank ended the step, since the segment's
-    start; step_seconds is the time since the end of the previous step. It has four parts, measured on the rank that got
+    start; step_seconds is the time since the end of the previous step. It has five parts, measured on the rank that got
     its batch last, for which the others wait: recording_seconds, exchange_seconds (everything else between two steps,
-    such as the exchange of records between ranks), data_wait_seconds and compute_seconds. compute_seconds consists of
+    such as the exchange of records between ranks), data_wait_seconds, copy_seconds (waiting for the batch's copy to the
+    device) and compute_seconds. compute_seconds consists of
     the forward, backward and optimizer seconds, which are NaN for a consumer that sets no split marks. slowest_rank is
     the rank that computed longest, rank_skew_seconds how much longer than the fastest. images counts the valid images
     of all ranks; loss is their mean (NaN for a consumer without a loss), and nonfinite_rank the first rank whose loss
@@ -54,6 +58,7 @@ class GlobalStep:
     end_seconds: float
     step_seconds: float
     data_wait_seconds: float
+    copy_seconds: float
     compute_seconds: float
     forward_seconds: float
     backward_seconds: float
@@ -66,7 +71,13 @@ class GlobalStep:
     nonfinite_rank: int | None = None
 
     def __post_init__(self) -> None:
-        parts = (self.data_wait_seconds, self.compute_seconds, self.recording_seconds, self.exchange_seconds)
+        parts = (
+            self.data_wait_seconds,
+            self.copy_seconds,
+            self.compute_seconds,
+            self.recording_seconds,
+            self.exchange_seconds,
+        )
         if min(parts) < 0.0 or abs(sum(parts) - self.step_seconds) > 1e-6:
             raise InvariantError(
                 f"step {self.index}: parts of {', '.join(f'{part:.6f}' for part in parts)} s don't add up to the"
@@ -82,7 +93,7 @@ class GlobalStep:
 def pause(seconds: float) -> GlobalStep:
     """A period of this length in which the ranks made no step."""
     unknown = float("nan")
-    return GlobalStep(0, 0, seconds, seconds, 0.0, 0.0, unknown, unknown, unknown, 0.0, seconds, 0, 0.0, unknown)
+    return GlobalStep(0, 0, seconds, seconds, 0.0, 0.0, 0.0, unknown, unknown, unknown, 0.0, seconds, 0, 0.0, unknown)
 
 
 class BadNews(Protocol):
@@ -158,7 +169,7 @@ def _run_burst(
 ) -> FloatArray:
     """Take batches on this rank and consume them.
 
-    Returns [batches, 9] with the columns IMAGES, REQUEST to END (s), LOSS, RECORDING (0) and BAD (0).
+    Returns [batches, COLUMNS]: IMAGES, REQUEST to END (s), LOSS, RECORDING (0) and BAD (0).
     """
     marks: list[Any] = []
     images: list[int] = []
@@ -173,22 +184,24 @@ def _run_burst(
         mark_split()
         batch = next(source)
         mark_split()
+        batch.arrive()
+        mark_split()
         losses.append(consume(batch, mark_split))
         mark_split()
         images.append(batch.valid_images)
         in_flight.append((marks[-1], batch))
         if len(in_flight) > STEPS_IN_FLIGHT:
             clock.wait(in_flight.popleft()[0])
-    if len(marks) not in (3 * batches, (3 + SPLITS) * batches):
+    if len(marks) not in (MARKS * batches, (MARKS + SPLITS) * batches):
         raise InvariantError(
             f"{len(marks)} marks in {batches} batches; a consumer sets {SPLITS} split marks in each, or none"
         )
     seconds = np.reshape(clock.seconds(marks), (batches, -1))
-    table = np.full((batches, 9), np.nan)
+    table = np.full((batches, COLUMNS), np.nan)
     table[:, IMAGES] = images
-    table[:, [REQUEST, GOT, END]] = seconds[:, [0, 1, -1]]
-    if seconds.shape[1] > 3:
-        table[:, [FORWARD, BACKWARD]] = seconds[:, 2:-1]
+    table[:, [REQUEST, GOT, ARRIVED, END]] = seconds[:, [0, 1, 2, -1]]
+    if seconds.shape[1] > MARKS:
+        table[:, [FORWARD, BACKWARD]] = seconds[:, 3:-1]
     table[:, LOSS] = [np.nan if loss is None else float(loss) for loss in losses]
     table[:, [RECORDING, BAD]] = 0.0
     return table
@@ -197,14 +210,16 @@ def _run_burst(
 def merge_ranks(step: FloatArray, index: int, end_before: float) -> GlobalStep:
     """One global step from every rank's record of it.
 
-    step: [ranks, batches, 9]. end_before is when the slowest rank ended the previous step, on the same clock.
+    step: [ranks, batches, COLUMNS]. end_before is when the slowest rank ended the previous step, on the same clock.
     """
     began, parts = end_before, []
     for batch in range(step.shape[1]):
         parts.append(_parts(step[:, batch], began))
         began = max(float(step[:, batch, END].max()), began)
-    recording, exchange, wait, compute, forward, backward, optimizer = (float(part) for part in np.sum(parts, axis=0))
-    busy = (step[..., END] - step[..., GOT]).sum(axis=1)
+    recording, exchange, wait, copy, compute, forward, backward, optimizer = (
+        float(part) for part in np.sum(parts, axis=0)
+    )
+    busy = (step[..., END] - step[..., ARRIVED]).sum(axis=1)
     images = step[..., IMAGES].sum()
     counted = step[step[..., IMAGES] > 0]
     nonfinite = np.flatnonzero(((step[..., IMAGES] > 0) & ~np.isfinite(step[..., LOSS])).any(axis=1))
@@ -215,6 +230,7 @@ def merge_ranks(step: FloatArray, index: int, end_before: float) -> GlobalStep:
         end_seconds=began,
         step_seconds=began - end_before,
         data_wait_seconds=wait,
+        copy_seconds=copy,
         compute_seconds=compute,
         forward_seconds=forward,
         backward_seconds=backward,
@@ -229,18 +245,18 @@ def merge_ranks(step: FloatArray, index: int, end_before: float) -> GlobalStep:
 
 
 def _parts(batch: FloatArray, end_before: float) -> tuple[float, ...]:
-    """The parts of a batch's time in seconds, on the rank that got it last; batch: [ranks, 9].
+    """The parts of a batch's time in seconds, on the rank that got it last; batch: [ranks, COLUMNS].
 
-    Returns the seconds of recording, exchange, data wait and computing, then the last's parts: forward pass, backward
-    pass and optimizer.
+    Returns the seconds of recording, exchange, data wait, copy and computing, then the last's parts: forward pass,
+    backward pass and optimizer.
     """
     end = max(float(batch[:, END].max()), end_before)
-    last = batch[int(np.argmax(batch[:, GOT]))]
+    last = batch[int(np.argmax(batch[:, ARRIVED]))]
     # What a rank did while another one still worked on the previous batch belongs to that batch.
-    request, got, forward, backward = (
-        min(max(float(mark), end_before), end) for mark in last[[REQUEST, GOT, FORWARD, BACKWARD]]
+    request, got, arrived, forward, backward = (
+        min(max(float(mark), end_before), end) for mark in last[[REQUEST, GOT, ARRIVED, FORWARD, BACKWARD]]
     )
     between = request - end_before
     recording = min(float(last[RECORDING]), between)
-    computing = (forward - got, backward - forward, end - backward)
-    return recording, between - recording, got - request, end - got, *computing
+    computing = (forward - arrived, backward - forward, end - backward)
+    return recording, between - recording, got - request, arrived - got, end - arrived, *computing

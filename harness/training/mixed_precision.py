@@ -10,16 +10,9 @@ import paddle
 from paddle import nn
 
 from harness.errors import MachineError
+from harness.machine.device import computes_in
 
 O2 = "O2"
-
-
-def computes_in(dtype: str) -> bool:
-    """Whether Paddle's current device computes in this 16-bit format, bfloat16 or float16."""
-    if dtype == "bfloat16":
-        return bool(paddle.amp.is_bfloat16_supported())
-    # On older GPUs Paddle would only warn, and train in float32.
-    return not paddle.is_compiled_with_cuda() or paddle.device.cuda.get_device_capability()[0] >= 7
 
 
 class MixedPrecision:

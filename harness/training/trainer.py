@@ -17,12 +17,14 @@ from paddle.jit.dy2static.program_translator import StaticFunction
 import models
 from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
 from harness.errors import InvariantError, TrainingError
-from harness.machine.device import Clock, cudnn_tf32, local_rank, open_device
+from harness.machine.clock import Clock
+from harness.machine.device import cudnn_tf32, local_rank, open_device
 from harness.plan.effective_settings import check_settings
 from harness.plan.options import SYNC
 from harness.plan.plan import DataFacts, RunPlan, facts_of
 from harness.training import recipe
 from harness.training.bad_images import BadImages
+from harness.training.hand_over import HandOver, on_device
 from harness.training.loop import GlobalStep, never, run_steps
 from harness.training.mixed_precision import MixedPrecision
 from harness.training.phases import SHARES, InTransition, Phase, transition_steps
@@ -53,7 +55,7 @@ class Trainer:
     model: Any
     parallel: Any
     train: recipe.TrainingStep
-    source: DaliSource
+    source: DaliSource | HandOver
     bad: BadImages
     cached: CachedSource | None = None
     segments: int = 0
@@ -125,7 +127,7 @@ class Trainer:
         self.steps[phase.name] = first_step + len(steps)
         return steps
 
-    def read_settings(self, source: DaliSource | None = None) -> dict[str, Any]:
+    def read_settings(self, source: DaliSource | HandOver | None = None) -> dict[str, Any]:
         """The settings in force, as DALI and Paddle report them; known after a batch was taken.
 
         source is what the batches came from; by default the training images.
@@ -237,13 +239,13 @@ def training_source(
     ranks: Ranks,
     bad: BadImages,
     start: SourceState | None = None,
-) -> DaliSource:
+) -> DaliSource | HandOver:
     """A rank's training images, from the start or from the state of an equal source."""
 
     def graph(feed: Feed, seed: int, state: bytes | None) -> Pipeline:
         return training_graph(feed, plan.data.augmentation, settings, seed, state)
 
-    return DaliSource(
+    source = DaliSource(
         dataset.train,
         TrainingOrder(
             len(dataset.train),
@@ -259,6 +261,7 @@ def training_source(
         seed=(settings.seed, ranks.rank),
         start=start or SourceState(bad=bad.of(TRAIN_SPLIT)),
     )
+    return on_device(source, plan.device, saves_state=True)
 
 
 def _arrived(_: Batch, __: Callable[[], None]) -> None:

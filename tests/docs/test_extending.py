@@ -104,7 +104,7 @@ from harness.training.recorder import TableRecorder
 
 sampler = SimpleNamespace(window=lambda start, end: WindowTelemetry())
 with TableWriter(Path("steps.csv"), STEPS) as steps, TableWriter(Path("epochs.csv"), EPOCHS) as epochs:
-    step = GlobalStep(0, 32, 0.5, 0.5, 0.1, 0.4, 0.1, 0.2, 0.1, 0.0, 0.0, 0, 0.0, 2.3)
+    step = GlobalStep(0, 32, 0.5, 0.5, 0.1, 0.0, 0.4, 0.1, 0.2, 0.1, 0.0, 0.0, 0, 0.0, 2.3)
     TableRecorder(steps, epochs, sampler).step(step, 0.0, phase="train", segment=1, step=1)
 print(read_table(Path("steps.csv"), STEPS)["data_wait_share"].tolist())
 print(*[line for line in tables_markdown().splitlines() if "data_wait_share" in line][:1])

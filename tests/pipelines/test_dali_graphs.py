@@ -276,7 +276,7 @@ def test_the_gpu_is_the_one_asked_for() -> None:
 
 @pytest.mark.parametrize("load", [0.0, 1.0])
 def test_the_limits_of_the_decoder_load_are_allowed(load: float) -> None:
-    decoder = PipelineSettings(1, 1, dali_device="gpu", hw_decoder_load=load).decoder()
+    decoder = PipelineSettings(1, 1, decoder="mixed", hw_decoder_load=load).decoder_arguments()
     assert decoder == {
         "device": "mixed",
         "hw_decoder_load": load,
@@ -286,7 +286,7 @@ def test_the_limits_of_the_decoder_load_are_allowed(load: float) -> None:
 
 
 def test_the_cpu_decoder_gets_no_gpu_options() -> None:
-    assert PipelineSettings(1, 1, hw_decoder_load=0.9, width_hint=640).decoder() == {"device": "cpu"}
+    assert PipelineSettings(1, 1, hw_decoder_load=0.9, width_hint=640).decoder_arguments() == {"device": "cpu"}
 
 
 @pytest.mark.filterwarnings(f"ignore:{EXTERNAL_SOURCE_CHECKPOINT}")

@@ -35,7 +35,7 @@ CUSTOM = Augmentation(crop_area_min=0.1, crop_area_max=0.9, aspect_min=0.5, aspe
 GPU = PipelineSettings(
     batch_size=2,
     image_size=64,
-    dali_device="gpu",
+    decoder="mixed",
     device_id=None,
     decode_threads=3,
     seed=17,
@@ -46,7 +46,7 @@ GPU = PipelineSettings(
     dtype="float16",
     layout="nhwc",
 )
-CPU = dataclasses.replace(GPU, dali_device="cpu")
+CPU = dataclasses.replace(GPU, decoder="cpu")
 # DALI says so when it builds the training graph, whose feed keeps its own position (see DaliSource).
 EXTERNAL_SOURCE_CHECKPOINT = "Checkpointing enabled in a pipeline with external source"
 

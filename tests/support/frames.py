@@ -11,7 +11,8 @@ from harness.artifacts.schema import STEPS, TRAIN
 from harness.training.loop import GlobalStep
 
 USUAL: dict[str, Any] = {
-    "phase": TRAIN, "segment": 1, "images": 32, "step_seconds": 0.1, "data_wait_seconds": 0.02, "compute_seconds": 0.08,
+    "phase": TRAIN, "segment": 1, "images": 32, "step_seconds": 0.1, "data_wait_seconds": 0.02, "copy_seconds": 0.0,
+    "compute_seconds": 0.08,
     "forward_seconds": 0.02, "backward_seconds": 0.04, "optimizer_seconds": 0.02, "recording_seconds": 0.0,
     "exchange_seconds": 0.0, "slowest_rank": 0, "rank_skew_seconds": 0.0, "transition": None, "warmup": 0,
     "interference": "none",
@@ -32,6 +33,6 @@ def global_step(index: int, end_seconds: float, step_seconds: float) -> GlobalSt
     """A step that only waits for its batch, which a consumer without laps then takes no time for."""
     return GlobalStep(
         index=index, images=8, end_seconds=end_seconds, step_seconds=step_seconds, data_wait_seconds=step_seconds,
-        compute_seconds=0.0, forward_seconds=math.nan, backward_seconds=math.nan, optimizer_seconds=math.nan,
-        recording_seconds=0.0, exchange_seconds=0.0, slowest_rank=0, rank_skew_seconds=0.0, loss=1.0,
+        copy_seconds=0.0, compute_seconds=0.0, forward_seconds=math.nan, backward_seconds=math.nan,
+        optimizer_seconds=math.nan, recording_seconds=0.0, exchange_seconds=0.0, slowest_rank=0, rank_skew_seconds=0.0, loss=1.0,
     )  # fmt: skip

@@ -104,8 +104,9 @@ def _row(phase: str, segment: int, epoch: int, step: int, time: float, seconds: 
     return {
         "phase": phase, "segment": segment, "epoch": epoch, "step": step, "time_unix_seconds": time,
         "images": RANKS * BATCH, "step_seconds": seconds, "fps": RANKS * BATCH / seconds, "data_wait_seconds": wait,
-        "compute_seconds": compute, "forward_seconds": 0.3 * compute, "backward_seconds": 0.5 * compute,
-        "optimizer_seconds": 0.2 * compute, "recording_seconds": 0.0, "exchange_seconds": 0.01 * seconds,
+        "copy_seconds": 0.0, "compute_seconds": compute, "forward_seconds": 0.3 * compute,
+        "backward_seconds": 0.5 * compute, "optimizer_seconds": 0.2 * compute, "recording_seconds": 0.0,
+        "exchange_seconds": 0.01 * seconds,
         "slowest_rank": step % RANKS, "rank_skew_seconds": 0.001, "loss": 3.2, "learning_rate": 0.4,
         "gpu_util_percent": 97.0, "gpu_util_min_percent": 96.0, "gpu_util_max_percent": 98.0, "cpu_util_percent": 55.0,
         "jpeg_util_percent": 30.0, "sm_util_percent": 80.0, "foreign_cpu_percent": 0.1,

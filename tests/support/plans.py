@@ -16,6 +16,7 @@ from harness.analysis.verdict import Verdict
 from harness.analysis.window import PhaseFigures
 from harness.artifacts.record import RunRecord
 from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
+from harness.machine.device_kinds import device_kind
 from harness.plan.kinds import EPOCHS, THROUGHPUT
 from harness.plan.options import RunConfig
 from harness.plan.plan import (
@@ -91,7 +92,7 @@ def with_settings(plan: RunPlan, **changes: Any) -> RunPlan:
             changes = {name: value for name, value in changes.items() if name not in own}
     changed = replace(plan, **parts, **changes)
     # DALI runs where the training does.
-    return replace(changed, pipeline=replace(changed.pipeline, dali_device=changed.device))
+    return replace(changed, pipeline=replace(changed.pipeline, decoder=device_kind(changed.device).decoder))
 
 
 def figures(**changes: Any) -> PhaseFigures:
@@ -148,6 +149,7 @@ def a_verdict(**changes: Any) -> Verdict:
 LEDGER = Ledger(
     wall_seconds=400.0,
     data_wait_seconds=10.23,
+    copy_seconds=0.0,
     forward_seconds=90.0,
     backward_seconds=180.0,
     optimizer_seconds=44.0,

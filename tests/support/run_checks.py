@@ -21,7 +21,7 @@ def settings_in_force(record: dict[str, Any], ranks: int) -> None:
 
 
 def parts_make_steps(steps: pd.DataFrame) -> None:
-    parts = steps[["data_wait_seconds", "compute_seconds", "recording_seconds", "exchange_seconds"]]
+    parts = steps[["data_wait_seconds", "copy_seconds", "compute_seconds", "recording_seconds", "exchange_seconds"]]
     assert (parts >= 0).all().all()
     assert list(parts.sum(axis=1)) == pytest.approx(list(steps["step_seconds"]), abs=1e-8)
     told = steps[["forward_seconds", "backward_seconds", "optimizer_seconds"]].dropna()

@@ -21,7 +21,8 @@ from harness.analysis.summarize import RunFigures, summarize
 from harness.artifacts.record import RunFiles, RunRecord, write_record
 from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS
 from harness.artifacts.tables import TableWriter
-from harness.machine.device import Devices, HostClock
+from harness.machine.clock import HostClock
+from harness.machine.device import Devices
 from harness.machine.sampler import WindowTelemetry
 from harness.plan.decisions import make_plan
 from harness.plan.options import RunConfig

@@ -71,7 +71,7 @@ def test_the_reference_is_found_by_name() -> None:
         ("list", "list.json' is not the record of a run", "Name a <run>.json that run_bench.py wrote."),
         ("object", "object.json is not a run's record: ", "Name a <run>.json that run_bench.py wrote."),
         ("folder", "folder.json': Is a directory", "Name a <run>.json that can be read."),
-        ("later", "later.json has schema version 6; this version reads 5", "Read it with the version of this project"),
+        ("later", "later.json has schema version 7; this version reads 6", "Read it with the version of this project"),
         ("rateless", "run 'rateless', which measures throughput, has no training throughput", "Name a run"),
         ("standing", "standing.json' has no valid training throughput: rates are (0.0,)", "Run it again"),
         ("worded", "worded.json' has no valid training throughput: ", "Run it again"),
@@ -88,7 +88,7 @@ def test_the_reference_is_found_by_name() -> None:
         ("nested", "five.json is not a run's record: ", "Name a <run>.json that run_bench.py wrote."),
         (
             "ahead",
-            "the series 'ahead' has schema version 6; this version reads 5",
+            "the series 'ahead' has schema version 7; this version reads 6",
             "Read it with the version of this project",
         ),
     ],
@@ -105,17 +105,17 @@ def test_what_can_t_be_compared_is_one_clear_line_and_its_cure(
     (tmp_path / "gone.r2.json").unlink()
     save_series(tmp_path, "five", (1.0, 2.0))
     for series, version, runs in (
-        ("half", 5, ["before", "halted"]),
-        ("nobody", 5, []),
-        ("astray", 5, ["../secret"]),
-        ("twice", 5, ["before", "before"]),
-        ("nested", 5, ["five"]),
-        ("ahead", 6, ["before"]),
+        ("half", 6, ["before", "halted"]),
+        ("nobody", 6, []),
+        ("astray", 6, ["../secret"]),
+        ("twice", 6, ["before", "before"]),
+        ("nested", 6, ["five"]),
+        ("ahead", 7, ["before"]),
     ):
         values = {"schema_version": version, "kind": "repeats", "run": series, "status": "finished",
                   "runs": runs}  # fmt: skip
         (tmp_path / f"{series}.json").write_text(json.dumps(values), encoding="utf-8")
-    later = json.loads((tmp_path / "before.json").read_text(encoding="utf-8")) | {"schema_version": 6}
+    later = json.loads((tmp_path / "before.json").read_text(encoding="utf-8")) | {"schema_version": 7}
     for file, content in (
         ("empty", b" \n"),
         ("text", b"{"),

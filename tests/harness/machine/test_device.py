@@ -17,10 +17,9 @@ import pytest
 import harness.machine.device
 from harness import ROOT
 from harness.errors import MachineError
+from harness.machine.clock import CudaClock, HostClock
 from harness.machine.device import (
-    CudaClock,
     Devices,
-    HostClock,
     check_paddle,
     choose_devices,
     installed_version,
@@ -180,6 +179,8 @@ def test_the_workers_environment_on_gpus() -> None:
         "HOME": "/home/me",
         "CUDA_VISIBLE_DEVICES": "GPU-b,GPU-a",
         "OMP_NUM_THREADS": "6",
+        "PADDLE_DISTRI_BACKEND": "nccl",
+        "CUSTOM_DEVICE_ROOT": "",
         "FLAGS_cudnn_exhaustive_search": "True",
         "FLAGS_cudnn_batchnorm_spatial_persistent": "True",
     }
@@ -192,6 +193,7 @@ def test_the_workers_environment_on_cpus() -> None:
         "HOME": "/home/me",
         "OMP_NUM_THREADS": "3",
         "PADDLE_DISTRI_BACKEND": "gloo",
+        "CUSTOM_DEVICE_ROOT": "",
     }
     assert given == {"HOME": "/home/me", "CUDA_VISIBLE_DEVICES": "0"}
     assert worker_environment(Devices("cpu", 1, "CPU"), 1, {})["PADDLE_DISTRI_BACKEND"] == "gloo"

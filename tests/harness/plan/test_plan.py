@@ -83,7 +83,7 @@ def test_the_published_plan_on_four_gpus() -> None:
         pipeline=PipelineSettings(
             batch_size=512,
             image_size=224,
-            dali_device="gpu",
+            decoder="mixed",
             decode_threads=8,
             seed=0,
             prefetch=2,
@@ -458,7 +458,7 @@ def test_no_two_parts_of_a_plan_share_a_setting_and_options_keep_their_names() -
     assert len(set(names)) == len(names)
     # What is no option is a figure of the plan's own.
     assert {name for name in names if name not in run_options()} == {
-        "kind", "device_name", "dali_device", "ranks", "nodes", "notes", "device_id", "dtype", "steps_per_epoch",
+        "kind", "device_name", "decoder", "ranks", "nodes", "notes", "device_id", "dtype", "steps_per_epoch",
         "warmup_steps",
         "warmup_given",
     }  # fmt: skip

@@ -64,7 +64,7 @@ def test_two_runs_are_shown_side_by_side(tmp_path: Path, capsys: pytest.CaptureF
         "runs 1; interval within its window 1; interval within its window",
         "throughput 100.0 images/s (99.2 to 100.8), all devices 90.0 images/s (89.3 to 90.7), all devices",
         "per device 50.0 images/s 45.0 images/s",
-        "devices 2 ranks on Xeon 6148 2 ranks on Xeon 6148",
+        "devices 2 CPU ranks on Xeon 6148 2 CPU ranks on Xeon 6148",
         "top-1 - 0.9533",
         "bottleneck compute compute",
         "B is 10.0 % slower than A (95 % interval 6.0 to 13.8 % slower, p < 0.0001)",

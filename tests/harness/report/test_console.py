@@ -231,7 +231,7 @@ def test_a_run_like_the_reference_differs_in_its_devices_alone() -> None:
         batch_size=512,
         epochs=360,
     )
-    record = dataclasses.replace(RECORD, plan=plan)
+    record = dataclasses.replace(with_summary(device_name="H100"), plan=plan)
     assert differences(record) == ["devices: reference 4 x BI-V100, this run 4 x H100"]
     other_data = dataclasses.replace(IMAGENET, name="mine", imagenet=False)
     record = dataclasses.replace(RECORD, plan=dataclasses.replace(plan, data=other_data))

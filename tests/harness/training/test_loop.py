@@ -7,13 +7,14 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
 
 from harness.errors import InvariantError
-from harness.machine.device import HostClock
-from harness.training.loop import Consumer, GlobalStep, merge_ranks, never, pause, run_steps
+from harness.machine.clock import HostClock
+from harness.training.loop import COLUMNS, Consumer, GlobalStep, merge_ranks, never, pause, run_steps
 from harness.training.ranks import FloatArray, Ranks
 from pipelines.batch import Batch
 from tests.support.simulation import Cluster, FakeTime, SimulatedRanks
@@ -65,6 +66,22 @@ def test_every_second_of_a_step_is_wait_or_work() -> None:
     assert {step.loss for step in steps} == {2.0}
     # One rank is neither quicker nor slower than itself.
     assert {(step.slowest_rank, step.rank_skew_seconds) for step in steps} == {(0, 0.0)}
+
+
+def test_waiting_for_a_copy_is_a_part_of_its_own_step() -> None:
+    """A batch that the source gave after 0.25 s is on its device 0.125 s later."""
+    time, steps = FakeTime(), list[GlobalStep]()
+
+    def source() -> Iterator[Batch]:
+        while True:
+            time.spend(0.25)
+            yield Batch(None, None, 8, partial(time.spend, 0.125))
+
+    run_steps(source(), training(time, 0.5), HostClock(time), Ranks(0, 1), steps.append, max_steps=6)
+    assert [step.step_seconds for step in steps] == pytest.approx([0.875] * 6)
+    assert [step.data_wait_seconds for step in steps] == pytest.approx([0.25] * 6)
+    assert [step.copy_seconds for step in steps] == pytest.approx([0.125] * 6)
+    assert [step.compute_seconds for step in steps] == pytest.approx([0.5] * 6)
 
 
 def test_a_stall_shows_in_its_own_step_only() -> None:
@@ -211,7 +228,7 @@ def test_a_consumer_without_laps_has_a_computation_all_the_same() -> None:
         assert parts(step) == (0.0, 0.0, 0.5, 0.875)
 
 
-@pytest.mark.parametrize(("laps", "marks"), [(1, 4), (3, 6)])
+@pytest.mark.parametrize(("laps", "marks"), [(1, 5), (3, 7)])
 def test_a_consumer_that_laps_once_or_too_often_is_refused(laps: int, marks: int) -> None:
     with pytest.raises(
         InvariantError, match=f"{marks} marks in 1 batches; a consumer sets 2 split marks in each, or none"
@@ -227,7 +244,7 @@ def test_a_consumer_that_laps_in_some_steps_only_is_refused() -> None:
         if next(numbers) == 2:  # the second step of the second block
             mark_split()
 
-    with pytest.raises(InvariantError, match="7 marks in 2 batches"):
+    with pytest.raises(InvariantError, match="9 marks in 2 batches"):
         run_steps(batches(time, itertools.repeat(0.01)), consume, HostClock(time), Ranks(0, 1), lambda _: None)
 
 
@@ -346,13 +363,13 @@ def test_every_rank_sees_the_slowest_of_them() -> None:
 
 def rank_rows(*rows: tuple[float, ...]) -> FloatArray:
     """Rows of images, request, got, end, loss and, if told, recording and the laps' two times."""
-    table = np.full((len(rows), 9), np.nan)
+    table = np.full((len(rows), COLUMNS), np.nan)
     for row, values in zip(table, rows, strict=True):
         images, request, got, end, loss, recording, forward, backward = (
             *values,
             *(0.0, np.nan, np.nan)[len(values) - 5 :],
         )
-        row[:] = images, request, got, forward, backward, end, loss, recording, 0.0
+        row[:] = images, request, got, got, forward, backward, end, loss, recording, 0.0
     return table[:, np.newaxis]
 
 
@@ -489,7 +506,7 @@ def test_a_pause_is_a_step_of_nothing_but_other_time() -> None:
 def global_step(**values: float) -> GlobalStep:
     """A step of 1 s: 0.2 s of waiting, 0.5 s of computing, 0.1 s of recording and 0.2 s of the rest."""
     usual = {
-        "end_seconds": 10.0, "step_seconds": 1.0, "data_wait_seconds": 0.2, "compute_seconds": 0.5,
+        "end_seconds": 10.0, "step_seconds": 1.0, "data_wait_seconds": 0.2, "copy_seconds": 0.0, "compute_seconds": 0.5,
         "forward_seconds": 0.1, "backward_seconds": 0.3, "optimizer_seconds": 0.1, "recording_seconds": 0.1,
         "exchange_seconds": 0.2, "rank_skew_seconds": 0.0, "loss": 0.0,
     }  # fmt: skip
@@ -501,9 +518,9 @@ def test_parts_that_do_not_make_their_step_are_refused() -> None:
     with pytest.raises(InvariantError) as caught:
         global_step(data_wait_seconds=2.0)
     assert caught.value.message == (
-        "step 3: parts of 2.000000, 0.500000, 0.100000, 0.200000 s don't add up to the step's 1.000000 s"
+        "step 3: parts of 2.000000, 0.000000, 0.500000, 0.100000, 0.200000 s don't add up to the step's 1.000000 s"
     )
-    with pytest.raises(InvariantError, match=r"parts of 0\.200000, 0\.499998, 0\.100000, 0\.200000 s"):
+    with pytest.raises(InvariantError, match=r"parts of 0\.200000, 0\.000000, 0\.499998, 0\.100000, 0\.200000 s"):
         global_step(compute_seconds=0.499998)
 
 

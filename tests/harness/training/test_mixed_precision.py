@@ -14,7 +14,8 @@ import pytest
 from paddle import nn
 
 from harness.errors import MachineError
-from harness.training.mixed_precision import MixedPrecision, computes_in
+from harness.machine.device import computes_in
+from harness.training.mixed_precision import MixedPrecision
 from harness.training.recipe import Schedule, TrainingStep
 from pipelines.batch import Batch
 from tests.support.paddle_amp import FACTOR_PRINTED, NO_EFFECT, decorate_as_on_a_gpu, scale_as_on_a_gpu

@@ -32,7 +32,7 @@ with open_recorder(RunFiles(Path(sys.argv[1]), "it"), True, 0.05, os.environ) as
     time.sleep(0.5)
     step = GlobalStep(
         index=0, images=64, end_seconds=time.perf_counter() - start, step_seconds=0.4, data_wait_seconds=0.1,
-        compute_seconds=0.25, forward_seconds=0.05, backward_seconds=0.125, optimizer_seconds=0.075,
+        copy_seconds=0.0, compute_seconds=0.25, forward_seconds=0.05, backward_seconds=0.125, optimizer_seconds=0.075,
         recording_seconds=0.03, exchange_seconds=0.02, slowest_rank=3, rank_skew_seconds=0.015, loss=2.5,
     )
     recorder.step(step, start, phase="train", segment=2, step=1, learning_rate=0.1, warmup=None)

@@ -1,0 +1,75 @@
+"""Moves DALI's batches from the host to a device that has memory of its own, while the batch before is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from paddle import device
+
+from harness.machine.device_kinds import device_kind
+from pipelines.batch import Batch
+from pipelines.sampling import Position
+from pipelines.source import DaliSource, SourceState
+
+
+class HandOver:
+    """The batches of a source, each copied to Paddle's current device on a stream apart from the training's.
+
+    The copy of the next batch begins before a batch is returned. `Batch.arrive` makes the training's stream wait for
+    the copy; the host never does. A batch keeps DALI's buffers, as the copy may still read them. saves_state: the
+    source's state may be asked for.
+    """
+
+    def __init__(self, source: DaliSource, *, saves_state: bool) -> None:
+        self._source, self._saves_state = source, saves_state
+        self._stream = device.Stream()
+        self._ahead: Batch | None = None
+        self._state_before = SourceState()
+
+    def __iter__(self) -> HandOver:
+        return self
+
+    def __next__(self) -> Batch:
+        batch = self._ahead if self._ahead is not None else self._send()
+        if self._saves_state:
+            self._state_before = self._source.state()
+        self._ahead = self._send()
+        return batch
+
+    def _send(self) -> Batch:
+        """Returns the next batch, whose copy has begun."""
+        on_host = next(self._source)
+        arrived = device.Event()
+        with device.stream_guard(self._stream):
+            images, labels = (self._copied(tensor) for tensor in (on_host.images, on_host.labels))
+            arrived.record(self._stream)
+
+        def arrive() -> None:
+            device.current_stream().wait_event(arrived)
+
+        return Batch(images, labels, on_host.valid_images, arrive, on_host)
+
+    def _copied(self, tensor: Any) -> Any:
+        return tensor._copy_to(self._stream.device, False)
+
+    def leave_out(self, bad: Iterable[int]) -> None:
+        """Continue without these images, too; the batch that was sent ahead is made again."""
+        if self._source.leave_out(bad, self._position()):
+            self._ahead = None
+
+    def _position(self) -> Position | None:
+        return None if self._ahead is None else self._state_before.position
+
+    def settings(self) -> dict[str, Any]:
+        """The settings that the pipeline reports; see `DaliSource.settings`."""
+        return self._source.settings()
+
+    def state(self) -> SourceState:
+        """Where the batch that is returned next comes from; see `DaliSource.state`."""
+        return self._source.state() if self._ahead is None else self._state_before
+
+
+def on_device(source: DaliSource, name: str, *, saves_state: bool) -> DaliSource | HandOver:
+    """A source whose batches are on the device of this kind, or on the way to it."""
+    return HandOver(source, saves_state=saves_state) if device_kind(name).hands_over else source
