@@ -1,11 +1,16 @@
-"""The only access to NVML: lists and samples the GPUs, with None for everything that NVML can't report."""
+"""The only access to NVML: lists and samples the GPUs, with None for everything that NVML can't report.
+
+Another vendor's library that speaks NVML's calls can take the place of NVML's own. Its devices are GPUs here, too.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -97,13 +102,22 @@ class GpuSample:
 class Nvml:
     """NVML between open() and close(), or inside a `with`.
 
+    library is the path of a library that speaks NVML's calls, by default NVML's own, libnvidia-ml.so.1. A process can
+    have one of them open at a time.
+
     A query that fails returns None and causes one warning per device and query, with NVML's reason; queries that fail
     together for the same reason, such as a lost GPU, share a warning. Queries that older GPUs and drivers don't offer
     cause none. Without warn there are no warnings, which suits callers that only list the GPUs. clock is in monotonic
     seconds.
     """
 
-    def __init__(self, warn: Callable[[str], None] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        warn: Callable[[str], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        library: str | None = None,
+    ) -> None:
+        self._library = library
         self._warn = warn
         self._clock = clock
         self._warned: set[tuple[str, str]] = set()
@@ -116,10 +130,10 @@ class Nvml:
     def open(self) -> Self:
         """Start NVML, unless it is open already. Raises NvmlUnavailable if it can't be used."""
         if not self._is_open:
-            try:
-                pynvml.nvmlInit()
-            except pynvml.NVMLError as error:
-                raise NvmlUnavailable(_INIT_REASONS.get(error.value, str(error))) from error
+            if self._library is None:
+                _initialize()
+            else:
+                _initialize_other(self._library)
             self._is_open = True
         return self
 
@@ -132,6 +146,8 @@ class Nvml:
             self._gpms.clear()
             self._handles.clear()
             self._ask("NVML", "end", ("nvmlShutdown",))
+            if self._library is not None:
+                _call_functions_of(None)
         self._report_failures()
 
     def __enter__(self) -> Self:
@@ -287,6 +303,49 @@ class Nvml:
             for (where, _), queries in failures.items():
                 what = ", ".join(what for what, _ in queries)
                 self._warn(f"{where}: {what} unknown, NVML failed ({queries[0][1]}).")
+
+
+def _initialize() -> None:
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        raise NvmlUnavailable(_INIT_REASONS.get(error.value, str(error))) from error
+
+
+def _initialize_other(library: str) -> None:
+    """Load and start a library that isn't NVML's own. Raises NvmlUnavailable.
+
+    pynvml.nvmlInit would call nvmlInitWithFlags, which other vendors' libraries may lack.
+    """
+    try:
+        # With a slash in its name the loader opens this file, and no other one of that name on its own path.
+        loaded = ctypes.CDLL(str(Path(library).absolute()))
+    except OSError as error:
+        raise NvmlUnavailable(str(error)) from error
+    if not hasattr(loaded, "nvmlInit_v2"):
+        raise NvmlUnavailable(f"{library} has no function nvmlInit_v2")
+    _call_functions_of(loaded)
+    code = loaded.nvmlInit_v2()
+    if code != pynvml.NVML_SUCCESS:
+        reason = str(pynvml.NVMLError(code))  # the library may be asked for the text
+        _call_functions_of(None)
+        raise NvmlUnavailable(f"{library}: {reason}")
+
+
+def _call_functions_of(loaded: ctypes.CDLL | None) -> None:
+    """Make pynvml call the functions of a loaded library; with None, of the one that its nvmlInit loads.
+
+    pynvml offers no way to choose the library. It keeps the one that it has loaded in nvmlLib, and the functions that
+    it has looked up in a cache. Raises NvmlUnavailable if this version of pynvml does it in another way.
+    """
+    names = ("nvmlLib", "_nvmlGetFunctionPointer_cache", "_nvmlGetFunctionPointer")
+    missing = [name for name in names if not hasattr(pynvml, name)]
+    if not missing:
+        pynvml._nvmlGetFunctionPointer_cache.clear()
+        pynvml.nvmlLib = loaded
+        if loaded is None or pynvml._nvmlGetFunctionPointer("nvmlInit_v2") is loaded.nvmlInit_v2:
+            return
+    raise NvmlUnavailable("this version of nvidia-ml-py can't use another library than libnvidia-ml.so.1")
 
 
 def _first_offered(calls: Sequence[tuple[Any, ...]]) -> tuple[Any, str, bool]:

@@ -93,6 +93,7 @@ def make_plan(config: RunConfig, devices: Devices, data: DataFacts, environment:
             telemetry_interval=config.telemetry_interval,
             bad_images=config.bad_images,
             max_bad_images=config.max_bad_images,
+            telemetry_library=config.telemetry_library,
         ),
     )
     return replace(plan, notes=(*notes, *_notes(plan)))

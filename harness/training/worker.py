@@ -20,8 +20,10 @@ from harness.launch.failures import memory_error
 from harness.launch.memory import out_of_memory
 from harness.launch.rank_files import RankFiles, leave_failure
 from harness.machine.device import local_rank, open_device
+from harness.machine.telemetry import Telemetry
 from harness.plan.kinds import EPOCHS, EVALUATION, THROUGHPUT, RunKind
 from harness.plan.nodes import check_signatures, run_signature
+from harness.plan.plan import RunPlan
 from harness.training.epochs import Saver, evaluate_alone, train_epochs
 from harness.training.loop import GlobalStep
 from harness.training.phases import Done, InTransition, Phase, interleave
@@ -139,8 +141,16 @@ RUNS: Mapping[RunKind, Callable[[Session], str | None]] = {
 def _recorder(record: RunRecord, files: RunFiles, rank: int) -> AbstractContextManager[Recorder]:
     if rank:
         return nullcontext(NoRecorder())
-    plan = record.plan
-    return open_recorder(files, plan.device == "gpu", plan.operation.telemetry_interval, os.environ)
+    operation = record.plan.operation
+    return open_recorder(files, _telemetry(record.plan), operation.telemetry_interval, os.environ)
+
+
+def _telemetry(plan: RunPlan) -> Telemetry | None:
+    """Which devices are sampled; None without a library that reports on devices of this kind."""
+    library = plan.operation.telemetry_library
+    if plan.device == "gpu":
+        return Telemetry(library)
+    return None if library is None else Telemetry(library, plan.ranks_per_node)
 
 
 def run_rank(record_path: Path) -> int:
