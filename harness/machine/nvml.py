@@ -16,25 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import pynvml
 
-from harness.machine.gpm import DRAM_BW_UTIL, NVJPG_UTIL, SM_UTIL, Gpm, GpmMetric
+from harness.machine.gpm import DRAM_BW_UTIL, SM_UTIL, Gpm, GpmMetric, mean_of_engines
+from harness.machine.query_failures import QueryFailures
+from harness.machine.throttle_reasons import throttle_names
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-# nvml.h, nvmlClocksEventReason* and nvmlClocksThrottleReason*. As literals, because older bindings lack some names.
-_THROTTLE_REASONS = (
-    (0x001, "GpuIdle"),
-    (0x002, "ApplicationsClocksSetting"),
-    (0x004, "SwPowerCap"),
-    (0x008, "HwSlowdown"),
-    (0x010, "SyncBoost"),
-    (0x020, "SwThermalSlowdown"),
-    (0x040, "HwThermalSlowdown"),
-    (0x080, "HwPowerBrakeSlowdown"),
-    (0x100, "DisplayClockSetting"),
-    (0x200, "BoardLimit"),
-    (0x400, "Reliability"),
-)
 
 _INIT_REASONS = {
     pynvml.NVML_ERROR_NO_PERMISSION: "no permission to use the driver",
@@ -118,11 +105,8 @@ class Nvml:
         library: str | None = None,
     ) -> None:
         self._library = library
-        self._warn = warn
+        self._failures = QueryFailures(warn)
         self._clock = clock
-        self._warned: set[tuple[str, str]] = set()
-        # Failed queries that weren't reported yet, by device and reason.
-        self._failures: dict[tuple[str, str], list[tuple[str, str]]] = {}
         self._handles: dict[int, Any] = {}
         self._gpms: dict[int, Gpm] = {}
         self._is_open = False
@@ -148,7 +132,7 @@ class Nvml:
             self._ask("NVML", "end", ("nvmlShutdown",))
             if self._library is not None:
                 _call_functions_of(None)
-        self._report_failures()
+        self._failures.report()
 
     def __enter__(self) -> Self:
         return self.open()
@@ -176,19 +160,19 @@ class Nvml:
             uuid = _text(self._ask(f"GPU {index}", "UUID", ("nvmlDeviceGetUUID", handle)))
             pci = self._ask(f"GPU {index}", "PCI bus id", ("nvmlDeviceGetPciInfo", handle))
             found.append(Gpu(index, uuid, name, "" if pci is None else _text(pci.busId)))
-        self._report_failures()
+        self._failures.report()
         return tuple(found)
 
     def driver_version(self) -> str | None:
         """Returns the driver's version, such as "550.54.15"; None if unknown."""
         version = _text(self._ask("machine", "driver version", ("nvmlSystemGetDriverVersion",)))
-        self._report_failures()
+        self._failures.report()
         return version or None
 
     def sample(self, gpu: Gpu) -> GpuSample:
         """Returns the state of a GPU at this moment. Never raises: what can't be read is None."""
         sample = self._sample(gpu)
-        self._report_failures()
+        self._failures.report()
         return sample
 
     def _sample(self, gpu: Gpu) -> GpuSample:
@@ -221,7 +205,7 @@ class Nvml:
             where,
             "JPEG engine utilisation",
             ("nvmlDeviceGetJpgUtilization", handle),
-            otherwise=[_mean_of_engines(metrics)],
+            otherwise=[mean_of_engines(metrics)],
         )
         energy_millijoules = self._ask_optional(where, "energy", ("nvmlDeviceGetTotalEnergyConsumption", handle))
         # The function without a version only calls the first of these, and hides it if the driver doesn't have it.
@@ -239,7 +223,7 @@ class Nvml:
             temperature_celsius=None if temperature is None else float(temperature),
             sm_clock_mhz=None if sm_clock is None else float(sm_clock),
             memory_clock_mhz=None if memory_clock is None else float(memory_clock),
-            throttle_reasons=None if reasons is None else _throttle_names(reasons),
+            throttle_reasons=None if reasons is None else throttle_names(reasons),
             jpeg_util_percent=None if jpeg is None or jpeg[0] is None else float(jpeg[0]),
             sm_util_percent=self._metric(where, "SM utilisation", metrics, SM_UTIL),
             dram_util_percent=self._metric(where, "memory bandwidth", metrics, DRAM_BW_UTIL),
@@ -271,14 +255,14 @@ class Nvml:
         if metric.code == pynvml.NVML_SUCCESS:
             return metric.value if math.isfinite(metric.value) else None
         if metric.code not in _NOT_OFFERED:
-            self._warn_once(where, what, f"GPM metric {number}: {pynvml.NVMLError(metric.code)}")
+            self._failures.add(where, what, f"GPM metric {number}: {pynvml.NVMLError(metric.code)}")
         return None
 
     def _ask(self, where: str, what: str, *calls: tuple[Any, ...]) -> Any:
         """Returns the value of the first call (function name, arguments...) that driver and binding offer, or None."""
         value, failure, _ = _first_offered(calls)
         if failure:
-            self._warn_once(where, what, failure)
+            self._failures.add(where, what, failure)
         return value
 
     def _ask_optional(self, where: str, what: str, *calls: tuple[Any, ...], otherwise: Any = None) -> Any:
@@ -287,22 +271,8 @@ class Nvml:
         if not is_offered:
             return otherwise
         if failure:
-            self._warn_once(where, what, failure)
+            self._failures.add(where, what, failure)
         return value
-
-    def _warn_once(self, where: str, what: str, failure: str) -> None:
-        if (where, what) not in self._warned:
-            self._warned.add((where, what))
-            reason = failure.partition(": ")[2]
-            self._failures.setdefault((where, reason), []).append((what, failure))
-
-    def _report_failures(self) -> None:
-        """Warn about what failed since the last call: one warning per device and reason."""
-        failures, self._failures = self._failures, {}
-        if self._warn is not None:
-            for (where, _), queries in failures.items():
-                what = ", ".join(what for what, _ in queries)
-                self._warn(f"{where}: {what} unknown, NVML failed ({queries[0][1]}).")
 
 
 def _initialize() -> None:
@@ -369,19 +339,6 @@ def _first_offered(calls: Sequence[tuple[Any, ...]]) -> tuple[Any, str, bool]:
             failure, is_offered = f"{name}: {type(error).__name__}: {error}", True
             break
     return None, failure, is_offered
-
-
-def _mean_of_engines(metrics: Mapping[int, GpmMetric]) -> float | None:
-    """Returns the mean utilisation of a GPU's JPEG engines, from GPM's metric of each; None if unknown."""
-    engines = [metrics[number] for number in NVJPG_UTIL if number in metrics]
-    known = [engine.value for engine in engines if engine.code == pynvml.NVML_SUCCESS and math.isfinite(engine.value)]
-    return sum(known) / len(known) if known else None
-
-
-def _throttle_names(bits: int) -> str:
-    names = [name for bit, name in _THROTTLE_REASONS if bits & bit]
-    unnamed = bits & ~sum(bit for bit, _ in _THROTTLE_REASONS)
-    return "|".join([*names, hex(unnamed)] if unnamed else names)
 
 
 def _text(value: str | bytes | None) -> str:

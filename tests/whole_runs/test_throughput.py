@@ -141,7 +141,7 @@ def test_another_vendors_library_reports_on_the_devices_of_a_run(colours: Path, 
     )  # fmt: skip
     assert made.code == 0, made.err
     assert made.record["plan"]["operation"]["telemetry_library"] == str(libixml)
-    assert made.record["warnings"] == []
+    assert not [warning for warning in made.record["warnings"] if "telemetry" in warning or "GPU" in warning]
     devices = made.table("devices").groupby("device")
     assert {name: set(rows["util_percent"]) for name, rows in devices if name != "cpu"} == {"gpu0": {10}, "gpu1": {20}}
     assert made.table("steps")["gpu_util_percent"].dropna().eq(15.0).all()
