@@ -132,7 +132,7 @@ def _measurement(
             return segment(cached, NoRecorder())
         with tempfile.TemporaryDirectory() as folder:
             files = RunFiles(Path(folder), "overhead")
-            with open_recorder(files, plan.device == "gpu", config.telemetry_interval, os.environ) as recorder:
+            with open_recorder(files, None, config.telemetry_interval, os.environ) as recorder:
                 return segment(cached, recorder)
 
     measure("compute")

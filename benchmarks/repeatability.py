@@ -102,7 +102,7 @@ def _one_run(folder: Path, name: str, slowdown: float, max_seconds: float) -> No
     write_record(files.record, record)
     trainer = open_trainer(plan)
     trainer.train = _Stretched(trainer.train, slowdown)  # type: ignore[assignment]
-    with open_recorder(files, False, plan.operation.telemetry_interval, os.environ) as recorder:
+    with open_recorder(files, None, plan.operation.telemetry_interval, os.environ) as recorder:
         window_end = measure_throughput(trainer, recorder, StopRequest())
     effective = trainer.effective_settings
     record = replace(record, status="finished", effective_settings=effective, window_end=window_end)

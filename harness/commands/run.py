@@ -13,6 +13,7 @@ from harness.commands.inputs import find_inputs
 from harness.commands.one_run import Run
 from harness.commands.series import run_series, series_members
 from harness.machine.device import check_paddle, choose_devices
+from harness.machine.telemetry import check_telemetry_library
 from harness.plan.decisions import default_data, make_plan
 from harness.plan.nodes import find_node
 from harness.plan.options import RunConfig
@@ -52,6 +53,7 @@ def measure(
     node = find_node(config)
     inputs = find_inputs(config, console, environment)
     check_paddle()
+    check_telemetry_library(config.telemetry_library)
     if node.records:
         return Run(config, inputs, node, Path(config.results), environment, console).carry_out(series)
     # Node 0 records for all. The record here only passes the plan to this node's ranks.

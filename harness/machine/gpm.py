@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ NVJPG_UTIL = tuple(range(40, 48))
 _METRICS = (SM_UTIL, DRAM_BW_UTIL, *NVJPG_UTIL)
 # nvml.h, NVML_GPM_METRICS_GET_VERSION
 _METRICS_GET_VERSION = 1
+# nvml.h, NVML_SUCCESS
+_SUCCESS = 0
 # The NVML reference requires more than 100 ms between two samples, because the counters aren't updated more often.
 _MIN_SPAN_SECONDS = 0.1
 
@@ -79,3 +82,10 @@ class Gpm:
             return {}
         answers = request.metrics[: len(_METRICS)]
         return {answer.metricId: GpmMetric(answer.nvmlReturn, answer.value) for answer in answers}
+
+
+def mean_of_engines(metrics: Mapping[int, GpmMetric]) -> float | None:
+    """Returns the mean utilisation of a GPU's JPEG engines, from GPM's metric of each; None if unknown."""
+    engines = [metrics[number] for number in NVJPG_UTIL if number in metrics]
+    known = [engine.value for engine in engines if engine.code == _SUCCESS and math.isfinite(engine.value)]
+    return sum(known) / len(known) if known else None

@@ -1,35 +1,27 @@
-"""The only access to NVML: lists and samples the GPUs, with None for everything that NVML can't report."""
+"""The only access to NVML: lists and samples the GPUs, with None for everything that NVML can't report.
+
+Another vendor's library that speaks NVML's calls can take the place of NVML's own. Its devices are GPUs here, too.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import pynvml
 
-from harness.machine.gpm import DRAM_BW_UTIL, NVJPG_UTIL, SM_UTIL, Gpm, GpmMetric
+from harness.machine.gpm import DRAM_BW_UTIL, SM_UTIL, Gpm, GpmMetric, mean_of_engines
+from harness.machine.query_failures import QueryFailures
+from harness.machine.throttle_reasons import throttle_names
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-# nvml.h, nvmlClocksEventReason* and nvmlClocksThrottleReason*. As literals, because older bindings lack some names.
-_THROTTLE_REASONS = (
-    (0x001, "GpuIdle"),
-    (0x002, "ApplicationsClocksSetting"),
-    (0x004, "SwPowerCap"),
-    (0x008, "HwSlowdown"),
-    (0x010, "SyncBoost"),
-    (0x020, "SwThermalSlowdown"),
-    (0x040, "HwThermalSlowdown"),
-    (0x080, "HwPowerBrakeSlowdown"),
-    (0x100, "DisplayClockSetting"),
-    (0x200, "BoardLimit"),
-    (0x400, "Reliability"),
-)
 
 _INIT_REASONS = {
     pynvml.NVML_ERROR_NO_PERMISSION: "no permission to use the driver",
@@ -97,18 +89,24 @@ class GpuSample:
 class Nvml:
     """NVML between open() and close(), or inside a `with`.
 
+    library is the path of a library that speaks NVML's calls, by default NVML's own, libnvidia-ml.so.1. A process can
+    have one of them open at a time.
+
     A query that fails returns None and causes one warning per device and query, with NVML's reason; queries that fail
     together for the same reason, such as a lost GPU, share a warning. Queries that older GPUs and drivers don't offer
     cause none. Without warn there are no warnings, which suits callers that only list the GPUs. clock is in monotonic
     seconds.
     """
 
-    def __init__(self, warn: Callable[[str], None] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._warn = warn
+    def __init__(
+        self,
+        warn: Callable[[str], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        library: str | None = None,
+    ) -> None:
+        self._library = library
+        self._failures = QueryFailures(warn)
         self._clock = clock
-        self._warned: set[tuple[str, str]] = set()
-        # Failed queries that weren't reported yet, by device and reason.
-        self._failures: dict[tuple[str, str], list[tuple[str, str]]] = {}
         self._handles: dict[int, Any] = {}
         self._gpms: dict[int, Gpm] = {}
         self._is_open = False
@@ -116,10 +114,10 @@ class Nvml:
     def open(self) -> Self:
         """Start NVML, unless it is open already. Raises NvmlUnavailable if it can't be used."""
         if not self._is_open:
-            try:
-                pynvml.nvmlInit()
-            except pynvml.NVMLError as error:
-                raise NvmlUnavailable(_INIT_REASONS.get(error.value, str(error))) from error
+            if self._library is None:
+                _initialize()
+            else:
+                _initialize_other(self._library)
             self._is_open = True
         return self
 
@@ -132,7 +130,9 @@ class Nvml:
             self._gpms.clear()
             self._handles.clear()
             self._ask("NVML", "end", ("nvmlShutdown",))
-        self._report_failures()
+            if self._library is not None:
+                _call_functions_of(None)
+        self._failures.report()
 
     def __enter__(self) -> Self:
         return self.open()
@@ -160,19 +160,19 @@ class Nvml:
             uuid = _text(self._ask(f"GPU {index}", "UUID", ("nvmlDeviceGetUUID", handle)))
             pci = self._ask(f"GPU {index}", "PCI bus id", ("nvmlDeviceGetPciInfo", handle))
             found.append(Gpu(index, uuid, name, "" if pci is None else _text(pci.busId)))
-        self._report_failures()
+        self._failures.report()
         return tuple(found)
 
     def driver_version(self) -> str | None:
         """Returns the driver's version, such as "550.54.15"; None if unknown."""
         version = _text(self._ask("machine", "driver version", ("nvmlSystemGetDriverVersion",)))
-        self._report_failures()
+        self._failures.report()
         return version or None
 
     def sample(self, gpu: Gpu) -> GpuSample:
         """Returns the state of a GPU at this moment. Never raises: what can't be read is None."""
         sample = self._sample(gpu)
-        self._report_failures()
+        self._failures.report()
         return sample
 
     def _sample(self, gpu: Gpu) -> GpuSample:
@@ -205,7 +205,7 @@ class Nvml:
             where,
             "JPEG engine utilisation",
             ("nvmlDeviceGetJpgUtilization", handle),
-            otherwise=[_mean_of_engines(metrics)],
+            otherwise=[mean_of_engines(metrics)],
         )
         energy_millijoules = self._ask_optional(where, "energy", ("nvmlDeviceGetTotalEnergyConsumption", handle))
         # The function without a version only calls the first of these, and hides it if the driver doesn't have it.
@@ -223,7 +223,7 @@ class Nvml:
             temperature_celsius=None if temperature is None else float(temperature),
             sm_clock_mhz=None if sm_clock is None else float(sm_clock),
             memory_clock_mhz=None if memory_clock is None else float(memory_clock),
-            throttle_reasons=None if reasons is None else _throttle_names(reasons),
+            throttle_reasons=None if reasons is None else throttle_names(reasons),
             jpeg_util_percent=None if jpeg is None or jpeg[0] is None else float(jpeg[0]),
             sm_util_percent=self._metric(where, "SM utilisation", metrics, SM_UTIL),
             dram_util_percent=self._metric(where, "memory bandwidth", metrics, DRAM_BW_UTIL),
@@ -255,14 +255,14 @@ class Nvml:
         if metric.code == pynvml.NVML_SUCCESS:
             return metric.value if math.isfinite(metric.value) else None
         if metric.code not in _NOT_OFFERED:
-            self._warn_once(where, what, f"GPM metric {number}: {pynvml.NVMLError(metric.code)}")
+            self._failures.add(where, what, f"GPM metric {number}: {pynvml.NVMLError(metric.code)}")
         return None
 
     def _ask(self, where: str, what: str, *calls: tuple[Any, ...]) -> Any:
         """Returns the value of the first call (function name, arguments...) that driver and binding offer, or None."""
         value, failure, _ = _first_offered(calls)
         if failure:
-            self._warn_once(where, what, failure)
+            self._failures.add(where, what, failure)
         return value
 
     def _ask_optional(self, where: str, what: str, *calls: tuple[Any, ...], otherwise: Any = None) -> Any:
@@ -271,22 +271,51 @@ class Nvml:
         if not is_offered:
             return otherwise
         if failure:
-            self._warn_once(where, what, failure)
+            self._failures.add(where, what, failure)
         return value
 
-    def _warn_once(self, where: str, what: str, failure: str) -> None:
-        if (where, what) not in self._warned:
-            self._warned.add((where, what))
-            reason = failure.partition(": ")[2]
-            self._failures.setdefault((where, reason), []).append((what, failure))
 
-    def _report_failures(self) -> None:
-        """Warn about what failed since the last call: one warning per device and reason."""
-        failures, self._failures = self._failures, {}
-        if self._warn is not None:
-            for (where, _), queries in failures.items():
-                what = ", ".join(what for what, _ in queries)
-                self._warn(f"{where}: {what} unknown, NVML failed ({queries[0][1]}).")
+def _initialize() -> None:
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        raise NvmlUnavailable(_INIT_REASONS.get(error.value, str(error))) from error
+
+
+def _initialize_other(library: str) -> None:
+    """Load and start a library that isn't NVML's own. Raises NvmlUnavailable.
+
+    pynvml.nvmlInit would call nvmlInitWithFlags, which other vendors' libraries may lack.
+    """
+    try:
+        # With a slash in its name the loader opens this file, and no other one of that name on its own path.
+        loaded = ctypes.CDLL(str(Path(library).absolute()))
+    except OSError as error:
+        raise NvmlUnavailable(str(error)) from error
+    if not hasattr(loaded, "nvmlInit_v2"):
+        raise NvmlUnavailable(f"{library} has no function nvmlInit_v2")
+    _call_functions_of(loaded)
+    code = loaded.nvmlInit_v2()
+    if code != pynvml.NVML_SUCCESS:
+        reason = str(pynvml.NVMLError(code))  # the library may be asked for the text
+        _call_functions_of(None)
+        raise NvmlUnavailable(f"{library}: {reason}")
+
+
+def _call_functions_of(loaded: ctypes.CDLL | None) -> None:
+    """Make pynvml call the functions of a loaded library; with None, of the one that its nvmlInit loads.
+
+    pynvml offers no way to choose the library. It keeps the one that it has loaded in nvmlLib, and the functions that
+    it has looked up in a cache. Raises NvmlUnavailable if this version of pynvml does it in another way.
+    """
+    names = ("nvmlLib", "_nvmlGetFunctionPointer_cache", "_nvmlGetFunctionPointer")
+    missing = [name for name in names if not hasattr(pynvml, name)]
+    if not missing:
+        pynvml._nvmlGetFunctionPointer_cache.clear()
+        pynvml.nvmlLib = loaded
+        if loaded is None or pynvml._nvmlGetFunctionPointer("nvmlInit_v2") is loaded.nvmlInit_v2:
+            return
+    raise NvmlUnavailable("this version of nvidia-ml-py can't use another library than libnvidia-ml.so.1")
 
 
 def _first_offered(calls: Sequence[tuple[Any, ...]]) -> tuple[Any, str, bool]:
@@ -310,19 +339,6 @@ def _first_offered(calls: Sequence[tuple[Any, ...]]) -> tuple[Any, str, bool]:
             failure, is_offered = f"{name}: {type(error).__name__}: {error}", True
             break
     return None, failure, is_offered
-
-
-def _mean_of_engines(metrics: Mapping[int, GpmMetric]) -> float | None:
-    """Returns the mean utilisation of a GPU's JPEG engines, from GPM's metric of each; None if unknown."""
-    engines = [metrics[number] for number in NVJPG_UTIL if number in metrics]
-    known = [engine.value for engine in engines if engine.code == pynvml.NVML_SUCCESS and math.isfinite(engine.value)]
-    return sum(known) / len(known) if known else None
-
-
-def _throttle_names(bits: int) -> str:
-    names = [name for bit, name in _THROTTLE_REASONS if bits & bit]
-    unnamed = bits & ~sum(bit for bit, _ in _THROTTLE_REASONS)
-    return "|".join([*names, hex(unnamed)] if unnamed else names)
 
 
 def _text(value: str | bytes | None) -> str:

@@ -90,6 +90,7 @@ def make_plan(config: RunConfig, devices: Devices, data: DataFacts, environment:
             telemetry_interval=config.telemetry_interval,
             bad_images=config.bad_images,
             max_bad_images=config.max_bad_images,
+            telemetry_library=config.telemetry_library,
         ),
     )
     return replace(plan, notes=(*notes, *_notes(plan)))
@@ -128,6 +129,9 @@ def _notes(plan: RunPlan) -> list[str]:
     notes = _training_notes(plan) if plan.kind.trains else []
     if plan.pipeline.preprocessing == "dali":
         notes.append("images are cropped and resized as DALI does by default, not as published")
+    kind = device_kind(plan.device)
+    if not (kind.on_host or kind.nvml or plan.operation.telemetry_library):
+        notes.append(f"utilisation, memory and power of {kind.plural} are not measured without --telemetry-library")
     if plan.nodes > 1:
         notes.append(OTHER_NODES)
     return notes

@@ -122,6 +122,11 @@ class RunConfig:
         0.5, "measuring", "Seconds between two telemetry samples. At least 0.1.", metavar="SECONDS",
         at_least=MIN_TELEMETRY_INTERVAL, resume=FREE, nodes=OWN,
     )  # fmt: skip
+    telemetry_library: str | None = option(
+        None, "measuring", "Library that reports on the devices, for accelerators whose vendor's library speaks NVML's"
+        " calls, such as Iluvatar's libixml.so. Default: NVML's own for GPUs, none for other devices.",
+        metavar="PATH", resume=FREE, nodes=OWN, compare=HIDDEN,
+    )  # fmt: skip
 
     learning_rate: float | None = option(
         None, "training", "Peak learning rate. Default: 0.1 per 256 images of the global batch.", metavar="RATE",

@@ -122,7 +122,10 @@ class WindowPlan:
 
 @dataclass(frozen=True, slots=True)
 class OperationPlan:
-    """How a long run is supervised and recorded: time-outs (s), checkpoints, telemetry, unusable images."""
+    """How a long run is supervised and recorded: time-outs (s), checkpoints, telemetry, unusable images.
+
+    telemetry_library is the path of a library that speaks NVML's calls; None is NVML's own, for GPUs only.
+    """
 
     stall_timeout: float
     rendezvous_timeout: float
@@ -130,6 +133,7 @@ class OperationPlan:
     telemetry_interval: float
     bad_images: str
     max_bad_images: int
+    telemetry_library: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,12 +23,15 @@ class Ranks:
     world_size: int
 
     def gather(self, values: FloatArray) -> FloatArray:
-        """Every rank's values, on each rank: [world_size, *values.shape]; they have the same shape on all ranks."""
+        """Every rank's values, on each rank: [world_size, *values.shape]; they have the same shape on all ranks.
+
+        Their bits are sent as whole numbers, because some collective libraries round float64 to float32.
+        """
         if self.world_size == 1:
             return values[np.newaxis]
         received: list[Any] = []
-        paddle.distributed.all_gather(received, paddle.to_tensor(values, dtype="float64"))
-        return np.stack([tensor.numpy() for tensor in received])
+        paddle.distributed.all_gather(received, paddle.to_tensor(values.astype(np.float64).view(np.int64)))
+        return np.stack([tensor.numpy() for tensor in received]).view(np.float64)
 
     def barrier(self) -> None:
         """Return once every rank is here."""

@@ -20,7 +20,7 @@ from harness.machine.host import HostProbe
 from harness.machine.nvml import Gpu, Nvml, NvmlUnavailable
 from harness.machine.processes import RunProcesses
 from harness.machine.sampler import DeviceSample, Sampler
-from harness.machine.visible_gpus import visible_gpus
+from harness.machine.telemetry import Telemetry
 from harness.training.loop import GlobalStep
 from models.errors import ActionableError
 
@@ -138,11 +138,12 @@ class TableRecorder:
 
 @contextmanager
 def open_recorder(
-    files: RunFiles, on_gpu: bool, interval_seconds: float, environment: Mapping[str, str]
+    files: RunFiles, telemetry: Telemetry | None, interval_seconds: float, environment: Mapping[str, str]
 ) -> Iterator[Recorder]:
     """A recorder with its tables open and its sampler running.
 
-    Every problem with telemetry becomes a warning in the run's record, at once.
+    telemetry says which devices are sampled besides the host; None samples the host only. Every problem with telemetry
+    becomes a warning in the run's record, at once.
     """
 
     with ExitStack() as stack:
@@ -152,7 +153,7 @@ def open_recorder(
         devices = stack.enter_context(TableWriter(files.table(DEVICES.name), DEVICES))
         # One offset for steps and samples: setting the system's clock during the run would shift them apart.
         unix_offset = _unix_offset_seconds()
-        nvml, gpus = _open_gpus(stack, warn, environment) if on_gpu else (None, ())
+        nvml, gpus = (None, ()) if telemetry is None else _open_gpus(stack, warn, telemetry, environment)
         sampler = Sampler(
             devices=[(f"gpu{rank}", gpu) for rank, gpu in enumerate(gpus)],
             nvml=nvml,
@@ -213,13 +214,18 @@ def _unix_offset_seconds() -> float:
     return time.time() - time.perf_counter()
 
 
-def _open_gpus(stack: ExitStack, warn: Any, environment: Mapping[str, str]) -> tuple[Nvml | None, Sequence[Gpu]]:
+def _open_gpus(
+    stack: ExitStack, warn: Callable[[str], None], telemetry: Telemetry, environment: Mapping[str, str]
+) -> tuple[Nvml | None, Sequence[Gpu]]:
     try:
-        nvml = stack.enter_context(Nvml(warn))
-        return nvml, visible_gpus(nvml.gpus(), environment.get("CUDA_VISIBLE_DEVICES"))
+        nvml = stack.enter_context(Nvml(warn, library=telemetry.library))
+        gpus = telemetry.sampled(nvml, environment)
     except NvmlUnavailable as error:
         warn(f"no GPU telemetry: {error}")
         return None, ()
+    if telemetry.devices is not None and len(gpus) < telemetry.devices:
+        warn(f"telemetry of {len(gpus)} of {telemetry.devices} devices only: {telemetry.library} reports no others")
+    return nvml, gpus
 
 
 def _device_row(sample: DeviceSample) -> dict[str, Any]:

@@ -20,6 +20,8 @@ from harness.launch.failures import memory_error
 from harness.launch.memory import out_of_memory
 from harness.launch.rank_files import RankFiles, leave_failure
 from harness.machine.device import local_rank, open_device
+from harness.machine.device_kinds import device_kind
+from harness.machine.telemetry import telemetry_of
 from harness.plan.kinds import EPOCHS, EVALUATION, THROUGHPUT, RunKind
 from harness.plan.nodes import check_signatures, run_signature
 from harness.training.epochs import Saver, evaluate_alone, train_epochs
@@ -139,8 +141,9 @@ RUNS: Mapping[RunKind, Callable[[Session], str | None]] = {
 def _recorder(record: RunRecord, files: RunFiles, rank: int) -> AbstractContextManager[Recorder]:
     if rank:
         return nullcontext(NoRecorder())
-    plan = record.plan
-    return open_recorder(files, plan.device == "gpu", plan.operation.telemetry_interval, os.environ)
+    plan, operation = record.plan, record.plan.operation
+    telemetry = telemetry_of(device_kind(plan.device), operation.telemetry_library, plan.ranks_per_node)
+    return open_recorder(files, telemetry, operation.telemetry_interval, os.environ)
 
 
 def run_rank(record_path: Path) -> int:

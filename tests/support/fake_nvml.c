@@ -17,6 +17,8 @@
                               gpm_sm gpm_dram gpm_jpeg, or all of them; and with -1 for d, as it is asked of no
                               device, gpm_alloc. It is looked at with every query, so that a process can change it.
    Compiled with -DOLD_DRIVER it lacks what drivers before 535 lack, and of older ones GPM and the newest list of processes.
+   Compiled with -DOTHER_VENDOR it lacks what the header of Iluvatar's libixml.so doesn't declare either: the newer way to
+   initialise, energy, and the second version of the list of processes.
    Layouts and codes: the public ABI of nvml.h. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -84,13 +86,19 @@ static int copy(char *to, unsigned size, const char *text) {
     return SUCCESS;
 }
 
+#ifdef OTHER_VENDOR
+#define NVIDIAS_ONLY static __attribute__((unused))
+#else
+#define NVIDIAS_ONLY
+#endif
+
 #define REQUIRE(device, query)                   \
     do {                                         \
         int code = answer((device), (query));    \
         if (code != SUCCESS) return code;        \
     } while (0)
 
-int nvmlInitWithFlags(unsigned flags) {
+NVIDIAS_ONLY int nvmlInitWithFlags(unsigned flags) {
     int code = configured("FAKE_NVML_INIT_ERROR", SUCCESS);
     (void)flags;
     if (code == SUCCESS) users++;
@@ -175,12 +183,12 @@ int nvmlDeviceGetCurrentClocksThrottleReasons(Device *device, unsigned long long
     *bits = reasons[device->index];
     return SUCCESS;
 }
-int nvmlDeviceGetTotalEnergyConsumption(Device *device, unsigned long long *millijoules) {
+NVIDIAS_ONLY int nvmlDeviceGetTotalEnergyConsumption(Device *device, unsigned long long *millijoules) {
     REQUIRE(device, "energy");
     *millijoules = 1000000ULL * (unsigned long long)(device->index + 1) + 125ULL;
     return SUCCESS;
 }
-int nvmlDeviceGetComputeRunningProcesses_v2(Device *device, unsigned *count, Process *processes) {
+NVIDIAS_ONLY int nvmlDeviceGetComputeRunningProcesses_v2(Device *device, unsigned *count, Process *processes) {
     static const unsigned running[DEVICES] = {1, 2, 0, 3};
     unsigned room = *count;
     REQUIRE(device, "processes");

@@ -34,5 +34,6 @@ def global_step(index: int, end_seconds: float, step_seconds: float) -> GlobalSt
     return GlobalStep(
         index=index, images=8, end_seconds=end_seconds, step_seconds=step_seconds, data_wait_seconds=step_seconds,
         copy_seconds=0.0, compute_seconds=0.0, forward_seconds=math.nan, backward_seconds=math.nan,
-        optimizer_seconds=math.nan, recording_seconds=0.0, exchange_seconds=0.0, slowest_rank=0, rank_skew_seconds=0.0, loss=1.0,
+        optimizer_seconds=math.nan, recording_seconds=0.0, exchange_seconds=0.0, slowest_rank=0,
+        rank_skew_seconds=0.0, loss=1.0,
     )  # fmt: skip

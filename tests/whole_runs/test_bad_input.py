@@ -120,6 +120,26 @@ def test_without_a_gpu_auto_falls_back_to_the_cpu_and_says_so(capsys: pytest.Cap
     assert " x CPU, one rank per device" in out
 
 
+def test_a_telemetry_library_that_is_not_there(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*CPU, "--data", str(data), "--batch-size", "4", "--telemetry-library", "no/libixml.so"]) == 3
+    refused(capsys.readouterr().err, "--telemetry-library can't be used: ", "/no/libixml.so: cannot open", "omit")
+    assert not list(Path("results").glob("*.json"))
+
+
+def test_a_telemetry_library_without_nvmls_calls(
+    data: Path, library_without_nvml: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    library = str(library_without_nvml)
+    assert main([*CPU, "--data", str(data), "--batch-size", "4", "--telemetry-library", library]) == 3
+    refused(capsys.readouterr().err, f"--telemetry-library can't be used: {library} has no function nvmlInit_v2")
+
+
+def test_a_dry_run_needs_no_telemetry_library(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [*CPU, "--data", str(data), "--batch-size", "4", "--telemetry-library", "no/libixml.so", "--dry-run"]
+    assert main(command) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_no_such_data(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*CPU, "--data", "nowhere"]) == 4
     refused(capsys.readouterr().err, "no such folder: 'nowhere'", "built-in set: digits, photos")

@@ -105,7 +105,7 @@ def fill_table(path: Path) -> None:
 
 def record_steps(files: RunFiles, between: float, *, then_free: Path | None = None) -> None:
     """A step before a while of sampling every 20 ms, and one behind it."""
-    with open_recorder(files, False, 0.02, os.environ) as recorder:
+    with open_recorder(files, None, 0.02, os.environ) as recorder:
         started = time.perf_counter()
         step: GlobalStep = global_step(0, 0.1, 0.1)
         recorder.step(step, started, phase="train", segment=1, step=1)

@@ -133,6 +133,21 @@ def test_scaling_measures_the_same_job_on_more_ranks(colours: Path, tmp_path: Pa
     assert (series["kind"], series["status"], series["runs"]) == ("scaling", "finished", ["it.n1", "it.n2"])
 
 
+def test_another_vendors_library_reports_on_the_devices_of_a_run(colours: Path, tmp_path: Path, libixml: Path) -> None:
+    """On CPU ranks, whose devices the stand-in's are taken for."""
+    made = run(
+        tmp_path, *SMALL, "--gpus", "2", "--data", str(colours), "--throughput-only", "--max-seconds", "2",
+        "--warmup", "2", "--telemetry-interval", "0.1", "--telemetry-library", str(libixml),
+    )  # fmt: skip
+    assert made.code == 0, made.err
+    assert made.record["plan"]["operation"]["telemetry_library"] == str(libixml)
+    assert not [warning for warning in made.record["warnings"] if "telemetry" in warning or "GPU" in warning]
+    devices = made.table("devices").groupby("device")
+    assert {name: set(rows["util_percent"]) for name, rows in devices if name != "cpu"} == {"gpu0": {10}, "gpu1": {20}}
+    assert made.table("steps")["gpu_util_percent"].dropna().eq(15.0).all()
+    assert made.record["summary"]["gpu_util_percent"] == 15.0
+
+
 def test_repeats_are_compared_as_one(colours: Path, tmp_path: Path) -> None:
     made = run(
         tmp_path, *SMALL, "--gpus", "1", "--data", str(colours), "--throughput-only", "--repeats", "2",

@@ -107,6 +107,7 @@ def test_every_option_comes_back(tmp_path: Path) -> None:
         results="elsewhere",
         run_name="named",
         telemetry_interval=0.1,
+        telemetry_library="lib/libixml.so",
         checkpoint_minutes=2.5,
         preprocessing="dali",
         auto_augment=True,

@@ -13,7 +13,14 @@ SCOPES = {"global", "per device", "rank 0's host", "run", "rank that got its bat
 def test_columns_of_the_steps_table() -> None:
     assert STEPS.header == [
         *("phase", "segment", "epoch", "step", "time_unix_seconds", "images", "step_seconds", "fps"),
-        *("data_wait_seconds", "copy_seconds", "compute_seconds", "forward_seconds", "backward_seconds", "optimizer_seconds"),
+        *(
+            "data_wait_seconds",
+            "copy_seconds",
+            "compute_seconds",
+            "forward_seconds",
+            "backward_seconds",
+            "optimizer_seconds",
+        ),
         *("recording_seconds", "exchange_seconds", "slowest_rank", "rank_skew_seconds", "loss", "learning_rate"),
         *("gpu_util_percent", "gpu_util_min_percent", "gpu_util_max_percent", "cpu_util_percent"),
         *("jpeg_util_percent", "sm_util_percent", "foreign_cpu_percent", "overflow", "transition"),

@@ -186,7 +186,7 @@ def test_all_differences_are_named_at_once() -> None:
 @pytest.mark.parametrize(
     ("plan", "note"),
     [
-        (a_plan(decode_threads=7, prefetch=4, telemetry_interval=2.0), None),
+        (a_plan(decode_threads=7, prefetch=4, telemetry_interval=2.0, telemetry_library="lib.so"), None),
         (a_plan(data=replace(DIGITS, source="/elsewhere", name="moved")), None),
         (a_plan(epochs=30), "30 epochs instead of 20: from here on the learning rate's cosine ends later"),
         (a_plan(compute_threads=2), "--compute-threads: 1 before, 2 now; sums may round differently"),

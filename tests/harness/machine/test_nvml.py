@@ -8,12 +8,14 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness import ROOT
 from harness.machine.nvml import Gpu, GpuSample, Nvml, NvmlUnavailable
+from tests.support.nvml_standin import SOURCE, build_library
 
 GIB = 2.0**30
 PREAMBLE = """
@@ -378,6 +380,113 @@ except NvmlUnavailable as error:
 
 def test_no_gpu_at_all_is_an_empty_list(nvml_standin: dict[str, str]) -> None:
     assert ask({**nvml_standin, "FAKE_NVML_COUNT": "0"}, "show(Nvml(warnings.append).open().gpus())") == []
+
+
+# The values of samples through another library, and of samples through NVML's own after it.
+OTHER_LIBRARY = """
+rounds = []
+for library in (LIBRARY, None, LIBRARY):
+    with Nvml(warnings.append, clock, library) as nvml:
+        for _ in range(2):
+            now[0] += 0.5
+            samples = [asdict(nvml.sample(gpu)) for gpu in nvml.gpus()]
+        rounds.append([nvml.driver_version(), samples])
+show([rounds, warnings])
+"""
+
+
+def test_another_library_takes_the_place_of_nvmls_and_gives_it_back(
+    nvml_standin_old_driver: dict[str, str], libixml: Path
+) -> None:
+    """The other one has GPM and the memory without what the driver reserves; NVML's own is an old one without them."""
+    code = OTHER_LIBRARY.replace("LIBRARY", repr(str(libixml)))
+    rounds, warnings = ask({**nvml_standin_old_driver, "FAKE_NVML_COUNT": "2"}, code)
+    assert [version for version, _ in rounds] == ["550.54.15"] * 3
+    others, nvmls, again = ([GpuSample(**sample) for sample in samples] for _, samples in rounds)
+    assert others == again == [
+        GpuSample(10.0, 1 * GIB, 80 * GIB, 100.25, 40.0, 1000.0, 2000.0, "", 5.0, 60.5, 30.25, 1000.125, 1),
+        GpuSample(20.0, 2 * GIB, 80 * GIB, 200.25, 41.0, 1001.0, 2001.0, "GpuIdle", 10.0, 61.5, 31.25, 2000.125, 2),
+    ]  # fmt: skip
+    assert [(sample.memory_used_bytes, sample.sm_util_percent) for sample in nvmls] == [
+        (2 * GIB, None),
+        (3 * GIB, None),
+    ]
+    assert warnings == []
+
+
+def test_what_another_library_lacks_is_unknown_or_asked_of_an_older_function(libixml_with_less: Path) -> None:
+    code = SAMPLES.replace("clock)", f"clock, {str(libixml_with_less)!r})").replace("ROUNDS", "3")
+    samples, warnings = ask({"FAKE_NVML_COUNT": "1"}, code)
+    unknown = {"jpeg_util_percent", "sm_util_percent", "dram_util_percent", "energy_joules", "processes"}
+    assert {name for name, value in samples[0].items() if value is None} == unknown
+    assert samples[0]["memory_used_bytes"] == 2 * GIB  # the older function counts what the driver reserves
+    assert warnings == []
+
+
+def test_a_library_without_a_function_that_has_no_older_one_costs_one_warning(libixml: Path, tmp_path: Path) -> None:
+    less = build_library(tmp_path / "libixml.so", SOURCE, "-DnvmlDeviceGetPowerUsage=otherwise_named")
+    code = SAMPLES.replace("clock)", f"clock, {str(less)!r})").replace("ROUNDS", "3")
+    samples, warnings = ask({"FAKE_NVML_COUNT": "1"}, code)
+    assert (samples[0]["power_watts"], samples[0]["util_percent"]) == (None, 10.0)
+    assert warnings == [
+        "GPU 0 (Stand-in 80GB): power unknown, NVML failed (nvmlDeviceGetPowerUsage: Function Not Found)."
+    ]
+
+
+OPEN_OTHER = """
+try:
+    Nvml(warnings.append, library=LIBRARY).open()
+except NvmlUnavailable as error:
+    show(error.reason)
+"""
+
+
+def test_another_library_that_cannot_start_says_why(libixml: Path) -> None:
+    code = OPEN_OTHER.replace("LIBRARY", repr(str(libixml)))
+    assert ask({"FAKE_NVML_INIT_ERROR": "9"}, code) == f"{libixml}: Driver Not Loaded"
+    assert ask({"FAKE_NVML_INIT_ERROR": "77"}, code) == f"{libixml}: an error of the stand-in"
+
+
+def test_after_another_library_failed_nvmls_own_is_used(nvml_standin: dict[str, str], libixml: Path) -> None:
+    code = OPEN_OTHER.replace("LIBRARY", repr(str(libixml))).replace("show(error.reason)", "pass")
+    used = """
+os.environ["FAKE_NVML_INIT_ERROR"] = "0"
+with Nvml(warnings.append) as nvml:
+    show([len(nvml.gpus()), "libnvidia-ml.so.1" in pathlib.Path("/proc/self/maps").read_text()])
+"""
+    code = "import pathlib\n" + code + used
+    assert ask({**nvml_standin, "FAKE_NVML_INIT_ERROR": "9"}, code) == [4, True]
+
+
+def test_a_missing_file_and_a_library_of_another_kind_are_named(library_without_nvml: Path, tmp_path: Path) -> None:
+    missing, text = tmp_path / "libixml.so", tmp_path / "text.so"
+    text.write_text("not a library")
+    for path, reason in (
+        (missing, f"{missing}: cannot open shared object file: No such file or directory"),
+        (text, f"{text}: file too short"),
+        (library_without_nvml, f"{library_without_nvml} has no function nvmlInit_v2"),
+    ):
+        with pytest.raises(NvmlUnavailable) as caught:
+            Nvml(library=str(path)).open()
+        assert caught.value.reason == reason
+
+
+def test_a_name_without_a_folder_is_a_file_of_this_folder(libixml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not the library of that name on the loader's path, where libupnp's has the name of Iluvatar's."""
+    monkeypatch.chdir(libixml.parent)
+    with Nvml(library=libixml.name) as nvml:
+        assert len(nvml.gpus()) == 4
+
+
+@pytest.mark.parametrize("name", ["nvmlLib", "_nvmlGetFunctionPointer_cache", "_nvmlGetFunctionPointer"])
+def test_a_binding_that_keeps_its_library_elsewhere_is_no_reason_to_crash(libixml: Path, name: str) -> None:
+    gone = f"import pynvml\ndel pynvml.{name}\n"
+    looks_elsewhere = f"import pynvml\npynvml.{name} = lambda name: None\n"
+    reason = "this version of nvidia-ml-py can't use another library than libnvidia-ml.so.1"
+    code = OPEN_OTHER.replace("LIBRARY", repr(str(libixml)))
+    assert ask({}, gone + code) == reason
+    if name == "_nvmlGetFunctionPointer":
+        assert ask({}, looks_elsewhere + code) == reason
 
 
 def test_a_machine_without_a_driver_says_so() -> None:

@@ -92,7 +92,15 @@ def test_what_is_a_node_s_own_may_differ() -> None:
     first = run_signature(a_config(), a_plan(nodes=2))
     second = run_signature(
         a_config(results="elsewhere", data="/mnt/digits"),
-        a_plan(nodes=2, data=moved, decode_threads=4, compute_threads=2, telemetry_interval=1.0, notes=("one",)),
+        a_plan(
+            nodes=2,
+            data=moved,
+            decode_threads=4,
+            compute_threads=2,
+            telemetry_interval=1.0,
+            telemetry_library="lib.so",
+            notes=("one",),
+        ),
     )
     check_signatures([first, second], [0, 1])
     assert (first["ranks"], first["nodes"], first["train_images"], first["kind"]) == (2, 2, 1347, "epochs")

@@ -25,10 +25,11 @@ import os, sys, time
 from pathlib import Path
 from harness.training.loop import GlobalStep
 from harness.artifacts.record import RunFiles
+from harness.machine.telemetry import Telemetry
 from harness.training.recorder import open_recorder
 
 start = time.perf_counter()
-with open_recorder(RunFiles(Path(sys.argv[1]), "it"), True, 0.05, os.environ) as recorder:
+with open_recorder(RunFiles(Path(sys.argv[1]), "it"), TELEMETRY, 0.05, os.environ) as recorder:
     time.sleep(0.5)
     step = GlobalStep(
         index=0, images=64, end_seconds=time.perf_counter() - start, step_seconds=0.4, data_wait_seconds=0.1,
@@ -51,13 +52,13 @@ LOSES_GPUS = SCRIPT.replace(
 
 
 def record_four_gpus(
-    folder: Path, standin: dict[str, str], script: str = SCRIPT, **environment: str
+    folder: Path, standin: dict[str, str], script: str = SCRIPT, telemetry: str = "Telemetry()", **environment: str
 ) -> tuple[RunFiles, RunRecord]:
     files = RunFiles(folder, "it")
     plan = a_plan(device="gpu", device_name="GPU", ranks=4)
     write_record(files.record, RunRecord("it", "running", a_config(device="gpu", gpus=4), plan, {}))
     done = subprocess.run(
-        [sys.executable, "-c", script, str(folder)],
+        [sys.executable, "-c", script.replace("TELEMETRY", telemetry), str(folder)],
         env={**os.environ, "PYTHONPATH": os.getcwd(), **standin, **environment},  # noqa: PTH109
         capture_output=True,
         text=True,
@@ -133,6 +134,44 @@ def test_without_a_driver_the_run_goes_on_without_gpu_figures(tmp_path: Path, nv
     assert set(read_table(files.table("devices"), DEVICES)["device"]) == {"cpu"}
     assert [warning for warning in record.warnings if warning.startswith("no GPU telemetry: ")]
     assert json.loads(files.record.read_text())["status"] == "running"
+
+
+def test_another_vendors_library_reports_on_the_ranks_devices(tmp_path: Path, libixml: Path) -> None:
+    """Without NVML's own, and whatever CUDA_VISIBLE_DEVICES is."""
+    telemetry = f"Telemetry({str(libixml)!r}, 2)"
+    files, record = record_four_gpus(tmp_path, {}, telemetry=telemetry, CUDA_VISIBLE_DEVICES="")
+    step = read_table(files.table("steps"), STEPS).iloc[0]
+    assert (step["gpu_util_percent"], step["gpu_util_min_percent"]) == (15.0, 10.0)  # 10 and 20 %
+    devices = read_table(files.table("devices"), DEVICES)
+    assert set(devices["device"]) == {"gpu0", "gpu1", "cpu"}
+    second = devices[devices["device"] == "gpu1"]
+    assert set(second["uuid"]) == {"GPU-10000000-aaaa-bbbb-cccc-000000000001"}
+    assert set(second["power_watts"]) == {200.2}
+    assert set(second["energy_joules"]) == {2000.125}
+    assert record.warnings == ()
+
+
+def test_what_another_vendors_library_lacks_is_empty_in_the_rows(tmp_path: Path, libixml_with_less: Path) -> None:
+    telemetry = f"Telemetry({str(libixml_with_less)!r}, 6)"
+    files, record = record_four_gpus(tmp_path, {}, telemetry=telemetry)
+    devices = read_table(files.table("devices"), DEVICES)
+    first = devices[devices["device"] == "gpu0"]
+    assert set(first["util_percent"]) == {10.0}
+    assert set(first["memory_used_bytes"]) == {2 * 2**30}
+    assert first[["energy_joules", "processes", "sm_util_percent", "jpeg_util_percent"]].isna().all(axis=None)
+    # The stand-in's last device reports neither power nor temperature.
+    short, *others = record.warnings
+    assert short == f"telemetry of 4 of 6 devices only: {libixml_with_less} reports no others"
+    assert {warning.partition(":")[0] for warning in others} == {"GPU 3 (Stand-in 80GB)"}
+
+
+def test_a_library_that_is_gone_when_the_run_starts_costs_one_warning(tmp_path: Path) -> None:
+    missing = tmp_path / "libixml.so"
+    files, record = record_four_gpus(tmp_path, {}, telemetry=f"Telemetry({str(missing)!r}, 2)")
+    assert set(read_table(files.table("devices"), DEVICES)["device"]) == {"cpu"}
+    assert record.warnings == (
+        f"no GPU telemetry: {missing}: cannot open shared object file: No such file or directory",
+    )
 
 
 def test_gpus_that_are_lost_in_the_middle_of_a_run_are_unknown_from_there_on(
