@@ -40,6 +40,8 @@ namespace {
 
 thread_local int current_device = 0;
 
+// What calls return, apart from those that Paddle makes in destructors, where a failure would end the process without a
+// word to Python: these choose a device, or give something back.
 C_Status outcome() { return device_lost() ? C_FAILED : C_SUCCESS; }
 
 std::shared_ptr<Queue> queue_of(Device& device, C_Stream stream) {
@@ -81,7 +83,7 @@ void count_d2h(size_t bytes) {
 
 C_Status set_device(const C_Device device) {
   current_device = device->id;
-  return outcome();
+  return C_SUCCESS;
 }
 
 C_Status get_device(const C_Device device) {
@@ -329,9 +331,8 @@ C_Status comm_name(C_CCLComm comm, char* name) {
 template <class Work>
 C_Status collective(C_CCLComm comm, C_Stream stream, Work work) {
   const uint64_t number = count(kCollectives);
-  const uint64_t error_at = settings().begins_at(Failure::kCollectiveError);
-  if (error_at != 0 && number >= error_at) return C_FAILED;
-  const bool hangs = number == settings().begins_at(Failure::kCollectiveHang);
+  if (has_begun(Failure::kCollectiveError, number)) return C_FAILED;
+  const bool hangs = has_begun(Failure::kCollectiveHang, number);
   submit(queue_of(*comm->device, stream), [=, group = comm->group] {
     if (hangs) hang();
     work(*group);
@@ -401,10 +402,11 @@ C_Status broadcast(void* buffer, size_t elements, C_DataType type, size_t root, 
   });
 }
 
-C_Status all_gather(
-    void* send, void* receive, size_t elements, C_DataType type, C_CCLComm comm, C_Stream stream) {
+// Complete when the call returns, because Paddle splits the result among the tensors of a list by code of the host, which
+// doesn't wait for the stream.
+C_Status all_gather(void* send, void* receive, size_t elements, C_DataType type, C_CCLComm comm, C_Stream stream) {
   if (width(type) == 0) return C_ERROR;
-  return collective(comm, stream, [=](Group& group) {
+  const C_Status status = collective(comm, stream, [=](Group& group) {
     const size_t part = elements * width(type);
     group.exchange(send, part, [&](size_t begin, size_t bytes) {
       for (size_t rank = 0; rank < group.ranks(); ++rank) {
@@ -412,6 +414,8 @@ C_Status all_gather(
       }
     });
   });
+  queue_of(*comm->device, stream)->drain();
+  return status == C_SUCCESS ? outcome() : status;
 }
 
 }  // namespace

@@ -27,7 +27,7 @@ inline std::string variable(const char* name, const std::string& otherwise) {
 
 [[noreturn]] inline void refuse(const std::string& message) {
   std::fprintf(stderr, "stand-in accelerator: %s\n", message.c_str());
-  std::abort();
+  std::_Exit(2);
 }
 
 inline double number(const char* name, double otherwise) {
@@ -59,12 +59,12 @@ struct Settings {
   };
   std::vector<Injected> failures = read_failures();
 
-  // The number, counted from 1, of the operation at which a failure begins; 0 if it isn't asked for.
-  uint64_t begins_at(Failure failure) const {
+  // Whether a failure has begun at the operation of this number, counted from 1.
+  bool has_begun(Failure failure, uint64_t number) const {
     for (const Injected& injected : failures) {
-      if (injected.failure == failure) return injected.at;
+      if (injected.failure == failure && number >= injected.at) return true;
     }
-    return 0;
+    return false;
   }
 
  private:
@@ -145,6 +145,8 @@ inline std::atomic<uint64_t>& counter(Counter which) {
 // Adds to a counter and returns what it comes to.
 inline uint64_t count(Counter which, uint64_t amount = 1) { return counter(which).fetch_add(amount) + amount; }
 
+inline bool has_begun(Failure failure, uint64_t number) { return settings().has_begun(failure, number); }
+
 inline void sleep_ms(double milliseconds) {
   std::this_thread::sleep_for(std::chrono::duration<double, std::milli>(milliseconds));
 }
@@ -161,8 +163,8 @@ inline std::atomic<bool>& device_lost() {
 // To be called as the device begins a piece of work. Whether it does the work: a lost device does none.
 inline bool begin_operation() {
   const uint64_t operation = count(kOperations);
-  if (operation == settings().begins_at(Failure::kHang)) hang();
-  if (operation == settings().begins_at(Failure::kLost)) device_lost() = true;
+  if (has_begun(Failure::kHang, operation)) hang();
+  if (has_begun(Failure::kLost, operation)) device_lost() = true;
   return !device_lost();
 }
 
