@@ -29,6 +29,8 @@ OPTIONS = {
     "memory_bytes": "how much memory a device has; 16 GiB are reported if left out, and none refused",
     "allocation_error": "1: an allocation that fails is an error of the device, not memory that ran out",
     "blocking_streams": "1: a copy that the host waits for comes after all streams, not after the default one alone",
+    "blocking_events": "1: the host waits where it records an event or has a stream wait for one, and query() waits for"
+    " the device, as with Paddle's plugin for Iluvatar",
     "fail": "failures to inject, such as alloc@40,rank1:hang@200: each begins at the operation of that number, counted"
     " from 1, and lasts. alloc (allocations): none succeeds. hang (operations): the device never does another. lost"
     " (operations): every call returns an error. collective_error (collectives): they return an error."
@@ -113,7 +115,15 @@ def build(folder: Path) -> Path:
             # ends, while threads of streams still run.
             unfinished = library.with_suffix(".unfinished")
             options = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-Wl,-z,nodelete"]
-            files = ["-isystem", str(headers), str(SOURCES / "accelerator.cc"), "-o", str(unfinished), "-lpthread"]
+            files = [
+                "-isystem",
+                str(headers),
+                str(SOURCES / "accelerator.cc"),
+                "-lpthread",
+                "-ldl",
+                "-o",
+                str(unfinished),
+            ]
             built = subprocess.run([compiler, *options, *files], capture_output=True, text=True, check=False)
             assert built.returncode == 0, built.stderr
             unfinished.replace(library)

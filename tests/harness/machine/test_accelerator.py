@@ -157,8 +157,9 @@ def second_stream() -> Any:
 
     paddle.set_device("standin:0")
     place = paddle.CustomPlace("standin", 0)
-    paddle.zeros([1]).numpy()
+    # Before the device's default stream is there.
     stream = paddle.device.Stream("standin:0")
+    paddle.zeros([1]).numpy()
 
     def copy(source: Any) -> Any:
         with paddle.device.stream_guard(stream):
@@ -203,6 +204,14 @@ def test_a_copy_on_a_second_stream_is_over_at_its_event_alone(accelerator: Accel
         "source overwritten": 0.0,
         "source overwritten, default stream": 5.0,
     }
+
+
+def test_events_that_block(accelerator: Accelerator, tmp_path: Path) -> None:
+    options = {"copy_ms": 300, "counters": tmp_path / "counters", "blocking_events": 1}
+    found = run(second_stream, accelerator.environment(**options))
+    assert found["over at once"]
+    assert found["read at once"] == repr(found["read after the event"]) == "5.0"
+    assert found["source overwritten"] == 5.0
 
 
 def failing() -> Any:
