@@ -43,8 +43,8 @@ OPTIONS = {
 class Counters:
     """What a process has asked of its devices; the fields are in the order of standin/settings.h.
 
-    h2d, d2h and d2d are copies from the host, to the host and on the device; h2d_queued those from the host that the
-    host doesn't wait for. operations are the pieces of work that devices have begun.
+    h2d, d2h and d2d are copies from the host, to the host and on the device, *_queued those among them that are given
+    to a stream; of these the host waits for d2h alone. operations are the pieces of work that devices have begun.
     """
 
     h2d: int
@@ -52,7 +52,9 @@ class Counters:
     h2d_queued: int
     d2h: int
     d2h_bytes: int
+    d2h_queued: int
     d2d: int
+    d2d_queued: int
     memset: int
     synchronize_device: int
     synchronize_stream: int
@@ -63,6 +65,16 @@ class Counters:
     operations: int
     live_bytes: int
     peak_bytes: int
+
+    @property
+    def waits(self) -> int:
+        """How often the host waited for the device other than for a copy.
+
+        Paddle synchronizes the stream once for every copy that isn't queued, and so around every operator that it
+        computes on the CPU. numpy() and float() of a tensor synchronize once more, which counts here.
+        """
+        copies = self.h2d + self.d2h + self.d2d - (self.h2d_queued + self.d2h_queued + self.d2d_queued)
+        return self.synchronize_stream - copies + self.synchronize_device + self.synchronize_event
 
     def __sub__(self, earlier: Counters) -> Counters:
         """What was counted since; live_bytes and peak_bytes are differences too."""

@@ -93,8 +93,8 @@ def training() -> Any:
         weights = b"".join(value.numpy().tobytes() for value in model.state_dict().values())
         place = str(losses[0].place)
         steps = [after - before for before, after in itertools.pairwise(counted)]
-        synchronized = [(step.h2d, step.d2h, step.synchronize_stream, step.h2d_bytes, step.d2h_bytes) for step in steps]
-        return place, [float(loss).hex() for loss in losses], hashlib.sha256(weights).hexdigest(), synchronized
+        copied = [(step.h2d, step.d2h, step.h2d_bytes, step.d2h_bytes, step.waits) for step in steps]
+        return place, [float(loss).hex() for loss in losses], hashlib.sha256(weights).hexdigest(), copied
 
     return train("cpu"), train("standin:0")
 
@@ -108,7 +108,9 @@ def test_training_gives_what_it_gives_on_the_cpu(accelerator: Accelerator, tmp_p
     # Paddle computes on the CPU, with copies there and back, each of which the host waits for: the same every step.
     second, third = on_device[3]
     assert second == third
-    assert all(count > 100 for count in second)
+    *copies, waits = second
+    assert all(count > 100 for count in copies)
+    assert waits == 0
     counted = accelerator.counters(tmp_path / "counters")
     assert counted.peak_bytes >= counted.live_bytes
     assert counted.operations >= counted.h2d + counted.d2h
@@ -178,6 +180,7 @@ def second_stream() -> Any:
         "read at once": repr(sent(copied)),
     }
     paddle.device.current_stream().wait_event(event)
+    found["waits by then"] = (read_counters(os.environ["STANDIN_COUNTERS"]) - before).waits
     found["read after the event"] = sent(copied)
     found["over then"] = event.query()
 
@@ -199,6 +202,8 @@ def test_a_copy_on_a_second_stream_is_over_at_its_event_alone(accelerator: Accel
         "copies, synchronisations": [1, 1, 0, 0],
         "over at once": False,
         "read at once": "nan",
+        # The reading.
+        "waits by then": 1,
         "read after the event": 5.0,
         "over then": True,
         "source overwritten": 0.0,
@@ -207,8 +212,8 @@ def test_a_copy_on_a_second_stream_is_over_at_its_event_alone(accelerator: Accel
 
 
 def test_events_that_block(accelerator: Accelerator, tmp_path: Path) -> None:
-    options = {"copy_ms": 300, "counters": tmp_path / "counters", "blocking_events": 1}
-    found = run(second_stream, accelerator.environment(**options))
+    environment = accelerator.environment(copy_ms=300, counters=tmp_path / "counters", blocking_events=1)
+    found = run(second_stream, environment)
     assert found["over at once"]
     assert found["read at once"] == repr(found["read after the event"]) == "5.0"
     assert found["source overwritten"] == 5.0

@@ -197,8 +197,9 @@ C_Status stream_wait_event(const C_Device device, C_Stream stream, C_Event event
   return outcome();
 }
 
-// Events of plugins that have none, after Paddle's for Iluvatar: recording one and waiting for one both wait for the
-// stream they are called with, and for an event to pass is to wait for the device. Nobody can ask whether it has passed.
+// Events as in plugins that have none, such as Paddle's for Iluvatar: to record one and to have a stream wait for one
+// are to wait for that stream, and to wait for an event is to wait for the device. None can be asked whether it has
+// passed, so Paddle waits for it instead.
 
 C_Status record_event_blocking(const C_Device device, C_Stream stream, C_Event event) {
   const C_Status status = record_event(device, stream, event);
@@ -297,6 +298,7 @@ C_Status async_copy_h2d(const C_Device device, C_Stream stream, void* to, const 
 
 C_Status async_copy_d2h(const C_Device device, C_Stream stream, void* to, const void* from, size_t bytes) {
   count_d2h(bytes);
+  count(kD2hQueued);
   const auto queue = queue_of(device_of(device->id), stream);
   submit(queue, [=] { copy_scrambled(to, from, bytes); });
   queue->drain();
@@ -305,6 +307,7 @@ C_Status async_copy_d2h(const C_Device device, C_Stream stream, void* to, const 
 
 C_Status async_copy_d2d(const C_Device device, C_Stream stream, void* to, const void* from, size_t bytes) {
   count(kD2d);
+  count(kD2dQueued);
   submit(queue_of(device_of(device->id), stream), [=] { std::memmove(to, from, bytes); });
   return outcome();
 }
@@ -423,7 +426,7 @@ C_Status broadcast(void* buffer, size_t elements, C_DataType type, size_t root, 
   });
 }
 
-// Complete when the call returns, because Paddle splits the result among the tensors of a list by code of the host, which
+// Complete when the call returns, because Paddle splits the result among the tensors of a list by code of the host that
 // doesn't wait for the stream.
 C_Status all_gather(void* send, void* receive, size_t elements, C_DataType type, C_CCLComm comm, C_Stream stream) {
   if (width(type) == 0) return C_ERROR;

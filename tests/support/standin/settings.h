@@ -1,8 +1,8 @@
 // What the environment asks of the stand-in, the failures that are injected, and the counters that a test reads.
 //
 // The variables are read at the first use of a device, not when Paddle loads the library, so that a process that has
-// loaded Paddle can set them before it forks. STANDIN_NAME, STANDIN_DEVICES and STANDIN_BLOCKING_EVENTS are read as Paddle
-// loads the library.
+// loaded Paddle can set them before it forks. Read as Paddle loads the library are STANDIN_NAME, STANDIN_DEVICES and
+// STANDIN_BLOCKING_EVENTS.
 #pragma once
 
 #include <fcntl.h>
@@ -107,7 +107,9 @@ enum Counter {
   kH2dQueued,
   kD2h,
   kD2hBytes,
+  kD2hQueued,
   kD2d,
+  kD2dQueued,
   kMemset,
   kSynchronizeDevice,
   kSynchronizeStream,
