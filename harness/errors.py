@@ -18,7 +18,7 @@ class GateError(ActionableError):
 
 
 class MachineError(ActionableError):
-    """The machine lacks something that the run needs: a GPU, a library, or disk space."""
+    """The machine lacks something that the run needs: a device that works, a library, or disk space."""
 
     exit_code = 3
 

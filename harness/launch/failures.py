@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from harness import ROOT
-from harness.errors import OutOfMemoryError, TrainingError
+from harness.errors import MachineError, OutOfMemoryError, TrainingError
 from harness.launch.memory import memory_line
 from harness.launch.rank_monitor import RankExit
 from harness.launch.watchdog import innermost_frame, timed_out
@@ -56,6 +56,12 @@ def death(logs: Path, plan: RunPlan, first: RankExit | None, launcher_code: int,
             hint = "The kernel kills the largest process when memory runs out: check dmesg."
     else:
         how = f"ended with exit code {first.exit_code}"
+    failure = device_kind(plan.device).failure
+    if failure and (found := re.search(failure, log)) is not None:
+        return MachineError(
+            f"the device of rank {first.rank} failed: {found[0].strip()}",
+            f"Check the device, its driver and the connections between devices.\n{rest}",
+        )
     message = f"rank {first.rank} {how}"
     if plan.nodes > 1 and first.exit_code != -signal.SIGKILL and LOST_CONNECTION.search(log):
         peer = GLOO_PEER.search(log)

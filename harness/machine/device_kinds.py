@@ -21,7 +21,8 @@ class DeviceKind:
     name is Paddle's name of it, title and plural are those in sentences. selection is the environment variable that
     limits which devices a process sees. on_host: it trains on the host's cores, so that ranks, DALI and other programs
     share them, and batches need not be moved. decoder is DALI's, backend Paddle's collective library. nvml: the driver
-    comes with NVML, which reports the device's state. memory is what a batch may not fit into. batch_size and
+    comes with NVML, which reports the device's state. memory is what a batch may not fit into, and failure the
+    pattern of Paddle's message when the device or its collectives fail; empty where it has none. batch_size and
     warmup_steps are defaults. sixteen_bit: Paddle has convolutions in 16 bits for it. sync_batch_norm: Paddle has
     synchronised batch norm for it. cudnn: its convolutions may be cuDNN's. flags are variables that the ranks'
     environment gets, hidden those that it must not have.
@@ -37,6 +38,7 @@ class DeviceKind:
     clock: str
     nvml: bool
     memory: str
+    failure: str
     batch_size: int
     warmup_steps: int
     sixteen_bit: bool
@@ -66,6 +68,7 @@ CPU = DeviceKind(
     clock=HOST_CLOCK,
     nvml=False,
     memory="memory",
+    failure="",
     batch_size=16,  # as fast as 32, with twice as many steps to measure
     warmup_steps=3,
     sixteen_bit=False,
@@ -86,6 +89,7 @@ GPU = DeviceKind(
     clock=TIMED_EVENTS,
     nvml=True,
     memory="GPU's memory",
+    failure=r"CUDA error ?\(\d+\)[^\n]*",
     batch_size=512,  # the published recipe's, on each of 4 GPUs
     warmup_steps=20,  # cuDNN tries its algorithms, DALI's buffers grow, clocks rise
     sixteen_bit=True,
@@ -113,6 +117,7 @@ def plugin(name: str) -> DeviceKind:
         clock=PASSING_EVENTS,
         nvml=False,
         memory="device's memory",
+        failure=r"CustomDevice error, the error code is : \d+",
         batch_size=GPU.batch_size,
         warmup_steps=GPU.warmup_steps,
         sixteen_bit=True,

@@ -17,6 +17,9 @@ from tests.support.rooms import LEVELS
 
 LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 PACKAGES = ("harness", "pipelines", "models")
+# Comparisons with the name of a kind of device; `harness.machine.device_kinds` has what follows from the kind.
+NAME = r"""["'](?:cpu|gpu)["']"""
+ASKS_FOR_A_KIND = re.compile(rf"(?:==|!=|\bin) *\(?{NAME}|{NAME} *(?:==|!=)|\.kind (?:==|is) (?:CPU|GPU)\b")
 MAX_LINES, MAX_MODULES = 350, 15
 
 
@@ -160,3 +163,18 @@ def test_tests_share_what_is_in_support_alone() -> None:
         if isinstance(node, ast.ImportFrom) and re.match(r"tests(?!\.support\b)", node.module or "")
     }
     assert found == {}
+
+
+def test_only_the_table_of_devices_knows_in_what_they_differ() -> None:
+    asking = [
+        f"{module}: {line.strip()}"
+        for module, path in modules().items()
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if ASKS_FOR_A_KIND.search(line)
+    ]
+    # Whether DALI decodes on the host is a setting of its graphs.
+    assert all(
+        (line.startswith("pipelines.") and "self.decoder" in line) or "settings.decoder" in line for line in asking
+    )
+    for line in ('if plan.device == "gpu":', "kind != 'cpu'", 'x if "cpu" == kind else y', "devices.kind is GPU"):
+        assert ASKS_FOR_A_KIND.search(line)

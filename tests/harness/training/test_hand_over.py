@@ -1,0 +1,107 @@
+"""Batches on their way to a device: on the stand-in accelerator, whose copies take time and read the host late."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import ROOT
+from tests.support.accelerator import Accelerator
+
+HAND_OVER = ROOT / "harness" / "training" / "hand_over.py"
+
+# Sums of the batches as the device has them. The source's buffers are overwritten once nothing holds a batch's tensors,
+# as DALI's are.
+PROGRAM = """
+import gc, json, sys, types, weakref
+import numpy as np
+import paddle
+from pipelines.batch import Batch
+from pipelines.source import SourceState
+from pipelines.sampling import Position
+
+module = types.ModuleType("hand_over")
+exec(compile(open(sys.argv[1]).read(), "hand_over", "exec"), module.__dict__)
+paddle.set_device("standin:0")
+
+class Source:
+    taken, left_out = 0, []
+
+    def __next__(self):
+        self.taken += 1
+        buffer = np.full((64, 64), float(self.taken), np.float32)
+        images = paddle.base.core.eager.Tensor(buffer, paddle.CPUPlace(), zero_copy=True)
+        labels = paddle.to_tensor([self.taken], place=paddle.CPUPlace())
+        assert images.data_ptr() == buffer.ctypes.data
+        weakref.finalize(images, buffer.fill, -1.0)
+        return Batch(images, labels, 64)
+
+    def state(self):
+        return SourceState(Position(0, self.taken))
+
+    def leave_out(self, bad, since=None):
+        self.left_out.append([sorted(bad), None if since is None else since.step])
+        return bool(bad)
+
+source = Source()
+batches = module.HandOver(source, saves_state=True)
+sums, places = [], set()
+for _ in range(6):
+    batch = next(batches)
+    batch.arrive()
+    gc.collect()
+    places.add(str(batch.images.place))
+    sums.append(float(batch.images.mean()))
+batches.leave_out([])
+batches.leave_out([3])
+print("result:", json.dumps({
+    "sums": [value if value == value else None for value in sums], "places": sorted(places), "taken": source.taken,
+    "before": batches.state().position.step, "left_out": source.left_out,
+}))
+"""
+
+
+def run(accelerator: Accelerator, code: Path, **options: float) -> dict[str, object]:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(code)],
+        cwd=ROOT,
+        env={**os.environ, **accelerator.environment(**options), "GLOG_minloglevel": "3"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    result: dict[str, object] = json.loads(done.stdout.rpartition("result:")[2])
+    return result
+
+
+def test_batches_arrive_whole_while_the_next_one_is_copied(accelerator: Accelerator) -> None:
+    found = run(accelerator, HAND_OVER, copy_ms=300)
+    assert found["sums"] == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    assert found["places"] == ["Place(standin:0)"]
+    # One batch is on its way; leaving out an image sends that one again.
+    assert found["taken"] == 7
+    assert found["left_out"] == [[[], 6], [[3], 6]]
+
+
+@pytest.mark.parametrize(
+    ("line", "without"),
+    [
+        ("device.current_stream().wait_event(arrived)", "arrived.query()"),
+        ("            arrived.record(self._stream)\n", ""),
+        ("arrive, on_host)", "arrive)"),
+    ],
+)
+def test_each_of_its_waits_is_needed(accelerator: Accelerator, tmp_path: Path, line: str, without: str) -> None:
+    """Taken out one at a time: the wait for a copy, the event that it waits for, and the lifetime of the buffers."""
+    text = HAND_OVER.read_text(encoding="utf-8")
+    assert text.count(line) == 1
+    (tmp_path / "mutant.py").write_text(text.replace(line, without), encoding="utf-8")
+    found = run(accelerator, tmp_path / "mutant.py", copy_ms=300)
+    assert found["sums"] != [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
