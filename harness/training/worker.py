@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 from harness.artifacts.bad_image import BadImage
 from harness.artifacts.checkpoint import read_checkpoint
@@ -146,10 +147,17 @@ def _recorder(record: RunRecord, files: RunFiles, rank: int) -> AbstractContextM
     return open_recorder(files, telemetry, operation.telemetry_interval, os.environ)
 
 
+def _end_now(code: int) -> NoReturn:
+    """End this process: libraries that are unloaded may wait for a device that failed, or for other ranks."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def run_rank(record_path: Path) -> int:
     """Run this process's rank, and leave an error that a person can act on for the launching process to report.
 
-    Returns the exit code.
+    Returns the exit code of a rank that succeeded; one that failed ends its process.
     """
     record, files = read_record(record_path), RankFiles.of(os.environ)
     # The other nodes may take longer to arrive than a step may take.
@@ -167,9 +175,10 @@ def run_rank(record_path: Path) -> int:
         elif isinstance(error, ActionableError):
             failure = error
         else:
-            raise
+            traceback.print_exc()
+            _end_now(1)
         if files is not None:
             leave_failure(files, failure)
         print(f"error: {failure.message}", file=sys.stderr)
-        return failure.exit_code
+        _end_now(failure.exit_code)
     return 0

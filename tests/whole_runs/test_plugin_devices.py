@@ -1,0 +1,121 @@
+"""Whole runs on an accelerator that Paddle loads as a plugin: the stand-in of tests/support/standin.
+
+Paddle's launcher starts their ranks. The device's memory is scrambled for the host, its streams are delayed at random
+where a test says so, and it fails on request.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.artifacts.record import RunFiles
+from tests.support.accelerator import Accelerator
+from tests.support.results import result_of
+from tests.support.runs import Run, launch, run, wait_for_steps
+
+pytestmark = pytest.mark.whole_run
+
+RANK_1_FAILED = "error: the device of rank 1 failed: CustomDevice error, the error code is : 2"
+SMALL = ("--model", "x0_25", "--image-size", "32", "--compute-threads", "1", "--seed", "5")
+
+
+def on_plugin(accelerator: Accelerator, folder: Path, *options: str, kind: str = "standin", **stand_in: Any) -> Run:
+    """A run on the stand-in under the name of a kind of device."""
+    environment = {**os.environ, **accelerator.environment(name=kind, devices=4, **stand_in)}
+    return run(
+        folder, *SMALL, *options, start=lambda *words: launch(*words, environment=environment)
+    )  # fmt: skip
+
+
+def trained(colours: Path, ranks: int) -> list[str]:
+    return ["--gpus", str(ranks), "--data", str(colours), "--epochs", "2", "--batch-size", "4"]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_it_learns_what_the_cpu_does(accelerator: Accelerator, colours: Path, tmp_path: Path, ranks: int) -> None:
+    """Losses, accuracies and the last checkpoint, to the bit, with streams that are up to 20 ms late."""
+    options = trained(colours, ranks)
+    expected = run(tmp_path / "cpu", "--device", "cpu", *SMALL, *options)
+    found = on_plugin(accelerator, tmp_path / "plugin", "--device", "standin", *options, delay_ms=20, seed=ranks)
+    assert (expected.code, found.code) == (0, 0), found.err
+    assert result_of(found.files).differs(result_of(expected.files)) == []
+    assert found.record["plan"]["device"] == "standin"
+    assert "utilisation, memory and power of standin devices are not measured" in " ".join(found.out.split())
+
+
+def test_four_ranks_begin_as_on_the_cpu(accelerator: Accelerator, tmp_path: Path) -> None:
+    """Sums of four come in another order, and training amplifies rounding: only the first losses agree."""
+    options = ["--gpus", "4", "--data", "digits", "--epochs", "1", "--batch-size", "32", "--learning-rate", "0.01"]
+    expected = run(tmp_path / "cpu", "--device", "cpu", *SMALL, *options)
+    found = on_plugin(accelerator, tmp_path / "plugin", "--device", "auto", *options)
+    assert (expected.code, found.code) == (0, 0), found.err
+    losses = [one.train_steps()["loss"].to_numpy()[:5] for one in (expected, found)]
+    assert len(losses[1]) == 5
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0, atol=1e-4)
+    assert "training on 4 x standin" in " ".join(found.out.split())
+
+
+def test_a_stopped_run_resumes_to_the_same_end_and_not_on_another_kind(
+    accelerator: Accelerator, colours: Path, tmp_path: Path
+) -> None:
+    options = trained(colours, 2)
+    whole = run(tmp_path / "cpu", "--device", "cpu", *SMALL, *options)
+    folder, environment = tmp_path / "plugin", {**os.environ, **accelerator.environment()}
+    words = [*SMALL, *options, "--results", str(folder), "--run-name", "it", "--resume"]
+    started = launch(*words, "--device", "standin", environment=environment)
+    wait_for_steps(RunFiles(folder, "it"), 3, started)
+    started.send_signal(signal.SIGTERM)
+    assert started.end().code == 75
+    refused = launch(*words, "--device", "cpu", environment=environment).end()
+    assert refused.code == 2
+    assert "--device: standin before, cpu now" in refused.err
+    resumed = launch(*words, "--device", "standin", environment=environment).end()
+    assert resumed.code == 0, resumed.err
+    assert result_of(RunFiles(folder, "it")).differs(result_of(whole.files)) == []
+
+
+def test_the_main_job_on_a_plugin_of_another_name(accelerator: Accelerator, colours: Path, tmp_path: Path) -> None:
+    """Throughput with its phases and verdict, the copies' time, and the row beside the reference."""
+    found = on_plugin(
+        accelerator, tmp_path, "--device", "iluvatar_gpu", "--gpus", "2", "--data", str(colours), "--throughput-only",
+        "--batch-size", "4", "--max-seconds", "12", kind="iluvatar_gpu", copy_ms=50,
+    )  # fmt: skip
+    assert found.code == 0, found.err
+    header = (tmp_path / "table-iluvatar_gpux2-colours.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert header == "Method,Crop Size,FPS (iluvatar_gpu x 2),TOP1 Accuracy"
+    steps = found.table("steps")
+    waits = steps[steps["transition"] != 1].groupby("phase")["copy_seconds"].median()
+    # Nothing but the copy takes time there, and no copy is left where batches are on the device already.
+    assert waits["pipeline"] == pytest.approx(0.05, rel=0.05)
+    assert waits["compute"] < 0.001
+    # While a step trains the next batch is copied.
+    assert waits["train"] < 0.01
+    assert found.record["verdict"]["bottleneck"]
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "message"),
+    [
+        ({"memory_bytes": 4_000_000}, 5, "error: 4 images per device do not fit into the device's memory of rank "),
+        ({"fail": "rank1:lost@4000"}, 3, RANK_1_FAILED),
+        ({"fail": "rank1:collective_error@20"}, 3, RANK_1_FAILED),
+        ({"fail": "rank1:hang@6000"}, 5, "error: no step for 8 s: rank 0: harness/"),
+        ({"fail": "rank0:collective_hang@20"}, 5, "error: no step for 8 s: rank 0: harness/"),
+    ],
+)
+def test_a_failure_ends_the_run_with_the_rank(
+    accelerator: Accelerator, colours: Path, tmp_path: Path, failure: dict[str, Any], code: int, message: str
+) -> None:
+    found = on_plugin(
+        accelerator, tmp_path, "--device", "standin", *trained(colours, 2), "--stall-timeout", "8", **failure
+    )
+    assert found.code == code, found.err
+    errors = [line for line in found.err.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert errors[0].startswith(message)
