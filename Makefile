@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 # GPU packages where an NVIDIA driver is there; DEVICE=cpu or DEVICE=gpu decides it by hand.
 DEVICE ?= $(if $(wildcard /dev/nvidiactl /proc/driver/nvidia/version /dev/dxg),gpu,cpu)
-# Paddle's GPU wheels from 3.0 on are on its own index only (docs/gpu.md).
+# Paddle's GPU wheels from 3.0 on are on its own index only (docs/devices.md).
 PADDLE_GPU := paddlepaddle-gpu==3.3.1
 PADDLE_GPU_INDEX := https://www.paddlepaddle.org.cn/packages/stable/cu126/
 BIN := $(VENV)/bin

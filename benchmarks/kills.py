@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from tests.support.results import Result, result_of
 
 EPOCHS_RUN = 4
 OPTIONS = [
-    "--device", "cpu", "--model", "x0_25", "--image-size", "32", "--batch-size", "8", "--compute-threads", "1",
+    "--model", "x0_25", "--image-size", "32", "--batch-size", "8", "--compute-threads", "1",
     "--epochs", str(EPOCHS_RUN), "--checkpoint-minutes", "0.01", "--telemetry-interval", "0.1",
 ]  # fmt: skip
 MOMENTS = (TRAIN, EVALUATE, CHECKPOINT)
@@ -40,32 +41,38 @@ VICTIMS = ("run", "launcher", "rank 0", "rank 1")
 MAX_SECONDS = 120.0
 
 
-def command(data: Path, results: Path, run: str, ranks: int) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What the runs of a campaign share: the kind of device, and the folders of data and results."""
+
+    device: str
+    data: Path
+    results: Path
+
+
+def command(job: Job, run: str, ranks: int) -> list[str]:
     """Returns the command line that starts a run, or resumes it if it exists."""
-    begin = [sys.executable, str(ROOT / "run_bench.py"), *OPTIONS, "--gpus", str(ranks), "--data", str(data)]
-    return [*begin, "--results", str(results), "--run-name", run, "--resume"]
+    begin = [sys.executable, str(ROOT / "run_bench.py"), *OPTIONS, "--device", job.device, "--gpus", str(ranks)]
+    begin += ["--data", str(job.data)]
+    return [*begin, "--results", str(job.results), "--run-name", run, "--resume"]
 
 
-def finish(data: Path, results: Path, run: str, ranks: int) -> Result:
+def finish(job: Job, run: str, ranks: int) -> Result:
     """Run or resume until the end. Returns the result. Raises RuntimeError with the run's output if it fails."""
-    done = subprocess.run(
-        command(data, results, run, ranks), capture_output=True, text=True, timeout=MAX_SECONDS, check=False
-    )
+    done = subprocess.run(command(job, run, ranks), capture_output=True, text=True, timeout=MAX_SECONDS, check=False)
     if done.returncode:
         raise RuntimeError(f"exit {done.returncode}: {done.stderr}")
-    return result_of(RunFiles(results, run))
+    return result_of(RunFiles(job.results, run))
 
 
-def kill(
-    data: Path, results: Path, run: str, ranks: int, moment: str, victim: str, epoch: int, delay_seconds: float
-) -> str:
+def kill(job: Job, run: str, ranks: int, moment: str, victim: str, epoch: int, delay_seconds: float) -> str:
     """Start or resume a run, and kill one of its processes, delay_seconds after the moment has come in that epoch.
 
     Returns a description of the moment from the run's files, "finished" if the run ended before, or "too early" if the
     process did not exist yet.
     """
-    process = subprocess.Popen(command(data, results, run, ranks), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    files = RunFiles(results, run)
+    process = subprocess.Popen(command(job, run, ranks), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    files = RunFiles(job.results, run)
     begun_at, saved_rows = time.time(), _saved(files).get("rows", {}).get(STEPS.name, 0)
     deadline = time.monotonic() + MAX_SECONDS
     try:
@@ -132,11 +139,10 @@ def processes_of_run(pid: int) -> dict[str, psutil.Process]:
     return found
 
 
-def campaign(kills: int, seed: int, say: Callable[[str], None], folder: Path, ranks: Sequence[int] = (1, 2)) -> int:
+def campaign(kills: int, seed: int, say: Callable[[str], None], job: Job, ranks: Sequence[int] = (1, 2)) -> int:
     """Kill runs the given number of times. Returns how many results differ from those of undisturbed runs."""
-    data = folder / "data"
-    write_noise(data, 160, 96)
-    truth = {count: finish(data, folder, f"undisturbed{count}", count) for count in ranks}
+    write_noise(job.data, 160, 96)
+    truth = {count: finish(job, f"undisturbed{count}", count) for count in ranks}
     say(f"undisturbed: {len(truth[ranks[0]].steps)} rows on {ranks[0]} ranks")
     wrong, done = 0, 0
     choose = random.Random(seed)  # noqa: S311
@@ -147,17 +153,17 @@ def campaign(kills: int, seed: int, say: Callable[[str], None], folder: Path, ra
         run = f"run{number}"
         for _ in range(choose.randint(1, 3)):
             moment, victim = choose.choice(MOMENTS), choose.choice(VICTIMS[: 2 + count])
-            reached = _saved(RunFiles(folder, run)).get("progress", {}).get("epoch", 1)
+            reached = _saved(RunFiles(job.results, run)).get("progress", {}).get("epoch", 1)
             if reached > EPOCHS_RUN:
                 break
             epoch = choose.randint(reached, EPOCHS_RUN)
             delay = 0.0 if moment == CHECKPOINT else choose.uniform(0.0, 0.15)
-            seen = kill(data, folder, run, count, moment, victim, epoch, delay)
+            seen = kill(job, run, count, moment, victim, epoch, delay)
             say(f"{run}: {victim} of {count} ranks killed during {moment} of epoch {epoch}: {seen}")
             if seen == "finished":
                 break
             done += seen != "too early"
-        differing = finish(data, folder, run, count).differs(truth[count])
+        differing = finish(job, run, count).differs(truth[count])
         wrong += bool(differing)
         say(f"{run}: {'not equal: ' + ', '.join(differing) if differing else 'equal'}")
     say(f"{done} processes killed")
@@ -169,10 +175,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=25)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu", help="kind of device, as run_bench.py knows it")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="pplcnet-kills-"))
+    job = Job(given.device, folder / "data", folder)
     try:
-        wrong = campaign(given.kills, given.seed, lambda line: print(line, flush=True), folder)
+        wrong = campaign(given.kills, given.seed, lambda line: print(line, flush=True), job)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print(f"{wrong} results differ")

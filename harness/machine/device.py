@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -205,10 +207,23 @@ def computes_in(dtype: str) -> bool:
     """Returns whether Paddle's current device computes in this 16-bit format, bfloat16 or float16."""
     import paddle
 
-    if dtype == "bfloat16":
-        return bool(paddle.amp.is_bfloat16_supported())
+    if dtype == "bfloat16" and not paddle.amp.is_bfloat16_supported():
+        return False
+    if isinstance(paddle.framework._current_expected_place_(), paddle.CustomPlace):
+        return _trial_computes_in(dtype)
     # On older GPUs Paddle would only warn, and train in float32.
     return not paddle.is_compiled_with_cuda() or paddle.device.cuda.get_device_capability()[0] >= 7
+
+
+def _trial_computes_in(dtype: str) -> bool:
+    """Whether a convolution does: a plugin may lack the kernel, and Paddle turns some formats off by its name."""
+    import paddle
+
+    with warnings.catch_warnings(), suppress(RuntimeError), paddle.amp.auto_cast(level="O1", dtype=dtype):
+        warnings.simplefilter("ignore")
+        result = paddle.nn.functional.conv2d(paddle.ones([1, 1, 1, 1]), paddle.ones([1, 1, 1, 1]))
+        return str(result.dtype).endswith(dtype)
+    return False
 
 
 def cudnn_tf32(name: str) -> bool | None:

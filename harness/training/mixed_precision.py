@@ -29,9 +29,14 @@ class MixedPrecision:
     ) -> None:
         self._dtype, self._level = dtype, level
         if dtype == "bfloat16" and not supported(dtype):
-            raise MachineError("--amp bf16 needs a GPU that computes in bfloat16 (Ampere or newer)", "Use --amp fp16.")
+            raise MachineError(
+                "--amp bf16 needs a device that computes in bfloat16 (GPUs: Ampere or newer)",
+                "Use --amp fp16, or train without --amp.",
+            )
         if dtype == "float16" and not supported(dtype):
-            raise MachineError("--amp fp16 needs a GPU with tensor cores (Volta or newer)", "Train without --amp.")
+            raise MachineError(
+                "--amp fp16 needs a device that computes in float16 (GPUs: Volta or newer)", "Train without --amp."
+            )
         self._scaler: Any = paddle.amp.GradScaler() if dtype == "float16" else None
 
     def prepare(self, model: nn.Layer, optimizer: Any) -> None:

@@ -58,7 +58,7 @@ def test_a_rank_that_is_killed_ends_the_run(colours: Path, tmp_path: Path) -> No
 def test_a_killed_run_leaves_no_process_and_resumes_to_the_same_end(tmp_path: Path) -> None:
     """One kill, of the launching process; benchmarks/kills.py makes 25, of each process (`make soak`)."""
     data = write_noise(tmp_path / "data", 80, 16)
-    options = (*OPTIONS, "--data", str(data), "--results", str(tmp_path), "--gpus", "2")
+    options = (*OPTIONS, "--device", "cpu", "--data", str(data), "--results", str(tmp_path), "--gpus", "2")
     whole = fork(*options, "--run-name", "whole").end()
     assert whole.code == 0, whole.err
     started, files = launch(*options, "--run-name", "it"), RunFiles(tmp_path, "it")

@@ -52,10 +52,14 @@ def test_it_learns_what_the_cpu_does(accelerator: Accelerator, colours: Path, tm
 
 
 def test_four_ranks_begin_as_on_the_cpu(accelerator: Accelerator, tmp_path: Path) -> None:
-    """Sums of four come in another order, and training amplifies rounding: only the first losses agree."""
+    """Sums of four come in another order, and training amplifies rounding: only the first losses agree.
+
+    How long they do depends on the order and the seed: with seed 0, sums from the last rank to the first are 8e-6 off
+    in step 5, sums from the first to the last 3.6e-3.
+    """
     options = [
         "--model", "x0_25", "--gpus", "4", "--data", "digits", "--image-size", "64", "--batch-size", "32",
-        "--epochs", "10", "--compute-threads", "1",
+        "--epochs", "10", "--compute-threads", "1", "--seed", "5",
     ]  # fmt: skip
     losses = []
     for kind in ("cpu", "auto"):

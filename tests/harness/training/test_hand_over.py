@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness import ROOT
+from harness.training.loop import STEPS_IN_FLIGHT
 from tests.support.accelerator import Accelerator
 
 HAND_OVER = ROOT / "harness" / "training" / "hand_over.py"
@@ -105,3 +106,83 @@ def test_each_of_its_waits_is_needed(accelerator: Accelerator, tmp_path: Path, l
     (tmp_path / "mutant.py").write_text(text.replace(line, without), encoding="utf-8")
     found = run(accelerator, tmp_path / "mutant.py", copy_ms=300)
     assert found["sums"] != [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+
+
+# What the device is asked for by steps of the loop, and by the same training on a batch that it has already.
+STEPS = """
+import json, sys
+from dataclasses import asdict
+import numpy as np
+import paddle
+import models
+from harness.machine.clock import PollingClock
+from harness.training import recipe
+from harness.training.hand_over import HandOver
+from harness.training.loop import run_steps
+from harness.training.ranks import Ranks
+from pipelines.batch import Batch
+from pipelines.source import SourceState
+from tests.support.accelerator import read_counters
+
+paddle.set_device("standin:0")
+model = models.build("x0_25", 10)
+model.train()
+step = recipe.TrainingStep(model, recipe.make_optimizer(model, 0.9, 0.0), recipe.Schedule(0.01, 0, 100), 0.1, (0, 1))
+
+class Source:
+    def __next__(self):
+        images, labels = np.ones((4, 3, 32, 32), np.float32), np.arange(4)
+        tensor = paddle.base.core.eager.Tensor
+        return Batch(*(tensor(one, paddle.CPUPlace(), zero_copy=True) for one in (images, labels)), 4)
+
+    def state(self):
+        return SourceState()
+
+batches, clock = HandOver(Source(), saves_state=True), PollingClock()
+batch = next(batches)
+batch.arrive()
+for _ in range(4):
+    step(batch, clock.mark)
+ran = []
+before = read_counters(sys.argv[1])
+for _ in range(4):
+    step(batch, clock.mark)
+bare = read_counters(sys.argv[1]) - before
+before = read_counters(sys.argv[1])
+run_steps(batches, step, clock, Ranks(0, 1), ran.append, max_steps=4)
+loop = read_counters(sys.argv[1]) - before
+before = read_counters(sys.argv[1])
+float(paddle.ones([]))
+reading = read_counters(sys.argv[1]) - before
+counted = [{**asdict(one), "waits": one.waits} for one in (bare, loop)]
+print("result:", json.dumps([len(ran), reading.waits, *counted]))
+"""
+
+
+def test_a_step_waits_for_nothing_and_copies_its_batch_alone(accelerator: Accelerator, tmp_path: Path) -> None:
+    """Losses are read at a burst's end, with a copy each, and the clock waits once as it starts.
+
+    When a batch that two later steps have followed is released, Paddle's allocator waits for the events of its two
+    copies, which have passed long before.
+    """
+    counters = tmp_path / "counters"
+    done = subprocess.run(
+        [sys.executable, "-c", STEPS, str(counters)],
+        cwd=ROOT,
+        env={**os.environ, **accelerator.environment(counters=counters), "GLOG_minloglevel": "3"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    steps, reading_waits, bare, loop = json.loads(done.stdout.rpartition("result:")[2])
+    assert steps == 4
+    assert (bare["waits"], bare["h2d_queued"]) == (0, 0)
+    # Images and labels of each step.
+    assert loop["h2d_queued"] == 2 * steps
+    assert loop["h2d"] - loop["h2d_queued"] == bare["h2d"]
+    assert loop["d2h"] == bare["d2h"] + steps
+    assert loop["d2d"] == bare["d2d"]
+    assert loop["synchronize_event"] == 2 * (steps - STEPS_IN_FLIGHT)
+    assert loop["waits"] - loop["synchronize_event"] == steps * reading_waits + 1
