@@ -1,15 +1,13 @@
-"""Which devices a run gets and what their clocks say. No GPU is touched: NVML and CUDA events are stand-ins."""
+"""Which devices a run gets. No GPU is touched: NVML is a stand-in."""
 
 from __future__ import annotations
 
 import json
 import os
-import struct
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,14 +15,12 @@ import pytest
 import harness.machine.device
 from harness import ROOT
 from harness.errors import MachineError
-from harness.machine.clock import CudaClock, HostClock
 from harness.machine.device import (
     Devices,
     check_paddle,
     choose_devices,
     installed_version,
     local_rank,
-    open_device,
     worker_environment,
 )
 from harness.machine.nvml import Gpu
@@ -255,123 +251,6 @@ def test_no_paddle_at_all_is_told_both_ways_to_get_one(monkeypatch: pytest.Monke
 def test_versions_of_packages() -> None:
     assert installed_version("pytest") == pytest.__version__
     assert installed_version("no-such-package-here") is None
-
-
-def test_the_host_clock_counts_from_its_start() -> None:
-    times = iter([100.0, 200.0, 200.25, 203.0, 300.0, 300.5])
-    clock = HostClock(lambda: next(times))
-    assert clock.started_at == 100.0
-    clock.start()
-    assert clock.started_at == 200.0
-    marks = [clock.mark(), clock.mark()]
-    clock.wait(marks[1])
-    assert clock.seconds(marks) == [0.25, 3.0]
-    assert clock.seconds([]) == []
-    clock.start()
-    assert clock.mark() == 0.5
-
-
-class StandInGpu:
-    """paddle.device with a GPU whose time is set by hand; like CUDA it gives spans as float32 milliseconds."""
-
-    def __init__(self) -> None:
-        self.milliseconds = 0.0
-        self.synchronized = 0
-        self.waited_for: list[StandInEvent] = []
-        self.current = ""
-
-    def synchronize(self) -> None:
-        self.synchronized += 1
-
-    def set_device(self, name: str) -> None:
-        self.current = name
-
-    def Event(self, enable_timing: bool) -> StandInEvent:  # noqa: N802 - Paddle's name
-        assert enable_timing
-        return StandInEvent(self)
-
-
-class StandInEvent:
-    def __init__(self, gpu: StandInGpu) -> None:
-        self.gpu = gpu
-        self.milliseconds: float | None = None
-
-    def record(self) -> None:
-        self.milliseconds = self.gpu.milliseconds
-
-    def synchronize(self) -> None:
-        self.gpu.waited_for.append(self)
-
-    def elapsed_time(self, later: StandInEvent) -> float:
-        assert self.milliseconds is not None
-        assert later.milliseconds is not None
-        (span,) = struct.unpack("f", struct.pack("f", later.milliseconds - self.milliseconds))
-        return float(span)
-
-
-@pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> StandInGpu:
-    paddle, gpu = ModuleType("paddle"), StandInGpu()
-    paddle.device = gpu  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "paddle", paddle)
-    return gpu
-
-
-def test_the_arithmetic_of_the_cuda_clock(gpu: StandInGpu) -> None:
-    """Milliseconds become seconds since the start, and only the last mark is waited for. Checks no GPU."""
-    gpu.milliseconds = 5000.0
-    clock = CudaClock()
-    assert gpu.synchronized == 1
-    marks = []
-    for gpu.milliseconds in (5250.0, 5500.0, 7000.0):
-        marks.append(clock.mark())
-    assert gpu.waited_for == []
-    assert clock.seconds(marks) == [0.25, 0.5, 2.0]
-    assert gpu.waited_for == [marks[2]]
-    assert clock.seconds([]) == []
-    gpu.milliseconds = 8000.0
-    last = clock.mark()
-    assert clock.seconds([last]) == [3.0]
-    assert gpu.waited_for == [marks[2], last]
-    clock.wait(marks[0])
-    assert gpu.waited_for == [marks[2], last, marks[0]]
-    assert gpu.synchronized == 1
-
-
-def test_a_cuda_clock_that_starts_again_counts_from_there(gpu: StandInGpu) -> None:
-    clock = CudaClock()
-    gpu.milliseconds = 1000.0
-    assert clock.seconds([clock.mark()]) == [1.0]
-    first_start = clock.started_at
-    clock.start()
-    assert gpu.synchronized == 2
-    assert clock.started_at > first_start
-    gpu.milliseconds = 1500.0
-    assert clock.seconds([clock.mark()]) == [0.5]
-
-
-def test_the_cuda_clock_stays_exact_over_a_day(gpu: StandInGpu) -> None:
-    """A float32 of a day's milliseconds has steps of 8 ms; the anchor that moves with each reading avoids them.
-
-    Checks arithmetic, no GPU.
-    """
-    clock = CudaClock()
-    seconds = []
-    for _ in range(864):
-        gpu.milliseconds += 100_000.0
-        seconds = clock.seconds([clock.mark()])
-    assert seconds == [86_400.0]
-    gpu.milliseconds += 0.25
-    before = clock.mark()
-    gpu.milliseconds += 0.25
-    assert clock.seconds([before, clock.mark()]) == [86_400.00025, 86_400.0005]
-
-
-def test_opening_a_device_makes_it_paddle_s_current_one(gpu: StandInGpu) -> None:
-    clock, index = open_device("gpu", 3)
-    assert (gpu.current, type(clock), index) == ("gpu:3", CudaClock, 3)
-    clock, index = open_device("cpu", 3)
-    assert (gpu.current, type(clock), index) == ("cpu", HostClock, None)
 
 
 def test_the_local_rank_is_the_launcher_s() -> None:

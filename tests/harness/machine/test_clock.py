@@ -1,0 +1,200 @@
+"""What the clocks of devices say. No GPU is touched: CUDA's and a plugin's events are stand-ins."""
+
+from __future__ import annotations
+
+import struct
+import sys
+import threading
+import time
+from types import ModuleType
+
+import pytest
+
+from harness.machine.clock import CudaClock, HostClock, PollingClock
+from harness.machine.device import open_device
+
+
+def test_the_host_clock_counts_from_its_start() -> None:
+    times = iter([100.0, 200.0, 200.25, 203.0, 300.0, 300.5])
+    clock = HostClock(lambda: next(times))
+    assert clock.started_at == 100.0
+    clock.start()
+    assert clock.started_at == 200.0
+    marks = [clock.mark(), clock.mark()]
+    clock.wait(marks[1])
+    assert clock.seconds(marks) == [0.25, 3.0]
+    assert clock.seconds([]) == []
+    clock.start()
+    assert clock.mark() == 0.5
+
+
+class StandInGpu:
+    """paddle.device with a GPU whose time is set by hand; like CUDA it gives spans as float32 milliseconds."""
+
+    def __init__(self) -> None:
+        self.milliseconds = 0.0
+        self.synchronized = 0
+        self.waited_for: list[StandInEvent] = []
+        self.current = ""
+
+    def synchronize(self) -> None:
+        self.synchronized += 1
+
+    def set_device(self, name: str) -> None:
+        self.current = name
+
+    def Event(self, enable_timing: bool) -> StandInEvent:  # noqa: N802 - Paddle's name
+        assert enable_timing
+        return StandInEvent(self)
+
+
+class StandInEvent:
+    def __init__(self, gpu: StandInGpu) -> None:
+        self.gpu = gpu
+        self.milliseconds: float | None = None
+
+    def record(self) -> None:
+        self.milliseconds = self.gpu.milliseconds
+
+    def synchronize(self) -> None:
+        self.gpu.waited_for.append(self)
+
+    def elapsed_time(self, later: StandInEvent) -> float:
+        assert self.milliseconds is not None
+        assert later.milliseconds is not None
+        (span,) = struct.unpack("f", struct.pack("f", later.milliseconds - self.milliseconds))
+        return float(span)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> StandInGpu:
+    paddle, gpu = ModuleType("paddle"), StandInGpu()
+    paddle.device = gpu  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "paddle", paddle)
+    return gpu
+
+
+def test_the_arithmetic_of_the_cuda_clock(gpu: StandInGpu) -> None:
+    """Milliseconds become seconds since the start, and only the last mark is waited for. Checks no GPU."""
+    gpu.milliseconds = 5000.0
+    clock = CudaClock()
+    assert gpu.synchronized == 1
+    marks = []
+    for gpu.milliseconds in (5250.0, 5500.0, 7000.0):
+        marks.append(clock.mark())
+    assert gpu.waited_for == []
+    assert clock.seconds(marks) == [0.25, 0.5, 2.0]
+    assert gpu.waited_for == [marks[2]]
+    assert clock.seconds([]) == []
+    gpu.milliseconds = 8000.0
+    last = clock.mark()
+    assert clock.seconds([last]) == [3.0]
+    assert gpu.waited_for == [marks[2], last]
+    clock.wait(marks[0])
+    assert gpu.waited_for == [marks[2], last, marks[0]]
+    assert gpu.synchronized == 1
+
+
+def test_a_cuda_clock_that_starts_again_counts_from_there(gpu: StandInGpu) -> None:
+    clock = CudaClock()
+    gpu.milliseconds = 1000.0
+    assert clock.seconds([clock.mark()]) == [1.0]
+    first_start = clock.started_at
+    clock.start()
+    assert gpu.synchronized == 2
+    assert clock.started_at > first_start
+    gpu.milliseconds = 1500.0
+    assert clock.seconds([clock.mark()]) == [0.5]
+
+
+def test_the_cuda_clock_stays_exact_over_a_day(gpu: StandInGpu) -> None:
+    """A float32 of a day's milliseconds has steps of 8 ms; the anchor that moves with each reading avoids them.
+
+    Checks arithmetic, no GPU.
+    """
+    clock = CudaClock()
+    seconds = []
+    for _ in range(864):
+        gpu.milliseconds += 100_000.0
+        seconds = clock.seconds([clock.mark()])
+    assert seconds == [86_400.0]
+    gpu.milliseconds += 0.25
+    before = clock.mark()
+    gpu.milliseconds += 0.25
+    assert clock.seconds([before, clock.mark()]) == [86_400.00025, 86_400.0005]
+
+
+def test_opening_a_device_makes_it_paddle_s_current_one(gpu: StandInGpu) -> None:
+    clock, index = open_device("gpu", 3)
+    assert (gpu.current, type(clock), index) == ("gpu:3", CudaClock, 3)
+    clock, index = open_device("cpu", 3)
+    assert (gpu.current, type(clock), index) == ("cpu", HostClock, None)
+
+
+class PluginEvent:
+    """An event that passes when it is let, and can be asked whether it has, or can't."""
+
+    answers = True
+    synchronized = 0
+
+    def __init__(self) -> None:
+        self.has_passed = threading.Event()
+
+    def record(self) -> None:
+        pass
+
+    def query(self) -> bool:
+        if not self.answers:
+            raise NotImplementedError("(Unimplemented) query_event is not supported")
+        return self.has_passed.is_set()
+
+    def synchronize(self) -> None:
+        type(self).synchronized += 1
+
+
+@pytest.fixture(params=[True, False])
+def plugin_event(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type[PluginEvent]:
+    class Event(PluginEvent):
+        answers = request.param
+
+    paddle, device = ModuleType("paddle"), ModuleType("device")
+    device.Event, device.synchronize = Event, lambda: None  # type: ignore[attr-defined]
+    paddle.device = device  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "paddle", paddle)
+    return Event
+
+
+@pytest.mark.parametrize("plugin_event", [True], indirect=True)
+def test_events_without_a_time_are_asked_until_they_pass(plugin_event: type[PluginEvent]) -> None:
+    clock = PollingClock()
+    first, second = clock.mark(), clock.mark()
+    before = clock.host_seconds()
+    first.event.has_passed.set()
+    (first_seconds,) = clock.seconds([first])
+    assert not second.passed.is_set()
+    between = clock.host_seconds()
+    second.event.has_passed.set()
+    clock.wait(second)
+    assert before <= first_seconds <= between <= clock.seconds([second])[0] <= clock.host_seconds()
+    assert plugin_event.synchronized == 0
+
+
+@pytest.mark.parametrize("plugin_event", [False], indirect=True)
+def test_events_that_can_not_be_asked_are_waited_for(plugin_event: type[PluginEvent]) -> None:
+    clock = PollingClock()
+    before = clock.host_seconds()
+    mark = clock.mark()
+    assert plugin_event.synchronized == 1
+    assert before <= clock.seconds([mark])[0] <= clock.host_seconds()
+
+
+@pytest.mark.parametrize("plugin_event", [True], indirect=True)
+def test_who_waits_for_an_event_gets_the_device_s_error(plugin_event: type[PluginEvent]) -> None:
+    clock = PollingClock()
+    plugin_event.answers = False
+    mark = clock.mark()
+    with pytest.raises(NotImplementedError, match="query_event"):
+        clock.wait(mark)
+    with pytest.raises(NotImplementedError, match="query_event"):
+        clock.seconds([mark])
+    assert time.perf_counter() >= clock.started_at
