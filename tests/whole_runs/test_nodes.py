@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ import pytest
 from harness import ROOT
 from harness.artifacts.schema import EPOCHS
 from harness.artifacts.tables import read_table
+from tests.support.accelerator import Accelerator
 from tests.support.runs import run
 
 MASTER, OTHER, PORT = "10.77.31.1", "10.77.31.2", 6170
@@ -75,10 +76,10 @@ class Started:
         return [process, *process.children(recursive=True)]
 
 
-def start(namespace: str, rank: int, folder: Path, *options: str) -> Started:
+def start(namespace: str, rank: int, folder: Path, *options: str, more: Mapping[str, str] = {}) -> Started:
     own = folder / str(rank)
     # A proxy that nobody runs: the launchers' store would ask it for the master.
-    environment = {**os.environ, "http_proxy": "http://127.0.0.1:9", "all_proxy": "http://127.0.0.1:9"}
+    environment = {**os.environ, "http_proxy": "http://127.0.0.1:9", "all_proxy": "http://127.0.0.1:9", **more}
     command = [sys.executable, str(ROOT / "run_bench.py"), "--results", str(own), "--run-name", "it", *SMALL,
                "--gpus", "1", "--nnodes", "2", "--master", f"{MASTER}:{PORT}", "--node-rank", str(rank)]  # fmt: skip
     process = subprocess.Popen(
@@ -88,8 +89,8 @@ def start(namespace: str, rank: int, folder: Path, *options: str) -> Started:
     return Started(process, own)
 
 
-def start_both(namespaces: tuple[str, str], folder: Path, *options: str) -> list[Started]:
-    return [start(name, rank, folder, *options) for rank, name in enumerate(namespaces)]
+def start_both(namespaces: tuple[str, str], folder: Path, *options: str, more: Mapping[str, str] = {}) -> list[Started]:
+    return [start(name, rank, folder, *options, more=more) for rank, name in enumerate(namespaces)]
 
 
 def start_endless(namespaces: tuple[str, str], colours: Path, folder: Path, *options: str) -> list[Started]:
@@ -121,6 +122,20 @@ def test_two_nodes_learn_what_two_ranks_of_one_do(namespaces: tuple[str, str], c
     assert (record["plan"]["ranks"], record["plan"]["nodes"]) == (2, 2)
     assert record["summary"]["devices"] == 2
     assert len(list(nodes[0].folder.glob("table-cpux2-*"))) == 1
+
+
+@needs_namespaces
+@pytest.mark.whole_run
+def test_two_nodes_of_a_plugin_s_devices_do_so_too(
+    namespaces: tuple[str, str], colours: Path, tmp_path: Path, accelerator: Accelerator
+) -> None:
+    options = ("--data", str(colours), "--epochs", "1")
+    nodes = start_both(namespaces, tmp_path, *options, "--device", "standin", more=accelerator.environment())
+    (code, _, err), (other_code, _, other_err) = (node.end() for node in nodes)
+    assert (code, other_code) == (0, 0), err + other_err
+    local = run(tmp_path / "local", *SMALL, "--gpus", "2", *options)
+    there, here = (read_table(folder / "it.epochs.csv", EPOCHS) for folder in (nodes[0].folder, local.folder))
+    assert there[LEARNT].to_csv() == here[LEARNT].to_csv()
 
 
 @needs_namespaces
