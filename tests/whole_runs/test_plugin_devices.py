@@ -18,6 +18,7 @@ from harness.artifacts.record import RunFiles
 from harness.artifacts.schema import STEPS
 from harness.artifacts.tables import read_table
 from tests.support.accelerator import Accelerator
+from tests.support.data_sets import write_noise
 from tests.support.results import result_of
 from tests.support.runs import Run, fork, launch, run, wait_for_steps
 
@@ -95,6 +96,23 @@ def test_a_stopped_run_resumes_to_the_same_end_and_not_on_another_kind(
     resumed = launch(*words, "--device", "standin", environment=environment).end()
     assert resumed.code == 0, resumed.err
     assert result_of(RunFiles(folder, "it")).differs(result_of(whole.files)) == []
+
+
+def test_bad_images_are_left_out_as_on_the_cpu(accelerator: Accelerator, tmp_path: Path) -> None:
+    """The batch ahead meets them a step earlier, and its successors are made again as on the CPU."""
+    data = write_noise(tmp_path / "data", 64, 30)
+    for name in ("train/1/1.jpg", "train/2/2.jpg", "val/3/3.jpg"):
+        whole = (data / name).read_bytes()
+        (data / name).write_bytes(whole[: len(whole) // 2])
+    options = ["--gpus", "2", "--data", str(data), "--epochs", "2", "--batch-size", "8"]
+    expected = run(tmp_path / "cpu", "--device", "cpu", *SMALL, *options)
+    found = on_plugin(accelerator, tmp_path / "plugin", "--device", "standin", *options)
+    assert (expected.code, found.code) == (0, 0), found.err
+    assert result_of(found.files).differs(result_of(expected.files)) == []
+    columns = ["split", "path", "reason", "epoch", "rank"]
+    left_out = [one.table("bad_images")[columns].sort_values("path").to_csv(index=False) for one in (expected, found)]
+    assert left_out[0].count("\n") == 4
+    assert left_out[0] == left_out[1]
 
 
 def test_the_main_job_on_a_plugin_of_another_name(accelerator: Accelerator, colours: Path, tmp_path: Path) -> None:
