@@ -86,9 +86,10 @@ def stall(logs: Path, plan: RunPlan, first_rank: int, kept: Path) -> TrainingErr
     )
 
 
-def stalled(logs: Path) -> bool:
-    """Returns whether a rank was ended by its watchdog."""
-    return any(timed_out(read_log(path)) for path in logs.glob("workerlog.*"))
+def stalled(logs: Path, local_rank: int | None = None) -> bool:
+    """Returns whether this rank, or any, was ended by its watchdog."""
+    pattern = "workerlog.*" if local_rank is None else f"workerlog.{local_rank}"
+    return any(timed_out(read_log(path)) for path in logs.glob(pattern))
 
 
 def keep_logs(logs: Path, kept: Path) -> None:

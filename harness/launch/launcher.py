@@ -173,9 +173,12 @@ def _raise_what_ended(run: _Running, code: int, kept: Path) -> None:
             f" --rendezvous-timeout.\nLogs: {kept}",
         )
     first_rank = node.first_rank(plan.ranks_per_node)
-    if run.stalled or stalled(logs):
+    first = run.watch.first_failed
+    # A rank may fail and leave the others waiting for it until their watchdogs end them.
+    failed_alone = first is not None and not stalled(logs, first.local_rank)
+    if run.stalled or (stalled(logs) and not failed_alone):
         raise stall(logs, plan, first_rank, kept)
-    raise death(logs, plan, run.watch.first_failed, code, kept)
+    raise death(logs, plan, first, code, kept)
 
 
 def launch_command(ranks: int, logs: Path, record: Path, node: Node) -> list[str]:

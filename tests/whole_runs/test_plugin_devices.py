@@ -140,15 +140,15 @@ def test_the_main_job_on_a_plugin_of_another_name(accelerator: Accelerator, colo
         ({"memory_bytes": 4_000_000}, 5, "error: 4 images per device do not fit into the device's memory of rank "),
         ({"fail": "rank1:lost@4000"}, 3, RANK_1_FAILED),
         ({"fail": "rank1:collective_error@20"}, 3, RANK_1_FAILED),
-        ({"fail": "rank1:hang@6000"}, 5, "error: no step for 8 s: rank 0: harness/"),
-        ({"fail": "rank0:collective_hang@20"}, 5, "error: no step for 8 s: rank 0: harness/"),
+        ({"fail": "rank1:hang@6000"}, 5, "error: no step for 12 s: rank 0: harness/"),
+        ({"fail": "rank0:collective_hang@20"}, 5, "error: no step for 12 s: rank 0: harness/"),
     ],
 )
 def test_a_failure_ends_the_run_with_the_rank(
     accelerator: Accelerator, colours: Path, tmp_path: Path, failure: dict[str, Any], code: int, message: str
 ) -> None:
     found = on_plugin(
-        accelerator, tmp_path, "--device", "standin", *trained(colours, 2), "--stall-timeout", "8", **failure
+        accelerator, tmp_path, "--device", "standin", *trained(colours, 2), "--stall-timeout", "12", **failure
     )
     assert found.code == code, found.err
     errors = [line for line in found.err.splitlines() if line.startswith("error:")]

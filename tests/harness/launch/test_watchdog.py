@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness import ROOT
+from harness.launch.failures import stalled
 from harness.launch.watchdog import innermost_frame, timed_out
 
 SCRIPT = """
@@ -81,3 +82,12 @@ def test_a_log_without_own_frames_has_no_place(log: str) -> None:
 def test_only_a_timeout_is_one() -> None:
     assert timed_out(LOG)
     assert not timed_out(LOG.replace("Timeout (0:00:08)!", "Timeout of 8 s"))
+
+
+def test_who_was_ended_by_a_watchdog_is_known_by_rank(tmp_path: Path) -> None:
+    """A rank that failed leaves others waiting until their watchdogs end them; it is not one of these."""
+    (tmp_path / "workerlog.0").write_text(
+        "Timeout (0:00:12)!\nThread 0x1:\n", encoding="utf-8"
+    )
+    (tmp_path / "workerlog.1").write_text("OSError: (External) CustomDevice error\n", encoding="utf-8")
+    assert [stalled(tmp_path), stalled(tmp_path, 0), stalled(tmp_path, 1)] == [True, True, False]
