@@ -86,8 +86,6 @@ def test_only_a_timeout_is_one() -> None:
 
 def test_who_was_ended_by_a_watchdog_is_known_by_rank(tmp_path: Path) -> None:
     """A rank that failed leaves others waiting until their watchdogs end them; it is not one of these."""
-    (tmp_path / "workerlog.0").write_text(
-        "Timeout (0:00:12)!\nThread 0x1:\n", encoding="utf-8"
-    )
+    (tmp_path / "workerlog.0").write_text("Timeout (0:00:12)!\nThread 0x1:\n", encoding="utf-8")
     (tmp_path / "workerlog.1").write_text("OSError: (External) CustomDevice error\n", encoding="utf-8")
     assert [stalled(tmp_path), stalled(tmp_path, 0), stalled(tmp_path, 1)] == [True, True, False]
