@@ -145,7 +145,7 @@ def test_another_vendors_library_reports_on_the_devices_of_a_run(colours: Path, 
     devices = made.table("devices").groupby("device")
     assert {name: set(rows["util_percent"]) for name, rows in devices if name != "cpu"} == {"gpu0": {10}, "gpu1": {20}}
     assert made.table("steps")["gpu_util_percent"].dropna().eq(15.0).all()
-    assert made.record["summary"]["gpu_util_percent"] == 15.0
+    assert made.record["summary"]["gpu_util_percent"] == pytest.approx(15.0)
 
 
 def test_repeats_are_compared_as_one(colours: Path, tmp_path: Path) -> None:
