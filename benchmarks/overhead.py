@@ -29,6 +29,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from harness.machine.device import choose_devices, worker_environment
+from harness.machine.device_kinds import device_kind
+from harness.machine.telemetry import telemetry_of
 from harness.plan.decisions import make_plan
 from harness.plan.options import RunConfig
 from harness.plan.plan import RunPlan, facts_of
@@ -132,7 +134,8 @@ def _measurement(
             return segment(cached, NoRecorder())
         with tempfile.TemporaryDirectory() as folder:
             files = RunFiles(Path(folder), "overhead")
-            with open_recorder(files, None, config.telemetry_interval, os.environ) as recorder:
+            telemetry = telemetry_of(device_kind(plan.device), config.telemetry_library, plan.ranks_per_node)
+            with open_recorder(files, telemetry, config.telemetry_interval, os.environ) as recorder:
                 return segment(cached, recorder)
 
     measure("compute")

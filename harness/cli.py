@@ -41,7 +41,8 @@ def main(arguments: Sequence[str]) -> int:
             die_with_run(os.environ)
             from harness.training.worker import run_rank
 
-            return run_rank(Path(arguments[1]))
+            run_rank(Path(arguments[1]))
+            return 0
         if arguments and not arguments[0].startswith("-"):
             run_command(arguments[0], arguments[1:])
             return 0

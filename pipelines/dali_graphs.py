@@ -14,7 +14,7 @@ from nvidia.dali.pipeline import Pipeline
 from pipelines import auto_augment
 from pipelines.augmentation import MEAN, STD, Augmentation, eval_resize
 from pipelines.crops import draw_crop
-from pipelines.settings import PipelineSettings
+from pipelines.settings import CPU_DECODER, PipelineSettings
 
 DTYPES = {"float32": types.FLOAT, "float16": types.FLOAT16}
 LAYOUTS = {"nchw": "CHW", "nhwc": "HWC"}
@@ -236,4 +236,4 @@ def _normalised(images: Any, settings: PipelineSettings, mirror: Any) -> Any:
 def _class_indices(labels: Any, settings: PipelineSettings) -> Any:
     """Labels as int64 [batch], on the same device as the images."""
     labels = fn.squeeze(labels, axes=0)
-    return labels if settings.decoder == "cpu" else labels.gpu()
+    return labels if settings.decoder == CPU_DECODER else labels.gpu()

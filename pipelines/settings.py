@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+# Where images are decoded: on the host, or shared between the host and the GPU.
+CPU_DECODER, MIXED_DECODER = "cpu", "mixed"
+
 
 @dataclass(frozen=True, slots=True)
 class PipelineSettings:
     """How a graph runs on one rank.
 
-    decoder is "cpu" (decode on the host) or "mixed" (shared with the GPU); device_id is the GPU's CUDA index, None
+    decoder is CPU_DECODER or MIXED_DECODER; device_id is the GPU's CUDA index, None
     without one. decode_threads is the number of DALI's worker threads on this rank, prefetch the number of batches that
     are ready ahead of the consumer. hw_decoder_load is the share of images decoded by the GPU's JPEG engine;
     width_hint and height_hint (pixels, 0 for none) let the GPU decoder allocate once for the largest image. dtype is
@@ -21,7 +24,7 @@ class PipelineSettings:
 
     batch_size: int
     image_size: int
-    decoder: str = "cpu"
+    decoder: str = CPU_DECODER
     device_id: int | None = None
     decode_threads: int = 1
     seed: int = 0
@@ -36,7 +39,7 @@ class PipelineSettings:
 
     def decoder_arguments(self) -> dict[str, Any]:
         """The decoder's arguments: where it runs, and on a GPU how its engines and memory are used."""
-        if self.decoder == "cpu":
+        if self.decoder == CPU_DECODER:
             return {"device": self.decoder}
         return {
             "device": self.decoder,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from harness.machine.device_kinds import MIXED_DECODER, DeviceKind
+from harness.machine.device_kinds import DeviceKind
+from pipelines.settings import MIXED_DECODER
 
 # The stages of a training, as the verdict names them.
 PIPELINE_STAGE, COMPUTE_STAGE, COMMUNICATION_STAGE = "pipeline", "compute", "communication"

@@ -118,23 +118,13 @@ class _Passing:
         self.seconds = math.nan
         self.error: Exception | None = None
 
-    def pass_now(self) -> None:
-        """Note the time, and release who waits."""
-        self.seconds = time.perf_counter()
-        self.passed.set()
-
-
-def _wait_for(mark: _Passing) -> None:
-    mark.event.synchronize()
-    mark.pass_now()
-
 
 class PollingClock:
     """The clock of a device whose events carry no time: a thread asks the next event whether it has passed.
 
     Events pass in the order in which they were recorded, so that only one is asked at a time, every POLL_SECONDS. A
-    time is late by at most that, and by what the thread waits for the interpreter. The device is never synchronised.
-    Some plugins can't be asked: there each mark waits for the device.
+    time is late by at most that, and by what the thread waits for the interpreter. This class never synchronises the
+    device; a plugin may do so where an event is recorded or asked.
     """
 
     def __init__(self) -> None:
@@ -142,21 +132,8 @@ class PollingClock:
 
         self._device = device
         self._marks: queue.SimpleQueue[_Passing] = queue.SimpleQueue()
-        self._seen = self._ask_later if self._answers() else _wait_for
         threading.Thread(target=self._watch, name="device clock", daemon=True).start()
         self.start()
-
-    def _answers(self) -> bool:
-        event = self._device.Event()
-        event.record()
-        try:
-            event.query()
-        except (RuntimeError, NotImplementedError):
-            return False
-        return True
-
-    def _ask_later(self, mark: _Passing) -> None:
-        self._marks.put(mark)
 
     def _watch(self) -> None:
         while True:
@@ -166,7 +143,8 @@ class PollingClock:
                     time.sleep(POLL_SECONDS)
             except Exception as error:
                 mark.error = error
-            mark.pass_now()
+            mark.seconds = time.perf_counter()
+            mark.passed.set()
 
     def start(self) -> None:
         """Wait for the device once, and start the clock."""
@@ -177,7 +155,7 @@ class PollingClock:
         """Returns an event after the work queued so far."""
         mark = _Passing(self._device.Event())
         mark.event.record()
-        self._seen(mark)
+        self._marks.put(mark)
         return mark
 
     def host_seconds(self) -> float:

@@ -13,11 +13,12 @@ from importlib.metadata import PackageNotFoundError, version
 
 from harness.errors import MachineError
 from harness.machine.clock import Clock, CudaClock, HostClock, PollingClock
-from harness.machine.device_kinds import CPU, GPU, HOST_CLOCK, MIXED_DECODER, PASSING_EVENTS, TIMED_EVENTS, device_kind
+from harness.machine.device_kinds import CPU, GPU, HOST_CLOCK, PASSING_EVENTS, TIMED_EVENTS, device_kind
 from harness.machine.host import available_cores
 from harness.machine.nvml import Gpu, Nvml, NvmlUnavailable
 from harness.machine.plugins import PLUGIN_ROOT, plugin_devices
 from harness.machine.visible_gpus import visible_gpus
+from pipelines.settings import MIXED_DECODER
 
 # The value of --device that takes what there is.
 AUTO = "auto"
@@ -76,7 +77,11 @@ def _cpus(count: int | None, _: Mapping[str, str], __: bool) -> Found:
 def _gpus(count: int | None, environment: Mapping[str, str], look: bool) -> Found:
     if not look:
         return Devices(GPU.name, count or 1, GPU.title), ()
-    gpus, reason = _visible(environment)
+    return _of_gpus(count, *_visible(environment))
+
+
+def _of_gpus(count: int | None, gpus: tuple[Gpu, ...], reason: str) -> Found:
+    """The first ones of these GPUs; reason is why Paddle can't use them, or there are none."""
     if gpus and reason:
         raise MachineError(f"{len(gpus)} GPUs found, but {reason}", f"Install the GPU build: {INSTALL_GPU}")
     wanted = count if count is not None else (len(gpus) or 1)
@@ -110,7 +115,11 @@ def _visible(environment: Mapping[str, str]) -> tuple[tuple[Gpu, ...], str]:
 def _plugins(name: str, count: int | None, environment: Mapping[str, str], look: bool) -> Found:
     if not look:
         return Devices(name, count or 1, name), ()
-    there = plugin_devices(environment)
+    return _of_plugin(name, count, plugin_devices(environment))
+
+
+def _of_plugin(name: str, count: int | None, there: Mapping[str, int]) -> Found:
+    """Devices of this type, of those that Paddle's plugins offer."""
     if name not in there:
         reported = ", ".join(f"{number} x {kind}" for kind, number in there.items()) or "no plugin's devices"
         raise MachineError(
@@ -137,13 +146,14 @@ def _any(count: int | None, environment: Mapping[str, str], look: bool) -> Found
         return _gpus(count, environment, look)
     gpus, reason = _visible(environment)
     if gpus and not reason:
-        return _gpus(count, environment, look)
+        return _of_gpus(count, gpus, reason)
     there = plugin_devices(environment)
-    if there:
-        devices, notices = _plugins(next(iter(there)), count, environment, look)
+    first = next(iter(there), None)
+    if first is not None and there[first]:
+        devices, notices = _of_plugin(first, count, there)
         return devices, (f"no GPU ({reason}): training on {devices.count} x {devices.name}", *notices)
     if count is not None:
-        return _gpus(count, environment, look)
+        return _of_gpus(count, gpus, reason)
     devices, notices = _cpus(None, environment, look)
     return devices, (f"no GPU ({reason}): training on the CPU with {devices.count} ranks", *notices)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-# DALI's decoders: on the host, or shared between the host and the GPU's JPEG units.
-CPU_DECODER, MIXED_DECODER = "cpu", "mixed"
+from pipelines.settings import CPU_DECODER, MIXED_DECODER
+
 # The clocks of `harness.machine.clock`: the host's, events that carry a time, and events that only pass.
 HOST_CLOCK, TIMED_EVENTS, PASSING_EVENTS = "host", "timed events", "passing events"
 
@@ -49,7 +49,7 @@ class DeviceKind:
 
     @property
     def hands_over(self) -> bool:
-        """Whether DALI's batches are in the host's memory, and the device has memory of its own."""
+        """Whether DALI's batches are in the host's memory, and the device trains from its own."""
         return self.decoder == CPU_DECODER and not self.on_host
 
     def several(self, ranks: int, hardware: str) -> str:

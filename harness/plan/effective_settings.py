@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.errors import InvariantError
-from harness.machine.device_kinds import MIXED_DECODER
 from harness.plan.kinds import EVALUATION
 from harness.plan.options import SYNC
 from harness.plan.plan import RunPlan
+from pipelines.settings import MIXED_DECODER
 
 # Settings that a kind of run doesn't use.
 LEFT_OUT = {EVALUATION: ("preprocessing", "auto_augment", "accumulation_steps")}

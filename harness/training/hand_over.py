@@ -1,4 +1,4 @@
-"""Moves DALI's batches from the host to a device that has memory of its own, while the batch before is trained on."""
+"""Moves DALI's batches from the host to the device's memory, while the batch before is trained on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from paddle import device
 
 from harness.machine.device_kinds import device_kind
 from pipelines.batch import Batch
-from pipelines.sampling import Position
 from pipelines.source import DaliSource, SourceState
 
 
@@ -25,15 +24,14 @@ class HandOver:
         self._source, self._saves_state = source, saves_state
         self._stream = device.Stream()
         self._ahead: Batch | None = None
-        self._state_before = SourceState()
+        self._before = SourceState()
 
     def __iter__(self) -> HandOver:
         return self
 
     def __next__(self) -> Batch:
         batch = self._ahead if self._ahead is not None else self._send()
-        if self._saves_state:
-            self._state_before = self._source.state()
+        self._before = self._source.state(with_dali=self._saves_state)
         self._ahead = self._send()
         return batch
 
@@ -55,11 +53,8 @@ class HandOver:
 
     def leave_out(self, bad: Iterable[int]) -> None:
         """Continue without these images, too; the batch that was sent ahead is made again."""
-        if self._source.leave_out(bad, self._position()):
+        if self._source.leave_out(bad, since=None if self._ahead is None else self._before.position):
             self._ahead = None
-
-    def _position(self) -> Position | None:
-        return None if self._ahead is None else self._state_before.position
 
     def settings(self) -> dict[str, Any]:
         """The settings that the pipeline reports; see `DaliSource.settings`."""
@@ -67,7 +62,7 @@ class HandOver:
 
     def state(self) -> SourceState:
         """Where the batch that is returned next comes from; see `DaliSource.state`."""
-        return self._source.state() if self._ahead is None else self._state_before
+        return self._source.state() if self._ahead is None else self._before
 
 
 def on_device(source: DaliSource, name: str, *, saves_state: bool) -> DaliSource | HandOver:

@@ -261,7 +261,7 @@ def training_source(
         seed=(settings.seed, ranks.rank),
         start=start or SourceState(bad=bad.of(TRAIN_SPLIT)),
     )
-    return on_device(source, plan.device, saves_state=True)
+    return on_device(source, plan.device, saves_state=plan.kind.resumable)
 
 
 def _arrived(_: Batch, __: Callable[[], None]) -> None:

@@ -154,10 +154,10 @@ def _end_now(code: int) -> NoReturn:
     os._exit(code)
 
 
-def run_rank(record_path: Path) -> int:
+def run_rank(record_path: Path) -> None:
     """Run this process's rank, and leave an error that a person can act on for the launching process to report.
 
-    Returns the exit code of a rank that succeeded; one that failed ends its process.
+    A rank that failed ends its process with the error's exit code.
     """
     record, files = read_record(record_path), RankFiles.of(os.environ)
     # The other nodes may take longer to arrive than a step may take.
@@ -181,4 +181,3 @@ def run_rank(record_path: Path) -> int:
             leave_failure(files, failure)
         print(f"error: {failure.message}", file=sys.stderr)
         _end_now(failure.exit_code)
-    return 0

@@ -89,7 +89,7 @@ def read_counters(prefix: str | Path, rank: int = 0) -> Counters:
 
 @dataclass(frozen=True, slots=True)
 class Accelerator:
-    """A compiled stand-in, in a folder of its own."""
+    """A compiled stand-in, in its own folder."""
 
     folder: Path
 

@@ -38,7 +38,7 @@ def start(command: list[str], environment: dict[str, str]) -> subprocess.Complet
 
 
 def run(program: Callable[[], Any], environment: dict[str, str]) -> Any:
-    """What the function returns in a process of its own."""
+    """What the function returns in another process."""
     done = start([sys.executable, "-c", script(program)], environment)
     return result_in(done.stdout + done.stderr)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 import sys
 import threading
-import time
 from types import ModuleType
 
 import pytest
@@ -132,69 +131,46 @@ def test_opening_a_device_makes_it_paddle_s_current_one(gpu: StandInGpu) -> None
 
 
 class PluginEvent:
-    """An event that passes when it is let, and can be asked whether it has, or can't."""
-
-    answers = True
-    synchronized = 0
+    """An event that passes when it is let, or reports that its device failed."""
 
     def __init__(self) -> None:
         self.has_passed = threading.Event()
+        self.fails = False
 
     def record(self) -> None:
         pass
 
     def query(self) -> bool:
-        if not self.answers:
-            raise NotImplementedError("(Unimplemented) query_event is not supported")
+        if self.fails:
+            raise OSError("CustomDevice error")
         return self.has_passed.is_set()
 
-    def synchronize(self) -> None:
-        type(self).synchronized += 1
 
-
-@pytest.fixture(params=[True, False])
-def plugin_event(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type[PluginEvent]:
-    class Event(PluginEvent):
-        answers = request.param
-
+@pytest.fixture
+def polling(monkeypatch: pytest.MonkeyPatch) -> PollingClock:
     paddle, device = ModuleType("paddle"), ModuleType("device")
-    device.Event, device.synchronize = Event, lambda: None  # type: ignore[attr-defined]
+    device.Event, device.synchronize = PluginEvent, lambda: None  # type: ignore[attr-defined]
     paddle.device = device  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "paddle", paddle)
-    return Event
+    return PollingClock()
 
 
-@pytest.mark.parametrize("plugin_event", [True], indirect=True)
-def test_events_without_a_time_are_asked_until_they_pass(plugin_event: type[PluginEvent]) -> None:
-    clock = PollingClock()
-    first, second = clock.mark(), clock.mark()
-    before = clock.host_seconds()
+def test_events_without_a_time_are_asked_until_they_pass(polling: PollingClock) -> None:
+    first, second = polling.mark(), polling.mark()
+    before = polling.host_seconds()
     first.event.has_passed.set()
-    (first_seconds,) = clock.seconds([first])
+    (first_seconds,) = polling.seconds([first])
     assert not second.passed.is_set()
-    between = clock.host_seconds()
+    between = polling.host_seconds()
     second.event.has_passed.set()
-    clock.wait(second)
-    assert before <= first_seconds <= between <= clock.seconds([second])[0] <= clock.host_seconds()
-    assert plugin_event.synchronized == 0
+    polling.wait(second)
+    assert before <= first_seconds <= between <= polling.seconds([second])[0] <= polling.host_seconds()
 
 
-@pytest.mark.parametrize("plugin_event", [False], indirect=True)
-def test_events_that_can_not_be_asked_are_waited_for(plugin_event: type[PluginEvent]) -> None:
-    clock = PollingClock()
-    before = clock.host_seconds()
-    mark = clock.mark()
-    assert plugin_event.synchronized == 1
-    assert before <= clock.seconds([mark])[0] <= clock.host_seconds()
-
-
-@pytest.mark.parametrize("plugin_event", [True], indirect=True)
-def test_who_waits_for_an_event_gets_the_device_s_error(plugin_event: type[PluginEvent]) -> None:
-    clock = PollingClock()
-    plugin_event.answers = False
-    mark = clock.mark()
-    with pytest.raises(NotImplementedError, match="query_event"):
-        clock.wait(mark)
-    with pytest.raises(NotImplementedError, match="query_event"):
-        clock.seconds([mark])
-    assert time.perf_counter() >= clock.started_at
+def test_who_waits_for_an_event_gets_the_device_s_error(polling: PollingClock) -> None:
+    mark = polling.mark()
+    mark.event.fails = True
+    with pytest.raises(OSError, match="CustomDevice error"):
+        polling.wait(mark)
+    with pytest.raises(OSError, match="CustomDevice error"):
+        polling.seconds([mark])

@@ -1,8 +1,9 @@
-"""Accelerators that Paddle loads as plugins, found with the stand-in, and what a run is told where there is none."""
+"""Accelerators that Paddle loads as plugins, found with the stand-in, and what is reported where there is none."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,6 @@ def test_paddle_is_asked_for_types_and_numbers(accelerator: Accelerator) -> None
 def test_without_a_plugin_paddle_is_not_asked(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("Paddle was asked"))
     assert plugin_devices({"CUSTOM_DEVICE_ROOT": root}) == {}
-    assert plugin_devices({}) == {}
 
 
 def test_a_plugin_that_can_not_be_loaded_is_reported(tmp_path: Path) -> None:
@@ -75,6 +75,23 @@ def test_only_the_first_plugin_can_be_used(monkeypatch: pytest.MonkeyPatch) -> N
         choose_devices("iluvatar_gpu", None, {})
     assert "takes the first of the installed plugins (npu)" in caught.value.message
     assert "CUSTOM_DEVICE_ROOT" in caught.value.cure
+
+
+def test_auto_asks_paddle_once_and_passes_over_a_plugin_without_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Mapping[str, str]] = []
+
+    def answer(found: dict[str, int]) -> None:
+        def plugins(environment: Mapping[str, str]) -> dict[str, int]:
+            asked.append(environment)
+            return found
+
+        monkeypatch.setattr("harness.machine.device.plugin_devices", plugins)
+
+    answer({"npu": 2})
+    assert choose_devices("auto", None, NO_GPUS)[0] == Devices("npu", 2, "npu")
+    answer({"npu": 0})
+    assert choose_devices("auto", None, NO_GPUS)[0].kind == "cpu"
+    assert len(asked) == 2
 
 
 def test_the_ranks_of_a_plugin_find_it_and_those_of_others_do_not() -> None:

@@ -42,15 +42,15 @@ class Source:
         weakref.finalize(images, buffer.fill, -1.0)
         return Batch(images, labels, 64)
 
-    def state(self):
-        return SourceState(Position(0, self.taken))
+    def state(self, *, with_dali=True):
+        return SourceState(Position(0, self.taken), dali=b"random" if with_dali else None)
 
     def leave_out(self, bad, since=None):
         self.left_out.append([sorted(bad), None if since is None else since.step])
         return bool(bad)
 
 source = Source()
-batches = module.HandOver(source, saves_state=True)
+batches = module.HandOver(source, saves_state=bool(int(sys.argv[2])))
 sums, places = [], set()
 for _ in range(6):
     batch = next(batches)
@@ -58,18 +58,20 @@ for _ in range(6):
     gc.collect()
     places.add(str(batch.images.place))
     sums.append(float(batch.images.mean()))
+ahead = batches.state()
+saved = [ahead.position.step, (ahead.dali or b'').decode()]
 batches.leave_out([])
 batches.leave_out([3])
 print("result:", json.dumps({
     "sums": [value if value == value else None for value in sums], "places": sorted(places), "taken": source.taken,
-    "before": batches.state().position.step, "left_out": source.left_out,
+    "left_out": source.left_out, "saved_ahead": saved,
 }))
 """
 
 
-def run(accelerator: Accelerator, code: Path, **options: float) -> dict[str, object]:
+def run(accelerator: Accelerator, code: Path, *, saves_state: bool = True, **options: float) -> dict[str, object]:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(code)],
+        [sys.executable, "-c", PROGRAM, str(code), str(int(saves_state))],
         cwd=ROOT,
         env={**os.environ, **accelerator.environment(**options), "GLOG_minloglevel": "3"},
         capture_output=True,
@@ -82,13 +84,17 @@ def run(accelerator: Accelerator, code: Path, **options: float) -> dict[str, obj
     return result
 
 
-def test_batches_arrive_whole_while_the_next_one_is_copied(accelerator: Accelerator) -> None:
-    found = run(accelerator, HAND_OVER, copy_ms=300)
+@pytest.mark.parametrize(("saves_state", "dali"), [(True, "random"), (False, "")])
+def test_batches_arrive_whole_while_the_next_one_is_copied(
+    accelerator: Accelerator, saves_state: bool, dali: str
+) -> None:
+    found = run(accelerator, HAND_OVER, saves_state=saves_state, copy_ms=300)
     assert found["sums"] == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
     assert found["places"] == ["Place(standin:0)"]
     # One batch is on its way; leaving out an image sends that one again.
     assert found["taken"] == 7
     assert found["left_out"] == [[[], 6], [[3], 6]]
+    assert found["saved_ahead"] == [6, dali]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +141,7 @@ class Source:
         tensor = paddle.base.core.eager.Tensor
         return Batch(*(tensor(one, paddle.CPUPlace(), zero_copy=True) for one in (images, labels)), 4)
 
-    def state(self):
+    def state(self, *, with_dali):
         return SourceState()
 
 batches, clock = HandOver(Source(), saves_state=True), PollingClock()
