@@ -48,7 +48,7 @@ class Device {
  public:
   explicit Device(int id) : id_(id) {}
 
-  // The default stream is the first one that Paddle makes for a context of its own.
+  // The default stream is the first one that Paddle makes for its own context.
   std::shared_ptr<Queue> add_stream() {
     const bool of_context = called_by_context();
     std::lock_guard<std::mutex> lock(mutex_);
@@ -83,7 +83,7 @@ class Device {
     std::lock_guard<std::mutex> lock(mutex_);
     // All that follow fail too, because Paddle tries again at once.
     if (has_begun(Failure::kAllocation, count(kAllocations)) || bytes > free_bytes_locked()) return nullptr;
-    // One byte at least, so that the address is one of its own.
+    // One byte at least, so that no other memory has the address.
     void* memory = std::malloc(std::max<size_t>(bytes, 1));
     if (memory == nullptr) return nullptr;
     std::memset(memory, kPoison ^ kScrambled, bytes);

@@ -15,7 +15,7 @@
 
 namespace standin {
 
-// Does what it is given one after the other, in a thread of its own, each after a random delay if one is asked for.
+// Does what it is given one after the other, in its own thread, each after a random delay if one is asked for.
 //
 // The thread keeps the queue alive and ends after the last work that was submitted before `close`. Nobody joins it:
 // destroying a stream must not wait for a device that hangs.
