@@ -14,7 +14,6 @@ from harness.analysis.summarize import summarize, summarize_evaluation
 from harness.artifacts.checkpoint import newest_checkpoint
 from harness.artifacts.record import NAME_TIME, RunFiles, RunRecord, claim_files, read_record, write_record
 from harness.artifacts.reference_table import ReferenceRow, append_reference_row
-from harness.artifacts.schema import STEPS
 from harness.artifacts.shared_schema import SUMMARY
 from harness.artifacts.tables import append_row
 from harness.commands.inputs import Inputs, described_weights, inspect_inputs
@@ -181,7 +180,8 @@ class Run:
     def _train(self, files: RunFiles, plan: RunPlan) -> None:
         """Run the ranks; with --auto-batch, halve the batch and repeat while it does not fit into memory.
 
-        The batch is only changed before a step is recorded, so that all steps of a run have the same batch.
+        A run keeps its batch once it has a checkpoint. Until then what it recorded is removed with a changed batch, so
+        that all steps of a run have the same one.
         """
         # Nodes may share the folder.
         mark = "" if self.node.is_alone else f".node{self.node.rank}"
@@ -202,12 +202,18 @@ class Run:
                 return
             except OutOfMemoryError as error:  # noqa: PERF203 - each pass is a run
                 batch = plan.pipeline.batch_size
-                if not self.config.auto_batch or batch == 1 or _has_rows(files):
+                if not self.config.auto_batch or batch == 1:
+                    raise
+                if newest_checkpoint(files.checkpoints) is not None:
+                    error.cure = (
+                        "The run keeps its batch, as it has a checkpoint. Start another with a smaller --batch-size."
+                    )
                     raise
                 warning = (
                     f"--auto-batch: {batch} images per device did not fit into memory, trying {batch // 2}"
                     f" ({error.message.partition(': ')[2]})"
                 )
+                truncate_to_checkpoint(files, None, {})
                 halved = replace(self.config, batch_size=batch // 2)
                 plan = make_plan(halved, self.inputs.devices, self.inputs.plan.data, self.environment)
                 write_record(files.record, replace(read_record(files.record).warned(warning), plan=plan))
@@ -232,8 +238,3 @@ def _add_resume_hint(error: BaseException, files: RunFiles, config: RunConfig) -
         return InterruptedRunError("interrupted", hint)
     error.cure = f"{error.cure}\n{hint}" if error.cure else hint
     return error
-
-
-def _has_rows(files: RunFiles) -> bool:
-    path = files.table(STEPS.name)
-    return path.exists() and path.read_bytes().count(b"\n") > 1

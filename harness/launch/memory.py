@@ -19,6 +19,11 @@ OUT_OF_MEMORY = re.compile(
     r"|Unable to allocate \S+ \S+ for an array"
     r"|\bMemoryError\b"
 )
+# A plugin may call this any failure (Iluvatar's: C_ERROR), so that only the frame in Paddle's stack tells it. Paddle
+# prints the stack with the flags of `harness.machine.device_kinds.plugin`.
+FAILED_ALLOCATION = re.compile(
+    r"phi::CustomDevice::MemoryAllocate.*?(CustomDevice error, the error code is : \d+)", re.DOTALL
+)
 MAX_LINE_CHARS = 200
 
 
@@ -41,6 +46,7 @@ def memory_line(text: str) -> str | None:
     """Returns the most informative line of a text that says that memory ran out; None if there is none."""
     lines = [line.strip() for line in text.splitlines() if OUT_OF_MEMORY.search(line)]
     if not lines:
-        return None
+        failed = FAILED_ALLOCATION.search(text)
+        return None if failed is None else f"{failed[1]}, as memory was allocated"
     # Paddle's headline has no figures, but the line below it has.
     return next((line for line in lines if re.search(r"\d", line)), lines[0])[:MAX_LINE_CHARS]

@@ -6,7 +6,6 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -28,6 +27,12 @@ PADDLE_GPU_VERSION = "3.3.1"
 PADDLE_GPU_INDEX = "https://www.paddlepaddle.org.cn/packages/stable/cu126/"
 INSTALL_CPU = "pip install 'paddlepaddle>=3.2'"
 INSTALL_GPU = f"pip install paddlepaddle-gpu=={PADDLE_GPU_VERSION} -i {PADDLE_GPU_INDEX}"
+PADDLES = {
+    "paddlepaddle-gpu": INSTALL_GPU,
+    "paddlepaddle": INSTALL_CPU,
+    # A vendor's whole Paddle, with its plugin.
+    "paddlepaddle-iluvatar": "see docs/devices.md",
+}
 INSTALL_PLUGIN = "Install the vendor's Paddle and its plugin; docs/devices.md names Paddle's pages."
 MAX_CPU_RANKS = 4
 
@@ -160,7 +165,7 @@ def _any(count: int | None, environment: Mapping[str, str], look: bool) -> Found
 
 def check_paddle() -> None:
     """Raise MachineError unless a supported version of Paddle is installed."""
-    for package, install in (("paddlepaddle-gpu", INSTALL_GPU), ("paddlepaddle", INSTALL_CPU)):
+    for package, install in PADDLES.items():
         installed = installed_version(package)
         if installed is None:
             continue
@@ -213,27 +218,34 @@ def open_device(name: str, number: int) -> tuple[Clock, int | None]:
     return CLOCKS[kind.clock](), number if kind.decoder == MIXED_DECODER else None
 
 
-def computes_in(dtype: str) -> bool:
-    """Returns whether Paddle's current device computes in this 16-bit format, bfloat16 or float16."""
+def lack_of(dtype: str) -> str:
+    """Returns why Paddle's current device can't train in this 16-bit format, bfloat16 or float16; empty if it can."""
     import paddle
 
     if dtype == "bfloat16" and not paddle.amp.is_bfloat16_supported():
-        return False
+        return "Paddle finds that this one doesn't"
     if isinstance(paddle.framework._current_expected_place_(), paddle.CustomPlace):
-        return _trial_computes_in(dtype)
+        return _failed_trial(dtype)
     # On older GPUs Paddle would only warn, and train in float32.
-    return not paddle.is_compiled_with_cuda() or paddle.device.cuda.get_device_capability()[0] >= 7
+    if paddle.is_compiled_with_cuda() and paddle.device.cuda.get_device_capability()[0] < 7:
+        return "this one's compute capability is below 7.0"
+    return ""
 
 
-def _trial_computes_in(dtype: str) -> bool:
-    """Whether a convolution does: a plugin may lack the kernel, and Paddle turns some formats off by its name."""
+def _failed_trial(dtype: str) -> str:
+    """Why a convolution can't: a plugin may lack the kernel, and Paddle turns some formats off by its name."""
     import paddle
 
-    with warnings.catch_warnings(), suppress(RuntimeError), paddle.amp.auto_cast(level="O1", dtype=dtype):
-        warnings.simplefilter("ignore")
-        result = paddle.nn.functional.conv2d(paddle.ones([1, 1, 1, 1]), paddle.ones([1, 1, 1, 1]))
-        return str(result.dtype).endswith(dtype)
-    return False
+    try:
+        with warnings.catch_warnings(), paddle.amp.auto_cast(level="O1", dtype=dtype):
+            warnings.simplefilter("ignore")
+            result = paddle.nn.functional.conv2d(paddle.ones([1, 1, 1, 1]), paddle.ones([1, 1, 1, 1]))
+    except RuntimeError as error:
+        # Below Paddle's stack, if that is printed.
+        said = re.search(r"^\s*(?:\w+Error: |\(\w+\) )(.*)", str(error), re.MULTILINE)
+        return str(error) if said is None else said[1]
+    computed = str(result.dtype).removeprefix("paddle.")
+    return "" if computed == dtype else f"Paddle computes a convolution in {computed} instead on this one"
 
 
 def cudnn_tf32(name: str) -> bool | None:

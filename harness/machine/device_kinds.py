@@ -123,8 +123,12 @@ def plugin(name: str) -> DeviceKind:
         sixteen_bit=True,
         sync_batch_norm=False,
         cudnn=False,
-        # Views with strides need kernels that plugins lack, such as `contiguous` of a boolean one.
-        flags={"FLAGS_use_stride_kernel": "0"},
+        flags={
+            # Views with strides need kernels that plugins lack, such as `contiguous` of a boolean one.
+            "FLAGS_use_stride_kernel": "0",
+            # Errors have Paddle's stack: it tells a failed allocation, whose error code may be any other failure's.
+            "FLAGS_call_stack_level": "2",
+        },
     )
 
 

@@ -22,10 +22,9 @@ from harness import ROOT
 from harness.machine.device import Devices, installed_version
 from harness.machine.host import available_cores, cpu_name, memory_limit_bytes, quota_cores
 from harness.machine.nvml import Nvml
+from harness.machine.plugins import folder_of_packages
 
 PACKAGES = (
-    "paddlepaddle",
-    "paddlepaddle-gpu",
     "nvidia-dali-cuda120",
     "nvidia-ml-py",
     "numpy",
@@ -186,7 +185,11 @@ def _driver_version(devices: Devices) -> str | None:
 
 
 def _package_versions() -> dict[str, str]:
-    return {name: found for name in PACKAGES if (found := installed_version(name)) is not None}
+    """Versions of the packages above, and of Paddle's: "paddlepaddle", "paddlepaddle-gpu", and those of plugins."""
+    beside = folder_of_packages()
+    infos = [] if beside is None else beside.glob("paddle*.dist-info")
+    paddles = sorted(info.name.partition("-")[0].replace("_", "-") for info in infos)
+    return {name: found for name in (*paddles, *PACKAGES) if (found := installed_version(name)) is not None}
 
 
 def thread_environment(environment: Mapping[str, str]) -> dict[str, str]:

@@ -59,5 +59,11 @@ def _plugin_folder(environment: Mapping[str, str]) -> Path | None:
     root = environment.get(PLUGIN_ROOT)
     if root is not None:
         return Path(root) if root else None
+    beside = folder_of_packages()
+    return None if beside is None else beside / DEFAULT_FOLDER
+
+
+def folder_of_packages() -> Path | None:
+    """Returns the folder that Paddle's package is installed in, without importing it; None if it isn't installed."""
     paddle = find_spec("paddle")
-    return None if paddle is None or paddle.origin is None else Path(paddle.origin).parents[1] / DEFAULT_FOLDER
+    return None if paddle is None or paddle.origin is None else Path(paddle.origin).parents[1]

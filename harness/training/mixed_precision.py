@@ -10,7 +10,7 @@ import paddle
 from paddle import nn
 
 from harness.errors import MachineError
-from harness.machine.device import computes_in
+from harness.machine.device import lack_of
 
 O2 = "O2"
 
@@ -21,21 +21,20 @@ class MixedPrecision:
     With float16 the loss is multiplied by a factor before the backward pass, so that small gradients don't vanish. The
     factor is halved whenever a gradient overflows; that step then changes no weight. bfloat16 has float32's range and
     needs no factor. At O2 Paddle divides gradients by the factor in float16, where those below 6e-8 become 0 after all.
-    supported tells whether the device computes in a format. Raises MachineError for a GPU that doesn't.
+    lack says why the device can't compute in a format, and nothing if it can. Raises MachineError if it can't.
     """
 
-    def __init__(
-        self, dtype: str = "float32", level: str = "O1", supported: Callable[[str], bool] = computes_in
-    ) -> None:
+    def __init__(self, dtype: str = "float32", level: str = "O1", lack: Callable[[str], str] = lack_of) -> None:
         self._dtype, self._level = dtype, level
-        if dtype == "bfloat16" and not supported(dtype):
+        if dtype == "bfloat16" and (reason := lack(dtype)):
             raise MachineError(
-                "--amp bf16 needs a device that computes in bfloat16 (GPUs: Ampere or newer)",
+                f"--amp bf16 needs a device that computes in bfloat16 (GPUs: Ampere or newer): {reason}",
                 "Use --amp fp16, or train without --amp.",
             )
-        if dtype == "float16" and not supported(dtype):
+        if dtype == "float16" and (reason := lack(dtype)):
             raise MachineError(
-                "--amp fp16 needs a device that computes in float16 (GPUs: Volta or newer)", "Train without --amp."
+                f"--amp fp16 needs a device that computes in float16 (GPUs: Volta or newer): {reason}",
+                "Train without --amp.",
             )
         self._scaler: Any = paddle.amp.GradScaler() if dtype == "float16" else None
 

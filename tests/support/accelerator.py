@@ -28,7 +28,6 @@ OPTIONS = {
     "copy_bytes": "from how many bytes on copy_ms holds; 4096 if left out",
     "memory_bytes": "how much memory a device has; 16 GiB are reported if left out, and none refused",
     "allocation_error": "1: an allocation that fails is an error of the device, not memory that ran out",
-    "blocking_streams": "1: a copy that the host waits for comes after all streams, not after the default one alone",
     "blocking_events": "1: the host waits where it records an event or has a stream wait for one, and query() waits for"
     " the device, as with Paddle's plugin for Iluvatar",
     "fail": "failures to inject, such as alloc@40,rank1:hang@200: each begins at the operation of that number, counted"

@@ -119,7 +119,7 @@ def test_the_main_job_on_a_plugin_of_another_name(accelerator: Accelerator, colo
     """Throughput with its phases and verdict, the copies' time, and the row beside the reference."""
     found = on_plugin(
         accelerator, tmp_path, "--device", "iluvatar_gpu", "--gpus", "2", "--data", str(colours), "--throughput-only",
-        "--batch-size", "4", "--max-seconds", "12", kind="iluvatar_gpu", copy_ms=50,
+        "--batch-size", "4", "--warmup", "1", "--max-seconds", "12", kind="iluvatar_gpu", copy_ms=50,
     )  # fmt: skip
     assert found.code == 0, found.err
     header = (tmp_path / "table-iluvatar_gpux2-colours.csv").read_text(encoding="utf-8").splitlines()[0]
@@ -137,6 +137,11 @@ def test_the_main_job_on_a_plugin_of_another_name(accelerator: Accelerator, colo
     ("failure", "code", "message"),
     [
         ({"memory_bytes": 4_000_000}, 5, "error: 4 images per device do not fit into the device's memory of rank "),
+        (
+            {"memory_bytes": 4_000_000, "allocation_error": 1},
+            5,
+            "error: 4 images per device do not fit into the device's memory of rank ",
+        ),
         ({"fail": "rank1:lost@4000"}, 3, RANK_1_FAILED),
         ({"fail": "rank1:collective_error@20"}, 3, RANK_1_FAILED),
         ({"fail": "rank1:hang@6000"}, 5, "error: no step for 12 s: rank 0: harness/"),
@@ -153,3 +158,30 @@ def test_a_failure_ends_the_run_with_the_rank(
     errors = [line for line in found.err.splitlines() if line.startswith("error:")]
     assert len(errors) == 1
     assert errors[0].startswith(message)
+
+
+@pytest.mark.parametrize("allocation_error", [0, 1])
+def test_auto_batch_halves_until_it_fits(
+    accelerator: Accelerator, colours: Path, tmp_path: Path, allocation_error: int
+) -> None:
+    """Also if the memory runs out after the first step, when more batches are on the device."""
+    found = on_plugin(
+        accelerator, tmp_path, "--device", "standin", "--gpus", "1", "--data", str(colours), "--epochs", "1",
+        "--batch-size", "40", "--auto-batch", memory_bytes=8_000_000, allocation_error=allocation_error,
+    )  # fmt: skip
+    assert found.code == 0, found.err
+    batch = found.record["plan"]["pipeline"]["batch_size"]
+    assert batch in (5, 10, 20)
+    assert found.train_steps()["images"].max() == batch
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_mixed_precision(accelerator: Accelerator, colours: Path, tmp_path: Path, amp: str) -> None:
+    """The stand-in says that it has both formats, but it has no kernels, and Paddle's for the CPU may lack them."""
+    found = on_plugin(accelerator, tmp_path, "--device", "standin", *trained(colours, 1), "--amp", amp)
+    if found.code == 3:
+        refused = found.err.partition("\n")[0]
+        assert refused.startswith(f"error: --amp {amp} needs a device that computes in ")
+        pytest.skip(refused)
+    assert found.code == 0, found.err
+    assert found.record["effective_settings"]["logits_dtype"] == {"bf16": "bfloat16", "fp16": "float16"}[amp]

@@ -1,4 +1,4 @@
-"""When --auto-batch tries a smaller batch, and when it doesn't. The ranks are stood in for; test_run has real ones."""
+"""When --auto-batch tries a smaller batch, and when it doesn't. The ranks are stood in for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import pytest
 from PIL import Image
 
 import harness.commands.one_run
+from harness.artifacts.checkpoint import Checkpoint, write_checkpoint
 from harness.artifacts.record import RunFiles, read_record
+from harness.artifacts.schema import STEPS
+from harness.artifacts.tables import TableWriter, read_table
 from harness.commands.run import measure
 from harness.errors import OutOfMemoryError, TrainingError
 from harness.plan.options import RunConfig
@@ -19,16 +22,21 @@ from harness.report.console import Console
 
 
 class Ranks:
-    """Run out of memory on batches of more than `fits` images, having left `lines` in the table of steps."""
+    """Run out of memory on batches of more than `fits` images after a step, and after a checkpoint if it is to save."""
 
-    def __init__(self, fits: int, lines: int = 1) -> None:
-        self.fits, self.lines = fits, lines
+    def __init__(self, fits: int, saves: bool) -> None:
+        self.fits, self.saves = fits, saves
         self.batches: list[int] = []
 
     def __call__(self, files: RunFiles, _: object, plan: RunPlan, *__: Any, **___: Any) -> None:
         self.batches.append(plan.pipeline.batch_size)
         assert read_record(files.record).plan == plan
-        files.table("steps").write_text("row\n" * self.lines)
+        steps = TableWriter(files.table(STEPS.name), STEPS)
+        assert steps.rows == 0
+        steps.write({"images": plan.pipeline.batch_size})
+        steps.close()
+        if self.saves:
+            write_checkpoint(files.checkpoints, Checkpoint({"weight": np.zeros(1)}, {"optimizer_steps": 1}))
         if plan.pipeline.batch_size > self.fits:
             raise OutOfMemoryError(
                 f"{plan.pipeline.batch_size} images per device do not fit into the memory of rank 0: full"
@@ -49,25 +57,29 @@ def config(tmp_path: Path) -> RunConfig:
 
 
 @pytest.mark.parametrize(
-    ("fits", "lines", "auto", "batches"),
+    ("fits", "saves", "auto", "batches"),
     [
-        (24, 1, True, [24]),
-        (5, 1, True, [24, 12, 6, 3]),
-        (0, 1, True, [24, 12, 6, 3, 1]),
-        (5, 2, True, [24]),  # a step was recorded
-        (5, 1, False, [24]),
+        (24, False, True, [24]),
+        (5, False, True, [24, 12, 6, 3]),
+        (0, False, True, [24, 12, 6, 3, 1]),
+        (5, True, True, [24]),
+        (5, False, False, [24]),
     ],
 )
-def test_the_batch_is_halved_before_any_step(
-    config: RunConfig, monkeypatch: pytest.MonkeyPatch, fits: int, lines: int, auto: bool, batches: list[int]
+def test_the_batch_is_halved_before_any_checkpoint(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch, fits: int, saves: bool, auto: bool, batches: list[int]
 ) -> None:
-    ranks = Ranks(fits, lines)
+    ranks = Ranks(fits, saves)
     monkeypatch.setattr(harness.commands.one_run, "run_workers", ranks)
     asked = RunConfig(**{**{name: getattr(config, name) for name in config.__slots__}, "auto_batch": auto})
-    with pytest.raises(TrainingError):
+    with pytest.raises(TrainingError) as caught:
         measure(asked, Console(), {})
     assert ranks.batches == batches
-    record = read_record(Path(asked.results) / "it.json")
+    files = RunFiles(Path(asked.results), "it")
+    record = read_record(files.record)
     assert record.plan.pipeline.batch_size == batches[-1]
     assert record.plan.training.learning_rate == pytest.approx(0.1 / 256 * batches[-1])
     assert len([text for text in record.warnings if text.startswith("--auto-batch")]) == len(batches) - 1
+    # What the last one recorded, and nothing of those before it.
+    assert read_table(files.table(STEPS.name), STEPS)["images"].tolist() == batches[-1:]
+    assert ("Start another with a smaller --batch-size" in caught.value.cure) == saves

@@ -18,6 +18,22 @@ Please check whether there is any other process using GPU 0.
 1. If yes, please stop them, or start PaddlePaddle on another GPU.
 2. If no, please decrease the batch size of your model.
 """
+# Paddle, a plugin that calls every failure C_ERROR, with FLAGS_call_stack_level=2 (frames left out).
+PLUGIN = """
+
+--------------------------------------
+C++ Traceback (most recent call last):
+--------------------------------------
+14  paddle::memory::allocation::Allocator::Allocate(unsigned long)
+15  paddle::memory::allocation::CustomAllocator::AllocateImpl(unsigned long)
+16  phi::CustomDevice::MemoryAllocate(unsigned long, unsigned long)
+18  common::enforce::GetCurrentTraceBackString[abi:cxx11](bool)
+
+----------------------
+Error Message Summary:
+----------------------
+ExternalError:  CustomDevice error, the error code is : 3.  (at /paddle/paddle/phi/backends/custom/custom_device.cc:387)
+"""
 
 
 @pytest.mark.parametrize(
@@ -34,6 +50,7 @@ Please check whether there is any other process using GPU 0.
             "CUDA runtime API error",
         ),
         (OSError("(External) CUDNN error(2), CUDNN_STATUS_ALLOC_FAILED."), "(External) CUDNN error(2)"),
+        (OSError(PLUGIN), "CustomDevice error, the error code is : 3, as memory was allocated"),
     ],
 )
 def test_memory_that_ran_out_is_known_by_what_libraries_say(error: BaseException, said: str) -> None:
@@ -58,6 +75,7 @@ def test_the_cause_of_an_error_counts() -> None:
         RuntimeError("Connection reset by peer"),
         OSError("[Errno 28] No space left on device"),
         RuntimeError("CUDA error(719), unspecified launch failure."),
+        OSError(PLUGIN.replace("MemoryAllocate", "MemoryCopyH2D")),
     ],
 )
 def test_other_errors_are_not_about_memory(error: BaseException) -> None:

@@ -204,6 +204,7 @@ def test_the_workers_environment_on_cpus() -> None:
         {"paddlepaddle": "10.0"},
         {"paddlepaddle_gpu": "3.3.1"},
         {"paddlepaddle_gpu": "3.3.1", "paddlepaddle": "2.6.2"},
+        {"paddlepaddle_iluvatar": "3.3.0"},
     ],
 )
 def test_a_paddle_that_serves(monkeypatch: pytest.MonkeyPatch, versions: dict[str, str]) -> None:

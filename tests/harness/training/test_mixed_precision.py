@@ -14,7 +14,7 @@ import pytest
 from paddle import nn
 
 from harness.errors import MachineError
-from harness.machine.device import computes_in
+from harness.machine.device import lack_of
 from harness.training.mixed_precision import MixedPrecision
 from harness.training.recipe import Schedule, TrainingStep
 from pipelines.batch import Batch
@@ -25,9 +25,9 @@ pytestmark = pytest.mark.filterwarnings(NO_EFFECT, FACTOR_PRINTED)
 FIRST_FACTOR = 65536.0
 
 
-def supported(dtype: str) -> bool:
-    """The answer of a device that computes in every format."""
-    return True
+def nothing(dtype: str) -> str:
+    """What a device lacks that computes in every format."""
+    return ""
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_float32_is_neither_scaled_nor_cast(autocasts: list[dict[str, Any]]) -> 
 def test_the_network_runs_at_the_level_and_in_the_format_asked_for(
     dtype: str, level: str, autocasts: list[dict[str, Any]]
 ) -> None:
-    _, train = a_step(MixedPrecision(dtype, level, supported))
+    _, train = a_step(MixedPrecision(dtype, level, nothing))
     train(a_batch(1.0), lambda: None)
     assert autocasts == [{"level": level, "dtype": dtype}]
 
@@ -102,7 +102,7 @@ def test_the_loss_is_computed_in_float32_outside_of_the_network_s_precision(
     monkeypatch.setattr(paddle.nn.functional, "cross_entropy", recorded)
     optimizer = paddle.optimizer.Momentum(learning_rate=0.0, parameters=network.parameters())
     train = TrainingStep(
-        Half(), optimizer, Schedule(0.5, 0, 9), 0.1, (0,), precision=MixedPrecision("bfloat16", "O1", supported)
+        Half(), optimizer, Schedule(0.5, 0, 9), 0.1, (0,), precision=MixedPrecision("bfloat16", "O1", nothing)
     )
     loss = train(a_batch(1.0), lambda: None)
     assert given == [("float32", False)]
@@ -159,22 +159,22 @@ def test_o2_gives_the_weights_16_bits_and_keeps_float32_copies(
     decorate_as_on_a_gpu(monkeypatch)
     model = nn.Linear(2, 2)
     optimizer = paddle.optimizer.Momentum(parameters=model.parameters())
-    MixedPrecision(dtype, level, supported).prepare(model, optimizer)
+    MixedPrecision(dtype, level, nothing).prepare(model, optimizer)
     assert model.weight.dtype == getattr(paddle, weights)
     assert optimizer._multi_precision == (weights != "float32")
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_a_gpu_without_the_format_is_refused(dtype: str) -> None:
-    with pytest.raises(MachineError, match=r"--amp \w\w16 needs a device that computes in"):
-        MixedPrecision(dtype, "O1", lambda asked: asked != dtype)
-    MixedPrecision("float32", "O1", lambda _: False)
+    with pytest.raises(MachineError, match=rf"--amp \w\w16 needs a device that computes in {dtype} .*: no {dtype}"):
+        MixedPrecision(dtype, "O1", lambda asked: f"no {asked}" if asked == dtype else "")
+    MixedPrecision("float32", "O1", lambda _: "all of them")
 
 
 @pytest.mark.parametrize("answer", [True, False])
 def test_paddle_decides_what_the_device_computes_in(answer: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paddle.amp, "is_bfloat16_supported", lambda: answer)
-    assert computes_in("bfloat16") is answer
+    assert lack_of("bfloat16") == ("" if answer else "Paddle finds that this one doesn't")
 
 
 def test_no_test_asks_the_processor_what_it_computes_in() -> None:

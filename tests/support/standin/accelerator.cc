@@ -60,11 +60,7 @@ void submit(const std::shared_ptr<Queue>& queue, Work work) {
 template <class Work>
 C_Status perform(const C_Device device, Work work) {
   Device& own = device_of(device->id);
-  if (settings().blocking_streams) {
-    own.drain();
-  } else {
-    own.default_stream()->drain();
-  }
+  own.default_stream()->drain();
   if (begin_operation()) work();
   return outcome();
 }

@@ -49,8 +49,6 @@ struct Settings {
   size_t copy_bytes = static_cast<size_t>(number("STANDIN_COPY_BYTES", 4096));
   // 0: no limit.
   size_t memory_bytes = static_cast<size_t>(number("STANDIN_MEMORY_BYTES", 0));
-  // Synchronous copies wait for all streams of the device, as for streams that CUDA calls blocking.
-  bool blocking_streams = number("STANDIN_BLOCKING_STREAMS", 0) != 0;
   // An allocation that fails is reported as an error, as some vendors' plugins do, instead of as memory that ran out.
   bool allocation_error = number("STANDIN_ALLOCATION_ERROR", 0) != 0;
 
