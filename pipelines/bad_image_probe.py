@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pipelines.dali_graphs import decoding_graph
+from pipelines.errors import DecoderError
 from pipelines.image_lists import ImageList, file_fault
-from pipelines.settings import PipelineSettings
+from pipelines.settings import MIXED_DECODER, PipelineSettings
 
 # An error of an operator that reads or decodes, but not one of the GPU, such as a lack of memory.
 DATA_FAULT = re.compile(
@@ -36,6 +39,11 @@ CODEC_REASONS = {
 SAMPLE_FAILURE = re.compile(r"Failed to decode sample #\d+ :\s*")
 BROKEN_PIXELS = "its pixels can't be decoded: damaged or cut off"
 MAX_REASON = 200
+DECODER_PACKAGES = {
+    "DALI": ("nvidia-dali-cuda120", "nvidia-dali-cuda130"),
+    "nvImageCodec": ("nvidia-nvimgcodec-cu12", "nvidia-nvimgcodec-cu13"),
+    "nvJPEG": ("nvidia-nvjpeg-cu12", "nvidia-nvjpeg-cu13"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +54,13 @@ class Fault:
     reason: str
 
 
-def find_faults(images: ImageList, indices: Iterable[int], settings: PipelineSettings) -> Iterator[Fault]:
-    """The images among those at indices that can't be read, or decoded in the way of settings.decoder."""
+def find_faults(images: ImageList, indices: Iterable[int]) -> Iterator[Fault]:
+    """The images among those at indices that can't be read, or that the CPU's decoder can't decode.
+
+    It judges for every decoder: a GPU's may take a damaged image for a good one, or fail for reasons of its own.
+    """
     root = str(images.root)
-    probe = _Probe(settings)
+    probe = _Probe()
     for index in indices:
         path = f"{root}/{images.paths[index]}"
         _, reason = file_fault(path)
@@ -71,11 +82,37 @@ def what_happened(text: str) -> str:
     return "; ".join(kept)
 
 
+def decoder_error(report: str, settings: PipelineSettings) -> DecoderError:
+    """Returns the error for DALI's report about a batch that it can't decode, though each image can be decoded."""
+    how = "regions of images" if settings.decode_region else "whole images"
+    cures = []
+    if settings.decoder == MIXED_DECODER:
+        cures.append("Decode on the CPU: --decoder cpu.")
+    if settings.decode_region:
+        cures.append("Decode whole images: --decode-region off.")
+    cures.append("Check the memory, and the disk that the images are on.")
+    return DecoderError(
+        f"the {settings.decoder} decoder failed on a batch of {how}, though each of its images can be decoded on the"
+        f" CPU: {what_happened(report)} ({decoder_versions()})",
+        " ".join(cures),
+    )
+
+
+def decoder_versions() -> str:
+    """The versions of what decodes: DALI, nvImageCodec and nvJPEG, as far as they are installed."""
+    found = []
+    for title, packages in DECODER_PACKAGES.items():
+        for package in packages:
+            with suppress(PackageNotFoundError):
+                found.append(f"{title} {version(package)}")
+                break
+    return ", ".join(found)
+
+
 class _Probe:
     """Decodes one file at a time."""
 
-    def __init__(self, settings: PipelineSettings) -> None:
-        self._settings = settings
+    def __init__(self) -> None:
         self._pipeline: Any = None
         self._name: list[npt.NDArray[np.uint8]] = []
 
@@ -83,7 +120,7 @@ class _Probe:
         """Why the file can't be decoded; empty if it can."""
         self._name = [file_name(*path.rsplit("/", 1))]
         if self._pipeline is None:
-            self._pipeline = decoding_graph(lambda: self._name, self._settings)
+            self._pipeline = decoding_graph(lambda: self._name, PipelineSettings(batch_size=1, image_size=1))
             self._pipeline.build()
         try:
             self._pipeline.run()

@@ -18,6 +18,11 @@ from pipelines.settings import CPU_DECODER, PipelineSettings
 
 DTYPES = {"float32": types.FLOAT, "float16": types.FLOAT16}
 LAYOUTS = {"nchw": "CHW", "nhwc": "HWC"}
+# How DALI writes an operator's specification, and what it calls decoders of regions and of whole images.
+SCHEMA = re.compile(r"OpSpec for (?:experimental__)?(\w+):")
+REGION_DECODER, WHOLE_DECODER = "decoders__ImageSlice", "decoders__Image"
+DECODERS = (REGION_DECODER, WHOLE_DECODER)
+GPU_DECODER_ARGUMENTS = ("hw_decoder_load", "preallocate_width_hint", "preallocate_height_hint")
 # The number of a file's first bytes that identify its format.
 SIGNATURE_BYTES = 16
 
@@ -50,18 +55,16 @@ def prepared_for_training(encoded: Any, augmentation: Augmentation, settings: Pi
 
     With auto_augment the graph must be made with enable_conditionals.
     """
-    anchor, shape = draw_crop(_height_and_width(encoded), augmentation, settings.preprocessing)
-    crops = fn.decoders.image_slice(
-        encoded,
-        anchor,
-        shape,
-        # In pixels, although the published crop's values have a floating-point type.
-        normalized_anchor=False,
-        normalized_shape=False,
-        axis_names="HW",
-        output_type=types.RGB,
-        **settings.decoder_arguments(),
-    )
+    size = _height_and_width(encoded)
+    anchor, shape = draw_crop(size, augmentation, settings.preprocessing)
+    # In pixels, although the published crop's values have a floating-point type.
+    region = {"normalized_anchor": False, "normalized_shape": False, "axis_names": "HW"}
+    if settings.decode_region:
+        crops = fn.decoders.image_slice(
+            encoded, anchor, shape, **region, output_type=types.RGB, **settings.decoder_arguments()
+        )
+    else:
+        crops = fn.slice(_decoded(encoded, size, settings), anchor, shape, **region)
     crops = _resized(crops, settings, size=[settings.image_size, settings.image_size])
     flip = fn.random.coin_flip(probability=augmentation.flip_probability)
     if settings.auto_augment:
@@ -81,14 +84,7 @@ def evaluation_graph(feed: Feed, settings: PipelineSettings) -> Pipeline:
     @_pipeline(settings, settings.seed)  # type: ignore[untyped-decorator]
     def graph() -> tuple[Any, Any]:
         encoded, labels = _files(feed)
-        whole = fn.decoders.image_slice(
-            encoded,
-            start=[0, 0],
-            shape=_height_and_width(encoded),
-            axis_names="HW",
-            output_type=types.RGB,
-            **settings.decoder_arguments(),
-        )
+        whole = _decoded(encoded, _height_and_width(encoded), settings)
         whole = _resized(whole, settings, resize_shorter=eval_resize(settings.image_size))
         return _normalised(whole, settings, mirror=0), _class_indices(labels, settings)
 
@@ -150,25 +146,36 @@ def checking_graph(
 def read_settings(pipeline: Pipeline) -> dict[str, Any]:
     """The settings that a built pipeline reports, by PipelineSettings' names, and antialias: whether resizing smooths.
 
-    All but decode_threads and prefetch are read from the operators' own specifications. hw_decoder_load is None for a
-    decoder without it (a CPU's), or where this DALI doesn't report it; preprocessing is None for a graph that draws no
-    crop, and antialias for one that doesn't resize.
+    All but decode_threads and prefetch are read from the operators' own specifications. Settings that are the GPU
+    decoder's alone are None for a CPU's; preprocessing is None for a graph that draws no crop, and antialias for one
+    that doesn't resize.
     """
-    specifications = "\n".join(str(operator.spec) for operator in getattr(pipeline, "_ops", ()))
-    schemas = set(re.findall(r"^OpSpec for (?:experimental__)?(\w+):$", specifications, re.MULTILINE))
-    load = re.search(r"^\s*hw_decoder_load: ([0-9.eE+-]+)$", specifications, re.MULTILINE)
-    antialias = re.search(r"^\s*antialias: (True|False)$", specifications, re.MULTILINE)
-    preprocessing = (
-        "dali" if "RandomCropGenerator" in schemas else "paddleclas" if "random__Uniform" in schemas else None
-    )
+    specifications = [str(operator.spec) for operator in getattr(pipeline, "_ops", None) or ()]
+    by_schema = {found[1]: text for text in specifications if (found := SCHEMA.match(text))}
+    decoder_name = next((name for name in DECODERS if name in by_schema), None)
+    decoder = "" if decoder_name is None else by_schema[decoder_name]
+    smoothed = _argument(by_schema.get("Resize", ""), "antialias")
+    load, width, height = (_argument(decoder, name) for name in GPU_DECODER_ARGUMENTS)
     return {
         "decode_threads": pipeline.num_threads,
         "prefetch": pipeline.prefetch_queue_depth,
-        "hw_decoder_load": float(load[1]) if load else None,
-        "preprocessing": preprocessing,
-        "antialias": antialias[1] == "True" if antialias else None,
-        "auto_augment": schemas.issuperset(auto_augment.SCHEMAS),
+        "decoder": _argument(decoder, "device"),
+        "decode_region": decoder_name != WHOLE_DECODER,
+        "hw_decoder_load": None if load is None else float(load),
+        "width_hint": None if width is None else int(width),
+        "height_hint": None if height is None else int(height),
+        "preprocessing": (
+            "dali" if "RandomCropGenerator" in by_schema else "paddleclas" if "random__Uniform" in by_schema else None
+        ),
+        "antialias": None if smoothed is None else smoothed == "True",
+        "auto_augment": by_schema.keys() >= set(auto_augment.SCHEMAS),
     }
+
+
+def _argument(specification: str, name: str) -> str | None:
+    """An argument in an operator's specification; None if it isn't there."""
+    found = re.search(rf"^\s*{name}: (\S+)$", specification, re.MULTILINE)
+    return None if found is None else found[1]
 
 
 def _files(feed: Feed) -> tuple[Any, Any]:
@@ -191,6 +198,15 @@ def _height_and_width(encoded: Any) -> Any:
     successive batches in which decoders fail on such files can end the process (segmentation fault).
     """
     return fn.slice(fn.peek_image_shape(encoded, dtype=types.INT32), 0, 2, axes=[0])
+
+
+def _decoded(encoded: Any, size: Any, settings: PipelineSettings) -> Any:
+    """The whole images, decoded after their headers were read: size is the height and width [2] from each header."""
+    whole = {"output_type": types.RGB, **settings.decoder_arguments()}
+    if settings.decode_region:
+        return fn.decoders.image_slice(encoded, start=[0, 0], shape=size, axis_names="HW", **whole)
+    # The decoder of whole images takes no size, but bytes that are cut at a place which depends on it.
+    return fn.decoders.image(fn.slice(encoded, start=0 * size[0], axes=[0]), **whole)
 
 
 def _pipeline(settings: PipelineSettings, seed: int, **state_options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The error that data sets raise: what is wrong, and what to do about it."""
+"""The errors of data sets and of what decodes them: what is wrong, and what to do about it."""
 
 from models.errors import ActionableError
 
@@ -7,3 +7,9 @@ class DataError(ActionableError):
     """The data can't be used as asked."""
 
     exit_code = 4
+
+
+class DecoderError(ActionableError):
+    """The decoder fails on images that nothing is wrong with, so that the machine or its libraries are at fault."""
+
+    exit_code = 3

@@ -7,24 +7,28 @@ from typing import Any
 
 # Where images are decoded: on the host, or shared between the host and the GPU.
 CPU_DECODER, MIXED_DECODER = "cpu", "mixed"
+# The decoder's first buffers in bytes, on the GPU and on the host, as DALI's ImageNet examples set them. Without them
+# DALI 2.4 begins with none, and allocates while the first batches are decoded.
+DEVICE_PADDING, HOST_PADDING = 211_025_920, 140_544_512
 
 
 @dataclass(frozen=True, slots=True)
 class PipelineSettings:
     """How a graph runs on one rank.
 
-    decoder is CPU_DECODER or MIXED_DECODER; device_id is the GPU's CUDA index, None
-    without one. decode_threads is the number of DALI's worker threads on this rank, prefetch the number of batches that
-    are ready ahead of the consumer. hw_decoder_load is the share of images decoded by the GPU's JPEG engine;
-    width_hint and height_hint (pixels, 0 for none) let the GPU decoder allocate once for the largest image. dtype is
-    "float32" or "float16", layout "nchw" or "nhwc". preprocessing is "paddleclas", the published crop (see draw_crop)
-    and resizing without smoothing, or "dali", DALI's own crop and its antialiasing. auto_augment adds AutoAugment to
-    training.
+    decoder is CPU_DECODER or MIXED_DECODER. decode_region: the decoder skips what lies outside a crop as far as it can;
+    else it decodes the whole image, which is then cropped. device_id is the GPU's CUDA index, None without one.
+    decode_threads is the number of DALI's worker threads on this rank, prefetch the number of batches that are ready
+    ahead of the consumer. hw_decoder_load is the share of images decoded by the GPU's JPEG engine; width_hint and
+    height_hint (pixels, 0 for none) let the GPU decoder allocate once for the largest image. dtype is "float32" or
+    "float16", layout "nchw" or "nhwc". preprocessing is "paddleclas", the published crop (see draw_crop) and resizing
+    without smoothing, or "dali", DALI's own crop and its antialiasing. auto_augment adds AutoAugment to training.
     """
 
     batch_size: int
     image_size: int
     decoder: str = CPU_DECODER
+    decode_region: bool = True
     device_id: int | None = None
     decode_threads: int = 1
     seed: int = 0
@@ -46,4 +50,6 @@ class PipelineSettings:
             "hw_decoder_load": self.hw_decoder_load,
             "preallocate_width_hint": self.width_hint,
             "preallocate_height_hint": self.height_hint,
+            "device_memory_padding": DEVICE_PADDING,
+            "host_memory_padding": HOST_PADDING,
         }

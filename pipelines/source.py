@@ -14,10 +14,9 @@ import numpy.typing as npt
 from nvidia.dali.pipeline import Pipeline
 from paddle.utils import dlpack
 
-from pipelines.bad_image_probe import DATA_FAULT, Fault, file_name, find_faults, what_happened
+from pipelines.bad_image_probe import DATA_FAULT, Fault, decoder_error, file_name, find_faults
 from pipelines.batch import Batch, Source
 from pipelines.dali_graphs import Feed, read_settings
-from pipelines.errors import DataError
 from pipelines.image_lists import ImageList
 from pipelines.read_ahead import read_ahead
 from pipelines.sampling import BEGINNING, Draw, Order, Position
@@ -45,7 +44,7 @@ class DaliSource:
     graph(feed, seed, state) makes the pipeline. When DALI can't read or decode a batch, on_faults is called with the
     images that are at fault, and the batch is made again without them; an error that on_faults raises ends the source.
     Each pipeline's seed follows from the source's seed and the position at which it is built, so that the sequence is
-    always the same. Raises DataError when a batch fails although each of its images can be decoded.
+    always the same. Raises DecoderError when a batch fails twice although each of its images can be decoded.
     """
 
     def __init__(
@@ -107,14 +106,11 @@ class DaliSource:
             except RuntimeError as error:
                 if not DATA_FAULT.search(str(error)):
                     raise
-                faults = list(find_faults(self._images, np.unique(self._drawn[0].indices).tolist(), self._settings))
+                faults = list(find_faults(self._images, np.unique(self._drawn[0].indices).tolist()))
                 if faults:
                     self._on_faults(faults, self._position)
                 elif failed is not None:
-                    cause = what_happened(str(error))
-                    raise DataError(
-                        f"DALI could not decode a batch, although it can decode each of its images: {cause}"
-                    ) from error
+                    raise decoder_error(str(error), self._settings) from error
                 failed = None if faults else error
                 self._bad = self._bad.union(fault.index for fault in faults)
                 self._build(self._position, None)

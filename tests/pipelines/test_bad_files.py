@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from tests.support.bad_files import Kind, encoded, kinds, picture
 # Nothing by chance: the whole of the good pictures, which are 4:3.
 WHOLE = Augmentation(crop_area_min=1.0, crop_area_max=1.0, aspect_min=4 / 3, aspect_max=4 / 3, flip_probability=0.0)
 SETTINGS = PipelineSettings(batch_size=2, image_size=16, decode_threads=2)
+WHOLE_DECODING = replace(SETTINGS, decode_region=False)
 # 2.7 GB and 10 seconds on the CPU: only a look at its header is taken, where data sets are verified.
 DECODED = [kind for kind in kinds() if kind.name != "huge.jpg"]
 LOOKED_AT = [(kind, True) for kind in DECODED if kind.looked_at]
@@ -41,7 +43,13 @@ def folder_with(folder: Path, kind: Kind) -> ImageList:
     return ImageList(folder, ("0.jpg", "1.jpg", kind.name, "3.jpg", "4.jpg"), (0, 1, 2, 3, 4))
 
 
-def source(images: ImageList, mode: str, faults: list[Fault], bad: frozenset[int]) -> DaliSource:
+def source(
+    images: ImageList,
+    mode: str,
+    faults: list[Fault],
+    bad: frozenset[int],
+    settings: PipelineSettings = SETTINGS,
+) -> DaliSource:
     def remember(found: Sequence[Fault], position: Position) -> None:
         faults.extend(found)
 
@@ -49,16 +57,16 @@ def source(images: ImageList, mode: str, faults: list[Fault], bad: frozenset[int
         return DaliSource(
             images,
             TrainingOrder(len(images), 0, 1, 2, seed=1),
-            lambda feed, seed, state: training_graph(feed, WHOLE, SETTINGS, seed, state),
-            SETTINGS,
+            lambda feed, seed, state: training_graph(feed, WHOLE, settings, seed, state),
+            settings,
             remember,
             start=SourceState(bad=bad),
         )
     return DaliSource(
         images,
         EvaluationOrder(len(images), 0, 1, 2),
-        lambda feed, seed, state: evaluation_graph(feed, SETTINGS),
-        SETTINGS,
+        lambda feed, seed, state: evaluation_graph(feed, settings),
+        settings,
         remember,
         start=SourceState(bad=bad),
     )
@@ -87,9 +95,15 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[int, list[
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("settings", [SETTINGS, WHOLE_DECODING], ids=["region", "whole"])
 @pytest.mark.parametrize(("kind", "known"), [*((kind, False) for kind in DECODED), *LOOKED_AT], ids=str)
 def test_a_bad_file_is_left_out_with_a_reason_and_the_others_come_whole(
-    tmp_path: Path, kind: Kind, mode: str, known: bool, clean: dict[str, dict[int, list[bytes]]]
+    tmp_path: Path,
+    kind: Kind,
+    mode: str,
+    known: bool,
+    settings: PipelineSettings,
+    clean: dict[str, dict[int, list[bytes]]],
 ) -> None:
     """Three batches of 2 from 5 images, of which 4 are good; known from a look before the run, or by surprise."""
     images = folder_with(tmp_path, kind)
@@ -98,7 +112,7 @@ def test_a_bad_file_is_left_out_with_a_reason_and_the_others_come_whole(
     if kind.name == "pipe.jpg" and not known:
         pytest.skip("opening a pipe waits for its writer, so a look before the run leaves it out")
     faults: list[Fault] = [Fault(index, reason) for index, reason in seen.items() if known]
-    batches_of = source(images, mode, faults, frozenset(seen) if known else frozenset())
+    batches_of = source(images, mode, faults, frozenset(seen) if known else frozenset(), settings)
     batches = [next(batches_of) for _ in range(3)]
 
     if kind.fault:
@@ -141,7 +155,7 @@ def test_the_faults_of_named_images_alone_are_looked_for(tmp_path: Path) -> None
     for index, content in enumerate((encoded(picture()), b"", b"text", encoded(picture()), b"text")):
         (tmp_path / f"{index}.jpg").write_bytes(content)
     images = ImageList(tmp_path, tuple(f"{index}.jpg" for index in range(5)), (0,) * 5)
-    assert list(find_faults(images, [3, 2, 0, 1], SETTINGS)) == [
+    assert list(find_faults(images, [3, 2, 0, 1])) == [
         Fault(2, "not an image format that DALI decodes"),
         Fault(1, "0 bytes"),
     ]

@@ -24,7 +24,13 @@ from tests.support.dali import (
 )
 from tests.support.serialised import Graph, Operator, read_graph
 
-GPU_DECODER = {"hw_decoder_load": 0.9, "preallocate_width_hint": 640, "preallocate_height_hint": 480}
+GPU_DECODER = {
+    "hw_decoder_load": 0.9,
+    "preallocate_width_hint": 640,
+    "preallocate_height_hint": 480,
+    "device_memory_padding": 211_025_920,
+    "host_memory_padding": 140_544_512,
+}
 
 
 # What reads the files and their headers, of either graph; slicing takes a constant for each bound.
@@ -167,6 +173,63 @@ def test_the_cpu_evaluation_graph_is_this_one() -> None:
     assert evaluation(CPU) == expected_graph(operators, "cpu", seed=17)
 
 
+def with_whole_decoding(operators: tuple[Operator, ...], decoder: str, device: str) -> tuple[Operator, ...]:
+    """The operators of a graph that decodes whole images: the bytes that its decoder gets depend on the header."""
+    (region,) = (operator for operator in operators if operator.name == "decoders__ImageSlice")
+    decoder_options = {name: value for name, value in region.arguments.items() if name in GPU_DECODER}
+    decoded = (
+        Operator("_TensorSubscript", "cpu", inputs=("Slice[0]",), arguments={"at_0": 0, "num_subscripts": 1}),
+        Operator(
+            "_ArithmeticGenericOp",
+            "cpu",
+            inputs=("_TensorSubscript[0]",),
+            arguments={"expression_desc": "mul($0:int32 &0)", "integer_constants": [0]},
+        ),
+        Operator(
+            "Slice#2",
+            "cpu",
+            inputs=("io__file__Read[0]",),
+            tensor_arguments={"start": "_ArithmeticGenericOp[0]"},
+            arguments={"axes": [0]},
+        ),
+        Operator(
+            "decoders__Image",
+            decoder,
+            inputs=("Slice#2[0]",),
+            arguments={"output_type": int(types.RGB), **decoder_options},
+        ),
+    )
+    before, after = operators[: len(FILES)], operators[len(FILES) :]
+    if len(region.inputs) == 1:
+        # The whole image is wanted.
+        rest = (operator for operator in after if operator is not region)
+        return *before, *decoded, *(_renamed(operator, region.name, "decoders__Image") for operator in rest)
+    arguments = {name: region.arguments[name] for name in ("normalized_anchor", "normalized_shape", "axis_names")}
+    crop = Operator("Slice#3", device, inputs=("decoders__Image[0]", *region.inputs[1:]), arguments=arguments)
+    cropped = (crop if operator is region else _renamed(operator, region.name, crop.name) for operator in after)
+    return *before, *decoded, *cropped
+
+
+def _renamed(operator: Operator, old: str, new: str) -> Operator:
+    return dataclasses.replace(
+        operator, inputs=tuple(f"{new}[0]" if name == f"{old}[0]" else name for name in operator.inputs)
+    )
+
+
+@pytest.mark.parametrize(("settings", "decoder", "device"), [(GPU, "mixed", "gpu"), (CPU, "cpu", "cpu")])
+def test_whole_images_are_decoded_and_then_cropped_where_regions_are_not(
+    settings: PipelineSettings, decoder: str, device: str
+) -> None:
+    options = GPU_DECODER if decoder == "mixed" else {}
+    whole = dataclasses.replace(settings, decode_region=False)
+    crops = expected_training_operators(decoder, device, options)
+    assert training(dataclasses.replace(whole, preprocessing="dali")) == expected_graph(
+        with_whole_decoding(crops, decoder, device), device, seed=18, checkpointing=True
+    )
+    images = expected_evaluation_operators(decoder, device, options)
+    assert evaluation(whole) == expected_graph(with_whole_decoding(images, decoder, device), device, seed=17)
+
+
 @pytest.mark.parametrize(("settings", "decoder", "device"), [(GPU, "mixed", "gpu"), (CPU, "cpu", "cpu")])
 def test_the_published_recipe_differs_in_the_crop_and_in_smoothing(
     settings: PipelineSettings, decoder: str, device: str
@@ -278,6 +341,7 @@ def test_the_gpu_is_the_one_asked_for() -> None:
 def test_the_limits_of_the_decoder_load_are_allowed(load: float) -> None:
     decoder = PipelineSettings(1, 1, decoder="mixed", hw_decoder_load=load).decoder_arguments()
     assert decoder == {
+        **GPU_DECODER,
         "device": "mixed",
         "hw_decoder_load": load,
         "preallocate_width_hint": 0,
@@ -292,17 +356,29 @@ def test_the_cpu_decoder_gets_no_gpu_options() -> None:
 @pytest.mark.filterwarnings(f"ignore:{EXTERNAL_SOURCE_CHECKPOINT}")
 @pytest.mark.parametrize("preprocessing", ["paddleclas", "dali"])
 @pytest.mark.parametrize("auto_augment", [False, True])
-@pytest.mark.parametrize(("settings", "load"), [(GPU, pytest.approx(0.9)), (CPU, None)])
+@pytest.mark.parametrize("region", [False, True])
+@pytest.mark.parametrize(
+    ("settings", "decoding"),
+    [
+        (GPU, {"decoder": "mixed", "hw_decoder_load": pytest.approx(0.9), "width_hint": 640, "height_hint": 480}),
+        (CPU, {"decoder": "cpu", "hw_decoder_load": None, "width_hint": None, "height_hint": None}),
+    ],
+)
 def test_settings_are_read_back_from_the_graph_and_not_from_the_request(
-    settings: PipelineSettings, load: float | None, preprocessing: str, auto_augment: bool
+    settings: PipelineSettings, decoding: dict[str, Any], region: bool, preprocessing: str, auto_augment: bool
 ) -> None:
     settings = dataclasses.replace(
-        settings, decode_threads=5, prefetch=1, preprocessing=preprocessing, auto_augment=auto_augment
+        settings,
+        decode_threads=5,
+        prefetch=1,
+        decode_region=region,
+        preprocessing=preprocessing,
+        auto_augment=auto_augment,
     )
     graph = training_graph(no_feed, CUSTOM, settings, seed=1)
     graph.serialize()  # what defines the operators; it can't be built here
     smoothing = {"antialias": preprocessing == "dali"}
-    common = {"decode_threads": 5, "prefetch": 1, "hw_decoder_load": load, **smoothing}
+    common = {"decode_threads": 5, "prefetch": 1, "decode_region": region, **decoding, **smoothing}
     assert read_settings(graph) == {**common, "preprocessing": preprocessing, "auto_augment": auto_augment}
     graph = evaluation_graph(no_feed, settings)
     graph.serialize()

@@ -18,9 +18,11 @@ from harness import ROOT
 from pipelines.augmentation import Augmentation
 from pipelines.bad_image_probe import file_name
 from pipelines.dali_graphs import decoding_graph, evaluation_graph, training_graph
+from pipelines.dataset import open_dataset
 from pipelines.image_lists import ImageList
 from pipelines.settings import PipelineSettings
 from tests.support.dali import (
+    CUSTOM,
     FLIPPED,
     WHOLE,
     coordinates,
@@ -156,6 +158,40 @@ def test_an_image_that_its_camera_turned_is_turned_back(tmp_path: Path, mode: st
     np.testing.assert_allclose(denormalised(images)[0][[3, 3, 20, 20], [3, 20, 3, 20]], corners, atol=12)
 
 
+FORMATS = {"jpg": {"quality": 90}, "png": {}, "webp": {"quality": 90}, "tiff": {}}
+
+
+def oriented_images(folder: Path) -> ImageList:
+    """Noise of 40 x 24 pixels in each format, with each of the orientations that EXIF knows."""
+    names = []
+    for suffix, options in FORMATS.items():
+        for orientation in range(1, 9):
+            exif = Image.Exif()
+            exif[0x112] = orientation
+            names.append(f"{orientation}.{suffix}")
+            Image.fromarray(noise(9, 24, 40)[orientation]).save(folder / names[-1], exif=exif, **options)
+    return ImageList(folder, tuple(names), tuple(range(len(names))))
+
+
+@pytest.mark.parametrize("preprocessing", ["paddleclas", "dali"])
+def test_whole_images_that_are_cropped_have_the_pixels_of_decoded_regions(tmp_path: Path, preprocessing: str) -> None:
+    """To the bit, for photos and for every orientation and format that decoders turn."""
+    oriented, photos = oriented_images(tmp_path), open_dataset("photos").train
+    for images, count in ((oriented, len(oriented)), (photos, 64)):
+        made = []
+        for region in (True, False):
+            settings = PipelineSettings(count, 48, decode_region=region, decode_threads=2, preprocessing=preprocessing)
+            batches = feed(images, range(count))
+            made.append(
+                [
+                    *run(training_graph(batches, CUSTOM, settings, seed=5), 3),
+                    *run(evaluation_graph(feed(images, range(count)), settings)),
+                ]
+            )
+        for (cropped, _), (whole, _) in zip(*made, strict=True):
+            np.testing.assert_array_equal(whole, cropped)
+
+
 def test_training_resizes_the_crop_by_bilinear_interpolation_without_smoothing(tmp_path: Path) -> None:
     """A quarter of the pixels in each direction: every result is the mean of the middle 2 x 2 of its 4 x 4."""
     (picture,) = noise(1)
@@ -265,7 +301,8 @@ for _ in range(6):
         names = [file_name("", paths[(start + entry) % len(paths)][1:]) for entry in range(32)]
         return names, np.zeros((32, 1), dtype=np.int64)
 
-    pipeline = training_graph(feed, Augmentation(), PipelineSettings(32, 32, decode_threads=2), 0)
+    settings = PipelineSettings(32, 32, decode_threads=2, decode_region=sys.argv[2] == "region")
+    pipeline = training_graph(feed, Augmentation(), settings, 0)
     pipeline.build()
     for _ in range(12):
         try:
@@ -281,9 +318,9 @@ def test_batches_that_fail_one_after_another_do_not_end_the_process(tmp_path: Pa
     """Decoders that see such files end DALI 2.4 in a segmentation fault here, most times within six pipelines."""
     text = tmp_path / "text.jpg"
     text.write_text("hello" * 50)
-    for _ in range(2):
+    for decoded in ("region", "whole"):
         done = subprocess.run(
-            [sys.executable, "-c", SURVIVES, str(text)],
+            [sys.executable, "-c", SURVIVES, str(text), decoded],
             cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         assert (done.returncode, done.stdout) == (0, "18\n"), done.stderr[-500:]

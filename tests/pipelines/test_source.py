@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import dataclasses
 import gc
 import itertools
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,10 +20,10 @@ from PIL import Image
 from harness import ROOT
 from pipelines import source as source_module
 from pipelines.augmentation import Augmentation
-from pipelines.bad_image_probe import Fault
+from pipelines.bad_image_probe import Fault, decoder_versions
 from pipelines.batch import Batch, Source
 from pipelines.dali_graphs import Feed, evaluation_graph, training_graph
-from pipelines.errors import DataError
+from pipelines.errors import DataError, DecoderError
 from pipelines.image_lists import ImageList
 from pipelines.sampling import Draw, EvaluationOrder, Position, TrainingOrder
 from pipelines.settings import PipelineSettings
@@ -433,7 +435,9 @@ class Failing:
         return outputs
 
 
-def failing_source(images: ImageList, failures: int, text: str) -> tuple[DaliSource, list[Any]]:
+def failing_source(
+    images: ImageList, failures: int, text: str, reported: PipelineSettings | None = None
+) -> tuple[DaliSource, list[Any]]:
     """An evaluation in batches of 2, and its pipelines; the first `failures` ones fail at once or, the first, later."""
     chosen = settings(2)
     made: list[Any] = []
@@ -444,7 +448,7 @@ def failing_source(images: ImageList, failures: int, text: str) -> tuple[DaliSou
         made.append(Failing(pipeline, 1 if number == 0 else 0, text) if number < failures else pipeline)
         return made[-1]
 
-    return DaliSource(images, EvaluationOrder(len(images), 0, 1, 2), graph, chosen, refuse), made
+    return DaliSource(images, EvaluationOrder(len(images), 0, 1, 2), graph, reported or chosen, refuse), made
 
 
 def test_a_batch_that_fails_once_is_tried_again(tmp_path: Path) -> None:
@@ -453,17 +457,44 @@ def test_a_batch_that_fails_once_is_tried_again(tmp_path: Path) -> None:
     assert len(made) == 2
 
 
-def test_a_batch_that_fails_twice_though_its_images_are_fine_ends_the_source(tmp_path: Path) -> None:
-    source, made = failing_source(write_noise(tmp_path, 6), 2, READ_FAILURE)
-    assert next(source).labels.tolist() == [0, 1]
-    with pytest.raises(DataError) as caught:
-        next(source)
-    assert (
-        caught.value.message
-        == "DALI could not decode a batch, although it can decode each of its images: Stale file handle"
+@pytest.mark.parametrize(
+    ("decoder", "region", "how", "cure"),
+    [
+        (
+            "cpu",
+            True,
+            "cpu decoder failed on a batch of regions of images",
+            "Decode whole images: --decode-region off.",
+        ),
+        ("cpu", False, "cpu decoder failed on a batch of whole images", "Check the memory, and the disk"),
+        ("mixed", False, "mixed decoder failed on a batch of whole images", "Decode on the CPU: --decoder cpu."),
+        ("mixed", True, "mixed decoder failed on a batch of regions", "--decoder cpu. Decode whole images: --decode"),
+    ],
+)
+def test_a_batch_that_fails_twice_though_its_images_are_fine_is_the_decoder_s_fault(
+    tmp_path: Path, decoder: str, region: bool, how: str, cure: str
+) -> None:
+    """Each image is decoded alone on the CPU, whatever the run's decoder."""
+    told = dataclasses.replace(settings(2), decoder=decoder, decode_region=region)
+    text = (
+        f"Error in {decoder.upper()} operator `nvidia.dali.fn.decoders.image`\nencountered:\nnvImageCodec failure: '#8'"
     )
+    source, made = failing_source(write_noise(tmp_path, 6), 2, text, told)
+    assert next(source).labels.tolist() == [0, 1]
+    with pytest.raises(DecoderError) as caught:
+        next(source)
+    assert caught.value.exit_code == 3
+    assert caught.value.message.startswith(f"the {how}")
+    assert caught.value.message.endswith(
+        f", though each of its images can be decoded on the CPU: nvImageCodec failure: '#8' ({decoder_versions()})"
+    )
+    assert cure in caught.value.cure
     assert isinstance(caught.value.__cause__, RuntimeError)
     assert len(made) == 2
+
+
+def test_the_versions_of_what_decodes() -> None:
+    assert re.fullmatch(r"DALI \S+, nvImageCodec \S+, nvJPEG \S+", decoder_versions())
 
 
 @pytest.mark.parametrize(
@@ -566,7 +597,14 @@ def test_cached_images_stay_as_dali_made_them(tmp_path: Path) -> None:
 def test_what_the_first_batch_was_like_is_read_back(tmp_path: Path) -> None:
     source = training_source(write_noise(tmp_path, 4), 3, decode_threads=2)
     preprocessing = {"preprocessing": "paddleclas", "antialias": False, "auto_augment": False}
-    reported = {"decode_threads": 2, "prefetch": 2, "hw_decoder_load": None, **preprocessing}
+    decoding = {
+        "decoder": "cpu",
+        "decode_region": True,
+        "hw_decoder_load": None,
+        "width_hint": None,
+        "height_hint": None,
+    }
+    reported = {"decode_threads": 2, "prefetch": 2, **decoding, **preprocessing}
     assert source.settings() == reported
     next(source)
     first = {"batch_size": 3, "image_size": 16, "dtype": "float32", "layout": "nchw"}
