@@ -22,7 +22,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,12 +94,12 @@ def _measurement(
     from harness.training.trainer import training_source
     from pipelines.source import CachedSource
 
-    clock, device_id = open_device(plan.device, 0)
+    clock = open_device(plan.device, 0)
     ranks = join()
     model = models.build(plan.model, plan.data.num_classes)
     optimizer = recipe.make_optimizer(model, plan.training.momentum, plan.training.weight_decay)
     schedule = recipe.Schedule(0.01, 1, 10**9)
-    settings = replace(plan.pipeline, device_id=device_id)
+    settings = plan.pipeline.of_rank(0)
     train = recipe.TrainingStep(model, optimizer, schedule, plan.training.label_smoothing, (settings.seed, 1))
     dali = training_source(dataset, plan, settings, ranks, BadImages(plan.operation.bad_images, 0, ranks))
     cached = CachedSource(dali, 4)

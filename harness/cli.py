@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,10 @@ def _add(group: argparse._ArgumentGroup, declared: Option) -> None:
         text = f"{text.removesuffix('.')} (default: {declared.default})."
     bare: dict[str, Any] = {"nargs": "?", "const": declared.bare} if declared.bare else {}
     metavar = declared.metavar or "{" + ",".join(declared.choices) + "}"
-    group.add_argument(flag(declared.name), type=declared.kind, metavar=metavar, help=text, **bare)
+    # argparse names a wrong value's type by the function's name.
+    read = partial(declared.read)
+    read.__name__ = declared.kind.__name__  # type: ignore[attr-defined]
+    group.add_argument(flag(declared.name), type=read, metavar=metavar, help=text, **bare)
 
 
 def _complain(message: str, cure: str, code: int) -> int:

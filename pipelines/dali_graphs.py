@@ -58,7 +58,7 @@ def prepared_for_training(encoded: Any, augmentation: Augmentation, settings: Pi
     size = _height_and_width(encoded)
     anchor, shape = draw_crop(size, augmentation, settings.preprocessing)
     # In pixels, although the published crop's values have a floating-point type.
-    region = {"normalized_anchor": False, "normalized_shape": False, "axis_names": "HW"}
+    region: dict[str, Any] = {"normalized_anchor": False, "normalized_shape": False, "axis_names": "HW"}
     if settings.decode_region:
         crops = fn.decoders.image_slice(
             encoded, anchor, shape, **region, output_type=types.RGB, **settings.decoder_arguments()
@@ -160,7 +160,7 @@ def read_settings(pipeline: Pipeline) -> dict[str, Any]:
         "decode_threads": pipeline.num_threads,
         "prefetch": pipeline.prefetch_queue_depth,
         "decoder": _argument(decoder, "device"),
-        "decode_region": decoder_name != WHOLE_DECODER,
+        "decode_region": None if decoder_name is None else decoder_name == REGION_DECODER,
         "hw_decoder_load": None if load is None else float(load),
         "width_hint": None if width is None else int(width),
         "height_hint": None if height is None else int(height),

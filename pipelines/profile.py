@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -53,6 +53,30 @@ def _dimensions(path: str) -> tuple[int, int] | None:
         return None
 
 
+def _sampled(image_list: ImageList, samples: int) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Index, and width and height in pixels, of images spread evenly over the list whose headers can be read."""
+    images = len(image_list)
+    taken = min(samples, images)
+    pixel_limit = Image.MAX_IMAGE_PIXELS
+    with warnings.catch_warnings():
+        # Pillow warns of odd metadata and refuses very large images to guard a decoder; only headers are read here.
+        warnings.simplefilter("ignore")
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            for index in (position * images // taken for position in range(taken)):
+                size = _dimensions(os.fspath(image_list.root) + "/" + image_list.paths[index])
+                if size is not None:
+                    yield index, size
+        finally:
+            Image.MAX_IMAGE_PIXELS = pixel_limit
+
+
+def largest_dimensions(image_list: ImageList, samples: int = 512) -> tuple[int, int]:
+    """Returns the largest width and the largest height in pixels of at most `samples` images; 0 if none can be read."""
+    sizes = [size for _, size in _sampled(image_list, samples)]
+    return max((width for width, _ in sizes), default=0), max((height for _, height in sizes), default=0)
+
+
 def profile(image_list: ImageList, sizes_bytes: Sequence[int], samples: int = 512) -> DataProfile:
     """Describe the files; sizes_bytes holds each file's bytes in the list's order, as check_files returns them.
 
@@ -67,26 +91,13 @@ def profile(image_list: ImageList, sizes_bytes: Sequence[int], samples: int = 51
         raise ValueError(f"samples is {samples}; it must be at least 1")
 
     images = len(image_list)
-    taken = min(samples, images)
     widths = heights = pixels = sampled_bytes = sampled = 0
-    pixel_limit = Image.MAX_IMAGE_PIXELS
-    with warnings.catch_warnings():
-        # Pillow warns of odd metadata and refuses very large images to guard a decoder; only headers are read here.
-        warnings.simplefilter("ignore")
-        Image.MAX_IMAGE_PIXELS = None
-        try:
-            for index in (position * images // taken for position in range(taken)):
-                size = _dimensions(os.fspath(image_list.root) + "/" + image_list.paths[index])
-                if size is None:
-                    continue
-                sampled += 1
-                widths += size[0]
-                heights += size[1]
-                pixels += size[0] * size[1]
-                sampled_bytes += sizes_bytes[index]
-        finally:
-            Image.MAX_IMAGE_PIXELS = pixel_limit
-
+    for index, (width, height) in _sampled(image_list, samples):
+        sampled += 1
+        widths += width
+        heights += height
+        pixels += width * height
+        sampled_bytes += sizes_bytes[index]
     total_bytes = sum(sizes_bytes)
     return DataProfile(
         images=images,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 # Where images are decoded: on the host, or shared between the host and the GPU.
@@ -10,6 +10,9 @@ CPU_DECODER, MIXED_DECODER = "cpu", "mixed"
 # The decoder's first buffers in bytes, on the GPU and on the host, as DALI's ImageNet examples set them. Without them
 # DALI 2.4 begins with none, and allocates while the first batches are decoded.
 DEVICE_PADDING, HOST_PADDING = 211_025_920, 140_544_512
+# Shares of the images for the GPU's JPEG engine that are worth a try: none, DALI's default, and all. GPUs have between
+# none and several of these engines.
+HW_DECODER_LOADS = (0.0, 0.65, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,10 @@ class PipelineSettings:
     layout: str = "nchw"
     preprocessing: str = "paddleclas"
     auto_augment: bool = False
+
+    def of_rank(self, local_rank: int) -> PipelineSettings:
+        """These settings for the rank of this number on its host, which has the GPU of this index, if DALI uses one."""
+        return replace(self, device_id=local_rank if self.decoder == MIXED_DECODER else None)
 
     def decoder_arguments(self) -> dict[str, Any]:
         """The decoder's arguments: where it runs, and on a GPU how its engines and memory are used."""

@@ -34,6 +34,7 @@ class Setting:
     decode_threads: int
     prefetch: int
     from_storage: bool
+    decoder: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ REMEDIES = (
         PIPELINE_STAGE,
         "The JPEG engine and the GPU's other units share the decoding. Try values of --hw-decoder-load between 0 and 1,"
         " and pass --width-hint and --height-hint.",
-        lambda facts: facts.setting.device.decoder == MIXED_DECODER,
+        lambda facts: facts.setting.decoder == MIXED_DECODER,
     ),
     Remedy(
         PIPELINE_STAGE,

@@ -177,6 +177,7 @@ def _setting(record: RunRecord, devices: pd.DataFrame, steps: pd.DataFrame) -> S
         decode_threads=plan.pipeline.decode_threads,
         prefetch=plan.pipeline.prefetch,
         from_storage=bool(read > STORAGE_SHARE * delivered),
+        decoder=plan.pipeline.decoder,
     )
 
 

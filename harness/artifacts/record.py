@@ -36,7 +36,7 @@ class RunRecord:
     attempts are the run's starts: the number of the first segment, the training steps made before, the time, and the
     number of ranks. The last attempt resumed from checkpoint, if any. bad_images are those that were unusable before
     the first step, see `harness.artifacts.bad_image`. pretrained is the file of weights that the run began with: its
-    name and SHA-256.
+    name and SHA-256. decoding is what a trial of the GPUs' decoder found, see `harness.plan.plan.Decoding`.
     """
 
     run: str
@@ -60,6 +60,7 @@ class RunRecord:
     bad_images: tuple[dict[str, Any], ...] = ()
     checkpoint: str | None = None
     pretrained: dict[str, Any] | None = None
+    decoding: dict[str, Any] | None = None
     schema_version: int = SCHEMA_VERSION
 
     def breaks(self) -> tuple[list[int], int]:

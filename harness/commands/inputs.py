@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.artifacts.bad_image import BadImage
+from harness.errors import MachineError
+from harness.launch.decoder_probe import loads_to_try, probe_decoder
 from harness.machine.device import Devices, choose_devices
 from harness.machine.environment import describe
 from harness.plan.decisions import default_data, make_plan
 from harness.plan.options import FAIL, RunConfig
-from harness.plan.plan import DEFAULT_FOLDER, RunPlan, facts_of
+from harness.plan.plan import DEFAULT_FOLDER, Decoding, RunPlan, facts_of
 from harness.report.console import Console
 from models.weights import describe_weights
 from pipelines.dataset import Dataset, open_dataset
@@ -20,6 +22,7 @@ from pipelines.errors import DataError
 from pipelines.image_lists import check_files
 from pipelines.page_cache import data_state, read_into_memory, resident_share
 from pipelines.profile import profile
+from pipelines.settings import MIXED_DECODER
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,7 @@ class Inputs:
     """A run before it begins: its devices, its data, and the plan that follows from them.
 
     notices say what the user should know about the choice of devices. pretrained describes the file of weights.
+    decoding is what a trial of the GPUs' decoder found; None without one.
     """
 
     devices: Devices
@@ -34,6 +38,7 @@ class Inputs:
     plan: RunPlan
     notices: tuple[str, ...] = ()
     pretrained: Mapping[str, Any] | None = None
+    decoding: Decoding | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +68,22 @@ def find_inputs(config: RunConfig, console: Console, environment: Mapping[str, s
         )
     if config.data is None and dataset.builtin:
         console.notice(f"no --data, and no {DEFAULT_FOLDER} here: using the built-in set {dataset.name}")
-    plan = make_plan(config, devices, facts_of(dataset, source), environment)
+    facts, decoding = facts_of(dataset, source), None
+    plan = make_plan(config, devices, facts, environment)
+    if look and plan.pipeline.decoder == MIXED_DECODER:
+        images = dataset.splits[config.kind.splits[0]]
+        decoding = probe_decoder(plan, devices, images, environment, loads_to_try(config.hw_decoder_load))
+        if decoding.obstacle and config.decoder == MIXED_DECODER:
+            raise MachineError(
+                f"the GPUs' decoder can't be used: {decoding.obstacle}",
+                "Decode on the CPU: --decoder cpu, or let the run choose: --decoder auto.",
+            )
+        plan = make_plan(config, devices, facts, environment, decoding)
     for note in plan.notes:
         console.notice(note)
     # Only node 0 needs the file, and only at the beginning of a run.
     reads_weights = not config.node_rank and config.resume is None
-    return Inputs(devices, dataset, plan, notices, described_weights(plan) if reads_weights else None)
+    return Inputs(devices, dataset, plan, notices, described_weights(plan) if reads_weights else None, decoding)
 
 
 def described_weights(plan: RunPlan) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from harness.plan.decisions import make_plan, run_name
 from harness.plan.kinds import EVALUATION
 from harness.plan.nodes import Node
 from harness.plan.options import RunConfig
-from harness.plan.plan import RunPlan
+from harness.plan.plan import Decoding, RunPlan
 from harness.report.console import Console
 from harness.report.progress import Progress
 from models.errors import ActionableError
@@ -83,6 +83,7 @@ class Run:
                 attempts=(_attempt(1, 0, inputs.plan),),
                 bad_images=found.bad_images,
                 pretrained=None if inputs.pretrained is None else dict(inputs.pretrained),
+                decoding=None if inputs.decoding is None else asdict(inputs.decoding),
             )
             write_record(files.record, record)
         except BaseException:
@@ -115,6 +116,7 @@ class Run:
             plan=plan,
             environment=found.environment,
             profile=found.profile,
+            decoding=None if self.inputs.decoding is None else asdict(self.inputs.decoding),
             warnings=(*before.record.warnings, *notes),
             attempts=(*before.record.attempts, _attempt(before.first_segment, before.step, plan)),
             bad_images=found.bad_images,
@@ -215,7 +217,13 @@ class Run:
                 )
                 truncate_to_checkpoint(files, None, {})
                 halved = replace(self.config, batch_size=batch // 2)
-                plan = make_plan(halved, self.inputs.devices, self.inputs.plan.data, self.environment)
+                plan = make_plan(
+                    halved,
+                    self.inputs.devices,
+                    self.inputs.plan.data,
+                    self.environment,
+                    self.inputs.decoding or Decoding(),
+                )
                 write_record(files.record, replace(read_record(files.record).warned(warning), plan=plan))
                 self.console.notice(warning)
                 self.console.plan(plan, f"run {files.run}, with a smaller batch")

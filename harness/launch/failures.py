@@ -15,6 +15,7 @@ from harness.launch.watchdog import innermost_frame, timed_out
 from harness.machine.device_kinds import device_kind
 from harness.plan.plan import RunPlan
 from models.errors import ActionableError
+from pipelines.settings import MIXED_DECODER
 
 # The errors of gloo (gloo/transport/tcp/pair.cc) and NCCL when the other end of a connection is lost.
 LOST_CONNECTION = re.compile(
@@ -54,6 +55,8 @@ def death(logs: Path, plan: RunPlan, first: RankExit | None, launcher_code: int,
         how = f"was ended by {_signal_name(-first.exit_code)}"
         if -first.exit_code == signal.SIGKILL:
             hint = "The kernel kills the largest process when memory runs out: check dmesg."
+        elif plan.pipeline.decoder == MIXED_DECODER:
+            hint = "The GPU's decoder may have crashed. Try --decoder cpu."
     else:
         how = f"ended with exit code {first.exit_code}"
     failure = device_kind(plan.device).failure

@@ -17,7 +17,6 @@ from harness.machine.host import available_cores
 from harness.machine.nvml import Gpu, Nvml, NvmlUnavailable
 from harness.machine.plugins import PLUGIN_ROOT, plugin_devices
 from harness.machine.visible_gpus import visible_gpus
-from pipelines.settings import MIXED_DECODER
 
 # The value of --device that takes what there is.
 AUTO = "auto"
@@ -206,16 +205,13 @@ def worker_environment(devices: Devices, compute_threads: int, environment: Mapp
     return env
 
 
-def open_device(name: str, number: int) -> tuple[Clock, int | None]:
-    """Make this rank's device Paddle's current one; number is the rank's on its host.
-
-    Returns the device's clock, and its index for DALI (None where DALI doesn't use it).
-    """
+def open_device(name: str, number: int) -> Clock:
+    """Make this rank's device Paddle's current one; number is the rank's on its host. Returns the device's clock."""
     import paddle
 
     kind = device_kind(name)
     paddle.device.set_device(name if kind.on_host else f"{name}:{number}")
-    return CLOCKS[kind.clock](), number if kind.decoder == MIXED_DECODER else None
+    return CLOCKS[kind.clock]()
 
 
 def lack_of(dtype: str) -> str:

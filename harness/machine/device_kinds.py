@@ -20,12 +20,12 @@ class DeviceKind:
 
     name is Paddle's name of it, title and plural are those in sentences. selection is the environment variable that
     limits which devices a process sees. on_host: it trains on the host's cores, so that ranks, DALI and other programs
-    share them, and batches need not be moved. decoder is DALI's, backend Paddle's collective library. nvml: the driver
-    comes with NVML, which reports the device's state. memory is what a batch may not fit into, and failure the
-    pattern of Paddle's message when the device or its collectives fail; empty where it has none. batch_size and
-    warmup_steps are defaults. sixteen_bit: Paddle has convolutions in 16 bits for it. sync_batch_norm: Paddle has
-    synchronised batch norm for it. cudnn: its convolutions may be cuDNN's. flags are variables that the ranks'
-    environment gets, hidden those that it must not have.
+    share them, and batches need not be moved. decoder is the one that DALI has for it, backend Paddle's collective
+    library. nvml: the driver comes with NVML, which reports the device's state. memory is what a batch may not fit
+    into, and failure the pattern of Paddle's message when the device or its collectives fail; empty where it has none.
+    batch_size and warmup_steps are defaults. sixteen_bit: Paddle has convolutions in 16 bits for it. sync_batch_norm:
+    Paddle has synchronised batch norm for it. cudnn: its convolutions may be cuDNN's. flags are variables that the
+    ranks' environment gets, hidden those that it must not have.
     """
 
     name: str
@@ -47,10 +47,9 @@ class DeviceKind:
     flags: Mapping[str, str] = field(default_factory=dict)
     hidden: tuple[str, ...] = ()
 
-    @property
-    def hands_over(self) -> bool:
-        """Whether DALI's batches are in the host's memory, and the device trains from its own."""
-        return self.decoder == CPU_DECODER and not self.on_host
+    def hands_over(self, decoder: str) -> bool:
+        """Whether this decoder's batches are in the host's memory, and the device trains from its own."""
+        return decoder == CPU_DECODER and not self.on_host
 
     def several(self, ranks: int, hardware: str) -> str:
         """The devices of a run in words: "2 CPU ranks on AMD EPYC", "4 x NVIDIA H100"."""

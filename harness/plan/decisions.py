@@ -5,28 +5,37 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from harness.errors import MachineError, UsageError
 from harness.machine.device import Devices
 from harness.machine.device_kinds import DeviceKind, device_kind
 from harness.machine.host import available_cores
+from harness.plan.declaration import AUTO
 from harness.plan.kinds import EPOCHS
-from harness.plan.options import SYNC, RunConfig
-from harness.plan.plan import DEFAULT_FOLDER, DataFacts, OperationPlan, RunPlan, TrainingPlan, WindowPlan
+from harness.plan.options import ON, SYNC, RunConfig
+from harness.plan.plan import DEFAULT_FOLDER, DataFacts, Decoding, OperationPlan, RunPlan, TrainingPlan, WindowPlan
 from models.sizes import SIZES
 from pipelines.augmentation import Augmentation
-from pipelines.settings import PipelineSettings
+from pipelines.settings import CPU_DECODER, MIXED_DECODER, PipelineSettings
 from pipelines.sharding import steps_per_epoch
 
 LEARNING_RATE_PER_IMAGE = 0.1 / 256  # the published 0.8 at 2048 images a step
 LR_WARMUP_EPOCHS = 5
 NOTED_EXCESS = 0.05  # of the images in an epoch's full batches over those of the data set
 OTHER_NODES = "utilisation, power and interference are those of node 0; images and times are those of all nodes"
+UNTRIED = Decoding()
 MAX_DECODE_THREADS = 8  # with more, DALI's threads compete with the training's
 
 
-def make_plan(config: RunConfig, devices: Devices, data: DataFacts, environment: Mapping[str, str]) -> RunPlan:
-    """Decide everything that the configuration leaves open.
+def make_plan(
+    config: RunConfig,
+    devices: Devices,
+    data: DataFacts,
+    environment: Mapping[str, str],
+    decoding: Decoding = UNTRIED,
+) -> RunPlan:
+    """Decide everything that the configuration leaves open; decoding is what a trial of the GPUs' decoder found.
 
     Raises UsageError when the batch is larger than a rank's share of the images or the warm-up is as long as the run,
     MachineError for what these devices can't do.
@@ -39,6 +48,9 @@ def make_plan(config: RunConfig, devices: Devices, data: DataFacts, environment:
     epoch_steps = steps_per_epoch(data.train_images, ranks, step_images)
     share = max(1, available_cores() // devices.count)
     size = SIZES[config.model]
+    decoder = config.decoder if config.decoder != AUTO else CPU_DECODER if decoding.obstacle else kind.decoder
+    if config.decoder == AUTO and decoding.obstacle:
+        notes = (*notes, f"images are decoded on the CPU, as the GPUs' decoder can't be used: {decoding.obstacle}")
     plan = RunPlan(
         kind=config.kind,
         model=config.model,
@@ -50,13 +62,14 @@ def make_plan(config: RunConfig, devices: Devices, data: DataFacts, environment:
         pipeline=PipelineSettings(
             batch_size=batch_size,
             image_size=config.image_size,
-            decoder=kind.decoder,
+            decoder=decoder,
+            decode_region=decoder == CPU_DECODER if config.decode_region == AUTO else config.decode_region == ON,
             decode_threads=config.decode_threads or min(MAX_DECODE_THREADS, share),
             seed=config.seed,
             prefetch=config.prefetch,
-            hw_decoder_load=config.hw_decoder_load,
-            width_hint=config.width_hint,
-            height_hint=config.height_hint,
+            hw_decoder_load=_given(config.hw_decoder_load, decoding.hw_decoder_load),
+            width_hint=_given(config.width_hint, decoding.width_hint),
+            height_hint=_given(config.height_hint, decoding.height_hint),
             # DALI has no bfloat16; the first convolution would only cast float32 down.
             dtype="float16" if config.amp == "fp16" else "float32",
             layout=config.layout,
@@ -96,7 +109,15 @@ def make_plan(config: RunConfig, devices: Devices, data: DataFacts, environment:
     return replace(plan, notes=(*notes, *_notes(plan)))
 
 
+def _given(value: Any, otherwise: Any) -> Any:
+    return otherwise if value is None else value
+
+
 def _refuse_what_lacks(config: RunConfig, kind: DeviceKind) -> None:
+    if config.decoder == MIXED_DECODER != kind.decoder:
+        raise MachineError(
+            f"--decoder mixed needs GPUs: DALI has no decoder for {kind.plural}", "Omit it to decode on the CPU."
+        )
     for refused, name, lacking in (
         (config.amp != "off" and not kind.sixteen_bit, f"--amp {config.amp}", f"{config.amp} convolutions"),
         (config.bn_stats == SYNC and not kind.sync_batch_norm, "--bn-stats sync", "synchronised batch norm"),

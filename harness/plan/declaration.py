@@ -14,7 +14,7 @@ from harness.errors import UsageError
 # Paddle and DALI take seeds of 32 bits, to which ranks add their numbers; no other whole number needs more.
 MAX_INT = 2**31 - 1 - 2**16
 
-# The value of --resume without a name.
+# The value of --resume without a name, and of options that are decided by what is found; it may be given, too.
 AUTO = "auto"
 
 # Whether an option may differ when a run is resumed. SAME: it may not. KEPT: it may not, and a value that the plan
@@ -82,6 +82,28 @@ class Option:
             Limits(at_most=MAX_INT).check(self.name, value)
         if self.kind in (int, float):
             self.limits.check(self.name, value)
+
+    def read(self, text: str) -> Any:
+        """Returns the value that a text stands for; "auto" stands for None where a number is decided by what is found.
+
+        Raises ValueError for a text that is no such value.
+        """
+        return None if self._is_auto(text) else self.kind(text)
+
+    def _is_auto(self, value: Any) -> bool:
+        return value == AUTO and self.default is None and self.kind in (int, float)
+
+    def parse(self, value: Any, where: str) -> Any:
+        """Returns a value of a TOML table or a record as `read` does. Raises UsageError for another type."""
+        if self._is_auto(value):
+            return None
+        if self.kind is float and type(value) is int and abs(value) <= MAX_INT:
+            value = float(value)
+        if type(value) is not self.kind:
+            raise UsageError(
+                f"{where} is {value!r}, of type {type(value).__name__}; it must be of type {self.kind.__name__}"
+            )
+        return value
 
 
 def option(
@@ -156,12 +178,5 @@ def parse_values(declared: type, values: Mapping[str, Any], where: str) -> dict[
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}."
             raise UsageError(f"{where}: unknown key {key!r}", hint)
-        wanted = known[name].kind
-        if wanted is float and type(value) is int and abs(value) <= MAX_INT:
-            value = float(value)
-        if type(value) is not wanted:
-            raise UsageError(
-                f"{where}: {key} is {value!r}, of type {type(value).__name__}; it must be of type {wanted.__name__}"
-            )
-        parsed[name] = value
+        parsed[name] = known[name].parse(value, f"{where}: {key}")
     return parsed

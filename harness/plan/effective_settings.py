@@ -19,13 +19,15 @@ LEFT_OUT = {EVALUATION: ("preprocessing", "auto_augment", "accumulation_steps")}
 def check_settings(plan: RunPlan, found: Mapping[str, Any]) -> None:
     """Raise InvariantError, which names every setting that isn't in force.
 
-    found is what the rank's trainer read from DALI and Paddle. hw_decoder_load is compared where DALI reports it (in
-    single precision, written with six decimals).
+    found is what the rank's trainer read from DALI and Paddle. DALI reports hw_decoder_load in single precision, with
+    six decimals.
     """
     pipeline, training = plan.pipeline, plan.training
     asked: dict[str, Any] = {
         "decode_threads": pipeline.decode_threads,
         "prefetch": pipeline.prefetch,
+        "decoder": pipeline.decoder,
+        "decode_region": pipeline.decode_region,
         "batch_size": pipeline.batch_size,
         "image_size": pipeline.image_size,
         "dtype": pipeline.dtype,
@@ -42,8 +44,8 @@ def check_settings(plan: RunPlan, found: Mapping[str, Any]) -> None:
         "ranks": plan.ranks,
     }
     asked = {name: value for name, value in asked.items() if name not in LEFT_OUT.get(plan.kind, ())}
-    if pipeline.decoder == MIXED_DECODER and found.get("hw_decoder_load") is not None:
-        asked["hw_decoder_load"] = pipeline.hw_decoder_load
+    if pipeline.decoder == MIXED_DECODER:
+        asked |= {name: getattr(pipeline, name) for name in ("hw_decoder_load", "width_hint", "height_hint")}
     wrong = [
         f"{name} {wanted} was asked for, {found.get(name)} was in force"
         for name, wanted in asked.items()

@@ -25,6 +25,7 @@ from harness.plan.kinds import RunKind, kind_of
 from harness.plan.option_checks import check_combinations
 from models.sizes import SIZES
 from pipelines.image_lists import MAX_CLASSES
+from pipelines.settings import CPU_DECODER, MIXED_DECODER
 
 # Processor time is counted in hundredths of a second, and NVML samples no more often.
 MIN_TELEMETRY_INTERVAL = 0.1
@@ -36,6 +37,8 @@ MAX_PORT = 65535
 SKIP, FAIL = "skip", "fail"
 # Which running statistics of batch norm are used for evaluation.
 AVERAGE, RANK0, SYNC = "average", "rank0", "sync"
+# Of what a run may also decide by itself.
+ON, OFF = "on", "off"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,16 +212,26 @@ class RunConfig:
     prefetch: int = option(
         2, "loading", "Batches that DALI prepares in advance, per rank.", metavar="N", at_least=1, resume=FREE
     )
-    hw_decoder_load: float = option(
-        0.65, "loading", "Share of images decoded by the GPU's JPEG engine, if it has one.", metavar="SHARE",
-        at_least=0, at_most=1, nodes=OWN,
+    decoder: str = option(
+        AUTO, "loading", "Where images are decoded. mixed: on the host and the GPU; cpu: on the host; auto: mixed on"
+        " GPUs if a trial before the run finds that their decoder works, else cpu.",
+        choices=(AUTO, MIXED_DECODER, CPU_DECODER), resume=NOTED,
     )  # fmt: skip
-    width_hint: int = option(
-        0, "loading", "Width of the widest image, in pixels. A GPU's decoder then allocates memory only once.",
-        metavar="PIXELS", at_least=0, resume=FREE, nodes=OWN,
+    decode_region: str = option(
+        AUTO, "loading", "Decode only the region of an image that a crop needs. The pixels are the same. auto: on with"
+        " the host's decoder, off with the GPU's, which is reported to fail on regions.", choices=(AUTO, ON, OFF),
+        resume=NOTED,
     )  # fmt: skip
-    height_hint: int = option(
-        0, "loading", "Height of the tallest image, in pixels. See --width-hint.", metavar="PIXELS", at_least=0,
+    hw_decoder_load: float | None = option(
+        None, "loading", "Share of images decoded by the GPU's JPEG engine, if it has one. Default: the fastest of"
+        " 0, 0.65 and 1 in a trial before the run.", metavar="SHARE", at_least=0, at_most=1, resume=KEPT, nodes=OWN,
+    )  # fmt: skip
+    width_hint: int | None = option(
+        None, "loading", "Width of the widest image, in pixels. A GPU's decoder then allocates memory only once."
+        " Default: from the headers of 512 images.", metavar="PIXELS", at_least=0, resume=FREE, nodes=OWN,
+    )  # fmt: skip
+    height_hint: int | None = option(
+        None, "loading", "Height of the tallest image, in pixels. See --width-hint.", metavar="PIXELS", at_least=0,
         resume=FREE, nodes=OWN,
     )  # fmt: skip
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from harness.plan.kinds import RunKind
@@ -36,6 +37,22 @@ class DataFacts:
     imagenet: bool
     builtin: bool
     fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """What was found about the decoder of the run's GPUs before the run.
+
+    obstacle is why it can't be used; empty if it can. hw_decoder_load is the fastest share of images for the JPEG
+    engine, of those in rates (images per second of the slowest GPU, by share). The hints are the width and height in
+    pixels of the largest image that was looked at, 0 if there was none.
+    """
+
+    obstacle: str = ""
+    hw_decoder_load: float = 0.65
+    width_hint: int = 0
+    height_hint: int = 0
+    rates: Mapping[str, float] = field(default_factory=dict)
 
 
 DEFAULT_FOLDER = "dataset/ILSVRC2012"

@@ -27,6 +27,7 @@ from harness.report.findings import (
 )
 from harness.report.text import plain_text
 from models.sizes import SIZES
+from pipelines.settings import CPU_DECODER, PipelineSettings
 
 REFERENCE_DATASET = "ImageNet (ILSVRC2012)"
 SHOWN_DIGITS = 16
@@ -104,6 +105,7 @@ def plan_facts(plan: RunPlan) -> list[tuple[str, str]]:
             f" {data.augmentation.crop_area_max:g}, flipped with probability {data.augmentation.flip_probability:g}"
             + (", AutoAugment" if pipeline.auto_augment else ""),
         ),
+        ("decoding", _decoding(pipeline)),
         (
             "batch",
             f"{pipeline.batch_size} images per device"
@@ -127,6 +129,14 @@ def plan_facts(plan: RunPlan) -> list[tuple[str, str]]:
         ("threads per rank", f"{training.compute_threads} training, {pipeline.decode_threads} DALI"),
     ]
     return [(label, value) for label, value in rows if label not in LEFT_OUT.get(plan.kind, ())]
+
+
+def _decoding(pipeline: PipelineSettings) -> str:
+    """Where images are decoded, and how much of them."""
+    how = "the needed region of each image" if pipeline.decode_region else "whole images"
+    if pipeline.decoder == CPU_DECODER:
+        return f"on the CPU, {how}"
+    return f"on host and GPU, {how}; {pipeline.hw_decoder_load:.0%} of them by the JPEG engine, if there is one"
 
 
 def evaluation_facts(record: RunRecord, files: RunFiles) -> list[tuple[str, str]]:

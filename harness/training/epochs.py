@@ -189,7 +189,7 @@ class Validation:
             partial(trainer.bad.report, VAL_SPLIT, dataset.val),
             start=SourceState(Position(progress.epoch - 1), trainer.bad.of(VAL_SPLIT)),
         )
-        self.source = on_device(source, trainer.plan.device, saves_state=False)
+        self.source = on_device(source, trainer.plan.device, settings.decoder, saves_state=False)
         self._trainer, self._recorder = trainer, recorder
 
     def run(self, epoch: int, done: Callable[[GlobalStep], bool]) -> Evaluation | None:

@@ -65,6 +65,6 @@ class HandOver:
         return self._source.state() if self._ahead is None else self._before
 
 
-def on_device(source: DaliSource, name: str, *, saves_state: bool) -> DaliSource | HandOver:
-    """A source whose batches are on the device of this kind, or on the way to it."""
-    return HandOver(source, saves_state=saves_state) if device_kind(name).hands_over else source
+def on_device(source: DaliSource, name: str, decoder: str, *, saves_state: bool) -> DaliSource | HandOver:
+    """A source whose batches, which this decoder made, are on the device of this kind, or on the way to it."""
+    return HandOver(source, saves_state=saves_state) if device_kind(name).hands_over(decoder) else source

@@ -173,12 +173,12 @@ def open_trainer(plan: RunPlan, pretrained: Mapping[str, Any] | None = None) -> 
     reads it. Raises WeightsError when they don't fit, DataError when the data set has changed since the plan was made,
     InvariantError when ranks are missing.
     """
-    clock, device_id = open_device(plan.device, local_rank())
+    clock = open_device(plan.device, local_rank())
     ranks = join()
     if ranks.world_size != plan.ranks:
         raise InvariantError(f"{ranks.world_size} ranks are training, but {plan.ranks} were planned")
     training, dataset = plan.training, _opened(plan.data)
-    settings = replace(plan.pipeline, device_id=device_id)
+    settings = plan.pipeline.of_rank(local_rank())
     paddle.seed(settings.seed)
     model = models.build(plan.model, plan.data.num_classes, settings.layout.upper())
     if pretrained is not None and training.pretrained is not None and ranks.rank == 0:
@@ -261,7 +261,7 @@ def training_source(
         seed=(settings.seed, ranks.rank),
         start=start or SourceState(bad=bad.of(TRAIN_SPLIT)),
     )
-    return on_device(source, plan.device, saves_state=plan.kind.resumable)
+    return on_device(source, plan.device, settings.decoder, saves_state=plan.kind.resumable)
 
 
 def _arrived(_: Batch, __: Callable[[], None]) -> None:

@@ -251,7 +251,7 @@ def test_the_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None
     assert err == ""
     described = {line.split()[0].rstrip(",") for line in out.splitlines() if line.startswith("  --")}
     assert described == {"--version", "--dry-run", "--config", *map(flag, run_options())}
-    for default in ("(default: x1_0)", "(default: 360)", "(default: 0.9)", "(default: 224)", "(default: 0.65)"):
+    for default in ("(default: x1_0)", "(default: 360)", "(default: 0.9)", "(default: 224)", "(default: 0.02)"):
         assert default in " ".join(out.split())
 
 

@@ -158,7 +158,7 @@ def test_an_image_that_its_camera_turned_is_turned_back(tmp_path: Path, mode: st
     np.testing.assert_allclose(denormalised(images)[0][[3, 3, 20, 20], [3, 20, 3, 20]], corners, atol=12)
 
 
-FORMATS = {"jpg": {"quality": 90}, "png": {}, "webp": {"quality": 90}, "tiff": {}}
+FORMATS: dict[str, dict[str, Any]] = {"jpg": {"quality": 90}, "png": {}, "webp": {"quality": 90}, "tiff": {}}
 
 
 def oriented_images(folder: Path) -> ImageList:

@@ -77,7 +77,11 @@ class LongRun:
             ),
             phases={}, steady={}, ledger={}, outliers={}, interference={}, summary={},
         )  # fmt: skip
-        record.effective_settings.update(batch_size=BATCH, image_size=224, ranks=RANKS)
+        pipeline = record.plan.pipeline
+        in_force = ("decoder", "decode_region", "hw_decoder_load", "width_hint", "height_hint")
+        record.effective_settings.update(
+            {name: getattr(pipeline, name) for name in in_force}, batch_size=BATCH, image_size=224, ranks=RANKS
+        )
         write_record(files.record, record)
         return files, record
 

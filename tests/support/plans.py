@@ -29,7 +29,7 @@ from harness.plan.plan import (
     settings_of,
 )
 from pipelines.augmentation import Augmentation
-from pipelines.settings import PipelineSettings
+from pipelines.settings import CPU_DECODER, PipelineSettings
 
 DIGITS = DataFacts("digits", "digits", 1347, 450, 10, Augmentation(0.5, 1.0, 0.9, 1.1, 0.0), False, True)
 
@@ -84,15 +84,17 @@ def with_settings(plan: RunPlan, **changes: Any) -> RunPlan:
     """The plan with other values of some settings, each in the part of the plan that has it."""
     known = settings_of(plan)
     assert changes.keys() <= known.keys(), changes.keys() - known.keys()
-    parts = {}
+    parts, asked = {}, changes
     for part in PARTS:
         own = {name: value for name, value in changes.items() if name in asdict(getattr(plan, part))}
         if own:
             parts[part] = replace(getattr(plan, part), **own)
             changes = {name: value for name, value in changes.items() if name not in own}
     changed = replace(plan, **parts, **changes)
-    # DALI runs where the training does.
-    return replace(changed, pipeline=replace(changed.pipeline, decoder=device_kind(changed.device).decoder))
+    # Unless they are asked for: DALI decodes where the training runs, and whole images with a GPU's decoder.
+    decoder = asked.get("decoder", device_kind(changed.device).decoder)
+    region = asked.get("decode_region", decoder == CPU_DECODER)
+    return replace(changed, pipeline=replace(changed.pipeline, decoder=decoder, decode_region=region))
 
 
 def figures(**changes: Any) -> PhaseFigures:
@@ -173,7 +175,8 @@ def a_record(**changes: Any) -> RunRecord:
         window_end="epochs",
         profile={"images": 1347, "mean_bytes": 1536.0, "bits_per_pixel": 3.456},
         effective_settings={
-            "decode_threads": 2, "prefetch": 2, "hw_decoder_load": None, "batch_size": 32, "image_size": 64,
+            "decode_threads": 2, "prefetch": 2, "decoder": "cpu", "decode_region": True, "hw_decoder_load": None,
+            "width_hint": None, "height_hint": None, "batch_size": 32, "image_size": 64,
             "dtype": "float32", "layout": "nchw", "preprocessing": "paddleclas", "antialias": False,
             "auto_augment": False,
             "parameters": "float32", "logits": "float32", "network_layout": "nchw",

@@ -11,7 +11,9 @@ import pytest
 def settings_in_force(record: dict[str, Any], ranks: int) -> None:
     """DALI and Paddle report what was planned; a CPU has neither a JPEG engine nor TF32."""
     assert record["effective_settings"] == {
-        "decode_threads": record["plan"]["pipeline"]["decode_threads"], "prefetch": 2, "hw_decoder_load": None,
+        "decode_threads": record["plan"]["pipeline"]["decode_threads"], "prefetch": 2,
+        "decoder": "cpu", "decode_region": True,
+        "hw_decoder_load": None, "width_hint": None, "height_hint": None,
         "batch_size": 4,
         "image_size": 32, "dtype": "float32", "layout": "nchw", "preprocessing": "paddleclas", "antialias": False,
         "auto_augment": False, "parameters": "float32", "logits": "float32", "network_layout": "nchw",

@@ -23,6 +23,7 @@ from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS
 from harness.artifacts.tables import TableWriter
 from harness.machine.clock import HostClock
 from harness.machine.device import Devices
+from harness.machine.device_kinds import device_kind
 from harness.machine.sampler import WindowTelemetry
 from harness.plan.decisions import make_plan
 from harness.plan.options import RunConfig
@@ -84,10 +85,13 @@ class SimulatedRanks(Ranks):
 class SimulatedDali:
     """Decodes batches one after another while less than `prefetch` are ready, whatever else its rank does meanwhile.
 
-    decode gives the seconds of a batch by its number, when nothing slows it down.
+    decode gives the seconds of a batch by its number, when nothing slows it down; decoder is "cpu" or "mixed".
     """
 
-    def __init__(self, time: FakeTime, decode: Seconds, prefetch: int, batch_size: int, threads: int) -> None:
+    def __init__(
+        self, time: FakeTime, decode: Seconds, prefetch: int, batch_size: int, threads: int, decoder: str
+    ) -> None:
+        self._decoder = decoder
         self._time, self._decode, self._prefetch = time, decode, prefetch
         self._batch_size, self._threads = batch_size, threads
         self._clock, self._ready, self._number = START, 0, 0
@@ -122,7 +126,11 @@ class SimulatedDali:
             self.left -= work
 
     def settings(self) -> dict[str, Any]:
-        return {"decode_threads": self._threads, "prefetch": self._prefetch, "hw_decoder_load": None,
+        on_gpu = self._decoder == "mixed"
+        return {"decode_threads": self._threads, "prefetch": self._prefetch,
+                "decoder": self._decoder, "decode_region": not on_gpu,
+                "hw_decoder_load": 0.65 if on_gpu else None,
+                "width_hint": 0 if on_gpu else None, "height_hint": 0 if on_gpu else None,
                 "batch_size": self._batch_size, "image_size": 224, "dtype": "float32", "layout": "nchw",
                 "preprocessing": "paddleclas", "antialias": False, "auto_augment": False}  # fmt: skip
 
@@ -281,7 +289,12 @@ class Simulation:
         assert config.batch_size is not None
         assert config.decode_threads is not None
         dali = SimulatedDali(
-            time, lambda batch: self.decode(rank, batch), config.prefetch, config.batch_size, config.decode_threads
+            time,
+            lambda batch: self.decode(rank, batch),
+            config.prefetch,
+            config.batch_size,
+            config.decode_threads,
+            device_kind(self.device).decoder,
         )
         training = SimulatedTraining(
             rank,

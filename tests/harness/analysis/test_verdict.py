@@ -15,10 +15,10 @@ from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
 from harness.machine import device_kinds
 from tests.support.simulation import ar1
 
-GPU = Setting(device_kinds.GPU, 1, 1, 64, 8, 8, 2, from_storage=False)
-CPU = Setting(device_kinds.CPU, 2, 2, 2, 1, 1, 2, from_storage=False)
+GPU = Setting(device_kinds.GPU, 1, 1, 64, 8, 8, 2, from_storage=False, decoder="mixed")
+CPU = Setting(device_kinds.CPU, 2, 2, 2, 1, 1, 2, from_storage=False, decoder="cpu")
 # One rank with two compute threads and one decode thread on two cores.
-ONE_DECODE_THREAD = Setting(device_kinds.CPU, 1, 1, 2, 2, 1, 2, from_storage=False)
+ONE_DECODE_THREAD = Setting(device_kinds.CPU, 1, 1, 2, 2, 1, 2, from_storage=False, decoder="cpu")
 
 
 def figures(fps: float, error: float | None = 0.002, **changes: Any) -> PhaseFigures:
@@ -175,7 +175,7 @@ def test_a_stage_whose_removal_brings_nothing_has_no_remedy() -> None:
 
 def test_the_slow_rank_is_named() -> None:
     rates = {**phases(3000, 1000, 990), COMPUTE_NO_SYNC: figures(1010, rank_skew_share=0.2, slowest_rank=3)}
-    verdict = judge(rates, Setting(device_kinds.GPU, 4, 4, 64, 8, 8, 2, from_storage=False))
+    verdict = judge(rates, Setting(device_kinds.GPU, 4, 4, 64, 8, 8, 2, from_storage=False, decoder="mixed"))
     assert verdict.slowest_rank == 3
     assert "Rank 3 computes longer than the fastest rank, by 20% of a step." in verdict.evidence
     assert verdict.remedies[0].startswith("Rank 3 computes longer than the others, which wait for it.")

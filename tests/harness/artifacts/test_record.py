@@ -162,7 +162,7 @@ def test_a_record_is_plain_json(tmp_path: Path) -> None:
             "phases",
         ),
         *("steady", "ledger", "outliers", "interference", "verdict", "summary", "attempts", "bad_images", "checkpoint"),
-        *("pretrained", "schema_version"),
+        *("pretrained", "decoding", "schema_version"),
     ]
     assert (values["schema_version"], values["status"]) == (6, "finished")
     assert values["config"]["batch_size"] is None

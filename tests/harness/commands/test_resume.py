@@ -54,6 +54,7 @@ def test_a_named_run_resumes_as_it_was_asked_for_and_with_what_is_given_now(tmp_
         prefetch=3,
         batch_size=32,
         lr_warmup_epochs=5,
+        hw_decoder_load=0.65,
     )
 
 

@@ -102,11 +102,14 @@ def test_the_ranks_of_a_plugin_find_it_and_those_of_others_do_not() -> None:
         "OMP_NUM_THREADS": "3",
         "PADDLE_DISTRI_BACKEND": "xccl",
         "FLAGS_use_stride_kernel": "0",
+        "FLAGS_call_stack_level": "2",
     }
     assert worker_environment(Devices("cpu", 2, "CPU"), 3, given)["CUSTOM_DEVICE_ROOT"] == ""
 
 
 def test_batches_are_handed_over_where_the_host_decodes_for_another_memory() -> None:
-    assert [kind.hands_over for kind in (CPU, GPU, device_kind("npu"))] == [False, False, True]
+    kinds = (CPU, GPU, device_kind("npu"))
+    assert [kind.hands_over(kind.decoder) for kind in kinds] == [False, False, True]
+    assert [kind.hands_over("cpu") for kind in kinds] == [False, True, True]
     assert device_kind("cpu") is CPU
     assert device_kind("npu").selection == "NPU_VISIBLE_DEVICES"

@@ -11,7 +11,8 @@ from harness.plan.effective_settings import check_settings
 from harness.plan.kinds import EVALUATION
 from tests.support.plans import a_plan
 
-FOUND = {"decode_threads": 2, "prefetch": 2, "hw_decoder_load": None, "batch_size": 32, "image_size": 64,
+FOUND = {"decode_threads": 2, "prefetch": 2, "decoder": "cpu", "decode_region": True, "hw_decoder_load": None,
+             "width_hint": None, "height_hint": None, "batch_size": 32, "image_size": 64,
              "dtype": "float32", "layout": "nchw", "preprocessing": "paddleclas", "antialias": False,
              "auto_augment": False,
              "parameters": "float32", "logits": "float32", "network_layout": "nchw",
@@ -67,13 +68,21 @@ def test_a_setting_that_is_not_in_force(name: str, value: Any) -> None:
     assert "no row was written" in caught.value.cure
 
 
+ON_GPU = {"decoder": "mixed", "decode_region": False, "width_hint": 0, "height_hint": 0}
+
+
 @pytest.mark.parametrize("asked", [0.75, 0.1234567, 0.01234567])
 def test_the_jpeg_engines_share_is_read_with_six_decimals(asked: float) -> None:
     plan = a_plan(hw_decoder_load=asked, device="gpu")
-    check_settings(plan, {**FOUND, "hw_decoder_load": float(f"{asked:.6f}")})
+    check_settings(plan, {**FOUND, **ON_GPU, "hw_decoder_load": float(f"{asked:.6f}")})
     with pytest.raises(InvariantError, match="hw_decoder_load"):
-        check_settings(plan, {**FOUND, "hw_decoder_load": asked + 0.001})
+        check_settings(plan, {**FOUND, **ON_GPU, "hw_decoder_load": asked + 0.001})
 
 
-def test_a_share_that_dali_does_not_tell_is_no_error() -> None:
-    check_settings(a_plan(hw_decoder_load=0.75, device="gpu"), FOUND)
+@pytest.mark.parametrize(
+    "read", [{"decoder": "cpu"}, {"decode_region": True}, {"width_hint": 640}, {"height_hint": None}]
+)
+def test_a_gpu_s_decoder_is_used_as_planned(read: dict[str, Any]) -> None:
+    (name,) = read
+    with pytest.raises(InvariantError, match=f"^{name} .* was asked for, {read[name]} was in force$"):
+        check_settings(a_plan(device="gpu"), {**FOUND, **ON_GPU, "hw_decoder_load": 0.65, **read})

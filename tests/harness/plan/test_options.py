@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from harness.cli import parse
 from harness.errors import UsageError
 from harness.plan.declaration import first_sentence, flag
 from harness.plan.kinds import EPOCHS, EVALUATION, THROUGHPUT
@@ -265,3 +266,19 @@ def test_a_value_of_another_type_is_refused(key: str, value: object, has: str, w
 def test_a_whole_number_that_no_float_holds_is_a_mistake_of_the_user() -> None:
     with pytest.raises(UsageError, match="max_seconds"):
         parse_config({"max_seconds": 10**400}, "run.toml")
+
+
+@pytest.mark.parametrize("name", ["hw_decoder_load", "batch_size", "decode_threads", "learning_rate"])
+def test_auto_stands_for_a_number_that_the_run_decides(name: str) -> None:
+    assert parse([flag(name), "auto"])[0] == {name: None}
+    assert parse_config({name: "auto"}, "it.toml") == {name: None}
+    assert parse([flag(name), "1"])[0] == {name: 1}
+
+
+@pytest.mark.parametrize("name", ["epochs", "momentum"])
+def test_auto_is_no_value_of_other_numbers(name: str) -> None:
+    kind = run_options()[name].kind.__name__
+    with pytest.raises(UsageError, match=f"argument {flag(name)}: invalid {kind} value: 'auto'"):
+        parse([flag(name), "auto"])
+    with pytest.raises(UsageError, match=f"it.toml: {name} is 'auto', of type str; it must be of type {kind}"):
+        parse_config({name: "auto"}, "it.toml")

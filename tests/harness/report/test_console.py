@@ -244,6 +244,7 @@ def test_a_plan_is_told_in_full() -> None:
         "devices": "2 x CPU, one rank per device",
         "data": "digits: 1,347 training and 450 validation images",
         "crops": "64x64, area 0.5 to 1, flipped with probability 0",
+        "decoding": "on the CPU, the needed region of each image",
         "batch": "32 images per device, 64 images per step",
         "length": "20 epochs, 440 steps; 22 steps per epoch",
         "learning rate": "0.025 after 5 epochs of linear warm-up, then cosine decay to 0",
