@@ -27,13 +27,13 @@ LOST_CONNECTION = re.compile(
     r"gloo::\w+Exception|gloo/transport/tcp|(?i:connection (?:closed|reset) by peer)"
     r"|unhandled system error|remote process exited or there was a network error"
 )
-# Paddle adds errno's words to an error of NCCL, and advice about shared memory. It does so after EAGAIN as well, which a
-# socket may have left; only a full file system says that shared memory is too small. The second line is NCCL's own,
+# Paddle adds errno's words to an error of NCCL, and advice about shared memory. It does so after EAGAIN as well, which
+# a socket may have left; only a full file system says that shared memory is too small. The second line is NCCL's own,
 # which it prints with NCCL_DEBUG=WARN.
 SHARED_MEMORY_FULL = re.compile(
     r"NCCL error\(\d+\)[^\n]*No space left on device|NCCL WARN Error while creating shared memory segment"
 )
-SHARED_MEMORY = Path("/dev/shm")
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where NCCL makes its files, not ours
 GLOO_PEER = re.compile(r"pair\.cc:\d+\].*?\[(?P<address>[0-9.]+)\]:\d+")
 LOG_TAIL_LINES = 12
 
@@ -72,8 +72,8 @@ def death(logs: Path, plan: RunPlan, first: RankExit | None, launcher_code: int,
         how = f"ended with exit code {first.exit_code}"
     if SHARED_MEMORY_FULL.search(log):
         return MachineError(
-            f"NCCL found no room in {SHARED_MEMORY}{_size_of(SHARED_MEMORY)}, through which the ranks of a machine exchange"
-            " gradients",
+            f"NCCL found no room in {SHARED_MEMORY}{_size_of(SHARED_MEMORY)}, which the ranks of a machine exchange"
+            " gradients through",
             "Give the container more: docker run --shm-size=2g, or --ipc=host. Or do without, which is slower: export"
             f" NCCL_SHM_DISABLE=1.\n{rest}",
         )
