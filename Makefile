@@ -3,11 +3,10 @@ VENV ?= .venv
 PYTHON ?= python3
 # GPU packages where an NVIDIA driver is there; DEVICE=cpu or DEVICE=gpu decides it by hand.
 DEVICE ?= $(if $(wildcard /dev/nvidiactl /proc/driver/nvidia/version /dev/dxg),gpu,cpu)
-# Paddle's GPU wheels from 3.0 on are on its own index only (docs/devices.md).
-PADDLE_GPU := paddlepaddle-gpu==3.3.1
-PADDLE_GPU_INDEX := https://www.paddlepaddle.org.cn/packages/stable/cu126/
+# Paddle's build for GPUs: cu126, cu129 or cu130; empty chooses it by what nvidia-smi reports (docs/devices.md).
+WHEEL ?=
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/installed-$(DEVICE)
+INSTALLED := $(VENV)/installed-$(DEVICE)$(WHEEL:%=-%)
 
 # What is wrong with a Python, in one line, before anything is downloaded; it runs in whatever Python there is.
 define CHECK_PYTHON
@@ -35,9 +34,9 @@ $(INSTALLED): requirements/$(DEVICE).txt Makefile
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -I -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/$(DEVICE).txt
 ifeq ($(DEVICE),gpu)
-	$(BIN)/python -I -m pip install --quiet --disable-pip-version-check --index-url $(PADDLE_GPU_INDEX) $(PADDLE_GPU)
+	$(BIN)/python -m harness.machine.gpu_fit.wheels --install $(WHEEL)
 endif
-	touch $@
+	touch $(VENV)/installed-$(DEVICE) $@
 
 # The main job on built-in data: throughput on photographs, then a training to a real top-1 on digits.
 bench: install

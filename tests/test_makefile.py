@@ -44,11 +44,11 @@ class Make:
         (self._bin / "python3").write_text(script)
         (self._bin / "python3").chmod(0o755)
 
-    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def __call__(self, *arguments: str, device: str = "cpu") -> subprocess.CompletedProcess[str]:
         # As a person's shell has it, though `make test` may have started these tests.
-        shell = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+        shell = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "WHEEL"))}
         return subprocess.run(
-            ["make", *arguments, f"VENV={self.environment}", "DEVICE=cpu"],
+            ["make", *arguments, f"VENV={self.environment}", f"DEVICE={device}"],
             env={**shell, "PATH": f"{self._bin}{os.pathsep}{os.environ['PATH']}"},
             cwd=ROOT, capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
@@ -120,3 +120,24 @@ def test_every_target_can_be_looked_through(make: Make, target: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout
     assert make.calls() == []
+
+
+@pytest.mark.parametrize(("wheel", "passed"), [("", ""), ("cu129", " cu129")])
+def test_the_build_for_gpus_is_chosen_or_named(make: Make, wheel: str, passed: str) -> None:
+    done = make("-n", "install", *([f"WHEEL={wheel}"] if wheel else []), device="gpu")
+    assert (done.returncode, done.stderr) == (0, "")
+    call, touch = done.stdout.splitlines()[-2:]
+    python, _, rest = call.partition(" ")
+    assert python == f"{make.environment}/bin/python"
+    assert rest.split() == ["-m", "harness.machine.gpu_fit.wheels", "--install", *passed.split()]
+    # What is installed stays for commands that name no build; naming another one installs it.
+    marks = {f"{make.environment}/installed-gpu", f"{make.environment}/installed-gpu{passed.replace(' ', '-')}"}
+    assert set(touch.split()[1:]) == marks
+
+
+def test_a_build_that_was_chosen_stays(make: Make) -> None:
+    make.environment.mkdir()
+    (make.environment / "installed-gpu").touch()
+    assert make("-n", "install", device="gpu").stdout == "make: Nothing to be done for 'install'.\n"
+    assert "--install cu130" in make("-n", "install", "WHEEL=cu130", device="gpu").stdout
+    assert make("-n", "install", device="cpu").stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 from contextlib import suppress
 from pathlib import Path
@@ -17,10 +18,23 @@ from harness.plan.plan import RunPlan
 from models.errors import ActionableError
 from pipelines.settings import MIXED_DECODER
 
-# The errors of gloo (gloo/transport/tcp/pair.cc) and NCCL when the other end of a connection is lost.
+# A failed call of NCCL in Paddle's two forms (phi/core/enforce.h, phi/core/distributed/nccl_tools.h in Paddle 3.3.1):
+# NCCL error(6), remote process exited or there was a network error.
+# Failed, NCCL error /paddle/nccl_tools.cc:38 'remote process exited or there was a network error'
+NCCL_ERROR = re.compile(r"NCCL error(?:\(\d+\), |[^\n']*')(?P<words>[^\n.']+)")
+# The errors of gloo (gloo/transport/tcp/pair.cc) and NCCL when the other end of a connection is lost. NCCL's are its
+# words (ncclGetErrorString) for ncclSystemError and ncclRemoteError.
 LOST_CONNECTION = re.compile(
-    r"gloo::\w+Exception|gloo/transport/tcp|(?i:connection (?:closed|reset) by peer)|ncclSystemError|ncclRemoteError"
+    r"gloo::\w+Exception|gloo/transport/tcp|(?i:connection (?:closed|reset) by peer)"
+    r"|unhandled system error|remote process exited or there was a network error"
 )
+# Paddle adds errno's words to an error of NCCL, and advice about shared memory. It does so after EAGAIN as well, which
+# a socket may have left; only a full file system says that shared memory is too small. The second line is NCCL's own,
+# which it prints with NCCL_DEBUG=WARN.
+SHARED_MEMORY_FULL = re.compile(
+    r"NCCL error\(\d+\)[^\n]*No space left on device|NCCL WARN Error while creating shared memory segment"
+)
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where NCCL makes its files, not ours
 GLOO_PEER = re.compile(r"pair\.cc:\d+\].*?\[(?P<address>[0-9.]+)\]:\d+")
 LOG_TAIL_LINES = 12
 
@@ -59,6 +73,13 @@ def death(logs: Path, plan: RunPlan, first: RankExit | None, launcher_code: int,
             hint = "The GPU's decoder may have crashed. Try --decoder cpu."
     else:
         how = f"ended with exit code {first.exit_code}"
+    if SHARED_MEMORY_FULL.search(log):
+        return MachineError(
+            f"NCCL found no room in {SHARED_MEMORY}{_size_of(SHARED_MEMORY)}, which the ranks of a machine exchange"
+            " gradients through",
+            "Give the container more: docker run --shm-size=2g, or --ipc=host. Or do without, which is slower: export"
+            f" NCCL_SHM_DISABLE=1.\n{rest}",
+        )
     failure = device_kind(plan.device).failure
     if failure and (found := re.search(failure, log)) is not None:
         return MachineError(
@@ -71,6 +92,8 @@ def death(logs: Path, plan: RunPlan, first: RankExit | None, launcher_code: int,
         where = "" if peer is None else f" ({peer['address']})"
         message = f"a node was lost: the connection of rank {first.rank} to another node{where} broke"
         hint = f"Check what the run printed on the other nodes, and that they are reachable. Rank {first.rank} {how}."
+    elif (reported := NCCL_ERROR.search(log)) is not None:
+        hint = f"NCCL reported: {reported['words'].strip()}. See what the other ranks printed, too."
     return TrainingError(message, f"{hint}\n{rest}" if hint else rest)
 
 
@@ -109,6 +132,14 @@ def keep_logs(logs: Path, kept: Path) -> None:
 def read_log(path: Path) -> str:
     """Returns a log's text, empty if there is no log."""
     return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+
+def _size_of(folder: Path) -> str:
+    """Returns the size of a folder's file system, worded to follow its name; empty if it is unknown."""
+    try:
+        return f" ({shutil.disk_usage(folder).total / 2**20:.0f} MiB)"
+    except OSError:
+        return ""
 
 
 def _signal_name(number: int) -> str:

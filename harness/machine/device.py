@@ -13,6 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from harness.errors import MachineError
 from harness.machine.clock import Clock, CudaClock, HostClock, PollingClock
 from harness.machine.device_kinds import CPU, GPU, HOST_CLOCK, PASSING_EVENTS, TIMED_EVENTS, device_kind
+from harness.machine.gpu_fit.checks import check_fit, install_command
+from harness.machine.gpu_fit.installed import PADDLE_GPU
 from harness.machine.host import available_cores
 from harness.machine.nvml import Gpu, Nvml, NvmlUnavailable
 from harness.machine.plugins import PLUGIN_ROOT, plugin_devices
@@ -21,17 +23,12 @@ from harness.machine.visible_gpus import visible_gpus
 # The value of --device that takes what there is.
 AUTO = "auto"
 MIN_PADDLE = (3, 2)
-PADDLE_GPU_VERSION = "3.3.1"
-# Paddle's own index, because PyPI ends at paddlepaddle-gpu 2.6.2 (CUDA 11.8).
-PADDLE_GPU_INDEX = "https://www.paddlepaddle.org.cn/packages/stable/cu126/"
 INSTALL_CPU = "pip install 'paddlepaddle>=3.2'"
-INSTALL_GPU = f"pip install paddlepaddle-gpu=={PADDLE_GPU_VERSION} -i {PADDLE_GPU_INDEX}"
-PADDLES = {
-    "paddlepaddle-gpu": INSTALL_GPU,
-    "paddlepaddle": INSTALL_CPU,
-    # A vendor's whole Paddle, with its plugin.
-    "paddlepaddle-iluvatar": "see docs/devices.md",
-}
+PADDLE_CPU = "paddlepaddle"
+# The last one is a vendor's whole Paddle, with its plugin.
+PADDLES = (PADDLE_GPU, PADDLE_CPU, "paddlepaddle-iluvatar")
+# The version that Paddle's own build scripts give what is built without one.
+FROM_SOURCE = "0.0.0"
 INSTALL_PLUGIN = "Install the vendor's Paddle and its plugin; docs/devices.md names Paddle's pages."
 MAX_CPU_RANKS = 4
 
@@ -87,7 +84,8 @@ def _gpus(count: int | None, environment: Mapping[str, str], look: bool) -> Foun
 def _of_gpus(count: int | None, gpus: tuple[Gpu, ...], reason: str) -> Found:
     """The first ones of these GPUs; reason is why Paddle can't use them, or there are none."""
     if gpus and reason:
-        raise MachineError(f"{len(gpus)} GPUs found, but {reason}", f"Install the GPU build: {INSTALL_GPU}")
+        replace = f"pip uninstall -y {PADDLE_CPU} && {install_command(gpus)}"
+        raise MachineError(f"{len(gpus)} GPUs found, but {reason}", f"Install the GPU build: {replace}")
     wanted = count if count is not None else (len(gpus) or 1)
     if wanted > len(gpus):
         raise MachineError(
@@ -101,7 +99,7 @@ def _of_gpus(count: int | None, gpus: tuple[Gpu, ...], reason: str) -> Found:
             f"NVML doesn't report the UUID of GPU {', '.join(nameless)}, so no rank can be assigned to it",
             "Check nvidia-smi -L, and select other GPUs with CUDA_VISIBLE_DEVICES.",
         )
-    return Devices(GPU.name, wanted, gpus[0].name, gpus[:wanted]), ()
+    return Devices(GPU.name, wanted, gpus[0].name, gpus[:wanted]), check_fit(gpus[:wanted])
 
 
 def _visible(environment: Mapping[str, str]) -> tuple[tuple[Gpu, ...], str]:
@@ -162,17 +160,48 @@ def _any(count: int | None, environment: Mapping[str, str], look: bool) -> Found
     return devices, (f"no GPU ({reason}): training on the CPU with {devices.count} ranks", *notices)
 
 
-def check_paddle() -> None:
-    """Raise MachineError unless a supported version of Paddle is installed."""
-    for package, install in PADDLES.items():
-        installed = installed_version(package)
-        if installed is None:
-            continue
-        numbers = tuple(int(n) for n in re.findall(r"\d+", installed)[:2])
-        if numbers < MIN_PADDLE:
-            raise MachineError(f"{package} {installed} is too old; 3.2 or newer is needed", f"Install it: {install}")
-        return
-    raise MachineError("Paddle isn't installed", f"On a CPU: {INSTALL_CPU}\nOn GPUs: {INSTALL_GPU}")
+def check_paddle() -> tuple[str, ...]:
+    """Returns notices about the installed Paddle.
+
+    Raises MachineError unless there is one of a supported version, and only one.
+    """
+    there = {package: found for package in PADDLES if (found := installed_version(package)) is not None}
+    if not there:
+        raise MachineError("Paddle isn't installed", _install_either())
+    if PADDLE_GPU in there and PADDLE_CPU in there:
+        raise MachineError(
+            f"{PADDLE_GPU} {there[PADDLE_GPU]} and {PADDLE_CPU} {there[PADDLE_CPU]} are both installed: they have the"
+            " same files, of which the one installed last has overwritten the other's",
+            f"Uninstall both: pip uninstall -y {PADDLE_GPU} {PADDLE_CPU}\nThen install one. {_install_either()}",
+        )
+    package, installed = next(iter(there.items()))
+    if installed.startswith(FROM_SOURCE):
+        return (f"{package} {installed} was built from source: its version is unknown, and 3.2 or newer is needed",)
+    numbers = tuple(int(n) for n in re.findall(r"\d+", installed)[:2])
+    if numbers < MIN_PADDLE:
+        raise MachineError(
+            f"{package} {installed} is too old; 3.2 or newer is needed", f"Install it: {_install(package)}"
+        )
+    return ()
+
+
+def _install(package: str) -> str:
+    """How to install a package of Paddle's."""
+    if package == PADDLE_GPU:
+        return install_command(_all_gpus())
+    return INSTALL_CPU if package == PADDLE_CPU else "see docs/devices.md"
+
+
+def _install_either() -> str:
+    return f"On a CPU: {_install(PADDLE_CPU)}\nOn GPUs: {_install(PADDLE_GPU)}"
+
+
+def _all_gpus() -> tuple[Gpu, ...]:
+    try:
+        with Nvml() as nvml:
+            return nvml.gpus()
+    except NvmlUnavailable:
+        return ()
 
 
 def installed_version(package: str) -> str | None:
@@ -184,7 +213,7 @@ def installed_version(package: str) -> str | None:
 
 
 def _paddle_for_gpu() -> bool:
-    return installed_version("paddlepaddle-gpu") is not None
+    return installed_version(PADDLE_GPU) is not None
 
 
 def worker_environment(devices: Devices, compute_threads: int, environment: Mapping[str, str]) -> dict[str, str]:

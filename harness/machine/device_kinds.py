@@ -88,7 +88,8 @@ GPU = DeviceKind(
     clock=TIMED_EVENTS,
     nvml=True,
     memory="GPU's memory",
-    failure=r"CUDA error ?\(\d+\)[^\n]*|CUDA (?:runtime|driver) API error[^\n]*",  # Paddle's and DALI's words
+    # Paddle's words, NCCL's for a failed call of CUDA, and DALI's.
+    failure=r"(?:CUDA error ?\(\d+\)|NCCL error\(1\), unhandled cuda error|CUDA (?:runtime|driver) API error)[^\n]*",
     batch_size=512,  # the published recipe's, on each of 4 GPUs
     warmup_steps=20,  # cuDNN tries its algorithms, DALI's buffers grow, clocks rise
     sixteen_bit=True,

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import pynvml
@@ -137,9 +136,7 @@ class Nvml:
     def __enter__(self) -> Self:
         return self.open()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def gpus(self) -> tuple[Gpu, ...]:
@@ -165,9 +162,15 @@ class Nvml:
 
     def driver_version(self) -> str | None:
         """Returns the driver's version, such as "550.54.15"; None if unknown."""
-        version = _text(self._ask("machine", "driver version", ("nvmlSystemGetDriverVersion",)))
-        self._failures.report()
-        return version or None
+        return _text(self.query(None, "nvmlSystemGetDriverVersion")) or None
+
+    def query(self, gpu: Gpu | None, *names: str) -> Any:
+        """Returns the value of the first NVML function that is offered, for a GPU or the machine; None if unknown.
+
+        Never raises, and warns of nothing.
+        """
+        handle = () if gpu is None else (self._handle(gpu.index, f"GPU {gpu.index}"),)
+        return None if handle == (None,) else _first_offered([(name, *handle) for name in names])[0]
 
     def sample(self, gpu: Gpu) -> GpuSample:
         """Returns the state of a GPU at this moment. Never raises: what can't be read is None."""

@@ -66,13 +66,15 @@ class Node:
         """The environment with what gloo, NCCL and the launcher's store need to find the other nodes.
 
         By default gloo listens on the address that the host's name resolves to, NCCL picks an interface by itself, and
-        the launcher uses proxies to reach its store. Variables that the user has set are kept.
+        the launcher uses proxies to reach its store. NCCL takes a name for the beginning of one, so that eth1 would
+        allow eth10, too; "=" asks for exactly this one. gloo takes a whole name. Variables that the user has set are
+        kept.
         """
         added = dict(environment)
         if self.is_alone:
             return added
-        for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
-            added.setdefault(name, self.interface)
+        added.setdefault("GLOO_SOCKET_IFNAME", self.interface)
+        added.setdefault("NCCL_SOCKET_IFNAME", f"={self.interface}")
         for name in ("NO_PROXY", "no_proxy"):
             hosts = [host for host in added.get(name, "").split(",") if host]
             added[name] = ",".join([*hosts, *({self.master[0]} - set(hosts))])

@@ -60,7 +60,7 @@ def _table_markdown(name: str, table: Table) -> str:
 def modules_markdown() -> str:
     """A section for every folder of the product's code, with what each of its modules is, by its docstring."""
     harness = ROOT / "harness"
-    rooms = sorted(path for path in harness.iterdir() if (path / "__init__.py").exists())
+    rooms = sorted(path.parent for path in harness.rglob("__init__.py") if path.parent != harness)
     folders = [harness, *rooms, ROOT / "pipelines", ROOT / "pipelines" / "builtin", ROOT / "models"]
     return "\n\n".join(map(_modules_of, folders))
 

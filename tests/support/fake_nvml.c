@@ -10,10 +10,18 @@
    device it reports SMs 60+d+0.5 %, memory bandwidth 30+d+0.25 %, and for 2+d JPEG engines 10, 20, 30 %; between others
    nothing. NVML does not end while a GPM sample is allocated.
 
+   The driver is 550.54.15, for CUDA 12.4; every device has compute capability 9.0 and is not in MIG mode.
+
    FAKE_NVML_COUNT=n          n of the four devices
    FAKE_NVML_INIT_ERROR=code  what initialising returns
+   FAKE_NVML_DRIVER=text      the driver's version
+   FAKE_NVML_CUDA=number      the driver's CUDA, such as 12040 for 12.4; with -1 the question fails
+   FAKE_NVML_CAPABILITY=d:n,.. the compute capability of device d, such as 100 for 10.0
+   FAKE_NVML_MIG=d,..         the devices in MIG mode
+   FAKE_NVML_USED=gib         what is used of every device's memory, by the version of the query without a version
+   FAKE_NVML_PID=number       the first process of each device, instead of 100
    FAKE_NVML_FAIL=d:q:code,.. what query q of device d returns; q is one of handle name uuid pci util memory power temperature
-                              sm_clock memory_clock reasons jpeg energy processes gpm_support gpm_sample gpm_metrics
+                              sm_clock memory_clock reasons jpeg energy processes capability mig gpm_support gpm_sample gpm_metrics
                               gpm_sm gpm_dram gpm_jpeg, or all of them; and with -1 for d, as it is asked of no
                               device, gpm_alloc. It is looked at with every query, so that a process can change it.
    Compiled with -DOLD_DRIVER it lacks what drivers before 535 lack, and of older ones GPM and the newest list of processes.
@@ -114,7 +122,12 @@ int nvmlShutdown(void) {
 const char *nvmlErrorString(int code) { return code == SUCCESS ? "Success" : "an error of the stand-in"; }
 
 int nvmlSystemGetDriverVersion(char *version, unsigned size) {
-    return users == 0 ? UNINITIALIZED : copy(version, size, "550.54.15");
+    const char *text = getenv("FAKE_NVML_DRIVER");
+    return users == 0 ? UNINITIALIZED : copy(version, size, text ? text : "550.54.15");
+}
+int nvmlSystemGetCudaDriverVersion_v2(int *version) {
+    *version = configured("FAKE_NVML_CUDA", 12040);
+    return users == 0 ? UNINITIALIZED : *version < 0 ? NOT_SUPPORTED : SUCCESS;
 }
 int nvmlDeviceGetCount_v2(unsigned *count) {
     if (users == 0) return UNINITIALIZED;
@@ -147,6 +160,25 @@ int nvmlDeviceGetPciInfo_v3(Device *device, PciInfo *info) {
     return SUCCESS;
 }
 
+int nvmlDeviceGetCudaComputeCapability(Device *device, int *major, int *minor) {
+    char key[8];
+    const char *all = getenv("FAKE_NVML_CAPABILITY"), *found;
+    int number = 90;
+    REQUIRE(device, "capability");
+    snprintf(key, sizeof key, "%d:", device->index);
+    if (all && (found = strstr(all, key))) number = atoi(found + strlen(key));
+    *major = number / 10;
+    *minor = number % 10;
+    return SUCCESS;
+}
+NVIDIAS_ONLY int nvmlDeviceGetMigMode(Device *device, unsigned *current, unsigned *pending) {
+    const char *split = getenv("FAKE_NVML_MIG");
+    REQUIRE(device, "mig");
+    *current = split && strchr(split, '0' + device->index);
+    *pending = *current;
+    return SUCCESS;
+}
+
 int nvmlDeviceGetUtilizationRates(Device *device, Utilization *utilization) {
     REQUIRE(device, "util");
     utilization->gpu = 10u * (unsigned)(device->index + 1);
@@ -156,7 +188,7 @@ int nvmlDeviceGetUtilizationRates(Device *device, Utilization *utilization) {
 int nvmlDeviceGetMemoryInfo(Device *device, Memory *memory) {
     REQUIRE(device, "memory");
     memory->total = 80 * GIB;
-    memory->used = (unsigned long long)(device->index + 2) * GIB;
+    memory->used = (unsigned long long)configured("FAKE_NVML_USED", device->index + 2) * GIB;
     memory->free = memory->total - memory->used;
     return SUCCESS;
 }
@@ -190,11 +222,11 @@ NVIDIAS_ONLY int nvmlDeviceGetTotalEnergyConsumption(Device *device, unsigned lo
 }
 NVIDIAS_ONLY int nvmlDeviceGetComputeRunningProcesses_v2(Device *device, unsigned *count, Process *processes) {
     static const unsigned running[DEVICES] = {1, 2, 0, 3};
-    unsigned room = *count;
+    unsigned room = *count, first = (unsigned)configured("FAKE_NVML_PID", 100);
     REQUIRE(device, "processes");
     *count = running[device->index];
     if (room < *count) return INSUFFICIENT_SIZE;
-    for (unsigned i = 0; i < *count; i++) processes[i] = (Process){100 + i, GIB, ~0u, ~0u};
+    for (unsigned i = 0; i < *count; i++) processes[i] = (Process){first + i, GIB, ~0u, ~0u};
     return SUCCESS;
 }
 

@@ -14,6 +14,7 @@ import harness.commands.one_run
 from harness import ROOT
 from harness.artifacts.record import RunFiles, read_record
 from harness.cli import main
+from tests.support.paddle_builds import install_build
 
 ENTRY = ROOT / "run_bench.py"
 CPU = ("--device", "cpu", "--gpus", "2")
@@ -64,14 +65,6 @@ def data(tmp_path: Path) -> Path:
     return make_data(tmp_path / "data")
 
 
-def gpu_build(folder: Path) -> dict[str, str]:
-    """Environment in which paddlepaddle-gpu seems to be installed: its metadata is, which is all that is looked at."""
-    metadata = folder / "paddlepaddle_gpu-3.3.1.dist-info" / "METADATA"
-    metadata.parent.mkdir(parents=True)
-    metadata.write_text("Metadata-Version: 2.1\nName: paddlepaddle-gpu\nVersion: 3.3.1\n", encoding="utf-8")
-    return {"PYTHONPATH": str(folder)}
-
-
 def test_an_unknown_model_is_told_all_eight() -> None:
     code, out, err = run_entry({}, "--model", "x3_0")
     assert (code, out) == (2, "")
@@ -106,9 +99,16 @@ def test_gpus_are_no_use_to_the_cpu_build(nvml_standin: dict[str, str]) -> None:
 
 
 def test_five_gpus_of_four(nvml_standin: dict[str, str], tmp_path: Path) -> None:
-    code, _, err = run_entry({**nvml_standin, **gpu_build(tmp_path / "site")}, "--gpus", "5")
+    code, _, err = run_entry({**nvml_standin, **install_build(tmp_path / "site")}, "--gpus", "5")
     assert code == 3
     refused(err, "5 GPUs requested, 4 found", "--device cpu --gpus ")
+
+
+def test_a_build_of_paddle_that_has_no_kernels_for_the_gpus(nvml_standin: dict[str, str], tmp_path: Path) -> None:
+    build = install_build(tmp_path / "site", cuda="12.6", kernels=(61, 70, 75, 80, 90))
+    code, out, err = run_entry({**nvml_standin, **build, "FAKE_NVML_CAPABILITY": "1:100"}, "--device", "auto")
+    assert (code, out) == (3, "")
+    refused(err, "has no kernels for the compute capability 10.0 of GPU 1 (Stand-in 80GB)", "stable/cu129/")
 
 
 def test_without_a_gpu_auto_falls_back_to_the_cpu_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,21 +30,30 @@ from harness.analysis.utilisation import (
         ("NVIDIA A100-PCIE-40GB", 19.5, 312.0, 312.0),
         ("NVIDIA A100 80GB PCIe", 19.5, 312.0, 312.0),
         ("A100-SXM4-40GB", 19.5, 312.0, 312.0),
+        ("NVIDIA A800-SXM4-80GB", 19.5, 312.0, 312.0),
+        ("NVIDIA A800 80GB PCIe", 19.5, 312.0, 312.0),
         ("NVIDIA A10", 31.2, 125.0, 125.0),
+        ("NVIDIA A10G", 35.0, 70.0, 70.0),
         ("NVIDIA A30", 10.3, 165.0, 165.0),
         ("NVIDIA A40", 37.4, 149.7, 149.7),
         ("NVIDIA RTX A6000", 38.7, 154.8, 154.8),
         ("NVIDIA GeForce RTX 3090", 35.6, 71.0, 71.0),
         ("GeForce RTX 3090", 35.6, 71.0, 71.0),
         ("NVIDIA GeForce RTX 4090", 82.6, 165.2, 165.2),
+        ("NVIDIA GeForce RTX 5090", 104.8, 209.5, 209.5),
         ("NVIDIA L4", 30.3, 121.0, 121.0),
         ("NVIDIA L40S", 91.6, 362.05, 362.05),
         ("NVIDIA H100 PCIe", 51.0, 756.5, 756.5),
         ("NVIDIA H100 80GB HBM3", 67.0, 989.5, 989.5),
         ("NVIDIA H100 NVL", 60.0, 835.5, 835.5),
+        ("NVIDIA H800", 67.0, 989.5, 989.5),
+        ("NVIDIA H800 PCIe", 51.0, 756.5, 756.5),
+        ("NVIDIA H20", 44.0, 148.0, 148.0),
+        ("NVIDIA H20-3e", 44.0, 148.0, 148.0),
         ("NVIDIA H200", 67.0, 989.5, 989.5),
         ("NVIDIA H200 NVL", 60.0, 835.5, 835.5),
         ("NVIDIA B200", 75.0, 2250.0, 2250.0),
+        ("NVIDIA GB200", 80.0, 2500.0, 2500.0),
         ("Iluvatar BI-V100", 37.0, 147.0, 147.0),
     ],
 )
@@ -67,18 +76,20 @@ def test_peaks_are_the_vendors(name: str, fp32: float, fp16: float, bf16: float 
         "NVIDIA A100X",
         "NVIDIA A100-SXM-64GB",
         "NVIDIA A100-SXM4-40GB MIG 1g.5gb",
-        "NVIDIA A10G",
         "NVIDIA A10M",
         "NVIDIA A100",
         "NVIDIA H100 MIG",
         "NVIDIA H100 80GB HBM3 MIG 3g.40gb",
         "NVIDIA H100 80GB HBM2e",
-        "NVIDIA H800 PCIe",
+        "NVIDIA H800 NVL",
+        "NVIDIA H20 MIG 1g.12gb",
+        "NVIDIA L20",
         "NVIDIA GH200 480GB",
-        "NVIDIA GB200",
+        "NVIDIA GB10",
         "NVIDIA L40",
         "NVIDIA GeForce RTX 3090 Ti",
         "NVIDIA GeForce RTX 4090 D",
+        "NVIDIA GeForce RTX 5090 D",
         "NVIDIA GeForce RTX 4090 Laptop GPU",
         "NVIDIA RTX A6000-48Q",
         "Quadro RTX A6000",
@@ -101,7 +112,7 @@ def test_another_precision_has_no_peak() -> None:
 
 
 def test_a_name_and_precision_stand_once_in_the_table() -> None:
-    assert len({(peak.name, peak.precision) for peak in PEAKS}) == len(PEAKS) == 19 * 3 - 3
+    assert len({(peak.name, peak.precision) for peak in PEAKS}) == len(PEAKS) == 26 * 3 - 3
 
 
 def test_training_is_six_operations_per_multiply_accumulate_of_the_forward_pass() -> None:

@@ -24,6 +24,7 @@ from harness.machine.device import (
     worker_environment,
 )
 from harness.machine.nvml import Gpu
+from tests.support.paddle_builds import install_build
 
 NO_GPUS = {"CUDA_VISIBLE_DEVICES": ""}
 UUIDS = [f"GPU-{index}0000000-aaaa-bbbb-cccc-00000000000{index}" for index in range(4)]
@@ -79,10 +80,7 @@ def with_packages(monkeypatch: pytest.MonkeyPatch, **versions: str) -> None:
 @pytest.fixture
 def gpu_build(tmp_path: Path) -> dict[str, str]:
     """Environment in which paddlepaddle-gpu seems to be installed: its metadata is, which is all that is looked at."""
-    metadata = tmp_path / "paddlepaddle_gpu-3.3.1.dist-info" / "METADATA"
-    metadata.parent.mkdir()
-    metadata.write_text("Metadata-Version: 2.1\nName: paddlepaddle-gpu\nVersion: 3.3.1\n", encoding="utf-8")
-    return {"PYTHONPATH": str(tmp_path)}
+    return install_build(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +143,7 @@ def test_gpus_that_are_there(nvml_standin: dict[str, str], gpu_build: dict[str, 
         ("gpu", None, ""),
     )
     assert [gpu["index"] for gpu in every[0]["gpus"]] == [1, 2, 3, 0]
-    assert (every[0]["kind"], every[0]["count"], every[0]["name"], every[1]) == ("gpu", 4, "Stand-in 80GB", [])
+    assert (every[0]["kind"], every[0]["count"], every[0]["name"]) == ("gpu", 4, "Stand-in 80GB")
     assert (two[0]["count"], [gpu["uuid"] for gpu in two[0]["gpus"]]) == (2, UUIDS[1:3])
     assert (visible[0]["count"], [gpu["uuid"] for gpu in visible[0]["gpus"]]) == (2, [UUIDS[0], UUIDS[1]])
     assert [gpu["uuid"] for gpu in by_name[0]["gpus"]] == [UUIDS[2]]
@@ -158,12 +156,14 @@ def test_gpus_that_are_there(nvml_standin: dict[str, str], gpu_build: dict[str, 
 def test_gpus_under_the_cpu_build_of_paddle(nvml_standin: dict[str, str]) -> None:
     if installed_version("paddlepaddle-gpu") is not None:
         pytest.skip("the GPU build is installed here")
+    asked_of_newer = choose({**nvml_standin, "FAKE_NVML_CAPABILITY": "1:100"}, ("auto", 1, "0"))
+    assert asked_of_newer[0][1].endswith("-i https://www.paddlepaddle.org.cn/packages/stable/cu129/")
     fallback, asked = choose(nvml_standin, ("auto", None, None), ("auto", 4, None))
     assert fallback[0]["kind"] == "cpu"
     assert fallback[1][0].startswith("no GPU (the installed paddlepaddle is the CPU build): training on the CPU with ")
     assert asked == [
         "4 GPUs found, but the installed paddlepaddle is the CPU build",
-        "Install the GPU build: pip install paddlepaddle-gpu==3.3.1"
+        "Install the GPU build: pip uninstall -y paddlepaddle && pip install paddlepaddle-gpu==3.3.1"
         " -i https://www.paddlepaddle.org.cn/packages/stable/cu126/",
     ]
 
@@ -203,13 +203,42 @@ def test_the_workers_environment_on_cpus() -> None:
         {"paddlepaddle": "3.10.0"},
         {"paddlepaddle": "10.0"},
         {"paddlepaddle_gpu": "3.3.1"},
-        {"paddlepaddle_gpu": "3.3.1", "paddlepaddle": "2.6.2"},
         {"paddlepaddle_iluvatar": "3.3.0"},
     ],
 )
 def test_a_paddle_that_serves(monkeypatch: pytest.MonkeyPatch, versions: dict[str, str]) -> None:
     with_packages(monkeypatch, **versions)
-    check_paddle()
+    assert check_paddle() == ()
+
+
+@pytest.mark.parametrize(
+    ("versions", "package"),
+    [
+        ({"paddlepaddle": "0.0.0"}, "paddlepaddle 0.0.0"),
+        ({"paddlepaddle_gpu": "0.0.0.post126"}, "paddlepaddle-gpu 0.0.0.post126"),
+    ],
+)
+def test_a_paddle_built_from_source_serves_with_a_notice(
+    monkeypatch: pytest.MonkeyPatch, versions: dict[str, str], package: str
+) -> None:
+    with_packages(monkeypatch, **versions)
+    assert check_paddle() == (f"{package} was built from source: its version is unknown, and 3.2 or newer is needed",)
+
+
+@pytest.mark.parametrize("cpu", ["3.3.1", "2.6.2", "0.0.0"])
+def test_both_of_paddles_packages_at_once_are_refused(monkeypatch: pytest.MonkeyPatch, cpu: str) -> None:
+    with_packages(monkeypatch, paddlepaddle_gpu="3.3.1", paddlepaddle=cpu)
+    with pytest.raises(MachineError) as caught:
+        check_paddle()
+    assert caught.value.message == (
+        f"paddlepaddle-gpu 3.3.1 and paddlepaddle {cpu} are both installed: they have the same files, of which the one"
+        " installed last has overwritten the other's"
+    )
+    assert caught.value.cure.splitlines() == [
+        "Uninstall both: pip uninstall -y paddlepaddle-gpu paddlepaddle",
+        "Then install one. On a CPU: pip install 'paddlepaddle>=3.2'",
+        "On GPUs: pip install paddlepaddle-gpu==3.3.1 -i https://www.paddlepaddle.org.cn/packages/stable/cu126/",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -225,7 +254,7 @@ def test_a_paddle_that_serves(monkeypatch: pytest.MonkeyPatch, versions: dict[st
             "paddlepaddle 3.1.9 is too old; 3.2 or newer is needed",
             "pip install 'paddlepaddle>=3.2'",
         ),
-        ({"paddlepaddle_gpu": "2.6.2.post120", "paddlepaddle": "3.3.1"}, "paddlepaddle-gpu 2.6.2.post120", "-i https"),
+        ({"paddlepaddle_gpu": "2.6.2.post120"}, "paddlepaddle-gpu 2.6.2.post120", "-i https"),
     ],
 )
 def test_a_paddle_that_is_too_old(

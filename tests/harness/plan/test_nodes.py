@@ -65,9 +65,11 @@ def test_the_launcher_and_the_libraries_get_addresses() -> None:
     passed = node.environment({"NO_PROXY": "localhost", "GLOO_SOCKET_IFNAME": "ib0"})
     assert passed == {
         "NO_PROXY": "localhost,10.0.0.1", "no_proxy": "10.0.0.1",
-        "GLOO_SOCKET_IFNAME": "ib0", "NCCL_SOCKET_IFNAME": "eth1",
+        "GLOO_SOCKET_IFNAME": "ib0", "NCCL_SOCKET_IFNAME": "=eth1",
     }  # fmt: skip
     assert node.environment(passed) == passed
+    assert node.environment({})["GLOO_SOCKET_IFNAME"] == "eth1"
+    assert node.environment({"NCCL_SOCKET_IFNAME": "ib"})["NCCL_SOCKET_IFNAME"] == "ib"
 
 
 def test_a_master_that_is_elsewhere_is_refused_on_node_0() -> None:
