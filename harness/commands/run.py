@@ -51,9 +51,9 @@ def measure(
 ) -> RunRecord:
     """Carry out one run, alone or in a series of that name, and return its finished record. Raises ActionableError."""
     node = find_node(config)
-    inputs = find_inputs(config, console, environment)
     for notice in check_paddle():
         console.notice(notice)
+    inputs = find_inputs(config, console, environment)
     check_telemetry_library(config.telemetry_library)
     if node.records:
         return Run(config, inputs, node, Path(config.results), environment, console).carry_out(series)

@@ -5,6 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+ONE_BUILD = """
+from importlib import metadata
+
+of_any = metadata.version
+
+def version(package):
+    if package == "paddlepaddle":
+        raise metadata.PackageNotFoundError(package)
+    return of_any(package)
+
+metadata.version = version
+"""
+
 
 def install_build(
     folder: Path,
@@ -14,11 +27,16 @@ def install_build(
     kernels: Sequence[int] = (),
     requires: Sequence[str] = (),
     package: str = "paddlepaddle-gpu",
+    alone: bool = False,
 ) -> dict[str, str]:
     """Environment of a process that finds the build in this folder.
 
-    cuda and kernels are written as setup.py of Paddle 3.3.1 writes them; without cuda that file is missing.
+    cuda and kernels are written as setup.py of Paddle 3.3.1 writes them; without cuda that file is missing. alone: the
+    process doesn't find the build that the tests run with.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    if alone:
+        (folder / "sitecustomize.py").write_text(ONE_BUILD, encoding="utf-8")
     metadata = folder / f"{package.replace('-', '_')}-{version}.dist-info" / "METADATA"
     metadata.parent.mkdir(parents=True)
     lines = ["Metadata-Version: 2.1", f"Name: {package}", f"Version: {version}"]

@@ -99,13 +99,13 @@ def test_gpus_are_no_use_to_the_cpu_build(nvml_standin: dict[str, str]) -> None:
 
 
 def test_five_gpus_of_four(nvml_standin: dict[str, str], tmp_path: Path) -> None:
-    code, _, err = run_entry({**nvml_standin, **install_build(tmp_path / "site")}, "--gpus", "5")
+    code, _, err = run_entry({**nvml_standin, **install_build(tmp_path / "site", alone=True)}, "--gpus", "5")
     assert code == 3
     refused(err, "5 GPUs requested, 4 found", "--device cpu --gpus ")
 
 
 def test_a_build_of_paddle_that_has_no_kernels_for_the_gpus(nvml_standin: dict[str, str], tmp_path: Path) -> None:
-    build = install_build(tmp_path / "site", cuda="12.6", kernels=(61, 70, 75, 80, 90))
+    build = install_build(tmp_path / "site", cuda="12.6", kernels=(61, 70, 75, 80, 90), alone=True)
     code, out, err = run_entry({**nvml_standin, **build, "FAKE_NVML_CAPABILITY": "1:100"}, "--device", "auto")
     assert (code, out) == (3, "")
     refused(err, "has no kernels for the compute capability 10.0 of GPU 1 (Stand-in 80GB)", "stable/cu129/")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.artifacts.record import RunFiles
+from tests.support.paddle_builds import install_build
 from tests.support.runs import launch
 
 pytestmark = [
@@ -20,11 +21,8 @@ OPTIONS = ("--device", "gpu", "--gpus", "2", "--data", "photos", "--throughput-o
 
 @pytest.fixture
 def environment(nvml_standin: dict[str, str], tmp_path: Path) -> dict[str, str]:
-    """Four GPUs, and metadata of Paddle's GPU build: nothing else of it is looked at before the trial."""
-    metadata = tmp_path / "build" / "paddlepaddle_gpu-3.3.1.dist-info" / "METADATA"
-    metadata.parent.mkdir(parents=True)
-    metadata.write_text("Metadata-Version: 2.1\nName: paddlepaddle-gpu\nVersion: 3.3.1\n", encoding="utf-8")
-    return {**os.environ, **nvml_standin, "PYTHONPATH": str(metadata.parents[1])}
+    """Four GPUs, and metadata of Paddle's GPU build in place of this one's: before the trial nothing else is read."""
+    return {**os.environ, **nvml_standin, **install_build(tmp_path / "build", alone=True)}
 
 
 def test_an_explicit_decoder_that_fails_ends_the_run(environment: dict[str, str], tmp_path: Path) -> None:
