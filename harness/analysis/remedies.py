@@ -106,8 +106,8 @@ REMEDIES = (
     ),
     Remedy(
         PIPELINE_STAGE,
-        "The JPEG engine and the GPU's other units share the decoding. Try values of --hw-decoder-load between 0 and 1,"
-        " and pass --width-hint and --height-hint.",
+        "The JPEG engine and the GPU's other units share the decoding. The trial before"
+        " the run tried the shares 0, 0.65 and 1; try others with --hw-decoder-load.",
         lambda facts: facts.setting.decoder == MIXED_DECODER,
     ),
     Remedy(
