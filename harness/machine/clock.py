@@ -78,7 +78,7 @@ class HostClock:
 class CudaClock:
     """The clock of a GPU: CUDA events on Paddle's stream, read when they have passed.
 
-    Events are asked until they have passed before Paddle synchronises them or computes a time, which then takes no time.
+    Before Paddle synchronises an event or computes its time, it is asked until it has passed.
     """
 
     def __init__(self) -> None:

@@ -175,22 +175,31 @@ class Nvml:
         self._failures.report()
         return sample
 
-    def _sample(self, gpu: Gpu) -> GpuSample:
+    def energy_joules(self, gpu: Gpu) -> float | None:
+        """Returns the energy that a GPU has used since its driver was loaded; None if unknown. Never raises."""
+        sample = self._sample(gpu, only_energy=True)
+        self._failures.report()
+        return sample.energy_joules
+
+    def _sample(self, gpu: Gpu, only_energy: bool = False) -> GpuSample:
         where = f"GPU {gpu.index} ({gpu.name or 'unnamed'})"
         handle = self._handle(gpu.index, where)
         if handle is None:
             return GpuSample()
 
+        # The first of all, as the counter rises during the other queries.
+        energy_millijoules = self._ask_optional(where, "energy", ("nvmlDeviceGetTotalEnergyConsumption", handle))
+        energy_joules = None if energy_millijoules is None else energy_millijoules / 1000.0
+        if only_energy:
+            return GpuSample(energy_joules=energy_joules)
         util = self._ask(where, "utilisation", ("nvmlDeviceGetUtilizationRates", handle))
         memory = self._ask(
             where, "memory", ("nvmlDeviceGetMemoryInfo", handle, _MEMORY_V2), ("nvmlDeviceGetMemoryInfo", handle)
         )
         power_milliwatts = self._ask(where, "power", ("nvmlDeviceGetPowerUsage", handle))
+        sensor = (handle, pynvml.NVML_TEMPERATURE_GPU)
         temperature = self._ask(
-            where,
-            "temperature",
-            ("nvmlDeviceGetTemperatureV", handle, pynvml.NVML_TEMPERATURE_GPU),
-            ("nvmlDeviceGetTemperature", handle, pynvml.NVML_TEMPERATURE_GPU),
+            where, "temperature", ("nvmlDeviceGetTemperatureV", *sensor), ("nvmlDeviceGetTemperature", *sensor)
         )
         sm_clock = self._ask(where, "SM clock", ("nvmlDeviceGetClockInfo", handle, pynvml.NVML_CLOCK_SM))
         memory_clock = self._ask(where, "memory clock", ("nvmlDeviceGetClockInfo", handle, pynvml.NVML_CLOCK_MEM))
@@ -201,13 +210,8 @@ class Nvml:
             ("nvmlDeviceGetCurrentClocksThrottleReasons", handle),
         )
         metrics = self._gpm(gpu.index, where, handle).metrics()
-        jpeg = self._ask_optional(
-            where,
-            "JPEG engine utilisation",
-            ("nvmlDeviceGetJpgUtilization", handle),
-            otherwise=[mean_of_engines(metrics)],
-        )
-        energy_millijoules = self._ask_optional(where, "energy", ("nvmlDeviceGetTotalEnergyConsumption", handle))
+        engines = ("nvmlDeviceGetJpgUtilization", handle)
+        jpeg = self._ask_optional(where, "JPEG engine utilisation", engines, otherwise=[mean_of_engines(metrics)])
         # The function without a version only calls the first of these, and hides it if the driver doesn't have it.
         processes = self._ask_optional(
             where,
@@ -227,7 +231,7 @@ class Nvml:
             jpeg_util_percent=None if jpeg is None or jpeg[0] is None else float(jpeg[0]),
             sm_util_percent=self._metric(where, "SM utilisation", metrics, SM_UTIL),
             dram_util_percent=self._metric(where, "memory bandwidth", metrics, DRAM_BW_UTIL),
-            energy_joules=None if energy_millijoules is None else energy_millijoules / 1000.0,
+            energy_joules=energy_joules,
             processes=None if processes is None else len(processes),
         )
 
