@@ -27,10 +27,11 @@ class Clock(Protocol):
     """The device's time, in seconds since `start`.
 
     A mark is the moment when the device has finished all work queued so far. Its time is read by `seconds`, not before,
-    so that marking never waits.
+    so that marking never waits. runs_ahead: the host may queue steps that the device works on later.
     """
 
     started_at: float
+    runs_ahead: bool
 
     def start(self) -> None:
         """Start the clock; started_at becomes the host's time.perf_counter()."""
@@ -50,6 +51,8 @@ class Clock(Protocol):
 
 class HostClock:
     """The clock of a CPU, whose work is done when a call returns. now is perf_counter, or a test's clock."""
+
+    runs_ahead = False
 
     def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
         self._now = now
@@ -80,6 +83,8 @@ class CudaClock:
 
     Before Paddle synchronises an event or computes its time, it is asked until it has passed.
     """
+
+    runs_ahead = True
 
     def __init__(self) -> None:
         from paddle import device
@@ -141,6 +146,8 @@ class PollingClock:
     device; a plugin may do so where an event is recorded or asked.
     """
 
+    runs_ahead = True
+
     def __init__(self) -> None:
         from paddle import device
 
@@ -160,8 +167,8 @@ class PollingClock:
             mark.passed.set()
 
     def start(self) -> None:
-        """Wait for the device once, and start the clock."""
-        self._device.synchronize()
+        """Wait until the device has finished the work queued so far on Paddle's stream, and start the clock."""
+        self.wait(self.mark())
         self.started_at = time.perf_counter()
 
     def mark(self) -> _Passing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,7 +34,7 @@ MARKS = 4
 SPLITS = 2
 
 # consume(batch, mark_split) takes a batch, calls mark_split after its forward and its backward pass or not at all, and
-# returns the batch's mean loss (a number, or a scalar tensor that is read later) or None.
+# returns the batch's mean loss (a number, or a scalar tensor of float32 that is read later) or None.
 Consumer = Callable[[Batch, Callable[[], None]], Any]
 
 
@@ -110,6 +110,43 @@ def never(_: GlobalStep) -> bool:
     return False
 
 
+def _nothing() -> None:
+    """Do nothing at the edge of a block."""
+
+
+class _Records:
+    """The records of steps that are still to be emitted, and the seconds that emitting took; see `run_steps`."""
+
+    def __init__(self, emit: Callable[[GlobalStep], None], clock: Clock) -> None:
+        self._emit, self._clock = emit, clock
+        self._waiting: list[GlobalStep] = []
+        self._seconds = 0.0
+
+    def add(self, step: GlobalStep) -> None:
+        """Emit a step, later if the device can work meanwhile."""
+        if self._clock.runs_ahead:
+            self._waiting.append(step)
+        else:
+            self._emit(step)
+
+    def emit_waiting(self) -> None:
+        """Emit the steps that wait for it."""
+        waiting, self._waiting = self._waiting, []
+        began = self._clock.host_seconds()
+        for step in waiting:
+            self._emit(step)
+        self.count_since(began)
+
+    def count_since(self, began: float) -> None:
+        """Count the time since the host's second `began` as recording."""
+        self._seconds += self._clock.host_seconds() - began
+
+    def take_seconds(self) -> float:
+        """Returns the seconds counted since the last call."""
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
+
+
 def run_steps(
     source: Source,
     consume: Consumer,
@@ -120,37 +157,42 @@ def run_steps(
     max_steps: int | None = None,
     bad: BadNews | None = None,
     batches: int = 1,
+    at_edge: Callable[[], None] = _nothing,
 ) -> None:
     """Take batches from source and pass them to consume until done returns True, or for max_steps.
 
     batches is the number of batches of a step on each rank. emit and done are called with every global step in order;
     when done is True on any rank, all ranks end. Both are called in bursts of steps that last about EXCHANGE_SECONDS
     (the number of steps that would have taken that long before, at most twice the last burst's), so a loop may make a
-    few more steps after the one that ends it: these are emitted too. bad holds the images that this rank's source
-    couldn't use; when any rank has some, all ranks share theirs.
+    few more steps after the one that ends it: these are emitted too. Where the host runs ahead of the device, a burst's
+    steps are emitted only when the next burst's first steps are queued, so that the device works meanwhile.
+
+    bad holds the images that this rank's source couldn't use; when any rank has some, all ranks share theirs. at_edge
+    is called as the loop begins, and after each burst as soon as the device has finished it.
     """
     ranks.barrier()
     watchdog.progress()
     clock.start()
-    index, end_before, burst, recording_seconds = 0, 0.0, 1, 0.0
+    at_edge()
+    index, end_before, burst = 0, 0.0, 1
+    records = _Records(emit, clock)
     in_flight: deque[tuple[Any, Batch]] = deque()
     finished = False
     while not finished and (max_steps is None or index < max_steps):
         if max_steps is not None:
             burst = min(burst, max_steps - index)
-        table = _run_burst(burst * batches, source, consume, clock, in_flight)
-        table[0, RECORDING] = recording_seconds
+        table = _run_burst(burst * batches, source, consume, clock, in_flight, records, at_edge)
         table[0, BAD] = len(bad.unshared) if bad is not None else 0
         gathered = ranks.gather(table).reshape((ranks.world_size, burst, batches, -1))
         watchdog.progress()
         burst_start, began = end_before, clock.host_seconds()
         for step in range(burst):
             record = merge_ranks(gathered[:, step], index, end_before)
-            emit(record)
+            records.add(record)
             finished = done(record) or finished
             end_before = record.end_seconds
             index += 1
-        recording_seconds = clock.host_seconds() - began
+        records.count_since(began)
         if done is not never:
             finished = ranks.any(finished)
         if bad is not None and gathered[:, 0, 0, BAD].any():
@@ -158,6 +200,7 @@ def run_steps(
         # The same on every rank, as it follows from records that all ranks have.
         wanted = round(EXCHANGE_SECONDS * burst / max(end_before - burst_start, 1e-9))
         burst = max(1, min(wanted, 2 * burst))
+    records.emit_waiting()
 
 
 def _run_burst(
@@ -166,21 +209,27 @@ def _run_burst(
     consume: Consumer,
     clock: Clock,
     in_flight: deque[tuple[Any, Batch]],
+    records: _Records,
+    at_edge: Callable[[], None],
 ) -> FloatArray:
-    """Take batches on this rank and consume them.
+    """Take batches on this rank and consume them; emit the records that wait for it when the first ones are queued.
 
-    Returns [batches, COLUMNS]: IMAGES, REQUEST to END (s), LOSS, RECORDING (0) and BAD (0).
+    Returns [batches, COLUMNS]: IMAGES, REQUEST to END (s), LOSS, RECORDING (s) and BAD (0).
     """
     marks: list[Any] = []
     images: list[int] = []
     losses: list[Any] = []
+    recording: list[float] = []
 
     def mark_split() -> None:
         marks.append(clock.mark())
 
-    for _ in range(batches):
+    for number in range(batches):
         # With many batches per step, the next exchange may be far off.
         watchdog.progress()
+        if number == STEPS_IN_FLIGHT:
+            records.emit_waiting()
+        recording.append(records.take_seconds())
         mark_split()
         batch = next(source)
         mark_split()
@@ -191,20 +240,36 @@ def _run_burst(
         images.append(batch.valid_images)
         in_flight.append((marks[-1], batch))
         if len(in_flight) > STEPS_IN_FLIGHT:
-            clock.wait(in_flight.popleft()[0])
+            mark, held = in_flight.popleft()
+            clock.wait(mark)
+            del held
+    records.emit_waiting()
     if len(marks) not in (MARKS * batches, (MARKS + SPLITS) * batches):
         raise InvariantError(
             f"{len(marks)} marks in {batches} batches; a consumer sets {SPLITS} split marks in each, or none"
         )
     seconds = np.reshape(clock.seconds(marks), (batches, -1))
+    at_edge()
     table = np.full((batches, COLUMNS), np.nan)
     table[:, IMAGES] = images
     table[:, [REQUEST, GOT, ARRIVED, END]] = seconds[:, [0, 1, 2, -1]]
     if seconds.shape[1] > MARKS:
         table[:, [FORWARD, BACKWARD]] = seconds[:, 3:-1]
-    table[:, LOSS] = [np.nan if loss is None else float(loss) for loss in losses]
-    table[:, [RECORDING, BAD]] = 0.0
+    table[:, LOSS] = _numbers(losses)
+    table[:, RECORDING] = recording
+    table[:, BAD] = 0.0
     return table
+
+
+def _numbers(losses: Sequence[Any]) -> list[float]:
+    """Returns losses as numbers, NaN for None; those on a device are copied to the host together."""
+    on_device = [loss for loss in losses if hasattr(loss, "numpy")]
+    copied: Iterator[float] = iter(())
+    if on_device:
+        from paddle import stack
+
+        copied = iter(stack(on_device).numpy().tolist())
+    return [np.nan if loss is None else next(copied) if hasattr(loss, "numpy") else float(loss) for loss in losses]
 
 
 def merge_ranks(step: FloatArray, index: int, end_before: float) -> GlobalStep:

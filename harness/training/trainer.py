@@ -118,7 +118,18 @@ class Trainer:
 
         self.model.train()
         batches = self.plan.training.accumulation_steps if trains else 1
-        run_steps(phase.source, phase.consume, self.clock, self.ranks, emit, done, max_steps, self.bad, batches)
+        run_steps(
+            phase.source,
+            phase.consume,
+            self.clock,
+            self.ranks,
+            emit,
+            done,
+            max_steps,
+            self.bad,
+            batches,
+            recorder.read_energy,
+        )
         if not self.checked:
             batches = steps[-1].images // (self.plan.pipeline.batch_size * self.ranks.world_size)
             self.effective_settings = {**self.read_settings(), "accumulation_steps": batches}

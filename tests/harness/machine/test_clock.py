@@ -214,10 +214,14 @@ def test_opening_a_device_makes_it_paddle_s_current_one(gpu: StandInGpu) -> None
 
 
 class PluginEvent:
-    """An event that passes when it is let, or reports that its device failed."""
+    """An event that passes at once or when it is let, or reports that its device failed."""
+
+    at_once = True
 
     def __init__(self) -> None:
         self.has_passed = threading.Event()
+        if self.at_once:
+            self.has_passed.set()
         self.fails = False
 
     def record(self) -> None:
@@ -232,10 +236,12 @@ class PluginEvent:
 @pytest.fixture
 def polling(monkeypatch: pytest.MonkeyPatch) -> PollingClock:
     paddle, device = ModuleType("paddle"), ModuleType("device")
-    device.Event, device.synchronize = PluginEvent, lambda: None  # type: ignore[attr-defined]
+    device.Event = PluginEvent  # type: ignore[attr-defined]
     paddle.device = device  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "paddle", paddle)
-    return PollingClock()
+    clock = PollingClock()
+    monkeypatch.setattr(PluginEvent, "at_once", False)
+    return clock
 
 
 def test_events_without_a_time_are_asked_until_they_pass(polling: PollingClock) -> None:
