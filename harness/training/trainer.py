@@ -35,7 +35,7 @@ from pipelines.batch import Batch
 from pipelines.dali_graphs import Feed, training_graph
 from pipelines.dataset import TRAIN_SPLIT, Dataset, open_dataset
 from pipelines.errors import DataError
-from pipelines.sampling import TrainingOrder
+from pipelines.sampling import ContinuousOrder, Order, TrainingOrder
 from pipelines.settings import PipelineSettings
 from pipelines.source import CachedSource, DaliSource, SourceState
 
@@ -256,16 +256,13 @@ def training_source(
     def graph(feed: Feed, seed: int, state: bytes | None) -> Pipeline:
         return training_graph(feed, plan.data.augmentation, settings, seed, state)
 
+    dealt = (len(dataset.train), ranks.rank, ranks.world_size, settings.batch_size, settings.seed)
+    order: Order = ContinuousOrder(*dealt)
+    if plan.kind.in_epochs:
+        order = TrainingOrder(*dealt, plan.training.accumulation_steps)
     source = DaliSource(
         dataset.train,
-        TrainingOrder(
-            len(dataset.train),
-            ranks.rank,
-            ranks.world_size,
-            settings.batch_size,
-            settings.seed,
-            plan.training.accumulation_steps,
-        ),
+        order,
         graph,
         settings,
         partial(bad.report, TRAIN_SPLIT, dataset.train),
