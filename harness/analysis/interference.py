@@ -151,7 +151,7 @@ def _gpu_rules() -> dict[str, Rule]:
 
 
 def _energy_alone(samples: pd.DataFrame) -> BoolArray:
-    """Returns which rows have the energy counter and nothing else: readings at the ends of blocks, between samples."""
+    """Returns which rows have the energy counter and nothing else: readings at the ends of bursts, between samples."""
     if "energy_joules" not in samples:
         return np.zeros(len(samples), dtype=bool)
     known = samples.drop(columns=["time_unix_seconds", "device", "throttle_reasons"], errors="ignore").notna()

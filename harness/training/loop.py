@@ -111,7 +111,7 @@ def never(_: GlobalStep) -> bool:
 
 
 def _nothing() -> None:
-    """Do nothing at the edge of a block."""
+    """Do nothing at the edge of a burst."""
 
 
 class _Records:

@@ -50,7 +50,7 @@ class Recorder(Protocol):
         """Flush the rows of steps, epochs and bad images to the disk itself."""
 
     def read_energy(self) -> None:
-        """Have the devices' energy counters read now, at the edge of a block of steps, without waiting for it."""
+        """Have the devices' energy counters read now, at the edge of a burst of steps, without waiting for it."""
 
 
 class NoRecorder:
@@ -142,7 +142,7 @@ class TableRecorder:
                 table.sync()
 
     def read_energy(self) -> None:
-        """Have the devices' energy counters read now, at the edge of a block of steps, without waiting for it."""
+        """Have the devices' energy counters read now, at the edge of a burst of steps, without waiting for it."""
         self._sampler.read_energy()
 
 
