@@ -186,12 +186,11 @@ def run_steps(
         gathered = ranks.gather(table).reshape((ranks.world_size, burst, batches, -1))
         watchdog.progress()
         burst_start, began = end_before, clock.host_seconds()
-        for step in range(burst):
-            record = merge_ranks(gathered[:, step], index, end_before)
+        for record in merge_ranks(gathered, index, end_before):
             records.add(record)
             finished = done(record) or finished
             end_before = record.end_seconds
-            index += 1
+        index += burst
         records.count_since(began)
         if done is not never:
             finished = ranks.any(finished)
@@ -272,56 +271,73 @@ def _numbers(losses: Sequence[Any]) -> list[float]:
     return [np.nan if loss is None else next(copied) if hasattr(loss, "numpy") else float(loss) for loss in losses]
 
 
-def merge_ranks(step: FloatArray, index: int, end_before: float) -> GlobalStep:
-    """One global step from every rank's record of it.
+def merge_ranks(burst: FloatArray, index: int, end_before: float) -> list[GlobalStep]:
+    """The global steps of a burst, from every rank's records of them.
 
-    step: [ranks, batches, COLUMNS]. end_before is when the slowest rank ended the previous step, on the same clock.
+    burst: [ranks, steps, batches, COLUMNS]. index is that of the first step; end_before is when the slowest rank ended
+    the step before it, on the same clock. All steps at once, as the device may have nothing to do meanwhile.
     """
-    began, parts = end_before, []
-    for batch in range(step.shape[1]):
-        parts.append(_parts(step[:, batch], began))
-        began = max(float(step[:, batch, END].max()), began)
-    recording, exchange, wait, copy, compute, forward, backward, optimizer = (
-        float(part) for part in np.sum(parts, axis=0)
-    )
-    busy = (step[..., END] - step[..., ARRIVED]).sum(axis=1)
-    images = step[..., IMAGES].sum()
-    counted = step[step[..., IMAGES] > 0]
-    nonfinite = np.flatnonzero(((step[..., IMAGES] > 0) & ~np.isfinite(step[..., LOSS])).any(axis=1))
-    loss = float(np.average(counted[:, LOSS], weights=counted[:, IMAGES])) if images else float("nan")
-    return GlobalStep(
-        index=index,
-        images=int(images),
-        end_seconds=began,
-        step_seconds=began - end_before,
-        data_wait_seconds=wait,
-        copy_seconds=copy,
-        compute_seconds=compute,
-        forward_seconds=forward,
-        backward_seconds=backward,
-        optimizer_seconds=optimizer,
-        recording_seconds=recording,
-        exchange_seconds=exchange,
-        slowest_rank=int(np.argmax(busy)),
-        rank_skew_seconds=float(busy.max() - busy.min()),
-        loss=loss,
-        nonfinite_rank=int(nonfinite[0]) if nonfinite.size else None,
-    )
+    ranks, steps, batches, _ = burst.shape
+    flat = burst.reshape(ranks, steps * batches, -1)
+    edges = np.maximum.accumulate(np.append(end_before, flat[..., END].max(axis=0)))
+    parts = _parts(flat, edges[:-1], edges[1:]).reshape(steps, batches, -1).sum(axis=1).tolist()
+    begins, ends = edges[:-1:batches].tolist(), edges[batches::batches].tolist()
+    busy = (burst[..., END] - burst[..., ARRIVED]).sum(axis=2)
+    skews, slowest = (busy.max(axis=0) - busy.min(axis=0)).tolist(), busy.argmax(axis=0).tolist()
+    lost = ((burst[..., IMAGES] > 0) & ~np.isfinite(burst[..., LOSS])).any(axis=2)
+    first_lost, any_lost = lost.argmax(axis=0).tolist(), lost.any(axis=0).tolist()
+    images, losses = burst[..., IMAGES].sum(axis=(0, 2)).tolist(), _mean_losses(burst)
+    merged = []
+    for step, (recording, exchange, wait, copy, compute, forward, backward, optimizer) in enumerate(parts):
+        merged.append(
+            GlobalStep(
+                index=index + step,
+                images=int(images[step]),
+                end_seconds=ends[step],
+                step_seconds=ends[step] - begins[step],
+                data_wait_seconds=wait,
+                copy_seconds=copy,
+                compute_seconds=compute,
+                forward_seconds=forward,
+                backward_seconds=backward,
+                optimizer_seconds=optimizer,
+                recording_seconds=recording,
+                exchange_seconds=exchange,
+                slowest_rank=slowest[step],
+                rank_skew_seconds=skews[step],
+                loss=losses[step],
+                nonfinite_rank=first_lost[step] if any_lost[step] else None,
+            )
+        )
+    return merged
 
 
-def _parts(batch: FloatArray, end_before: float) -> tuple[float, ...]:
-    """The parts of a batch's time in seconds, on the rank that got it last; batch: [ranks, COLUMNS].
+def _parts(batches: FloatArray, begins: FloatArray, ends: FloatArray) -> FloatArray:
+    """The parts of each batch's time in seconds, on the rank that got it last; batches: [ranks, batches, COLUMNS].
 
-    Returns the seconds of recording, exchange, data wait, copy and computing, then the last's parts: forward pass,
-    backward pass and optimizer.
+    Returns, for each batch, the seconds of recording, exchange, data wait, copy and computing, then the last's parts:
+    forward pass, backward pass and optimizer.
     """
-    end = max(float(batch[:, END].max()), end_before)
-    last = batch[int(np.argmax(batch[:, ARRIVED]))]
+    last = batches[batches[..., ARRIVED].argmax(axis=0), np.arange(batches.shape[1])]
     # What a rank did while another one still worked on the previous batch belongs to that batch.
-    request, got, arrived, forward, backward = (
-        min(max(float(mark), end_before), end) for mark in last[[REQUEST, GOT, ARRIVED, FORWARD, BACKWARD]]
-    )
-    between = request - end_before
-    recording = min(float(last[RECORDING]), between)
-    computing = (forward - arrived, backward - forward, end - backward)
-    return recording, between - recording, got - request, arrived - got, end - arrived, *computing
+    marks = np.clip(last[:, [REQUEST, GOT, ARRIVED, FORWARD, BACKWARD]], begins[:, np.newaxis], ends[:, np.newaxis])
+    request, got, arrived, forward, backward = marks.T
+    between = request - begins
+    recording = np.minimum(last[:, RECORDING], between)
+    computing = (forward - arrived, backward - forward, ends - backward)
+    parts = (recording, between - recording, got - request, arrived - got, ends - arrived, *computing)
+    return np.stack(parts, axis=1)
+
+
+def _mean_losses(burst: FloatArray) -> list[float]:
+    """The mean loss of each step's images; NaN for a step without any. burst: [ranks, steps, batches, COLUMNS]."""
+    steps = burst.shape[1]
+    images, losses = (burst[..., column].swapaxes(0, 1).reshape(steps, -1) for column in (IMAGES, LOSS))
+    counted = images > 0
+    if counted.all():
+        means: list[float] = ((losses * images).sum(axis=1) / images.sum(axis=1)).tolist()
+        return means
+    return [
+        float(np.average(loss[known], weights=weight[known])) if known.any() else float("nan")
+        for loss, weight, known in zip(losses, images, counted, strict=True)
+    ]

@@ -17,7 +17,8 @@ import pytest
 
 from harness.errors import InvariantError
 from harness.machine.clock import HostClock
-from harness.training.loop import COLUMNS, Consumer, GlobalStep, merge_ranks, never, pause, run_steps
+from harness.training import loop
+from harness.training.loop import COLUMNS, Consumer, GlobalStep, never, pause, run_steps
 from harness.training.ranks import FloatArray, Ranks
 from pipelines.batch import Batch
 from tests.support.simulation import Cluster, FakeTime, SimulatedRanks
@@ -543,6 +544,43 @@ def rank_rows(*rows: tuple[float, ...]) -> FloatArray:
         )
         row[:] = images, request, got, got, forward, backward, end, loss, recording, 0.0
     return table[:, np.newaxis]
+
+
+def merge_ranks(step: FloatArray, index: int, end_before: float) -> GlobalStep:
+    """A burst of one step; step: [ranks, batches, COLUMNS]."""
+    (merged,) = loop.merge_ranks(step[:, np.newaxis], index, end_before)
+    return merged
+
+
+@pytest.mark.parametrize("empty", [False, True], ids=["full batches", "some without images"])
+def test_a_burst_is_its_steps_one_by_one(empty: bool) -> None:
+    """Each begins where the slowest rank ended the one before; losses have the bits of a mean of all batches."""
+    random = np.random.default_rng(4)
+    ranks, steps, batches = 9, 6, 3
+    burst = np.full((ranks, steps, batches, COLUMNS), np.nan)
+    marks = np.cumsum(random.random((ranks, steps * batches, 6)).reshape(ranks, -1), axis=1)
+    burst[..., loop.REQUEST : loop.END + 1] = marks.reshape(ranks, steps, batches, 6)
+    burst[..., loop.IMAGES] = random.integers(0 if empty else 1, 3, (ranks, steps, batches))
+    burst[..., loop.LOSS] = random.standard_normal((ranks, steps, batches))
+    burst[..., loop.RECORDING] = random.random((ranks, steps, batches))
+    burst[..., loop.BAD] = 0.0
+    if empty:
+        burst[:, 2, :, loop.IMAGES] = 0
+    burst[5, 3, 1, loop.LOSS], burst[5, 3, 1, loop.IMAGES] = math.inf, 2
+    merged = loop.merge_ranks(burst, 7, 0.25)
+    assert [step.index for step in merged] == list(range(7, 13))
+    assert [step.nonfinite_rank for step in merged] == [None, None, None, 5, None, None]
+    end_before = 0.25
+    for number, step in enumerate(merged):
+        alone = merge_ranks(burst[:, number], 7 + number, end_before)
+        assert repr(step) == repr(alone)
+        end_before = step.end_seconds
+        counted = burst[:, number][burst[:, number, :, loop.IMAGES] > 0]
+        if len(counted):
+            mean = float(np.average(counted[:, loop.LOSS], weights=counted[:, loop.IMAGES]))
+            assert repr(step.loss) == repr(mean)
+        else:
+            assert math.isnan(step.loss)
 
 
 def test_a_step_of_four_ranks_is_as_long_as_the_slowest() -> None:
