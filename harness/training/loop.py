@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -119,22 +120,21 @@ class _Records:
 
     def __init__(self, emit: Callable[[GlobalStep], None], clock: Clock) -> None:
         self._emit, self._clock = emit, clock
-        self._waiting: list[GlobalStep] = []
+        self.waiting: deque[GlobalStep] = deque()
         self._seconds = 0.0
 
     def add(self, step: GlobalStep) -> None:
         """Emit a step, later if the device can work meanwhile."""
         if self._clock.runs_ahead:
-            self._waiting.append(step)
+            self.waiting.append(step)
         else:
             self._emit(step)
 
-    def emit_waiting(self) -> None:
-        """Emit the steps that wait for it."""
-        waiting, self._waiting = self._waiting, []
+    def emit_waiting(self, count: int) -> None:
+        """Emit this number of the steps that wait for it, or all if they are fewer."""
         began = self._clock.host_seconds()
-        for step in waiting:
-            self._emit(step)
+        for _ in range(min(count, len(self.waiting))):
+            self._emit(self.waiting.popleft())
         self.count_since(began)
 
     def count_since(self, began: float) -> None:
@@ -165,7 +165,7 @@ def run_steps(
     when done is True on any rank, all ranks end. Both are called in bursts of steps that last about EXCHANGE_SECONDS
     (the number of steps that would have taken that long before, at most twice the last burst's), so a loop may make a
     few more steps after the one that ends it: these are emitted too. Where the host runs ahead of the device, a burst's
-    steps are emitted only when the next burst's first steps are queued, so that the device works meanwhile.
+    steps are emitted while the next burst's are queued, a few at a time, so that the device works meanwhile.
 
     bad holds the images that this rank's source couldn't use; when any rank has some, all ranks share theirs. at_edge
     is called as the loop begins, and after each burst as soon as the device has finished it.
@@ -199,7 +199,7 @@ def run_steps(
         # The same on every rank, as it follows from records that all ranks have.
         wanted = round(EXCHANGE_SECONDS * burst / max(end_before - burst_start, 1e-9))
         burst = max(1, min(wanted, 2 * burst))
-    records.emit_waiting()
+    records.emit_waiting(len(records.waiting))
 
 
 def _run_burst(
@@ -211,7 +211,7 @@ def _run_burst(
     records: _Records,
     at_edge: Callable[[], None],
 ) -> FloatArray:
-    """Take batches on this rank and consume them; emit the records that wait for it when the first ones are queued.
+    """Take batches on this rank and consume them; emit the records that wait for it while the device is busy.
 
     Returns [batches, COLUMNS]: IMAGES, REQUEST to END (s), LOSS, RECORDING (s) and BAD (0).
     """
@@ -219,6 +219,7 @@ def _run_burst(
     images: list[int] = []
     losses: list[Any] = []
     recording: list[float] = []
+    each = math.ceil(len(records.waiting) / max(1, batches - STEPS_IN_FLIGHT))
 
     def mark_split() -> None:
         marks.append(clock.mark())
@@ -226,8 +227,8 @@ def _run_burst(
     for number in range(batches):
         # With many batches per step, the next exchange may be far off.
         watchdog.progress()
-        if number == STEPS_IN_FLIGHT:
-            records.emit_waiting()
+        if number >= STEPS_IN_FLIGHT:
+            records.emit_waiting(each)
         recording.append(records.take_seconds())
         mark_split()
         batch = next(source)
@@ -242,7 +243,7 @@ def _run_burst(
             mark, held = in_flight.popleft()
             clock.wait(mark)
             del held
-    records.emit_waiting()
+    records.emit_waiting(len(records.waiting))
     if len(marks) not in (MARKS * batches, (MARKS + SPLITS) * batches):
         raise InvariantError(
             f"{len(marks)} marks in {batches} batches; a consumer sets {SPLITS} split marks in each, or none"

@@ -348,22 +348,22 @@ def run_on_device(emit_seconds: float, max_steps: int, step_seconds: float = 0.1
 
 
 def test_a_device_works_while_steps_are_recorded() -> None:
-    """Blocks of 1, 2, 4 and 5 steps, each recorded when two steps of the next one are queued."""
+    """Blocks of 1, 2, 4 and 5 steps, each recorded while the next one is queued, from its third step on."""
     steps, queued = run_on_device(0.04, max_steps=12)
     assert [step.index for step in steps] == list(range(12))
     assert [step.loss for step in steps] == [float(number) for number in range(1, 13)]
-    assert queued == [3, 5, 5, 9, 9, 9, 9, *[12] * 5]
-    # Two queued steps hide 0.16 s of recording.
+    # The second block has no third step, and the last block is recorded when the device has finished it.
+    assert queued == [3, 5, 6, 9, 9, 10, 10, *[12] * 5]
     assert [step.step_seconds for step in steps] == pytest.approx([0.1] * 12)
     assert [step.recording_seconds for step in steps] == pytest.approx([0.0] * 12)
 
 
 def test_recording_that_takes_longer_than_the_queued_steps_is_that_of_the_step_that_waits_for_it() -> None:
     steps, _ = run_on_device(0.15, max_steps=12)
-    # 0.15, 0.3 and 0.6 s, less the 0.2 s of two steps: the third of the next block waits. The second block has only
-    # two steps, and hides what is recorded with them.
+    # The last block's third and fourth step wait for two records each: 0.3 s, less the 0.2 s of the steps before them,
+    # and 0.3 s, less the 0.1 s of the step before.
     assert [step.recording_seconds for step in steps] == pytest.approx(
-        [0, 0, 0, 0, 0, 0.1, 0, 0, 0, 0.4, 0, 0], abs=1e-9
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0.1, 0.2, 0], abs=1e-9
     )
     assert [step.exchange_seconds for step in steps] == pytest.approx([0.0] * 12)
 
