@@ -91,6 +91,46 @@ class TrainingOrder:
         return Draw(indices, self._batch_size, following)
 
 
+class ContinuousOrder:
+    """All images again and again without a break, each pass in a new shuffle, dealt to the ranks in turn.
+
+    A batch may be larger than a rank's part of the images, or than all of them: it continues in the next pass. After
+    any number of steps every image was drawn equally often within one, on all ranks together, unless images are left
+    out: the rank that would have drawn one takes its next image instead. Of a position, epoch is the pass in which the
+    batch begins; step and cursor count from the start of the run. Raises ValueError for images or batch_size below 1
+    and for a rank outside 0..world_size-1.
+    """
+
+    def __init__(self, images: int, rank: int, world_size: int, batch_size: int, seed: int) -> None:
+        steps_per_epoch(images, world_size, batch_size)
+        shard_bounds(images, rank, world_size)
+        self._images, self._rank, self._world_size = images, rank, world_size
+        self._batch_size, self._seed = batch_size, seed
+        self._pass = lru_cache(maxsize=2)(self._make_pass)
+
+    def _make_pass(self, number: int) -> IntArray:
+        return np.random.default_rng([self._seed, number]).permutation(self._images)
+
+    def draw(self, position: Position, bad: AbstractSet[int]) -> Draw:
+        """The batch at a position; all of its images are valid."""
+        if len(bad) >= self._images:
+            raise DataError(f"none of the {self._images:,} training images can be used", VERIFY)
+        indices = np.empty(self._batch_size, dtype=np.int64)
+        filled, cursor = 0, position.cursor
+        while filled < self._batch_size:
+            number, place = self._entry(cursor)
+            index = int(self._pass(number)[place])
+            cursor += 1
+            if index not in bad:
+                indices[filled] = index
+                filled += 1
+        return Draw(indices, self._batch_size, Position(self._entry(cursor)[0], position.step + 1, cursor))
+
+    def _entry(self, cursor: int) -> tuple[int, int]:
+        """The pass and the place in it of one of this rank's entries."""
+        return divmod(cursor * self._world_size + self._rank, self._images)
+
+
 class EvaluationOrder:
     """Every epoch has the rank's shard once, in the list's order.
 

@@ -144,7 +144,7 @@ DEVICES = Table(
         Column("jpeg_util_percent", float, "%", DEVICE, "of the JPEG engine, which utilisation.gpu does not see", 1),
         Column("sm_util_percent", float, "%", DEVICE, "busy SMs since the row before (GPM; Hopper and newer)", 1),
         Column("dram_util_percent", float, "%", DEVICE, "memory bandwidth in use since the row before (GPM)", 1),
-        Column("energy_joules", float, "J", DEVICE, "used since the driver was loaded", 3),
+        Column("energy_joules", float, "J", DEVICE, "since the driver was loaded; alone in a row at a burst's edge", 3),
         Column("processes", int, "processes", DEVICE, "that compute on the device, including this run's"),
         Column(
             "foreign_util_percent",
@@ -200,6 +200,6 @@ BAD_IMAGES = Table(
         Column("label", int, "", RUN, "its class"),
         Column("reason", str, "", RUN, "why it can't be used"),
         Column("rank", int, "", RUN, "that found it; empty if it was found before the first step"),
-        Column("epoch", int, "", RUN, "of that rank's images, from 1; empty if it was found before the first step"),
+        Column("epoch", int, "", RUN, "from 1, a pass with --throughput-only; empty if found before the first step"),
     ),
 )

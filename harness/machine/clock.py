@@ -9,18 +9,29 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-# How often the event that passes next is asked.
+# How often an event that is waited for is asked whether it has passed.
 POLL_SECONDS = 0.0002
+
+
+def _wait_until_passed(event: Any) -> None:
+    """Return once Paddle's event has passed; the process's other threads run meanwhile.
+
+    Paddle keeps the interpreter's lock while it synchronises an event or a device, so that no other thread of the rank
+    could sample telemetry or read ahead.
+    """
+    while not event.query():
+        time.sleep(POLL_SECONDS)
 
 
 class Clock(Protocol):
     """The device's time, in seconds since `start`.
 
     A mark is the moment when the device has finished all work queued so far. Its time is read by `seconds`, not before,
-    so that marking never waits.
+    so that marking never waits. runs_ahead: the host may queue steps that the device works on later.
     """
 
     started_at: float
+    runs_ahead: bool
 
     def start(self) -> None:
         """Start the clock; started_at becomes the host's time.perf_counter()."""
@@ -40,6 +51,8 @@ class Clock(Protocol):
 
 class HostClock:
     """The clock of a CPU, whose work is done when a call returns. now is perf_counter, or a test's clock."""
+
+    runs_ahead = False
 
     def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
         self._now = now
@@ -66,7 +79,12 @@ class HostClock:
 
 
 class CudaClock:
-    """The clock of a GPU: CUDA events on Paddle's stream, read when they have passed."""
+    """The clock of a GPU: CUDA events on Paddle's stream, read when they have passed.
+
+    Before Paddle synchronises an event or computes its time, it is asked until it has passed.
+    """
+
+    runs_ahead = True
 
     def __init__(self) -> None:
         from paddle import device
@@ -75,8 +93,8 @@ class CudaClock:
         self.start()
 
     def start(self) -> None:
-        """Wait for the GPU once, and start the clock."""
-        self._device.synchronize()
+        """Wait until the GPU has finished the work queued so far on Paddle's stream, and start the clock."""
+        self.wait(self.mark())
         self.started_at = time.perf_counter()
         self._anchor, self._anchor_seconds = self.mark(), 0.0
 
@@ -92,6 +110,7 @@ class CudaClock:
 
     def wait(self, mark: Any) -> None:
         """Block until the event has passed."""
+        _wait_until_passed(mark)
         mark.synchronize()
 
     def seconds(self, marks: Sequence[Any]) -> list[float]:
@@ -100,7 +119,7 @@ class CudaClock:
         The last event becomes the anchor of later calls, because CUDA measures in float32 milliseconds.
         """
         for mark in marks[-1:]:
-            mark.synchronize()
+            self.wait(mark)
         read = [self._anchor_seconds + self._anchor.elapsed_time(mark) / 1000 for mark in marks]
         if read:
             self._anchor, self._anchor_seconds = marks[-1], read[-1]
@@ -127,6 +146,8 @@ class PollingClock:
     device; a plugin may do so where an event is recorded or asked.
     """
 
+    runs_ahead = True
+
     def __init__(self) -> None:
         from paddle import device
 
@@ -139,16 +160,15 @@ class PollingClock:
         while True:
             mark = self._marks.get()
             try:
-                while not mark.event.query():
-                    time.sleep(POLL_SECONDS)
+                _wait_until_passed(mark.event)
             except Exception as error:
                 mark.error = error
             mark.seconds = time.perf_counter()
             mark.passed.set()
 
     def start(self) -> None:
-        """Wait for the device once, and start the clock."""
-        self._device.synchronize()
+        """Wait until the device has finished the work queued so far on Paddle's stream, and start the clock."""
+        self.wait(self.mark())
         self.started_at = time.perf_counter()
 
     def mark(self) -> _Passing:

@@ -178,22 +178,27 @@ class Nvml:
         self._failures.report()
         return sample
 
+    def energy_joules(self, gpu: Gpu) -> float | None:
+        """Returns the energy that a GPU has used since its driver was loaded; None if unknown. Never raises."""
+        millijoules = self.query(gpu, "nvmlDeviceGetTotalEnergyConsumption")
+        return None if millijoules is None else millijoules / 1000.0
+
     def _sample(self, gpu: Gpu) -> GpuSample:
         where = f"GPU {gpu.index} ({gpu.name or 'unnamed'})"
         handle = self._handle(gpu.index, where)
         if handle is None:
             return GpuSample()
 
+        # The first of all, as the counter rises during the other queries.
+        energy_millijoules = self._ask_optional(where, "energy", ("nvmlDeviceGetTotalEnergyConsumption", handle))
         util = self._ask(where, "utilisation", ("nvmlDeviceGetUtilizationRates", handle))
         memory = self._ask(
             where, "memory", ("nvmlDeviceGetMemoryInfo", handle, _MEMORY_V2), ("nvmlDeviceGetMemoryInfo", handle)
         )
         power_milliwatts = self._ask(where, "power", ("nvmlDeviceGetPowerUsage", handle))
+        sensor = (handle, pynvml.NVML_TEMPERATURE_GPU)
         temperature = self._ask(
-            where,
-            "temperature",
-            ("nvmlDeviceGetTemperatureV", handle, pynvml.NVML_TEMPERATURE_GPU),
-            ("nvmlDeviceGetTemperature", handle, pynvml.NVML_TEMPERATURE_GPU),
+            where, "temperature", ("nvmlDeviceGetTemperatureV", *sensor), ("nvmlDeviceGetTemperature", *sensor)
         )
         sm_clock = self._ask(where, "SM clock", ("nvmlDeviceGetClockInfo", handle, pynvml.NVML_CLOCK_SM))
         memory_clock = self._ask(where, "memory clock", ("nvmlDeviceGetClockInfo", handle, pynvml.NVML_CLOCK_MEM))
@@ -204,13 +209,8 @@ class Nvml:
             ("nvmlDeviceGetCurrentClocksThrottleReasons", handle),
         )
         metrics = self._gpm(gpu.index, where, handle).metrics()
-        jpeg = self._ask_optional(
-            where,
-            "JPEG engine utilisation",
-            ("nvmlDeviceGetJpgUtilization", handle),
-            otherwise=[mean_of_engines(metrics)],
-        )
-        energy_millijoules = self._ask_optional(where, "energy", ("nvmlDeviceGetTotalEnergyConsumption", handle))
+        engines = ("nvmlDeviceGetJpgUtilization", handle)
+        jpeg = self._ask_optional(where, "JPEG engine utilisation", engines, otherwise=[mean_of_engines(metrics)])
         # The function without a version only calls the first of these, and hides it if the driver doesn't have it.
         processes = self._ask_optional(
             where,

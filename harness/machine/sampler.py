@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from harness.errors import InvariantError
 from harness.machine.host import HOST_LABEL, HostProbe, HostSample, cpu_name
@@ -20,6 +20,7 @@ from harness.machine.nvml import Gpu, GpuSample, Nvml
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 _HOLD_INTERVALS = 2
@@ -33,7 +34,8 @@ class DeviceSample:
     """One sample of one device, a row of devices.csv; None is unknown or not applicable.
 
     device is the label in this run ("gpu0"), or "cpu" for the host, whose util_percent is its cpu_util_percent.
-    The columns have the same meaning as in GpuSample and HostSample.
+    time_unix_seconds is when the reading of this device began. The columns have the same meaning as in GpuSample and
+    HostSample.
     """
 
     time_unix_seconds: float
@@ -77,12 +79,33 @@ class WindowTelemetry:
     foreign_cpu_percent: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Round:
-    """The samples of one moment: those of the GPUs in order, and that of the host."""
+class _History(Generic[S]):
+    """One device's latest samples with their times in seconds, which increase."""
 
-    gpus: tuple[GpuSample, ...]
-    host: HostSample
+    def __init__(self, seconds: float, hold_seconds: float) -> None:
+        self._seconds, self._hold_seconds = seconds, hold_seconds
+        # Lists, because bisect on a deque takes linear time.
+        self._times: list[float] = []
+        self._samples: list[S] = []
+        self._forgotten_until = -math.inf
+
+    def add(self, at_seconds: float, sample: S) -> None:
+        """Remember a sample, and forget those that are too old."""
+        self._times.append(at_seconds)
+        self._samples.append(sample)
+        outdated = bisect_left(self._times, at_seconds - self._seconds)
+        if outdated:
+            self._forgotten_until = self._times[outdated - 1]
+            del self._times[:outdated], self._samples[:outdated]
+
+    def within(self, start: float, end: float) -> list[S]:
+        """Returns the samples in (start, end], or the latest one before if it is recent; empty if unknown."""
+        first, last = bisect_right(self._times, start), bisect_right(self._times, end)
+        if first < last:
+            return self._samples[first:last] if start >= self._forgotten_until else []
+        if last > 0 and end - self._times[last - 1] <= self._hold_seconds:
+            return [self._samples[last - 1]]
+        return []
 
 
 class Sampler:
@@ -122,17 +145,17 @@ class Sampler:
         self._warn = warn
         self._warned: set[str] = set()
         self._interval_seconds = interval_seconds
-        self._history_seconds = max(history_seconds, _HOLD_INTERVALS * interval_seconds)
         self._clock = clock
         self._unix_clock = unix_clock
-        self._ended = threading.Event()
-        self._wait = wait or self._ended.wait
+        self._ended, self._woken, self._energy_wanted = threading.Event(), threading.Event(), threading.Event()
+        self._wait = wait or self._pause
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
-        # Lists, because bisect on a deque takes linear time. Both are guarded by the lock.
+        hold_seconds = _HOLD_INTERVALS * interval_seconds
+        kept_seconds = max(history_seconds, hold_seconds)
+        # The histories are guarded by the lock.
         self._lock = threading.Lock()
-        self._times: list[float] = []
-        self._rounds: list[_Round] = []
-        self._forgotten_until = -math.inf
+        self._of_gpus = [_History[GpuSample](kept_seconds, hold_seconds) for _ in devices]
+        self._of_host = _History[HostSample](kept_seconds, hold_seconds)
 
     def start(self) -> Self:
         """Start sampling. Raises RuntimeError if the sampler was started before."""
@@ -142,6 +165,7 @@ class Sampler:
     def stop(self) -> None:
         """Stop sampling and wait for the thread. May be called twice, before start(), or from on_sample."""
         self._ended.set()
+        self._woken.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(_JOIN_SECONDS)
             if self._thread.is_alive():
@@ -158,27 +182,31 @@ class Sampler:
     def window(self, start: float, end: float) -> WindowTelemetry:
         """Returns the telemetry of the samples in (start, end], in seconds of the clock.
 
-        If there are none, the latest sample before counts if it is at most two intervals old at `end`. A window whose
-        samples are no longer all in the history is unknown.
+        Of a device without any, the latest sample before counts if it is at most two intervals old at `end`. A window
+        whose samples are no longer all in the history is unknown.
         """
         with self._lock:
-            first, last = bisect_right(self._times, start), bisect_right(self._times, end)
-            if first < last:
-                rounds = self._rounds[first:last] if start >= self._forgotten_until else []
-            elif last > 0 and end - self._times[last - 1] <= _HOLD_INTERVALS * self._interval_seconds:
-                rounds = [self._rounds[last - 1]]
-            else:
-                rounds = []
-        util = _means_by_gpu([[gpu.util_percent for gpu in one.gpus] for one in rounds])
+            gpus = [history.within(start, end) for history in self._of_gpus]
+            host = self._of_host.within(start, end)
+        util = _means_by_gpu([[gpu.util_percent for gpu in samples] for samples in gpus])
         return WindowTelemetry(
             gpu_util_percent=_mean(util),
             gpu_util_min_percent=min(util, default=None),
             gpu_util_max_percent=max(util, default=None),
-            cpu_util_percent=_mean([one.host.cpu_util_percent for one in rounds]),
-            jpeg_util_percent=_mean(_means_by_gpu([[gpu.jpeg_util_percent for gpu in one.gpus] for one in rounds])),
-            sm_util_percent=_mean(_means_by_gpu([[gpu.sm_util_percent for gpu in one.gpus] for one in rounds])),
-            foreign_cpu_percent=_mean([one.host.foreign_util_percent for one in rounds]),
+            cpu_util_percent=_mean([one.cpu_util_percent for one in host]),
+            jpeg_util_percent=_mean(_means_by_gpu([[gpu.jpeg_util_percent for gpu in samples] for samples in gpus])),
+            sm_util_percent=_mean(_means_by_gpu([[gpu.sm_util_percent for gpu in samples] for samples in gpus])),
+            foreign_cpu_percent=_mean([one.foreign_util_percent for one in host]),
         )
+
+    def read_energy(self) -> None:
+        """Have every GPU's energy counter read at once, in the sampler's thread; return without waiting for that.
+
+        A GPU that has a counter gets a row with nothing but its energy. Without GPUs nothing happens.
+        """
+        if self._nvml is not None and self._devices:
+            self._energy_wanted.set()
+            self._woken.set()
 
     def _run(self) -> None:
         try:
@@ -196,44 +224,60 @@ class Sampler:
             tick = max(tick + 1, math.ceil(elapsed_intervals))
 
     def _wait_until(self, deadline: float) -> bool:
-        """Wait until the deadline. Returns False if the sampling is to end."""
-        while not self._ended.is_set():
+        """Wait until the deadline, and read energy when that is wanted. Returns False if the sampling is to end."""
+        ended = False
+        while True:
+            if self._energy_wanted.is_set():
+                self._energy_wanted.clear()
+                self._guarded("reading energy", self._read_energy)
+            if ended or self._ended.is_set():
+                return False
             remaining_seconds = deadline - self._clock()
             if remaining_seconds <= 0.0:
                 return True
-            if self._wait(remaining_seconds):
-                break
-        return False
+            ended = self._wait(remaining_seconds)
+
+    def _pause(self, seconds: float) -> bool:
+        """Sleep until somebody wants something. Returns whether that is the end of the sampling."""
+        self._woken.wait(seconds)
+        self._woken.clear()
+        return self._ended.is_set()
 
     def _sample_all(self) -> None:
+        rows: list[DeviceSample] = []
+        for (label, gpu), history in zip(self._devices, self._of_gpus, strict=True):
+            at_seconds, unix_seconds = self._clock(), self._unix_clock()
+            sample = self._guarded(f"sampling {label}", partial(self._sample_gpu, gpu)) or GpuSample()
+            with self._lock:
+                history.add(at_seconds, sample)
+            rows.append(DeviceSample(unix_seconds, label, gpu.name, gpu.uuid, **asdict(sample)))
         at_seconds, unix_seconds = self._clock(), self._unix_clock()
-        gpus = tuple(
-            self._guarded(f"sampling {label}", partial(self._sample_gpu, gpu)) or GpuSample()
-            for label, gpu in self._devices
-        )
         host = self._guarded("sampling the host", self._host.sample) or HostSample()
-        self._remember(at_seconds, _Round(gpus, host))
-
-        for (label, gpu), sample in zip(self._devices, gpus, strict=True):
-            self._emit(DeviceSample(unix_seconds, label, gpu.name, gpu.uuid, **asdict(sample)))
+        with self._lock:
+            self._of_host.add(at_seconds, host)
         columns = asdict(host)
         columns["util_percent"] = columns.pop("cpu_util_percent")
-        self._emit(DeviceSample(unix_seconds, HOST_LABEL, self._host_name, None, **columns))
+        rows.append(DeviceSample(unix_seconds, HOST_LABEL, self._host_name, None, **columns))
+        # After the last reading, so that a slow receiver delays none.
+        for row in rows:
+            self._emit(row)
 
     def _sample_gpu(self, gpu: Gpu) -> GpuSample:
         return GpuSample() if self._nvml is None else self._nvml.sample(gpu)
 
+    def _read_energy(self) -> None:
+        assert self._nvml is not None
+        rows: list[DeviceSample] = []
+        for label, gpu in self._devices:
+            unix_seconds = self._unix_clock()
+            joules = self._nvml.energy_joules(gpu)
+            if joules is not None:
+                rows.append(DeviceSample(unix_seconds, label, gpu.name, gpu.uuid, energy_joules=joules))
+        for row in rows:
+            self._emit(row)
+
     def _emit(self, row: DeviceSample) -> None:
         self._guarded(f"recording {row.device}", partial(self._on_sample, row))
-
-    def _remember(self, at_seconds: float, round_: _Round) -> None:
-        with self._lock:
-            self._times.append(at_seconds)
-            self._rounds.append(round_)
-            outdated = bisect_left(self._times, at_seconds - self._history_seconds)
-            if outdated:
-                self._forgotten_until = self._times[outdated - 1]
-                del self._times[:outdated], self._rounds[:outdated]
 
     def _guarded(self, what: str, call: Callable[[], T]) -> T | None:
         try:
@@ -252,9 +296,9 @@ class Sampler:
             self._warn(message)
 
 
-def _means_by_gpu(rounds: Sequence[Sequence[float | None]]) -> list[float]:
-    """Returns each GPU's mean over the rounds in which it is known, in order; empty if a GPU is never known."""
-    means = [_mean(values) for values in zip(*rounds, strict=True)]
+def _means_by_gpu(values: Sequence[Sequence[float | None]]) -> list[float]:
+    """Returns the mean of each GPU's known values, in order; empty if nothing is known of a GPU."""
+    means = [_mean(of_gpu) for of_gpu in values]
     known = [mean for mean in means if mean is not None]
     return known if len(known) == len(means) else []
 

@@ -12,7 +12,6 @@ from harness.machine.device import Devices
 from harness.machine.device_kinds import DeviceKind, device_kind
 from harness.machine.host import available_cores
 from harness.plan.declaration import AUTO
-from harness.plan.kinds import EPOCHS
 from harness.plan.options import ON, SYNC, RunConfig
 from harness.plan.plan import DEFAULT_FOLDER, DataFacts, Decoding, OperationPlan, RunPlan, TrainingPlan, WindowPlan
 from models.sizes import SIZES
@@ -129,7 +128,7 @@ def _refuse_what_lacks(config: RunConfig, kind: DeviceKind) -> None:
 
 
 def _window(config: RunConfig, kind: DeviceKind, epoch_steps: int) -> WindowPlan:
-    total = config.epochs * epoch_steps if config.kind is EPOCHS else None
+    total = config.epochs * epoch_steps if config.kind.in_epochs else None
     warmup = config.warmup
     if warmup is None:
         # Longer than the batches last that DALI decodes ahead while the first steps are slow.
@@ -162,7 +161,7 @@ def _training_notes(plan: RunPlan) -> list[str]:
     notes = []
     epoch_steps, data = plan.training.steps_per_epoch, plan.data
     epoch_images = epoch_steps * plan.global_batch
-    if epoch_images > (1 + NOTED_EXCESS) * data.train_images:
+    if plan.kind.in_epochs and epoch_images > (1 + NOTED_EXCESS) * data.train_images:
         notes.append(
             f"an epoch of {epoch_steps} full batches trains on {epoch_images:,} images, but {data.name} has"
             f" {data.train_images:,}"
@@ -179,8 +178,8 @@ def _training_notes(plan: RunPlan) -> list[str]:
 def _batch_size(config: RunConfig, kind: DeviceKind, ranks: int, data: DataFacts) -> tuple[int, tuple[str, ...]]:
     """Images per rank and batch, and a note if a small data set makes them fewer than the default."""
     usual = kind.batch_size
-    if not config.kind.trains:
-        # An incomplete batch is filled up with images that are not counted.
+    if not config.kind.in_epochs:
+        # A throughput run draws images without end; an evaluation fills a batch up with images that are not counted.
         return config.batch_size or usual, ()
     shard = -(-data.train_images // ranks)  # the largest one; a smaller one repeats its first images
     few = f"{data.train_images:,} training images of {data.name} over {ranks} ranks leave at most {shard} each"

@@ -12,24 +12,28 @@ class RunKind:
     """What a run does.
 
     does is its description in messages ("run 'a' measures throughput"). splits are the lists of images that it reads;
-    its data profile describes the first one. trains: it updates weights. resumable: it saves checkpoints. default_data
-    is the built-in set that it uses without --data and without ImageNet. memory_cure is what to use besides a smaller
-    batch when a batch does not fit into a device's memory.
+    its data profile describes the first one. trains: it updates weights. in_epochs: it trains on every image once an
+    epoch, so that a batch is at most a rank's shard. resumable: it saves checkpoints. default_data is the built-in set
+    that it uses without --data and without ImageNet. memory_cure is what to use besides a smaller batch when a batch
+    does not fit into a device's memory.
     """
 
     name: str
     does: str
     splits: tuple[str, ...]
     trains: bool
+    in_epochs: bool
     resumable: bool
     default_data: str
     memory_cure: str
 
 
 HALVE = "--auto-batch, which halves it until it fits."
-EPOCHS = RunKind("epochs", "trains for epochs", (TRAIN_SPLIT, VAL_SPLIT), True, True, "digits", HALVE)
-THROUGHPUT = RunKind("throughput", "measures throughput", (TRAIN_SPLIT,), True, False, "photos", HALVE)
-EVALUATION = RunKind("evaluation", "only evaluates", (VAL_SPLIT,), False, False, "digits", "a smaller --image-size.")
+EPOCHS = RunKind("epochs", "trains for epochs", (TRAIN_SPLIT, VAL_SPLIT), True, True, True, "digits", HALVE)
+THROUGHPUT = RunKind("throughput", "measures throughput", (TRAIN_SPLIT,), True, False, False, "photos", HALVE)
+EVALUATION = RunKind(
+    "evaluation", "only evaluates", (VAL_SPLIT,), False, False, False, "digits", "a smaller --image-size."
+)
 
 KINDS = {kind.name: kind for kind in (EPOCHS, THROUGHPUT, EVALUATION)}
 

@@ -65,7 +65,7 @@ class RunConfig:
     epochs: int = option(360, "what to run", "Passes over the training images.", metavar="N", at_least=1, resume=FREE)
     batch_size: int | None = option(
         None, "what to run", "Batch size per device, in images. Default: 512 on GPUs and 16 on CPUs, smaller for a"
-        " small data set.", metavar="N", at_least=1, resume=KEPT,
+        " small data set in a run of epochs.", metavar="N", at_least=1, resume=KEPT,
     )  # fmt: skip
     image_size: int = option(224, "what to run", "Side of the square crop, in pixels.", metavar="PIXELS", at_least=1)
     gpus: int | None = option(

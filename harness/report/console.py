@@ -82,7 +82,8 @@ LENGTHS = {
         f"{plan.training.epochs} epochs, {plan.total_steps:,} steps; {plan.training.steps_per_epoch} steps per epoch"
     ),
     kinds.THROUGHPUT: lambda plan: (
-        f"until --target-ci is reached or --max-seconds have passed; {plan.training.steps_per_epoch} steps per epoch"
+        "until --target-ci is reached or --max-seconds have passed; a pass over the images takes"
+        f" {plan.data.train_images / plan.global_batch:,.1f} steps"
     ),
     kinds.EVALUATION: lambda plan: f"one evaluation, {plan.pipeline.image_size}x{plan.pipeline.image_size}",
 }

@@ -218,7 +218,17 @@ class Validation:
                 step=self.steps_made,
             )
 
-        run_steps(self.source, evaluator.step, trainer.clock, trainer.ranks, emit, done, self._steps, trainer.bad)
+        run_steps(
+            self.source,
+            evaluator.step,
+            trainer.clock,
+            trainer.ranks,
+            emit,
+            done,
+            self._steps,
+            trainer.bad,
+            at_edge=recorder.read_energy,
+        )
         if self.steps_made - steps_before < self._steps:
             recorder.cut(rows)
             trainer.segments, self.steps_made = segments, steps_before

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,7 +35,7 @@ MARKS = 4
 SPLITS = 2
 
 # consume(batch, mark_split) takes a batch, calls mark_split after its forward and its backward pass or not at all, and
-# returns the batch's mean loss (a number, or a scalar tensor that is read later) or None.
+# returns the batch's mean loss (a number, or a scalar tensor of float32 that is read later) or None.
 Consumer = Callable[[Batch, Callable[[], None]], Any]
 
 
@@ -110,6 +111,42 @@ def never(_: GlobalStep) -> bool:
     return False
 
 
+def _nothing() -> None:
+    """Do nothing at the edge of a burst."""
+
+
+class _Records:
+    """The records of steps that are still to be emitted, and the seconds that emitting took; see `run_steps`."""
+
+    def __init__(self, emit: Callable[[GlobalStep], None], clock: Clock) -> None:
+        self._emit, self._clock = emit, clock
+        self.waiting: deque[GlobalStep] = deque()
+        self._seconds = 0.0
+
+    def add(self, step: GlobalStep) -> None:
+        """Emit a step, later if the device can work meanwhile."""
+        if self._clock.runs_ahead:
+            self.waiting.append(step)
+        else:
+            self._emit(step)
+
+    def emit_waiting(self, count: int) -> None:
+        """Emit this number of the steps that wait for it, or all if they are fewer."""
+        began = self._clock.host_seconds()
+        for _ in range(min(count, len(self.waiting))):
+            self._emit(self.waiting.popleft())
+        self.count_since(began)
+
+    def count_since(self, began: float) -> None:
+        """Count the time since the host's second `began` as recording."""
+        self._seconds += self._clock.host_seconds() - began
+
+    def take_seconds(self) -> float:
+        """Returns the seconds counted since the last call."""
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
+
+
 def run_steps(
     source: Source,
     consume: Consumer,
@@ -120,37 +157,41 @@ def run_steps(
     max_steps: int | None = None,
     bad: BadNews | None = None,
     batches: int = 1,
+    at_edge: Callable[[], None] = _nothing,
 ) -> None:
     """Take batches from source and pass them to consume until done returns True, or for max_steps.
 
     batches is the number of batches of a step on each rank. emit and done are called with every global step in order;
     when done is True on any rank, all ranks end. Both are called in bursts of steps that last about EXCHANGE_SECONDS
     (the number of steps that would have taken that long before, at most twice the last burst's), so a loop may make a
-    few more steps after the one that ends it: these are emitted too. bad holds the images that this rank's source
-    couldn't use; when any rank has some, all ranks share theirs.
+    few more steps after the one that ends it: these are emitted too. Where the host runs ahead of the device, a burst's
+    steps are emitted while the next burst's are queued, a few at a time, so that the device works meanwhile.
+
+    bad holds the images that this rank's source couldn't use; when any rank has some, all ranks share theirs. at_edge
+    is called as the loop begins, and after each burst as soon as the device has finished it.
     """
     ranks.barrier()
     watchdog.progress()
     clock.start()
-    index, end_before, burst, recording_seconds = 0, 0.0, 1, 0.0
+    at_edge()
+    index, end_before, burst = 0, 0.0, 1
+    records = _Records(emit, clock)
     in_flight: deque[tuple[Any, Batch]] = deque()
     finished = False
     while not finished and (max_steps is None or index < max_steps):
         if max_steps is not None:
             burst = min(burst, max_steps - index)
-        table = _run_burst(burst * batches, source, consume, clock, in_flight)
-        table[0, RECORDING] = recording_seconds
+        table = _run_burst(burst * batches, source, consume, clock, in_flight, records, at_edge)
         table[0, BAD] = len(bad.unshared) if bad is not None else 0
         gathered = ranks.gather(table).reshape((ranks.world_size, burst, batches, -1))
         watchdog.progress()
         burst_start, began = end_before, clock.host_seconds()
-        for step in range(burst):
-            record = merge_ranks(gathered[:, step], index, end_before)
-            emit(record)
+        for record in merge_ranks(gathered, index, end_before):
+            records.add(record)
             finished = done(record) or finished
             end_before = record.end_seconds
-            index += 1
-        recording_seconds = clock.host_seconds() - began
+        index += burst
+        records.count_since(began)
         if done is not never:
             finished = ranks.any(finished)
         if bad is not None and gathered[:, 0, 0, BAD].any():
@@ -158,6 +199,7 @@ def run_steps(
         # The same on every rank, as it follows from records that all ranks have.
         wanted = round(EXCHANGE_SECONDS * burst / max(end_before - burst_start, 1e-9))
         burst = max(1, min(wanted, 2 * burst))
+    records.emit_waiting(len(records.waiting))
 
 
 def _run_burst(
@@ -166,21 +208,28 @@ def _run_burst(
     consume: Consumer,
     clock: Clock,
     in_flight: deque[tuple[Any, Batch]],
+    records: _Records,
+    at_edge: Callable[[], None],
 ) -> FloatArray:
-    """Take batches on this rank and consume them.
+    """Take batches on this rank and consume them; emit the records that wait for it while the device is busy.
 
-    Returns [batches, COLUMNS]: IMAGES, REQUEST to END (s), LOSS, RECORDING (0) and BAD (0).
+    Returns [batches, COLUMNS]: IMAGES, REQUEST to END (s), LOSS, RECORDING (s) and BAD (0).
     """
     marks: list[Any] = []
     images: list[int] = []
     losses: list[Any] = []
+    recording: list[float] = []
+    each = math.ceil(len(records.waiting) / max(1, batches - STEPS_IN_FLIGHT))
 
     def mark_split() -> None:
         marks.append(clock.mark())
 
-    for _ in range(batches):
+    for number in range(batches):
         # With many batches per step, the next exchange may be far off.
         watchdog.progress()
+        if number >= STEPS_IN_FLIGHT:
+            records.emit_waiting(each)
+        recording.append(records.take_seconds())
         mark_split()
         batch = next(source)
         mark_split()
@@ -191,72 +240,105 @@ def _run_burst(
         images.append(batch.valid_images)
         in_flight.append((marks[-1], batch))
         if len(in_flight) > STEPS_IN_FLIGHT:
-            clock.wait(in_flight.popleft()[0])
+            mark, held = in_flight.popleft()
+            clock.wait(mark)
+            del held
+    records.emit_waiting(len(records.waiting))
     if len(marks) not in (MARKS * batches, (MARKS + SPLITS) * batches):
         raise InvariantError(
             f"{len(marks)} marks in {batches} batches; a consumer sets {SPLITS} split marks in each, or none"
         )
     seconds = np.reshape(clock.seconds(marks), (batches, -1))
+    at_edge()
     table = np.full((batches, COLUMNS), np.nan)
     table[:, IMAGES] = images
     table[:, [REQUEST, GOT, ARRIVED, END]] = seconds[:, [0, 1, 2, -1]]
     if seconds.shape[1] > MARKS:
         table[:, [FORWARD, BACKWARD]] = seconds[:, 3:-1]
-    table[:, LOSS] = [np.nan if loss is None else float(loss) for loss in losses]
-    table[:, [RECORDING, BAD]] = 0.0
+    table[:, LOSS] = _numbers(losses)
+    table[:, RECORDING] = recording
+    table[:, BAD] = 0.0
     return table
 
 
-def merge_ranks(step: FloatArray, index: int, end_before: float) -> GlobalStep:
-    """One global step from every rank's record of it.
+def _numbers(losses: Sequence[Any]) -> list[float]:
+    """Returns losses as numbers, NaN for None; those on a device are copied to the host together."""
+    on_device = [loss for loss in losses if hasattr(loss, "numpy")]
+    copied: Iterator[float] = iter(())
+    if on_device:
+        from paddle import stack
 
-    step: [ranks, batches, COLUMNS]. end_before is when the slowest rank ended the previous step, on the same clock.
+        copied = iter(stack(on_device).numpy().tolist())
+    return [np.nan if loss is None else next(copied) if hasattr(loss, "numpy") else float(loss) for loss in losses]
+
+
+def merge_ranks(burst: FloatArray, index: int, end_before: float) -> list[GlobalStep]:
+    """The global steps of a burst, from every rank's records of them.
+
+    burst: [ranks, steps, batches, COLUMNS]. index is that of the first step; end_before is when the slowest rank ended
+    the step before it, on the same clock. All steps at once, as the device may have nothing to do meanwhile.
     """
-    began, parts = end_before, []
-    for batch in range(step.shape[1]):
-        parts.append(_parts(step[:, batch], began))
-        began = max(float(step[:, batch, END].max()), began)
-    recording, exchange, wait, copy, compute, forward, backward, optimizer = (
-        float(part) for part in np.sum(parts, axis=0)
-    )
-    busy = (step[..., END] - step[..., ARRIVED]).sum(axis=1)
-    images = step[..., IMAGES].sum()
-    counted = step[step[..., IMAGES] > 0]
-    nonfinite = np.flatnonzero(((step[..., IMAGES] > 0) & ~np.isfinite(step[..., LOSS])).any(axis=1))
-    loss = float(np.average(counted[:, LOSS], weights=counted[:, IMAGES])) if images else float("nan")
-    return GlobalStep(
-        index=index,
-        images=int(images),
-        end_seconds=began,
-        step_seconds=began - end_before,
-        data_wait_seconds=wait,
-        copy_seconds=copy,
-        compute_seconds=compute,
-        forward_seconds=forward,
-        backward_seconds=backward,
-        optimizer_seconds=optimizer,
-        recording_seconds=recording,
-        exchange_seconds=exchange,
-        slowest_rank=int(np.argmax(busy)),
-        rank_skew_seconds=float(busy.max() - busy.min()),
-        loss=loss,
-        nonfinite_rank=int(nonfinite[0]) if nonfinite.size else None,
-    )
+    ranks, steps, batches, _ = burst.shape
+    flat = burst.reshape(ranks, steps * batches, -1)
+    edges = np.maximum.accumulate(np.append(end_before, flat[..., END].max(axis=0)))
+    parts = _parts(flat, edges[:-1], edges[1:]).reshape(steps, batches, -1).sum(axis=1).tolist()
+    begins, ends = edges[:-1:batches].tolist(), edges[batches::batches].tolist()
+    busy = (burst[..., END] - burst[..., ARRIVED]).sum(axis=2)
+    skews, slowest = (busy.max(axis=0) - busy.min(axis=0)).tolist(), busy.argmax(axis=0).tolist()
+    lost = ((burst[..., IMAGES] > 0) & ~np.isfinite(burst[..., LOSS])).any(axis=2)
+    first_lost, any_lost = lost.argmax(axis=0).tolist(), lost.any(axis=0).tolist()
+    images, losses = burst[..., IMAGES].sum(axis=(0, 2)).tolist(), _mean_losses(burst)
+    merged = []
+    for step, (recording, exchange, wait, copy, compute, forward, backward, optimizer) in enumerate(parts):
+        merged.append(
+            GlobalStep(
+                index=index + step,
+                images=int(images[step]),
+                end_seconds=ends[step],
+                step_seconds=ends[step] - begins[step],
+                data_wait_seconds=wait,
+                copy_seconds=copy,
+                compute_seconds=compute,
+                forward_seconds=forward,
+                backward_seconds=backward,
+                optimizer_seconds=optimizer,
+                recording_seconds=recording,
+                exchange_seconds=exchange,
+                slowest_rank=slowest[step],
+                rank_skew_seconds=skews[step],
+                loss=losses[step],
+                nonfinite_rank=first_lost[step] if any_lost[step] else None,
+            )
+        )
+    return merged
 
 
-def _parts(batch: FloatArray, end_before: float) -> tuple[float, ...]:
-    """The parts of a batch's time in seconds, on the rank that got it last; batch: [ranks, COLUMNS].
+def _parts(batches: FloatArray, begins: FloatArray, ends: FloatArray) -> FloatArray:
+    """The parts of each batch's time in seconds, on the rank that got it last; batches: [ranks, batches, COLUMNS].
 
-    Returns the seconds of recording, exchange, data wait, copy and computing, then the last's parts: forward pass,
-    backward pass and optimizer.
+    Returns, for each batch, the seconds of recording, exchange, data wait, copy and computing, then the last's parts:
+    forward pass, backward pass and optimizer.
     """
-    end = max(float(batch[:, END].max()), end_before)
-    last = batch[int(np.argmax(batch[:, ARRIVED]))]
+    last = batches[batches[..., ARRIVED].argmax(axis=0), np.arange(batches.shape[1])]
     # What a rank did while another one still worked on the previous batch belongs to that batch.
-    request, got, arrived, forward, backward = (
-        min(max(float(mark), end_before), end) for mark in last[[REQUEST, GOT, ARRIVED, FORWARD, BACKWARD]]
-    )
-    between = request - end_before
-    recording = min(float(last[RECORDING]), between)
-    computing = (forward - arrived, backward - forward, end - backward)
-    return recording, between - recording, got - request, arrived - got, end - arrived, *computing
+    marks = np.clip(last[:, [REQUEST, GOT, ARRIVED, FORWARD, BACKWARD]], begins[:, np.newaxis], ends[:, np.newaxis])
+    request, got, arrived, forward, backward = marks.T
+    between = request - begins
+    recording = np.minimum(last[:, RECORDING], between)
+    computing = (forward - arrived, backward - forward, ends - backward)
+    parts = (recording, between - recording, got - request, arrived - got, ends - arrived, *computing)
+    return np.stack(parts, axis=1)
+
+
+def _mean_losses(burst: FloatArray) -> list[float]:
+    """The mean loss of each step's images; NaN for a step without any. burst: [ranks, steps, batches, COLUMNS]."""
+    steps = burst.shape[1]
+    images, losses = (burst[..., column].swapaxes(0, 1).reshape(steps, -1) for column in (IMAGES, LOSS))
+    counted = images > 0
+    if counted.all():
+        means: list[float] = ((losses * images).sum(axis=1) / images.sum(axis=1)).tolist()
+        return means
+    return [
+        float(np.average(loss[known], weights=weight[known])) if known.any() else float("nan")
+        for loss, weight, known in zip(losses, images, counted, strict=True)
+    ]

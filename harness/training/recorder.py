@@ -49,6 +49,9 @@ class Recorder(Protocol):
     def sync(self) -> None:
         """Flush the rows of steps, epochs and bad images to the disk itself."""
 
+    def read_energy(self) -> None:
+        """Have the devices' energy counters read now, at the edge of a burst of steps, without waiting for it."""
+
 
 class NoRecorder:
     """The recorder of a rank that records nothing."""
@@ -70,6 +73,9 @@ class NoRecorder:
         """Do nothing."""
 
     def sync(self) -> None:
+        """Do nothing."""
+
+    def read_energy(self) -> None:
         """Do nothing."""
 
 
@@ -134,6 +140,10 @@ class TableRecorder:
         for table in (self._steps, self._epochs, self._bad_images):
             if table is not None:
                 table.sync()
+
+    def read_energy(self) -> None:
+        """Have the devices' energy counters read now, at the edge of a burst of steps, without waiting for it."""
+        self._sampler.read_energy()
 
 
 @contextmanager

@@ -35,7 +35,7 @@ from pipelines.batch import Batch
 from pipelines.dali_graphs import Feed, training_graph
 from pipelines.dataset import TRAIN_SPLIT, Dataset, open_dataset
 from pipelines.errors import DataError
-from pipelines.sampling import TrainingOrder
+from pipelines.sampling import ContinuousOrder, Order, TrainingOrder
 from pipelines.settings import PipelineSettings
 from pipelines.source import CachedSource, DaliSource, SourceState
 
@@ -118,7 +118,18 @@ class Trainer:
 
         self.model.train()
         batches = self.plan.training.accumulation_steps if trains else 1
-        run_steps(phase.source, phase.consume, self.clock, self.ranks, emit, done, max_steps, self.bad, batches)
+        run_steps(
+            phase.source,
+            phase.consume,
+            self.clock,
+            self.ranks,
+            emit,
+            done,
+            max_steps,
+            self.bad,
+            batches,
+            recorder.read_energy,
+        )
         if not self.checked:
             batches = steps[-1].images // (self.plan.pipeline.batch_size * self.ranks.world_size)
             self.effective_settings = {**self.read_settings(), "accumulation_steps": batches}
@@ -245,16 +256,13 @@ def training_source(
     def graph(feed: Feed, seed: int, state: bytes | None) -> Pipeline:
         return training_graph(feed, plan.data.augmentation, settings, seed, state)
 
+    dealt = (len(dataset.train), ranks.rank, ranks.world_size, settings.batch_size, settings.seed)
+    order: Order = ContinuousOrder(*dealt)
+    if plan.kind.in_epochs:
+        order = TrainingOrder(*dealt, plan.training.accumulation_steps)
     source = DaliSource(
         dataset.train,
-        TrainingOrder(
-            len(dataset.train),
-            ranks.rank,
-            ranks.world_size,
-            settings.batch_size,
-            settings.seed,
-            plan.training.accumulation_steps,
-        ),
+        order,
         graph,
         settings,
         partial(bad.report, TRAIN_SPLIT, dataset.train),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipelines.errors import DataError
-from pipelines.sampling import BEGINNING, Draw, EvaluationOrder, Order, Position, TrainingOrder
+from pipelines.sampling import BEGINNING, ContinuousOrder, Draw, EvaluationOrder, Order, Position, TrainingOrder
 from pipelines.sharding import shard_bounds, steps_per_epoch
 from tests.support.shards import SETUPS
 
@@ -128,6 +128,64 @@ def test_an_image_left_out_from_a_step_on_changes_nothing_before_it() -> None:
     assert third.indices.tolist() == [*clean[2].indices[[0, 2, 3]].tolist(), int(clean[3].indices[0])]
 
 
+# Sets that fill a step many times over, hardly, not at all, and less than one batch.
+CONTINUOUS = [(1024, 8, 512), (1024, 4, 16), (23, 3, 4), (7, 2, 5), (5, 4, 16), (1, 2, 3)]
+
+
+@pytest.mark.parametrize(("images", "world_size", "batch_size"), CONTINUOUS)
+def test_without_epochs_ranks_get_equal_batches_and_every_image_equally_often(
+    images: int, world_size: int, batch_size: int
+) -> None:
+    orders = [ContinuousOrder(images, rank, world_size, batch_size, seed=3) for rank in range(world_size)]
+    drawn = [draws(order, 12) for order in orders]
+    counted = Counter[int]()
+    for step in range(12):
+        for rank in range(world_size):
+            draw = drawn[rank][step]
+            assert len(draw.indices) == draw.valid_images == batch_size
+            assert draw.next.step == step + 1
+            counted.update(draw.indices.tolist())
+        of_images = [counted[index] for index in range(images)]
+        assert sum(of_images) == (step + 1) * world_size * batch_size
+        assert max(of_images) - min(of_images) <= 1
+
+
+def test_without_epochs_every_pass_is_shuffled_again() -> None:
+    orders = [ContinuousOrder(12, rank, 3, 4, seed=2) for rank in range(3)]
+    passes = [draws(order, 4) for order in orders]
+    for number in range(4):
+        assert sorted(int(index) for rank in passes for index in rank[number].indices) == list(range(12))
+    assert len({tuple(draw.indices.tolist()) for draw in passes[0]}) == 4
+    assert [draw.next.epoch for draw in passes[0]] == [1, 2, 3, 4]
+    assert compared(draws(ContinuousOrder(12, 0, 3, 4, seed=2), 4)) == compared(passes[0])
+    assert compared(draws(ContinuousOrder(12, 0, 3, 4, seed=1), 4)) != compared(passes[0])
+
+
+@pytest.mark.parametrize("bad", [NONE, frozenset({0, 3, 9, 20})], ids=["all good", "four bad"])
+def test_without_epochs_a_draw_from_any_position_is_the_same_again(bad: frozenset[int]) -> None:
+    def make() -> Order:
+        return ContinuousOrder(23, 1, 2, 20, seed=5)
+
+    whole = draws(make(), 9, bad)
+    positions = [BEGINNING, *(draw.next for draw in whole[:-1])]
+    again = make()
+    for number in (8, 0, 6, 2, 5, 6):
+        assert compared(draws(again, 1, bad, positions[number])) == compared([whole[number]])
+        assert compared(draws(make(), 9 - number, bad, positions[number])) == compared(whole[number:])
+
+
+def test_without_epochs_the_next_images_take_the_place_of_bad_ones() -> None:
+    clean = images_of(draws(ContinuousOrder(10, 1, 2, 5, seed=4), 6))
+    bad = frozenset({clean[1], clean[7]})
+    left = [index for index in clean if index not in bad]
+    drawn = draws(ContinuousOrder(10, 1, 2, 5, seed=4), 4, bad)
+    assert images_of(drawn) == left[:20]
+    (only,) = set(range(10)) - (most := frozenset(range(9)))
+    assert images_of(draws(ContinuousOrder(10, 1, 2, 5, seed=4), 2, most)) == [only] * 10
+    with pytest.raises(DataError, match="none of the 10 training images can be used"):
+        ContinuousOrder(10, 1, 2, 5, seed=4).draw(BEGINNING, frozenset(range(10)))
+
+
 def test_one_good_image_fills_every_batch() -> None:
     order = TrainingOrder(9, 1, 2, 3, seed=1)
     for epoch in range(4):
@@ -195,10 +253,13 @@ def test_impossible_orders_are_refused(values: tuple[int, int, int, int], messag
         EvaluationOrder(*values)
     with pytest.raises(ValueError, match=message):
         TrainingOrder(*values, seed=0)
+    with pytest.raises(ValueError, match=message):
+        ContinuousOrder(*values, seed=0)
 
 
 def test_indices_are_whole_numbers_of_64_bits() -> None:
     assert TrainingOrder(5, 0, 1, 2, 0).draw(BEGINNING, NONE).indices.dtype == np.int64
+    assert ContinuousOrder(5, 0, 1, 2, 0).draw(BEGINNING, NONE).indices.dtype == np.int64
     assert EvaluationOrder(5, 0, 1, 2).draw(BEGINNING, NONE).indices.dtype == np.int64
 
 

@@ -208,6 +208,9 @@ class NoSampler:
     def window(self, start: float, end: float) -> WindowTelemetry:
         return WindowTelemetry()
 
+    def read_energy(self) -> None:
+        pass
+
 
 # Both on one core: each has half of it while both want it.
 ONE_CORE = (0.5, 0.5)

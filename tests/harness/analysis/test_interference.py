@@ -42,6 +42,17 @@ def test_only_the_steps_under_a_disturbance_are_tainted() -> None:
     assert set(found) == {"none", "foreign_cpu"}
 
 
+def test_readings_of_energy_alone_change_nothing() -> None:
+    """They are made at the ends of blocks, and know nothing of what disturbs a GPU."""
+    throttled = ["HwSlowdown" if 5 <= i <= 8 else "none" for i in range(21)]
+    sampled = samples({**GPU, "energy_joules": 5.0}, throttle_reasons=throttled)
+    unknown = dict.fromkeys(("util_percent", "sm_clock_mhz", "processes")) | {"throttle_reasons": ""}
+    alone = sampled.assign(time_unix_seconds=sampled["time_unix_seconds"] + 0.4, **unknown)
+    expected = taints(sampled)
+    assert expected.count("gpu_throttled") == 20
+    assert taints(pd.concat([sampled, alone])) == expected
+
+
 def test_steps_in_a_gap_of_the_samples_are_unknown() -> None:
     """From 1002 s to 1008 s nothing was sampled; the first sample behind it speaks for no more than itself."""
     quiet = samples(HOST, foreign_util_percent=[60.0 if i == 16 else 1.0 for i in range(21)])

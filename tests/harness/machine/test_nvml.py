@@ -242,6 +242,25 @@ with Nvml(warnings.append) as nvml:
     assert warnings == ["GPU 1 (Stand-in 80GB): device unknown, NVML failed (nvmlDeviceGetHandleByIndex: GPU is lost)."]
 
 
+def test_the_energy_counter_is_read_alone_too(nvml_standin: dict[str, str]) -> None:
+    counters, lost, warnings = ask(
+        nvml_standin,
+        """
+with Nvml(warnings.append, clock) as nvml:
+    gpus = nvml.gpus()
+    counters = [nvml.energy_joules(gpu) for gpu in gpus]
+    os.environ["FAKE_NVML_FAIL"] = "1:energy:15"
+    show([counters, nvml.energy_joules(gpus[1]), warnings])
+""",
+    )
+    # Device 3 doesn't count it.
+    assert counters == [1000.125, 2000.125, 3000.125, None]
+    assert lost is None
+    assert warnings == [
+        "GPU 1 (Stand-in 80GB): energy unknown, NVML failed (nvmlDeviceGetTotalEnergyConsumption: GPU is lost)."
+    ]
+
+
 def test_a_device_that_is_lost_between_two_samples_is_one_warning(nvml_standin: dict[str, str]) -> None:
     healthy, lost, found, warnings = ask(
         nvml_standin,
@@ -261,8 +280,8 @@ with Nvml(warnings.append, clock) as nvml:
     # A driver that recovers is believed.
     assert found["util_percent"] == healthy["util_percent"] == 20.0
     assert len(warnings) == 1
-    assert warnings[0].startswith("GPU 1 (Stand-in 80GB): utilisation, memory, power, temperature, SM clock, ")
-    assert warnings[0].endswith(" unknown, NVML failed (nvmlDeviceGetUtilizationRates: GPU is lost).")
+    assert warnings[0].startswith("GPU 1 (Stand-in 80GB): energy, utilisation, memory, power, temperature, ")
+    assert warnings[0].endswith(" unknown, NVML failed (nvmlDeviceGetTotalEnergyConsumption: GPU is lost).")
 
 
 def test_a_device_that_cannot_be_reached_is_left_out_of_the_list(nvml_standin: dict[str, str]) -> None:

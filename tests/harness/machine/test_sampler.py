@@ -161,6 +161,120 @@ def test_missed_moments_are_skipped_and_not_caught_up() -> None:
     assert times(rows) == [0.0, 1.0, 2.0, 5.0, 6.0, 8.0, 9.0, 10.0]
 
 
+def test_every_reading_has_its_own_time() -> None:
+    """A round over many GPUs takes long: here the first takes 0.25 s, the second 0.125 s, the host 0.0625 s."""
+    time = FakeTime(START + 1.0)
+    rows: list[DeviceSample] = []
+    values = iter([10.0, 20.0])
+
+    def slow(gpu: Gpu, at: float) -> float:
+        time.now += 0.25 if gpu is GPU0 else 0.125
+        return at
+
+    def slow_host() -> float:
+        time.now += 0.0625
+        return next(values)
+
+    sampler = Sampler(
+        TWO, ScriptedNvml(time, slow), ScriptedHost(slow_host), rows.append, warn=pytest.fail, clock=time.clock,
+        unix_clock=time.unix, wait=time.wait,
+    )  # fmt: skip
+    with sampler:
+        assert time.ended.wait(60)
+    assert times(rows, "gpu0") == [0.0, 1.0]
+    assert times(rows, "gpu1") == [0.25, 1.25]
+    assert times(rows) == [0.375, 1.375]
+    assert [row.util_percent for row in rows if row.device == "gpu1"] == [0.25, 1.25]
+    # The window ends between the second readings of the two GPUs: of the second GPU only the first one lies in it.
+    window = sampler.window(START, START + 1.1)
+    assert window == WindowTelemetry(0.625, 0.25, 1.0, 10.0)
+
+
+class CountingNvml(ScriptedNvml):
+    """Counts how often energy alone is read of a GPU; GPU 5's counter shows what is counted, and GPU 6 has none."""
+
+    def __init__(self, time: FakeTime) -> None:
+        super().__init__(time, ramp)
+        self.counted = 0
+
+    def energy_joules(self, gpu: Gpu) -> float | None:
+        self.counted += gpu is GPU0
+        return float(self.counted) if gpu is GPU0 else None
+
+
+def test_energy_is_read_when_it_is_wanted_and_at_no_other_time() -> None:
+    """Every half second here, once at the moment at which a round is due, and at the end."""
+    time = FakeTime(START + 2.0)
+    rows: list[DeviceSample] = []
+
+    def wait(seconds: float) -> bool:
+        sampler.read_energy()
+        return time.wait(min(seconds, 0.5))
+
+    nvml = CountingNvml(time)
+    sampler = Sampler(
+        TWO, nvml, HostProbe(), rows.append, warn=pytest.fail, clock=time.clock, unix_clock=time.unix, wait=wait
+    )
+    with sampler:
+        assert time.ended.wait(60)
+    alone = [row for row in rows if row.energy_joules is not None]
+    assert [row.time_unix_seconds - UNIX - START for row in alone] == [0.5, 1.0, 1.5, 2.0, 2.0]
+    assert [row.energy_joules for row in alone] == [1.0, 2.0, 3.0, 4.0, 5.0]
+    known = {field: value for field, value in dataclasses.asdict(alone[0]).items() if value is not None}
+    assert known.keys() == {"time_unix_seconds", "device", "name", "uuid", "energy_joules"}
+    assert (known["device"], known["uuid"]) == ("gpu0", "GPU-0")
+    # The rounds are what they are without it.
+    others = [row for row in rows if row.energy_joules is None]
+    assert times(others, "gpu0") == times(others, "gpu1") == times(others) == [0.0, 1.0, 2.0]
+    assert sampler.window(START, START + 2.0).gpu_util_min_percent == 11.5
+
+
+def test_wanting_energy_wakes_the_sampler() -> None:
+    first, read, rows = threading.Event(), threading.Event(), list[DeviceSample]()
+
+    def on_sample(row: DeviceSample) -> None:
+        rows.append(row)
+        (first if row.device == "cpu" else read).set()
+
+    nvml = CountingNvml(FakeTime(START))
+    with Sampler(ONE, nvml, HostProbe(), on_sample, warn=pytest.fail, interval_seconds=3600.0) as sampler:
+        assert first.wait(60)
+        read.clear()
+        sampler.read_energy()
+        assert read.wait(60)
+    assert [row.device for row in rows] == ["gpu0", "cpu", "gpu0"]
+    assert rows[-1].energy_joules == 1.0
+
+
+def test_energy_that_is_wanted_at_the_end_is_still_read() -> None:
+    first, rows = threading.Event(), list[DeviceSample]()
+
+    def on_sample(row: DeviceSample) -> None:
+        rows.append(row)
+        if row.device == "cpu":
+            sampler.read_energy()
+            sampler.stop()
+            first.set()
+
+    sampler = Sampler(ONE, CountingNvml(FakeTime(START)), HostProbe(), on_sample, warn=pytest.fail)
+    with sampler:
+        assert first.wait(60)
+    assert [row.energy_joules for row in rows] == [None, None, 1.0]
+
+
+def test_without_gpus_wanting_energy_does_nothing() -> None:
+    time, rows = FakeTime(START + 1.0), list[DeviceSample]()
+
+    def wait(seconds: float) -> bool:
+        sampler.read_energy()
+        return time.wait(seconds)
+
+    sampler = Sampler((), None, HostProbe(), rows.append, warn=pytest.fail, clock=time.clock, wait=wait)
+    with sampler:
+        assert time.ended.wait(60)
+    assert [row.device for row in rows] == ["cpu"] * 2
+
+
 def test_the_interval_is_kept() -> None:
     _, rows, _ = run(1.0, interval_seconds=0.25)
     assert times(rows) == [0.0, 0.25, 0.5, 0.75, 1.0]

@@ -239,6 +239,18 @@ def test_few_images_make_the_default_batch_smaller(
         assert len(found.notes) == (0 if note is None else 1)
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 4, 8])
+def test_a_throughput_run_has_the_same_batch_per_device_on_any_number_of_devices(ranks: int) -> None:
+    """The built-in photos are 1,024: 8 ranks of 512 images draw each of them four times a step."""
+    gpus = Devices("gpu", ranks, "GPU")
+    found = plan(RunConfig(throughput_only=True), gpus, small(1024))
+    assert (found.pipeline.batch_size, found.global_batch, found.notes) == (512, 512 * ranks, ())
+    asked = RunConfig(throughput_only=True, batch_size=300, accumulation_steps=4)
+    found = plan(asked, gpus, small(3))
+    assert (found.pipeline.batch_size, found.global_batch, found.notes) == (300, 1200 * ranks, ())
+    assert plan(devices=gpus, data=small(1024)).pipeline.batch_size == min(512, 1024 // ranks)
+
+
 def test_a_batch_that_is_given_may_be_all_of_a_rank_s_share_and_no_more() -> None:
     found = plan(RunConfig(batch_size=26), FOUR_GPUS, small(103))
     assert (found.pipeline.batch_size, found.training.steps_per_epoch, found.notes) == (26, 1, ())

@@ -261,7 +261,9 @@ def test_a_plan_is_told_in_full() -> None:
     assert alone["length"] == "one evaluation, 64x64"
     assert {"crops", "learning rate", "weight decay", "warm-up"}.isdisjoint(alone)
     endless = dict(plan_facts(a_plan(kind=THROUGHPUT)))
-    assert endless["length"] == "until --target-ci is reached or --max-seconds have passed; 22 steps per epoch"
+    assert endless["length"] == (
+        "until --target-ci is reached or --max-seconds have passed; a pass over the images takes 21.0 steps"
+    )
 
 
 def test_a_plan_is_printed_under_its_remark(console: Console) -> None:

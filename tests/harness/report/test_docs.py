@@ -49,7 +49,7 @@ def test_the_rows_of_the_options() -> None:
     assert rows["`--momentum M`"] == ["Momentum of SGD.", "0.9"]
     assert rows["`--batch-size N`"] == [
         "Batch size per device, in images.",
-        "512 on GPUs and 16 on CPUs, smaller for a small data set",
+        "512 on GPUs and 16 on CPUs, smaller for a small data set in a run of epochs",
     ]
     assert rows["`--throughput-only`"] == [
         "Measure training throughput and what limits it, then stop. No evaluation, no top-1.",

@@ -81,7 +81,8 @@ def test_a_sampler_keeps_its_history_and_no_more() -> None:
             assert time.ended.wait(240)
 
     traced(sample, count)
-    assert len(samplers[0]._times) == len(samplers[0]._rounds) == 1201
+    history = samplers[0]._of_host
+    assert len(history._times) == len(history._samples) == 1201
     assert len(samplers[0]._warned) == 50
 
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import itertools
 import math
 import threading
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
+import paddle
 import pytest
 
 from harness.errors import InvariantError
 from harness.machine.clock import HostClock
-from harness.training.loop import COLUMNS, Consumer, GlobalStep, merge_ranks, never, pause, run_steps
+from harness.training import loop
+from harness.training.loop import COLUMNS, Consumer, GlobalStep, never, pause, run_steps
 from harness.training.ranks import FloatArray, Ranks
 from pipelines.batch import Batch
 from tests.support.simulation import Cluster, FakeTime, SimulatedRanks
@@ -264,6 +268,175 @@ def test_batches_are_held_until_the_device_is_done_with_them() -> None:
     assert waited == pytest.approx([0.5, 1.0, 1.5])
 
 
+class Image:
+    """What a batch holds: a thing that can be seen to go."""
+
+
+def test_a_batch_lives_until_its_step_is_over() -> None:
+    """DALI and a copy to the device may otherwise reuse its memory while kernels still read it."""
+    time, taken = FakeTime(), list[weakref.ref[Image]]()
+    alive: list[list[bool]] = []
+
+    def source() -> Iterator[Batch]:
+        while True:
+            time.spend(0.25)
+            image = Image()
+            taken.append(weakref.ref(image))
+            batch = Batch(image, None, 8)
+            del image
+            yield batch
+            del batch
+
+    class Clock(HostClock):
+        def wait(self, mark: float) -> None:
+            alive.append([image() is not None for image in taken])
+
+    run_steps(source(), training(time, 0.25), Clock(time), Ranks(0, 1), lambda _: None, max_steps=5)
+    # The first batch that is alive is the one whose step is waited for; the one before it is let go.
+    assert alive == [[True] * 3, [False, *[True] * 3], [False, False, *[True] * 3]]
+
+
+@dataclass
+class Device:
+    """A device that works while the host goes on, and its clock: work that is queued begins when the last is over."""
+
+    time: FakeTime
+    free_at: float = 0.0
+    started_at: float = 0.0
+    runs_ahead: bool = True
+
+    def work(self, seconds: float) -> None:
+        self.free_at = max(self.free_at, self.time()) + seconds
+
+    def start(self) -> None:
+        self.wait(self.free_at)
+        self.started_at = self.time()
+
+    def mark(self) -> float:
+        return max(self.free_at, self.time())
+
+    def host_seconds(self) -> float:
+        return self.time() - self.started_at
+
+    def wait(self, mark: float) -> None:
+        self.time.seconds = max(self.time.seconds, mark)
+
+    def seconds(self, marks: Sequence[float]) -> list[float]:
+        self.wait(marks[-1])
+        return [mark - self.started_at for mark in marks]
+
+
+def run_on_device(emit_seconds: float, max_steps: int, step_seconds: float = 0.1) -> tuple[list[GlobalStep], list[int]]:
+    """The steps of a device whose recorder takes its time, and how many steps were queued as each was recorded."""
+    time, steps, queued = FakeTime(), list[GlobalStep](), list[int]()
+    device, taken = Device(time), itertools.count(1)
+    latest = 0
+
+    def consume(batch: Batch, mark_split: MarkSplit) -> float:
+        nonlocal latest
+        latest = next(taken)
+        device.work(step_seconds)
+        return float(latest)
+
+    def emit(step: GlobalStep) -> None:
+        time.spend(emit_seconds)
+        queued.append(latest)
+        steps.append(step)
+
+    run_steps(batches(time, itertools.repeat(0.0)), consume, device, Ranks(0, 1), emit, max_steps=max_steps)
+    return steps, queued
+
+
+def test_a_device_works_while_steps_are_recorded() -> None:
+    """Blocks of 1, 2, 4 and 5 steps, each recorded while the next one is queued, from its third step on."""
+    steps, queued = run_on_device(0.04, max_steps=12)
+    assert [step.index for step in steps] == list(range(12))
+    assert [step.loss for step in steps] == [float(number) for number in range(1, 13)]
+    # The second block has no third step, and the last block is recorded when the device has finished it.
+    assert queued == [3, 5, 6, 9, 9, 10, 10, *[12] * 5]
+    assert [step.step_seconds for step in steps] == pytest.approx([0.1] * 12)
+    assert [step.recording_seconds for step in steps] == pytest.approx([0.0] * 12)
+
+
+def test_recording_that_takes_longer_than_the_queued_steps_is_that_of_the_step_that_waits_for_it() -> None:
+    steps, _ = run_on_device(0.15, max_steps=12)
+    # The last block's third and fourth step wait for two records each: 0.3 s, less the 0.2 s of the steps before them,
+    # and 0.3 s, less the 0.1 s of the step before.
+    assert [step.recording_seconds for step in steps] == pytest.approx(
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0.1, 0.2, 0], abs=1e-9
+    )
+    assert [step.exchange_seconds for step in steps] == pytest.approx([0.0] * 12)
+
+
+def test_steps_are_recorded_at_once_where_the_host_is_the_device() -> None:
+    time, taken, queued = FakeTime(), itertools.count(1), list[int]()
+    latest = 0
+
+    def consume(batch: Batch, mark_split: MarkSplit) -> None:
+        nonlocal latest
+        latest = next(taken)
+        time.spend(0.1)
+
+    run_steps(
+        batches(time, itertools.repeat(0.0)), consume, HostClock(time), Ranks(0, 1),
+        lambda _: queued.append(latest), max_steps=7,
+    )  # fmt: skip
+    assert queued == [1, 3, 3, 7, 7, 7, 7]
+
+
+def test_the_edges_of_blocks_are_told_when_the_device_is_there() -> None:
+    time, edges = FakeTime(), list[float]()
+    clock = Device(time)
+
+    def consume(batch: Batch, mark_split: MarkSplit) -> None:
+        clock.work(0.1)
+
+    run_steps(
+        batches(time, itertools.repeat(0.0)), consume, clock, Ranks(0, 1), lambda _: time.spend(0.01), max_steps=7,
+        at_edge=lambda: edges.append(clock.host_seconds()),
+    )  # fmt: skip
+    # Blocks of 1, 2 and 4 steps.
+    assert edges == pytest.approx([0.0, 0.1, 0.3, 0.7])
+
+
+def test_the_losses_of_a_block_are_read_by_one_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of 1, 2 and 4 steps; every loss has the same bits as if it were read alone."""
+    drawn = np.random.default_rng(0).standard_normal(7).astype(np.float32)
+    tensors = [paddle.to_tensor(loss) for loss in drawn]
+    alone = [float(loss) for loss in tensors]
+    read_shapes: list[tuple[int, ...]] = []
+    read = paddle.Tensor.numpy
+
+    def counted(tensor: paddle.Tensor) -> np.ndarray[Any, Any]:
+        found: np.ndarray[Any, Any] = read(tensor)
+        read_shapes.append(found.shape)
+        return found
+
+    monkeypatch.setattr(paddle.Tensor, "numpy", counted)
+    time, steps, losses = FakeTime(), list[GlobalStep](), iter(tensors)
+
+    def consume(batch: Batch, mark_split: MarkSplit) -> Any:
+        time.spend(0.1)
+        return next(losses)
+
+    run_steps(batches(time, itertools.repeat(0.0)), consume, HostClock(time), Ranks(0, 1), steps.append, max_steps=7)
+    assert read_shapes == [(1,), (2,), (4,)]
+    assert [step.loss.hex() for step in steps] == [loss.hex() for loss in alone]
+
+
+def test_a_block_may_have_losses_for_some_of_its_batches() -> None:
+    """An evaluation's last batches have none on a rank whose images are over."""
+    losses = iter([None, paddle.to_tensor(0.5), None, paddle.to_tensor(0.25)])
+    time, steps = FakeTime(), list[GlobalStep]()
+
+    def consume(batch: Batch, mark_split: MarkSplit) -> Any:
+        time.spend(0.1)
+        return next(losses)
+
+    run_steps(batches(time, itertools.repeat(0.0)), consume, HostClock(time), Ranks(0, 1), steps.append, max_steps=4)
+    assert [step.loss for step in steps] == pytest.approx([math.nan, 0.5, math.nan, 0.25], nan_ok=True)
+
+
 class News:
     """Bad images that a rank meets, by the batch; told has how many batches it had taken whenever it told of them."""
 
@@ -371,6 +544,43 @@ def rank_rows(*rows: tuple[float, ...]) -> FloatArray:
         )
         row[:] = images, request, got, got, forward, backward, end, loss, recording, 0.0
     return table[:, np.newaxis]
+
+
+def merge_ranks(step: FloatArray, index: int, end_before: float) -> GlobalStep:
+    """A burst of one step; step: [ranks, batches, COLUMNS]."""
+    (merged,) = loop.merge_ranks(step[:, np.newaxis], index, end_before)
+    return merged
+
+
+@pytest.mark.parametrize("empty", [False, True], ids=["full batches", "some without images"])
+def test_a_burst_is_its_steps_one_by_one(empty: bool) -> None:
+    """Each begins where the slowest rank ended the one before; losses have the bits of a mean of all batches."""
+    random = np.random.default_rng(4)
+    ranks, steps, batches = 9, 6, 3
+    burst = np.full((ranks, steps, batches, COLUMNS), np.nan)
+    marks = np.cumsum(random.random((ranks, steps * batches, 6)).reshape(ranks, -1), axis=1)
+    burst[..., loop.REQUEST : loop.END + 1] = marks.reshape(ranks, steps, batches, 6)
+    burst[..., loop.IMAGES] = random.integers(0 if empty else 1, 3, (ranks, steps, batches))
+    burst[..., loop.LOSS] = random.standard_normal((ranks, steps, batches))
+    burst[..., loop.RECORDING] = random.random((ranks, steps, batches))
+    burst[..., loop.BAD] = 0.0
+    if empty:
+        burst[:, 2, :, loop.IMAGES] = 0
+    burst[5, 3, 1, loop.LOSS], burst[5, 3, 1, loop.IMAGES] = math.inf, 2
+    merged = loop.merge_ranks(burst, 7, 0.25)
+    assert [step.index for step in merged] == list(range(7, 13))
+    assert [step.nonfinite_rank for step in merged] == [None, None, None, 5, None, None]
+    end_before = 0.25
+    for number, step in enumerate(merged):
+        alone = merge_ranks(burst[:, number], 7 + number, end_before)
+        assert repr(step) == repr(alone)
+        end_before = step.end_seconds
+        counted = burst[:, number][burst[:, number, :, loop.IMAGES] > 0]
+        if len(counted):
+            mean = float(np.average(counted[:, loop.LOSS], weights=counted[:, loop.IMAGES]))
+            assert repr(step.loss) == repr(mean)
+        else:
+            assert math.isnan(step.loss)
 
 
 def test_a_step_of_four_ranks_is_as_long_as_the_slowest() -> None:

@@ -118,6 +118,22 @@ def test_a_step_row_joins_the_four_gpus_utilisation(
     assert all("GPU" in warning or "gpu" in warning for warning in record.warnings)
 
 
+def test_energy_is_recorded_when_it_is_read(tmp_path: Path, nvml_standin: dict[str, str]) -> None:
+    """Rows of their own, with nothing else, of the three GPUs that have a counter."""
+    reads = SCRIPT.replace("0.05, os.environ", "30.0, os.environ").replace(
+        "    recorder.epoch(", "    recorder.read_energy()\n    time.sleep(0.5)\n    recorder.epoch("
+    )
+    files, _ = record_four_gpus(tmp_path, nvml_standin, reads, CUDA_VISIBLE_DEVICES="0,1,2,3")
+    devices = read_table(files.table("devices"), DEVICES)
+    assert list(devices["device"]) == ["gpu0", "gpu1", "gpu2", "gpu3", "cpu", "gpu0", "gpu1", "gpu3"]
+    alone = devices.iloc[5:]
+    assert sorted(alone["energy_joules"]) == [1000.125, 2000.125, 3000.125]
+    assert (alone["time_unix_seconds"] > devices["time_unix_seconds"].iloc[4]).all()
+    known = ["time_unix_seconds", "device", "name", "uuid", "energy_joules", "throttle_reasons"]
+    assert alone.drop(columns=known).isna().all(axis=None)
+    assert set(alone["throttle_reasons"]) == {""}
+
+
 def test_visible_devices_decide_which_gpus_are_recorded(tmp_path: Path, nvml_standin: dict[str, str]) -> None:
     files, _ = record_four_gpus(tmp_path, nvml_standin, CUDA_VISIBLE_DEVICES="3,0")
     step = read_table(files.table("steps"), STEPS).iloc[0]
