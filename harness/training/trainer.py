@@ -19,6 +19,7 @@ from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
 from harness.errors import InvariantError, TrainingError
 from harness.machine.clock import Clock
 from harness.machine.device import cudnn_tf32, local_rank, open_device
+from harness.machine.device_kinds import device_kind
 from harness.plan.effective_settings import check_settings
 from harness.plan.options import SYNC
 from harness.plan.plan import DataFacts, RunPlan, facts_of
@@ -187,7 +188,9 @@ def open_trainer(plan: RunPlan, pretrained: Mapping[str, Any] | None = None) -> 
     schedule = recipe.Schedule(
         training.learning_rate, training.lr_warmup_epochs * training.steps_per_epoch, plan.total_steps
     )
-    optimizer = recipe.make_optimizer(model, training.momentum, training.weight_decay)
+    optimizer = recipe.make_optimizer(
+        model, training.momentum, training.weight_decay, multi_tensor=device_kind(plan.device).multi_tensor
+    )
     precision = MixedPrecision(training.dtype, training.amp_level)
     if training.bn_stats == SYNC:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
