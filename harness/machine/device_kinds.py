@@ -10,6 +10,9 @@ from pipelines.settings import CPU_DECODER, MIXED_DECODER
 # The clocks of `harness.machine.clock`: the host's, events that carry a time, and events that only pass.
 HOST_CLOCK, TIMED_EVENTS, PASSING_EVENTS = "host", "timed events", "passing events"
 
+# The values of --tf32, which only a kind with cuDNN takes.
+ON, OFF = "on", "off"
+
 # Paddle's launcher would start its ranks on a plugin's devices wherever one is installed.
 NO_PLUGINS = {"CUSTOM_DEVICE_ROOT": ""}
 

@@ -70,8 +70,8 @@ def make_plan(
             hw_decoder_load=_given(config.hw_decoder_load, decoding.hw_decoder_load),
             width_hint=_given(config.width_hint, decoding.width_hint),
             height_hint=_given(config.height_hint, decoding.height_hint),
-            # DALI has no bfloat16; the first convolution would only cast float32 down.
-            dtype="float16" if config.amp == "fp16" else "float32",
+            # Half the bytes. DALI has no bfloat16: the device converts, and float16 keeps all levels of a pixel apart.
+            dtype="float32" if config.amp == "off" else "float16",
             layout=config.layout,
             preprocessing=config.preprocessing,
             auto_augment=size.auto_augment if config.auto_augment is None else config.auto_augment,
@@ -94,6 +94,9 @@ def make_plan(
             to_static=config.to_static,
             compute_threads=config.compute_threads or _positive_int(environment.get("OMP_NUM_THREADS")) or share,
             pretrained=config.pretrained,
+            amp_depthwise=config.amp_depthwise,
+            master_grad=config.master_grad,
+            tf32=config.tf32,
         ),
         window=_window(config, kind, epoch_steps),
         operation=OperationPlan(
@@ -104,6 +107,7 @@ def make_plan(
             bad_images=config.bad_images,
             max_bad_images=config.max_bad_images,
             telemetry_library=config.telemetry_library,
+            profile=config.profile,
         ),
     )
     return replace(plan, notes=(*notes, *_notes(plan)))
@@ -120,6 +124,7 @@ def _refuse_what_lacks(config: RunConfig, kind: DeviceKind) -> None:
         )
     for refused, name, lacking in (
         (config.amp != "off" and not kind.sixteen_bit, f"--amp {config.amp}", f"{config.amp} convolutions"),
+        (config.tf32 is not None and not kind.cudnn, f"--tf32 {config.tf32}", "TF32"),
         (config.bn_stats == SYNC and not kind.sync_batch_norm, "--bn-stats sync", "synchronised batch norm"),
     ):
         if refused:
@@ -160,6 +165,15 @@ def _notes(plan: RunPlan) -> list[str]:
 
 def _training_notes(plan: RunPlan) -> list[str]:
     notes = []
+    if plan.pipeline.layout == "nhwc" and plan.training.amp == "off" and device_kind(plan.device).cudnn:
+        notes.append(
+            "--layout nhwc is slower in float32: Paddle then transposes at every convolution, in 16 bits it does not"
+        )
+    if plan.operation.profile is not None:
+        notes.append(
+            f"rank 0 traces {plan.operation.profile} of the measured steps, which makes them slower; compare this run's"
+            " rates with no other run's"
+        )
     epoch_steps, data = plan.training.steps_per_epoch, plan.data
     epoch_images = epoch_steps * plan.global_batch
     if epoch_images > (1 + NOTED_EXCESS) * data.train_images:

@@ -103,7 +103,7 @@ class TrainingStep:
         # Gradients add up on each rank, and are exchanged with those of the step's last batch.
         with nullcontext() if is_last else no_exchange(self.model):
             with self.precision.forward():
-                logits = self.model(batch.images)
+                logits = self.model(self.precision.images(batch.images))
             # Outside, as Paddle would compute the loss in 16 bits at O2, and round the smoothed labels to them at O1.
             loss = F.cross_entropy(logits.astype("float32"), batch.labels, label_smoothing=self.label_smoothing)
             mark_split()

@@ -191,7 +191,9 @@ def open_trainer(plan: RunPlan, pretrained: Mapping[str, Any] | None = None) -> 
     optimizer = recipe.make_optimizer(
         model, training.momentum, training.weight_decay, multi_tensor=device_kind(plan.device).multi_tensor
     )
-    precision = MixedPrecision(training.dtype, training.amp_level)
+    precision = MixedPrecision(
+        training.dtype, training.amp_level, depthwise=training.amp_depthwise, master_grad=training.master_grad
+    )
     if training.bn_stats == SYNC:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     precision.prepare(model, optimizer)

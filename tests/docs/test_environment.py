@@ -48,7 +48,7 @@ def test_every_access_to_the_environment_is_of_a_named_variable() -> None:
     found = {(one or other).strip('b"') for text in texts for one, other in access.findall(text)}
     # The others are keys of the machine's description, which the record calls environment, too.
     found = {name for name in found if name.isupper() or "_proxy" in name}
-    assert found - {"RUN_PID", "CACHE_VARIABLE", "PLUGIN_ROOT", "GPU"} <= named_on_the_page()
+    assert found - {"RUN_PID", "CACHE_VARIABLE", "PLUGIN_ROOT", "GPU", "TF32_OVERRIDE"} <= named_on_the_page()
     assert len(found) >= 8
 
 
