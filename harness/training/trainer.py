@@ -128,14 +128,14 @@ class Trainer:
         self.steps[phase.name] = first_step + len(steps)
         return steps
 
-    def read_settings(self, source: DaliSource | HandOver | None = None) -> dict[str, Any]:
+    def read_settings(self, pipeline: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The settings in force, as DALI and Paddle report them; known after a batch was taken.
 
-        source is what the batches came from; by default the training images.
+        pipeline has those of the pipeline that the batches came from; by default the training's.
         """
         train = self.train
         return {
-            **(source or self.source).settings(),
+            **(self.source.settings() if pipeline is None else pipeline),
             "parameters": str(self.model.parameters()[0].dtype).rpartition(".")[2],
             "logits": train.logits_dtype,
             "network_layout": self.model.conv1.conv._data_format.lower(),
