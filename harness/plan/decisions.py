@@ -9,11 +9,11 @@ from typing import Any
 
 from harness.errors import MachineError, UsageError
 from harness.machine.device import Devices
-from harness.machine.device_kinds import DeviceKind, device_kind
+from harness.machine.device_kinds import ON, DeviceKind, device_kind
 from harness.machine.host import available_cores
 from harness.plan.declaration import AUTO
 from harness.plan.kinds import EPOCHS
-from harness.plan.options import ON, SYNC, RunConfig
+from harness.plan.options import SYNC, RunConfig
 from harness.plan.plan import DEFAULT_FOLDER, DataFacts, Decoding, OperationPlan, RunPlan, TrainingPlan, WindowPlan
 from models.sizes import SIZES
 from pipelines.augmentation import Augmentation
@@ -147,6 +147,11 @@ def _window(config: RunConfig, kind: DeviceKind, epoch_steps: int) -> WindowPlan
             f" {epoch_steps})",
             f"Use --warmup {total - 1} or less, or more --epochs.",
         )
+    if total is not None and config.profile is not None and warmup + config.profile > total:
+        raise UsageError(
+            f"--profile {config.profile} is more than the {total - warmup} training steps after a warm-up of {warmup}",
+            "Trace fewer steps, or train for more --epochs.",
+        )
     return WindowPlan(warmup, config.warmup is not None, config.target_ci, config.max_seconds)
 
 
@@ -171,8 +176,8 @@ def _training_notes(plan: RunPlan) -> list[str]:
         )
     if plan.operation.profile is not None:
         notes.append(
-            f"rank 0 traces {plan.operation.profile} of the measured steps, which makes them slower; compare this run's"
-            " rates with no other run's"
+            f"rank 0 traces {plan.operation.profile} of the measured steps into <run>.traces/rank0.json, which makes"
+            " them slower: this run's rates can't be compared with another's"
         )
     epoch_steps, data = plan.training.steps_per_epoch, plan.data
     epoch_images = epoch_steps * plan.global_batch

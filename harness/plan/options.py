@@ -38,8 +38,6 @@ MAX_PORT = 65535
 SKIP, FAIL = "skip", "fail"
 # Which running statistics of batch norm are used for evaluation.
 AVERAGE, RANK0, SYNC = "average", "rank0", "sync"
-# Of what a run may also decide by itself.
-ON, OFF = "on", "off"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +125,7 @@ class RunConfig:
         at_least=MIN_TELEMETRY_INTERVAL, resume=FREE, nodes=OWN,
     )  # fmt: skip
     profile: int | None = option(
-        None, "measuring", "Trace this many training steps of rank 0 after the warm-up, into <run>.trace.json."
+        None, "measuring", "Trace this many training steps of rank 0 after the warm-up, into <run>.traces/rank0.json."
         " Tracing slows these steps down.", metavar="STEPS", at_least=1, resume=FREE,
     )  # fmt: skip
     telemetry_library: str | None = option(

@@ -20,6 +20,7 @@ from harness.errors import InvariantError, TrainingError
 from harness.machine.clock import Clock
 from harness.machine.device import cudnn_tf32, local_rank, open_device
 from harness.machine.device_kinds import device_kind
+from harness.machine.tracing import TracedClock
 from harness.plan.effective_settings import check_settings
 from harness.plan.options import SYNC
 from harness.plan.plan import DataFacts, RunPlan, facts_of
@@ -46,7 +47,10 @@ CACHED_BATCHES = 4
 
 @dataclass(slots=True)
 class Trainer:
-    """One rank's training, and the number of steps it has made of each phase."""
+    """One rank's training, and the number of steps it has made of each phase.
+
+    traced is the clock of measured training where --profile asks for a trace.
+    """
 
     plan: RunPlan
     ranks: Ranks
@@ -61,6 +65,7 @@ class Trainer:
     cached: CachedSource | None = None
     segments: int = 0
     steps: dict[str, int] = field(default_factory=dict)
+    traced: TracedClock | None = None
     checked: bool = False
     effective_settings: dict[str, Any] = field(default_factory=dict)
 
@@ -119,7 +124,10 @@ class Trainer:
 
         self.model.train()
         batches = self.plan.training.accumulation_steps if trains else 1
-        run_steps(phase.source, phase.consume, self.clock, self.ranks, emit, done, max_steps, self.bad, batches)
+        # A throughput run's first segment of training is its warm-up; the trace itself leaves out that of an epoch.
+        measured = phase.name == TRAIN and (epoch is not None or first_step > 0)
+        clock = self.traced if self.traced is not None and measured else self.clock
+        run_steps(phase.source, phase.consume, clock, self.ranks, emit, done, max_steps, self.bad, batches)
         if not self.checked:
             batches = steps[-1].images // (self.plan.pipeline.batch_size * self.ranks.world_size)
             self.effective_settings = {**self.read_settings(), "accumulation_steps": batches}

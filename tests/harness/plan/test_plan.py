@@ -397,9 +397,14 @@ def test_channels_last_in_float32_is_noted_where_cudnn_computes(
     assert any(note.startswith("--layout nhwc is slower in float32") for note in plan(config, devices).notes) == noted
 
 
-def test_a_trace_is_noted() -> None:
+def test_a_trace_is_noted_and_fits_into_the_run() -> None:
     (note,) = plan(RunConfig(profile=7)).notes
     assert note.startswith("rank 0 traces 7 of the measured steps")
+    asked = RunConfig(epochs=2, batch_size=10, warmup=3)
+    data = small(100)
+    assert plan(dataclasses.replace(asked, profile=7), cpus(2), data).operation.profile == 7
+    error = refusal(dataclasses.replace(asked, profile=8), cpus(2), data)
+    assert error.message == "--profile 8 is more than the 7 training steps after a warm-up of 3"
 
 
 def test_an_evaluation_has_no_training_steps() -> None:
