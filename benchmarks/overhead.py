@@ -57,7 +57,7 @@ def main() -> None:
     dataset = open_dataset(arguments.data)
     plan = make_plan(config, devices, facts_of(dataset, arguments.data), os.environ)
     # Before Paddle is loaded, as in a worker.
-    os.environ.update(worker_environment(devices, plan.training.compute_threads, os.environ))
+    os.environ.update(worker_environment(devices, plan.training.compute_threads, os.environ, plan.training.tf32))
     in_calls: list[float] = []
     measure = _measurement(config, plan, dataset, arguments.segment_seconds, in_calls)
     ratios: dict[str, list[float]] = {"recorded": [], "end to end": []}

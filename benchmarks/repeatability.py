@@ -89,7 +89,7 @@ def _one_run(folder: Path, name: str, slowdown: float, max_seconds: float) -> No
     dataset = open_dataset("digits")
     plan = make_plan(config, devices, facts_of(dataset, "digits"), os.environ)
     # Before Paddle is loaded, as in a worker.
-    os.environ.update(worker_environment(devices, plan.training.compute_threads, os.environ))
+    os.environ.update(worker_environment(devices, plan.training.compute_threads, os.environ, plan.training.tf32))
     from harness.analysis.summarize import summarize
     from harness.training.recorder import open_recorder
     from harness.training.stop_signal import StopRequest

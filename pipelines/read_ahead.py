@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
@@ -15,7 +15,7 @@ IMAGES_AHEAD = 64
 Item = TypeVar("Item")
 
 
-def read_ahead(batches: Iterable[Item], paths: Callable[[Item], Iterable[str]], batch_size: int) -> Iterator[Item]:
+def read_ahead(batches: Iterable[Item], paths: Callable[[Item], Iterable[str]], batch_size: int) -> Generator[Item]:
     """The same batches, each yielded after the kernel was asked to read the files of those that follow it.
 
     The files' pages are then in the page cache, or on the way there, when the files are read; a missing file is left

@@ -152,6 +152,12 @@ class DaliSource:
         """
         return SourceState(self._position, self._bad, self._pipeline.checkpoint() if with_dali else None)
 
+    def close(self) -> None:
+        """Let go of the pipeline, its threads and its memory. The source can't be used any more."""
+        self._to_draw.close()
+        # The pipeline refers to this source, so that it would otherwise stay until Python looks for cycles.
+        del self._pipeline
+
 
 class CachedSource:
     """The same few batches again and again: shows what training does when data costs nothing.

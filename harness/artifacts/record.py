@@ -95,13 +95,18 @@ class RunFiles:
     def existing(self) -> list[Path]:
         """Those of the run's files that are there."""
         tables = (STEPS, DEVICES, EPOCHS, BAD_IMAGES, SCALING)
-        paths = [self.record, self.checkpoints, *(self.table(table.name) for table in tables)]
+        paths = [self.record, self.checkpoints, self.traces, *(self.table(table.name) for table in tables)]
         return [path for path in paths if path.exists()]
 
     @property
     def checkpoints(self) -> Path:
         """The folder of the checkpoints."""
         return self.folder / f"{self.run}.checkpoints"
+
+    @property
+    def traces(self) -> Path:
+        """The folder of the traces that --profile asks for."""
+        return self.folder / f"{self.run}.traces"
 
     @property
     def record(self) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 from harness.artifacts.bad_image import BadImage
 from harness.errors import MachineError
 from harness.launch.decoder_probe import loads_to_try, probe_decoder
-from harness.machine.device import Devices, choose_devices
+from harness.machine.device import Devices, choose_devices, worker_environment
 from harness.machine.environment import describe
 from harness.plan.decisions import default_data, make_plan
 from harness.plan.options import FAIL, RunConfig
@@ -97,7 +97,11 @@ def inspect_inputs(inputs: Inputs, results: Path, environment: Mapping[str, str]
 
     Raises DataError when more files are unusable than the plan allows.
     """
-    machine = describe(inputs.devices, inputs.dataset.train.root, results, environment=environment)
+    training = inputs.plan.training
+    ranks = worker_environment(inputs.devices, training.compute_threads, environment, training.tf32)
+    machine = describe(
+        inputs.devices, inputs.dataset.train.root, results, environment=environment, ranks_environment=ranks
+    )
     memory = [machine[name] for name in ("memory_bytes", "memory_limit_bytes") if machine[name]]
     profiled, bad = _inspect_files(inputs.dataset, inputs.plan, min(memory, default=None))
     return Inspection(machine, profiled, tuple(asdict(image) for image in bad))

@@ -67,9 +67,9 @@ def _print_plan(config: RunConfig, console: Console, environment: Mapping[str, s
     config = series_members(config)[-1]
     if config.data is None and default_data(config) != DEFAULT_FOLDER:
         devices, notices = choose_devices(config.device, config.gpus, environment, look=False)
-        for notice in notices:
-            console.notice(notice)
         plan = make_plan(config, devices, IMAGENET, environment)
+        for notice in (*notices, *plan.notes):
+            console.notice(notice)
         console.plan(plan, "ImageNet's published counts; no data was read")
         return
     plan = find_inputs(config, console, environment, look=False).plan

@@ -56,7 +56,9 @@ def run_workers(
     are then copied to kept. The first Ctrl-C asks the ranks to finish, and waits for them; the second ends everything.
     Both raise KeyboardInterrupt, unless the ranks left an error or have finished.
     """
-    env = {**worker_environment(devices, plan.training.compute_threads, environment), RUN_PID: str(os.getpid())}
+    training = plan.training
+    ranks = worker_environment(devices, training.compute_threads, environment, training.tf32)
+    env = {**ranks, RUN_PID: str(os.getpid())}
     # A private folder, because the launcher writes the whole environment of each rank, secrets included, to the logs.
     with tempfile.TemporaryDirectory(prefix="pplcnet-bench-") as folder:
         logs = Path(folder)

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from harness.errors import MachineError
 from harness.machine.clock import Clock, CudaClock, HostClock, PollingClock
-from harness.machine.device_kinds import CPU, GPU, HOST_CLOCK, PASSING_EVENTS, TIMED_EVENTS, device_kind
+from harness.machine.device_kinds import CPU, GPU, HOST_CLOCK, OFF, PASSING_EVENTS, TIMED_EVENTS, device_kind
 from harness.machine.gpu_fit.checks import check_fit, install_command
 from harness.machine.gpu_fit.installed import PADDLE_GPU
 from harness.machine.host import available_cores
@@ -31,6 +31,8 @@ PADDLES = (PADDLE_GPU, PADDLE_CPU, "paddlepaddle-iluvatar")
 FROM_SOURCE = "0.0.0"
 INSTALL_PLUGIN = "Install the vendor's Paddle and its plugin; docs/devices.md names Paddle's pages."
 MAX_CPU_RANKS = 4
+# "0" forbids TF32 to all of NVIDIA's libraries, whatever a program asks them for.
+TF32_OVERRIDE = "NVIDIA_TF32_OVERRIDE"
 
 LAUNCHER_VARIABLES = ("PADDLE_", "FLAGS_selected_", "MASTER_", "POD_")
 CLOCKS: Mapping[str, Callable[[], Clock]] = {
@@ -216,18 +218,27 @@ def _paddle_for_gpu() -> bool:
     return installed_version(PADDLE_GPU) is not None
 
 
-def worker_environment(devices: Devices, compute_threads: int, environment: Mapping[str, str]) -> dict[str, str]:
+def worker_environment(
+    devices: Devices, compute_threads: int, environment: Mapping[str, str], tf32: str | None = None
+) -> dict[str, str]:
     """Returns the environment in which the ranks start.
 
-    Variables of another launcher are dropped, because Paddle's launcher would let them override its command line.
+    tf32 is --tf32's value: "off" forbids TF32 to cuBLAS and cuDNN, "on" removes what would forbid it, and None leaves
+    the user's variable. Variables of another launcher are dropped, because Paddle's launcher would let them override
+    its command line.
     """
     kind = device_kind(devices.kind)
-    env = {name: value for name, value in environment.items() if not name.startswith(LAUNCHER_VARIABLES)}
+    env = {**kind.defaults}
+    env |= {name: value for name, value in environment.items() if not name.startswith(LAUNCHER_VARIABLES)}
     for name in kind.hidden:
         env.pop(name, None)
     env["OMP_NUM_THREADS"] = str(compute_threads)
     env["PADDLE_DISTRI_BACKEND"] = kind.backend
     env.update(kind.flags)
+    if tf32 is not None:
+        env.pop(TF32_OVERRIDE, None)
+    if tf32 == OFF:
+        env[TF32_OVERRIDE] = "0"
     if devices.gpus:
         # By UUID, because NVML and CUDA may number the GPUs differently.
         env[kind.selection] = ",".join(gpu.uuid for gpu in devices.gpus)
@@ -273,10 +284,15 @@ def _failed_trial(dtype: str) -> str:
     return "" if computed == dtype else f"Paddle computes a convolution in {computed} instead on this one"
 
 
-def cudnn_tf32(name: str) -> bool | None:
-    """Returns whether Paddle lets cuDNN compute FP32 convolutions in TF32; None without cuDNN, or if unknown."""
+def cudnn_tf32(name: str, environment: Mapping[str, str] = os.environ) -> bool | None:
+    """Returns whether cuDNN may compute FP32 convolutions in TF32; None without cuDNN, or if unknown.
+
+    Both Paddle and the rank's environment must let it.
+    """
     if not device_kind(name).cudnn:
         return None
+    if environment.get(TF32_OVERRIDE) == "0":
+        return False
     from paddle.base import core
 
     switch = getattr(core, "get_cudnn_switch", None)

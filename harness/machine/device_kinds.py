@@ -10,6 +10,9 @@ from pipelines.settings import CPU_DECODER, MIXED_DECODER
 # The clocks of `harness.machine.clock`: the host's, events that carry a time, and events that only pass.
 HOST_CLOCK, TIMED_EVENTS, PASSING_EVENTS = "host", "timed events", "passing events"
 
+# The values of --tf32, which only a kind with cuDNN takes.
+ON, OFF = "on", "off"
+
 # Paddle's launcher would start its ranks on a plugin's devices wherever one is installed.
 NO_PLUGINS = {"CUSTOM_DEVICE_ROOT": ""}
 
@@ -24,8 +27,10 @@ class DeviceKind:
     library. nvml: the driver comes with NVML, which reports the device's state. memory is what a batch may not fit
     into, and failure the pattern of Paddle's message when the device or its collectives fail; empty where it has none.
     batch_size and warmup_steps are defaults. sixteen_bit: Paddle has convolutions in 16 bits for it. sync_batch_norm:
-    Paddle has synchronised batch norm for it. cudnn: its convolutions may be cuDNN's. flags are variables that the
-    ranks' environment gets, hidden those that it must not have.
+    Paddle has synchronised batch norm for it. cudnn: its convolutions may be cuDNN's. multi_tensor: Paddle has an
+    operator that updates all weights at once for it; a plugin may lack the kernel. Of the ranks' environment, flags are
+    variables that it gets, defaults those that it gets where the user has not set them, and hidden those that it must
+    not have.
     """
 
     name: str
@@ -44,7 +49,9 @@ class DeviceKind:
     sixteen_bit: bool
     sync_batch_norm: bool
     cudnn: bool
+    multi_tensor: bool
     flags: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, str] = field(default_factory=dict)
     hidden: tuple[str, ...] = ()
 
     def hands_over(self, decoder: str) -> bool:
@@ -73,6 +80,7 @@ CPU = DeviceKind(
     sixteen_bit=False,
     sync_batch_norm=False,
     cudnn=False,
+    multi_tensor=True,
     flags=NO_PLUGINS,
     # The launcher takes the mere presence of the variable as a sign of GPUs, even on a CPU build.
     hidden=("CUDA_VISIBLE_DEVICES",),
@@ -95,9 +103,10 @@ GPU = DeviceKind(
     sixteen_bit=True,
     sync_batch_norm=True,
     cudnn=True,
+    multi_tensor=True,
+    flags=NO_PLUGINS,
     # As the reference run sets them (DeepSparkHub, PP-LCNet).
-    flags={
-        **NO_PLUGINS,
+    defaults={
         "FLAGS_cudnn_exhaustive_search": "True",
         "FLAGS_cudnn_batchnorm_spatial_persistent": "True",
     },
@@ -123,6 +132,7 @@ def plugin(name: str) -> DeviceKind:
         sixteen_bit=True,
         sync_batch_norm=False,
         cudnn=False,
+        multi_tensor=False,
         flags={
             # Views with strides need kernels that plugins lack, such as `contiguous` of a boolean one.
             "FLAGS_use_stride_kernel": "0",

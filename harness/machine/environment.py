@@ -46,11 +46,13 @@ def describe(
     results: Path,
     *,
     environment: Mapping[str, str] = os.environ,
+    ranks_environment: Mapping[str, str] | None = None,
     root: Path = Path("/"),
 ) -> dict[str, Any]:
     """Returns everything about machine and software that figures depend on, as values for JSON. Never raises.
 
-    data_root is the folder that images are read from, results the folder that is written to. root is where /proc and
+    data_root is the folder that images are read from, results the folder that is written to. ranks_environment is the
+    environment that the ranks start in, by default this process's own. root is where /proc and
     /sys are read, for what psutil doesn't provide. Of the returned values, cores are those that this process can keep
     busy, cores_online the machine's logical cores, cores_physical its physical ones; swap_bytes are installed, not in
     use; the limits are those of the container.
@@ -82,7 +84,9 @@ def describe(
         "git": partial(git_state, ROOT, environment),
         **_disk_readers("data", data_root, root),
         **_disk_readers("results", results, root),
-        "thread_environment": partial(thread_environment, environment),
+        "thread_environment": partial(
+            thread_environment, environment if ranks_environment is None else ranks_environment
+        ),
     }
     return {name: _printable(_known(read)) for name, read in readers.items()}
 

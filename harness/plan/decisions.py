@@ -9,10 +9,10 @@ from typing import Any
 
 from harness.errors import MachineError, UsageError
 from harness.machine.device import Devices
-from harness.machine.device_kinds import DeviceKind, device_kind
+from harness.machine.device_kinds import ON, DeviceKind, device_kind
 from harness.machine.host import available_cores
 from harness.plan.declaration import AUTO
-from harness.plan.options import ON, SYNC, RunConfig
+from harness.plan.options import SYNC, RunConfig
 from harness.plan.plan import DEFAULT_FOLDER, DataFacts, Decoding, OperationPlan, RunPlan, TrainingPlan, WindowPlan
 from models.sizes import SIZES
 from pipelines.augmentation import Augmentation
@@ -69,8 +69,8 @@ def make_plan(
             hw_decoder_load=_given(config.hw_decoder_load, decoding.hw_decoder_load),
             width_hint=_given(config.width_hint, decoding.width_hint),
             height_hint=_given(config.height_hint, decoding.height_hint),
-            # DALI has no bfloat16; the first convolution would only cast float32 down.
-            dtype="float16" if config.amp == "fp16" else "float32",
+            # Half the bytes. DALI has no bfloat16: the device converts, and float16 keeps all levels of a pixel apart.
+            dtype="float32" if config.amp == "off" else "float16",
             layout=config.layout,
             preprocessing=config.preprocessing,
             auto_augment=size.auto_augment if config.auto_augment is None else config.auto_augment,
@@ -93,6 +93,9 @@ def make_plan(
             to_static=config.to_static,
             compute_threads=config.compute_threads or _positive_int(environment.get("OMP_NUM_THREADS")) or share,
             pretrained=config.pretrained,
+            amp_depthwise=config.amp_depthwise,
+            master_grad=config.master_grad,
+            tf32=config.tf32,
         ),
         window=_window(config, kind, epoch_steps),
         operation=OperationPlan(
@@ -103,6 +106,7 @@ def make_plan(
             bad_images=config.bad_images,
             max_bad_images=config.max_bad_images,
             telemetry_library=config.telemetry_library,
+            profile=config.profile,
         ),
     )
     return replace(plan, notes=(*notes, *_notes(plan)))
@@ -119,6 +123,7 @@ def _refuse_what_lacks(config: RunConfig, kind: DeviceKind) -> None:
         )
     for refused, name, lacking in (
         (config.amp != "off" and not kind.sixteen_bit, f"--amp {config.amp}", f"{config.amp} convolutions"),
+        (config.tf32 is not None and not kind.cudnn, f"--tf32 {config.tf32}", "TF32"),
         (config.bn_stats == SYNC and not kind.sync_batch_norm, "--bn-stats sync", "synchronised batch norm"),
     ):
         if refused:
@@ -141,6 +146,11 @@ def _window(config: RunConfig, kind: DeviceKind, epoch_steps: int) -> WindowPlan
             f" {epoch_steps})",
             f"Use --warmup {total - 1} or less, or more --epochs.",
         )
+    if total is not None and config.profile is not None and warmup + config.profile > total:
+        raise UsageError(
+            f"--profile {config.profile} is more than the {total - warmup} training steps after a warm-up of {warmup}",
+            "Trace fewer steps, or train for more --epochs.",
+        )
     return WindowPlan(warmup, config.warmup is not None, config.target_ci, config.max_seconds)
 
 
@@ -159,6 +169,15 @@ def _notes(plan: RunPlan) -> list[str]:
 
 def _training_notes(plan: RunPlan) -> list[str]:
     notes = []
+    if plan.pipeline.layout == "nhwc" and plan.training.amp == "off" and device_kind(plan.device).cudnn:
+        notes.append(
+            "--layout nhwc is slower in float32: Paddle then transposes at every convolution, in 16 bits it does not"
+        )
+    if plan.operation.profile is not None:
+        notes.append(
+            f"rank 0 traces {plan.operation.profile} of the measured steps into <run>.traces/rank0.json, which makes"
+            " them slower: this run's rates can't be compared with another's"
+        )
     epoch_steps, data = plan.training.steps_per_epoch, plan.data
     epoch_images = epoch_steps * plan.global_batch
     if plan.kind.in_epochs and epoch_images > (1 + NOTED_EXCESS) * data.train_images:

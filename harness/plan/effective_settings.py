@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.errors import InvariantError
+from harness.machine.device_kinds import ON
 from harness.plan.kinds import EVALUATION
 from harness.plan.options import SYNC
 from harness.plan.plan import RunPlan
@@ -43,6 +44,8 @@ def check_settings(plan: RunPlan, found: Mapping[str, Any]) -> None:
         "accumulation_steps": training.accumulation_steps,
         "ranks": plan.ranks,
     }
+    if training.tf32 is not None:
+        asked["cudnn_tf32"] = training.tf32 == ON
     asked = {name: value for name, value in asked.items() if name not in LEFT_OUT.get(plan.kind, ())}
     if pipeline.decoder == MIXED_DECODER:
         asked |= {name: getattr(pipeline, name) for name in ("hw_decoder_load", "width_hint", "height_hint")}

@@ -12,6 +12,8 @@ from harness.plan.kinds import EVALUATION, THROUGHPUT
 if TYPE_CHECKING:
     from harness.plan.options import RunConfig
 
+# The levels of mixed precision.
+O1, O2 = "O1", "O2"
 MAX_SERIES_NAME = 90  # the names of its runs are longer
 DEVICE_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -23,9 +25,35 @@ def _check_learning_rate(config: RunConfig) -> None:
             f"--lr-warmup-epochs {config.lr_warmup_epochs} is longer than the run's {config.epochs} epochs",
             "Give fewer warm-up epochs, or more --epochs.",
         )
+
+
+def _check_precision(config: RunConfig) -> None:
     if config.amp_level is not None and config.amp == "off":
         raise UsageError(
             f"--amp-level {config.amp_level} is for mixed precision, and --amp is off", "Give --amp as well."
+        )
+    level = None if config.amp == "off" else config.amp_level or O1
+    if config.amp_depthwise and level != O1:
+        raise UsageError(
+            "--amp-depthwise has no effect without --amp, or at --amp-level O2, which computes every convolution in 16"
+            " bits",
+            "Give --amp and --amp-level O1 as well, or omit it.",
+        )
+    if config.master_grad and level != O2:
+        raise UsageError(
+            "--master-grad has no effect without --amp-level O2: gradients of float32 weights are float32",
+            "Give --amp and --amp-level O2 as well, or omit it.",
+        )
+    if config.master_grad and config.accumulation_steps > 1:
+        raise UsageError(
+            f"--master-grad can't be combined with --accumulation-steps {config.accumulation_steps}: Paddle's ranks"
+            " exchange gradients of 16-bit weights in 16 bits",
+            "Give only one of the two.",
+        )
+    if config.tf32 is not None and level == O2:
+        raise UsageError(
+            f"--tf32 {config.tf32} has no effect at --amp-level O2, which computes every convolution in 16 bits",
+            "Omit it, or use --amp-level O1.",
         )
 
 
@@ -85,6 +113,8 @@ def _check_evaluation(config: RunConfig) -> None:
         "--resume": config.resume is not None,
         "--auto-batch": config.auto_batch,
         "--accumulation-steps": config.accumulation_steps > 1,
+        "--master-grad": config.master_grad,
+        "--profile": config.profile is not None,
     }
     for name, given in others.items():
         if given:
@@ -121,7 +151,15 @@ def _check_device(config: RunConfig) -> None:
 
 
 # The checks of every run, and those of one kind of run.
-CHECKS = (_check_device, _check_learning_rate, _check_series, _check_nodes, _check_resume, _check_names)
+CHECKS = (
+    _check_device,
+    _check_learning_rate,
+    _check_precision,
+    _check_series,
+    _check_nodes,
+    _check_resume,
+    _check_names,
+)
 CHECKS_OF_KIND = {EVALUATION: (_check_evaluation,)}
 
 

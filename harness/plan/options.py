@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import UsageError
+from harness.machine.device_kinds import OFF, ON
 from harness.plan.declaration import (
     AUTO,
     FREE,
@@ -37,8 +38,6 @@ MAX_PORT = 65535
 SKIP, FAIL = "skip", "fail"
 # Which running statistics of batch norm are used for evaluation.
 AVERAGE, RANK0, SYNC = "average", "rank0", "sync"
-# Of what a run may also decide by itself.
-ON, OFF = "on", "off"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +124,10 @@ class RunConfig:
         0.5, "measuring", "Seconds between two telemetry samples. At least 0.1.", metavar="SECONDS",
         at_least=MIN_TELEMETRY_INTERVAL, resume=FREE, nodes=OWN,
     )  # fmt: skip
+    profile: int | None = option(
+        None, "measuring", "Trace this many training steps of rank 0 after the warm-up, into <run>.traces/rank0.json."
+        " Tracing slows these steps down.", metavar="STEPS", at_least=1, resume=FREE,
+    )  # fmt: skip
     telemetry_library: str | None = option(
         None, "measuring", "Library that reports on the devices, for accelerators whose vendor's library speaks NVML's"
         " calls, such as Iluvatar's libixml.so. Default: NVML's own for GPUs, none for other devices.",
@@ -168,6 +171,14 @@ class RunConfig:
     amp_level: str | None = option(
         None, "training", "Level of mixed precision. O1: the operators on Paddle's list, which lacks depthwise"
         " convolutions; O2: all operators, and all weights but batch norm's. Default: O1.", choices=("O1", "O2"),
+    )  # fmt: skip
+    amp_depthwise: bool = option(False, "training", "Compute depthwise convolutions in 16 bits at --amp-level O1, too.")
+    master_grad: bool = option(
+        False, "training", "Update weights by float32 gradients at --amp-level O2. Otherwise by gradients of 16 bits."
+    )
+    tf32: str | None = option(
+        None, "training", "Whether float32 convolutions and matrix products may be computed in TF32, on GPUs only. off"
+        " forbids it to cuDNN and cuBLAS. Default: Paddle's, which allows it.", choices=(ON, OFF),
     )  # fmt: skip
     layout: str = option(
         "nchw", "training", "Memory layout of images and activations: channels first or last.", choices=("nchw", "nhwc")

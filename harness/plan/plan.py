@@ -88,7 +88,9 @@ class TrainingPlan:
     """How weights are updated. A step is one update, from `accumulation_steps` batches of each rank.
 
     epochs and steps_per_epoch are global; compute_threads are per rank. The learning rate rises from 0 over
-    lr_warmup_epochs. amp is off, bf16 or fp16. pretrained is the file of initial weights, if there is one.
+    lr_warmup_epochs. amp is off, bf16 or fp16; amp_depthwise: at O1 depthwise convolutions are in 16 bits, too;
+    master_grad: at O2 gradients are converted to float32. tf32 is on, off, or None for Paddle's default. pretrained is
+    the file of initial weights, if there is one.
     """
 
     epochs: int
@@ -105,6 +107,9 @@ class TrainingPlan:
     to_static: bool
     compute_threads: int
     pretrained: str | None
+    amp_depthwise: bool = False
+    master_grad: bool = False
+    tf32: str | None = None
 
     @property
     def precision(self) -> str:
@@ -141,7 +146,8 @@ class WindowPlan:
 class OperationPlan:
     """How a long run is supervised and recorded: time-outs (s), checkpoints, telemetry, unusable images.
 
-    telemetry_library is the path of a library that speaks NVML's calls; None is NVML's own, for GPUs only.
+    telemetry_library is the path of a library that speaks NVML's calls; None is NVML's own, for GPUs only. profile is
+    the number of training steps that rank 0 traces; None for no trace.
     """
 
     stall_timeout: float
@@ -151,6 +157,7 @@ class OperationPlan:
     bad_images: str
     max_bad_images: int
     telemetry_library: str | None = None
+    profile: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

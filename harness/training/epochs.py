@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from harness.artifacts.schema import CHECKPOINT, EVALUATE, TRAIN
 from harness.errors import InterruptedRunError, TrainingError
 from harness.plan.effective_settings import check_settings
 from harness.training.evaluation import Accuracy, Evaluator
-from harness.training.hand_over import on_device
+from harness.training.hand_over import HandOver, on_device
 from harness.training.loop import GlobalStep, pause, run_steps
 from harness.training.recorder import Recorder
 from harness.training.state import Progress, gather_state
@@ -25,7 +25,7 @@ from harness.training.stop_signal import StopRequest
 from harness.training.trainer import Trainer
 from pipelines.dali_graphs import Feed, evaluation_graph
 from pipelines.dataset import TRAIN_SPLIT, VAL_SPLIT
-from pipelines.sampling import EvaluationOrder, Position
+from pipelines.sampling import EvaluationOrder
 from pipelines.source import DaliSource, SourceState
 
 
@@ -79,7 +79,7 @@ def evaluate_alone(trainer: Trainer, recorder: Recorder, stop: StopRequest) -> N
     if evaluation is None:
         raise InterruptedRunError("interrupted", "An evaluation can't be resumed: start it again.")
     logits_dtype = evaluation.logits_dtype or trainer.plan.training.dtype
-    trainer.effective_settings = {**trainer.read_settings(validation.source), "logits": logits_dtype}
+    trainer.effective_settings = {**trainer.read_settings(evaluation.settings), "logits": logits_dtype}
     check_settings(trainer.plan, trainer.effective_settings)
     if not math.isfinite(evaluation.accuracy.loss):
         raise TrainingError(
@@ -160,48 +160,59 @@ class Saver:
 class Evaluation:
     """An epoch's accuracy, and the seconds of its evaluation's steps.
 
-    logits_dtype is the number format of the network's output; empty on a rank that had no valid image.
+    logits_dtype is the number format of the network's output; empty on a rank that had no valid image. settings are
+    those that the pipeline reported.
     """
 
     accuracy: Accuracy
     seconds: float
     logits_dtype: str
+    settings: Mapping[str, Any]
 
 
 class Validation:
-    """The validation images, read once an epoch; steps_made counts the run's evaluation steps."""
+    """The validation images, read once an epoch; steps_made counts the run's evaluation steps.
+
+    Each evaluation has its own pipeline, so that its buffers take no memory while the model is trained.
+    """
 
     def __init__(self, trainer: Trainer, recorder: Recorder, progress: Progress) -> None:
-        dataset, ranks, settings = trainer.dataset, trainer.ranks, trainer.settings
-        assert dataset.val is not None
-        order = EvaluationOrder(len(dataset.val), ranks.rank, ranks.world_size, settings.batch_size)
+        assert trainer.dataset.val is not None
+        self._images, ranks = trainer.dataset.val, trainer.ranks
+        self._order = EvaluationOrder(len(self._images), ranks.rank, ranks.world_size, trainer.settings.batch_size)
+        self.steps_made = progress.evaluated
+        self._trainer, self._recorder = trainer, recorder
+
+    def _source(self) -> DaliSource | HandOver:
+        """The validation images from the first to the last, without those that can't be used."""
+        trainer, settings = self._trainer, self._trainer.settings
 
         def graph(feed: Feed, _: int, __: bytes | None) -> Pipeline:
             return evaluation_graph(feed, settings)
 
-        self.steps_made = progress.evaluated
-        self._steps = order.steps
         source = DaliSource(
-            dataset.val,
-            order,
+            self._images,
+            self._order,
             graph,
             settings,
-            partial(trainer.bad.report, VAL_SPLIT, dataset.val),
-            start=SourceState(Position(progress.epoch - 1), trainer.bad.of(VAL_SPLIT)),
+            partial(trainer.bad.report, VAL_SPLIT, self._images),
+            start=SourceState(bad=trainer.bad.of(VAL_SPLIT)),
         )
-        self.source = on_device(source, trainer.plan.device, settings.decoder, saves_state=False)
-        self._trainer, self._recorder = trainer, recorder
+        return on_device(source, trainer.plan.device, settings.decoder, saves_state=False)
 
     def run(self, epoch: int, done: Callable[[GlobalStep], bool]) -> Evaluation | None:
-        """Evaluate the model. Returns None when done ended the evaluation early.
+        """Evaluate the model. Returns None when done ended the evaluation early; its rows are then removed."""
+        source = self._source()
+        evaluation = self._run(source, epoch, done)
+        # Not after an error: a device that failed may never finish its copies.
+        source.close()
+        return evaluation
 
-        Its rows are then removed from the tables, and its source can't be used any more.
-        """
+    def _run(self, source: DaliSource | HandOver, epoch: int, done: Callable[[GlobalStep], bool]) -> Evaluation | None:
         trainer, recorder = self._trainer, self._recorder
         rows, segments, steps_before = recorder.rows(), trainer.segments, self.steps_made
         trainer.model.eval()
         trainer.segments += 1
-        self.source.leave_out(trainer.bad.of(VAL_SPLIT))
         evaluator = Evaluator(trainer.model, trainer.train.precision)
         seconds = 0.0
 
@@ -219,18 +230,18 @@ class Validation:
             )
 
         run_steps(
-            self.source,
+            source,
             evaluator.step,
             trainer.clock,
             trainer.ranks,
             emit,
             done,
-            self._steps,
+            self._order.steps,
             trainer.bad,
             at_edge=recorder.read_energy,
         )
-        if self.steps_made - steps_before < self._steps:
+        if self.steps_made - steps_before < self._order.steps:
             recorder.cut(rows)
             trainer.segments, self.steps_made = segments, steps_before
             return None
-        return Evaluation(evaluator.result(trainer.ranks), seconds, evaluator.logits_dtype)
+        return Evaluation(evaluator.result(trainer.ranks), seconds, evaluator.logits_dtype, source.settings())

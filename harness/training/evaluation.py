@@ -42,7 +42,7 @@ class Evaluator:
         if batch.valid_images == 0:
             return None
         with self._precision.forward():
-            logits = self._model(batch.images)
+            logits = self._model(self._precision.images(batch.images))
         self.logits_dtype = str(logits.dtype).rpartition(".")[2]
         logits = logits[: batch.valid_images].astype("float32")
         labels = batch.labels[: batch.valid_images]

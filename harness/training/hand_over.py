@@ -64,6 +64,12 @@ class HandOver:
         """Where the batch that is returned next comes from; see `DaliSource.state`."""
         return self._source.state() if self._ahead is None else self._before
 
+    def close(self) -> None:
+        """Wait for the copy that is under way, and let go of the source; see `DaliSource.close`."""
+        self._stream.synchronize()
+        self._ahead = None
+        self._source.close()
+
 
 def on_device(source: DaliSource, name: str, decoder: str, *, saves_state: bool) -> DaliSource | HandOver:
     """A source whose batches, which this decoder made, are on the device of this kind, or on the way to it."""

@@ -20,12 +20,23 @@ class MixedPrecision:
 
     With float16 the loss is multiplied by a factor before the backward pass, so that small gradients don't vanish. The
     factor is halved whenever a gradient overflows; that step then changes no weight. bfloat16 has float32's range and
-    needs no factor. At O2 Paddle divides gradients by the factor in float16, where those below 6e-8 become 0 after all.
-    lack says why the device can't compute in a format, and nothing if it can. Raises MachineError if it can't.
+    needs no factor. At O2 Paddle divides gradients by the factor in float16, where those below 6e-8 become 0 after all,
+    unless master_grad has them converted to float32 before. depthwise: at O1 depthwise convolutions, which Paddle does
+    not count as "conv2d", are in 16 bits as well. lack says why the device can't compute in a format, and nothing if it
+    can. Raises MachineError if it can't.
     """
 
-    def __init__(self, dtype: str = "float32", level: str = "O1", lack: Callable[[str], str] = lack_of) -> None:
-        self._dtype, self._level = dtype, level
+    def __init__(
+        self,
+        dtype: str = "float32",
+        level: str = "O1",
+        lack: Callable[[str], str] = lack_of,
+        *,
+        depthwise: bool = False,
+        master_grad: bool = False,
+    ) -> None:
+        self._dtype, self._level, self._master_grad = dtype, level, master_grad
+        self._lists: dict[str, Any] = {"custom_white_list": {"depthwise_conv2d"}} if depthwise else {}
         if dtype == "bfloat16" and (reason := lack(dtype)):
             raise MachineError(
                 f"--amp bf16 needs a device that computes in bfloat16 (GPUs: Ampere or newer): {reason}",
@@ -41,17 +52,22 @@ class MixedPrecision:
     def prepare(self, model: nn.Layer, optimizer: Any) -> None:
         """With O2, convert the weights to 16 bits; the optimizer then keeps float32 copies, and updates those."""
         if self._dtype != "float32" and self._level == O2:
-            paddle.amp.decorate(model, optimizer, level=O2, dtype=self._dtype, master_weight=True)
+            paddle.amp.decorate(
+                model, optimizer, level=O2, dtype=self._dtype, master_weight=True, master_grad=self._master_grad
+            )
+
+    def images(self, images: Any) -> Any:
+        """Images in the format in which the network computes, if they came in another one of 16 bits."""
+        return images.astype(self._dtype) if self._dtype == "bfloat16" and images.dtype == paddle.float16 else images
 
     def forward(self) -> AbstractContextManager[Any]:
         """A context in which the network runs in the chosen precision, for the operators on Paddle's lists.
 
-        At O1 depthwise convolutions, which Paddle does not count as "conv2d", stay in float32. Compute the loss outside
-        of it.
+        Compute the loss outside of it.
         """
         if self._dtype == "float32":
             return nullcontext()
-        context: AbstractContextManager[Any] = paddle.amp.auto_cast(level=self._level, dtype=self._dtype)
+        context: AbstractContextManager[Any] = paddle.amp.auto_cast(level=self._level, dtype=self._dtype, **self._lists)
         return context
 
     def backward(self, loss: Any) -> None:

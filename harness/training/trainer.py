@@ -19,6 +19,8 @@ from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
 from harness.errors import InvariantError, TrainingError
 from harness.machine.clock import Clock
 from harness.machine.device import cudnn_tf32, local_rank, open_device
+from harness.machine.device_kinds import device_kind
+from harness.machine.tracing import TracedClock
 from harness.plan.effective_settings import check_settings
 from harness.plan.options import SYNC
 from harness.plan.plan import DataFacts, RunPlan, facts_of
@@ -45,7 +47,10 @@ CACHED_BATCHES = 4
 
 @dataclass(slots=True)
 class Trainer:
-    """One rank's training, and the number of steps it has made of each phase."""
+    """One rank's training, and the number of steps it has made of each phase.
+
+    traced is the clock of measured training where --profile asks for a trace.
+    """
 
     plan: RunPlan
     ranks: Ranks
@@ -60,6 +65,7 @@ class Trainer:
     cached: CachedSource | None = None
     segments: int = 0
     steps: dict[str, int] = field(default_factory=dict)
+    traced: TracedClock | None = None
     checked: bool = False
     effective_settings: dict[str, Any] = field(default_factory=dict)
 
@@ -118,10 +124,13 @@ class Trainer:
 
         self.model.train()
         batches = self.plan.training.accumulation_steps if trains else 1
+        # A throughput run's first segment of training is its warm-up; the trace itself leaves out that of an epoch.
+        measured = phase.name == TRAIN and (epoch is not None or first_step > 0)
+        clock = self.traced if self.traced is not None and measured else self.clock
         run_steps(
             phase.source,
             phase.consume,
-            self.clock,
+            clock,
             self.ranks,
             emit,
             done,
@@ -138,14 +147,14 @@ class Trainer:
         self.steps[phase.name] = first_step + len(steps)
         return steps
 
-    def read_settings(self, source: DaliSource | HandOver | None = None) -> dict[str, Any]:
+    def read_settings(self, pipeline: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The settings in force, as DALI and Paddle report them; known after a batch was taken.
 
-        source is what the batches came from; by default the training images.
+        pipeline has those of the pipeline that the batches came from; by default the training's.
         """
         train = self.train
         return {
-            **(source or self.source).settings(),
+            **(self.source.settings() if pipeline is None else pipeline),
             "parameters": str(self.model.parameters()[0].dtype).rpartition(".")[2],
             "logits": train.logits_dtype,
             "network_layout": self.model.conv1.conv._data_format.lower(),
@@ -198,8 +207,12 @@ def open_trainer(plan: RunPlan, pretrained: Mapping[str, Any] | None = None) -> 
     schedule = recipe.Schedule(
         training.learning_rate, training.lr_warmup_epochs * training.steps_per_epoch, plan.total_steps
     )
-    optimizer = recipe.make_optimizer(model, training.momentum, training.weight_decay)
-    precision = MixedPrecision(training.dtype, training.amp_level)
+    optimizer = recipe.make_optimizer(
+        model, training.momentum, training.weight_decay, multi_tensor=device_kind(plan.device).multi_tensor
+    )
+    precision = MixedPrecision(
+        training.dtype, training.amp_level, depthwise=training.amp_depthwise, master_grad=training.master_grad
+    )
     if training.bn_stats == SYNC:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     precision.prepare(model, optimizer)

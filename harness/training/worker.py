@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
+from harness.artifacts.atomic import disk_errors
 from harness.artifacts.bad_image import BadImage
 from harness.artifacts.checkpoint import read_checkpoint
 from harness.artifacts.record import RunFiles, RunRecord, read_record, write_record
@@ -23,6 +24,7 @@ from harness.launch.rank_files import RankFiles, leave_failure
 from harness.machine.device import local_rank, open_device
 from harness.machine.device_kinds import device_kind
 from harness.machine.telemetry import telemetry_of
+from harness.machine.tracing import TracedClock, open_trace
 from harness.plan.kinds import EPOCHS, EVALUATION, THROUGHPUT, RunKind
 from harness.plan.nodes import check_signatures, run_signature
 from harness.training.epochs import Saver, evaluate_alone, train_epochs
@@ -56,7 +58,15 @@ def run_worker(record: RunRecord, folder: Path) -> None:
         window_end = RUNS[record.plan.kind](Session(trainer, recorder, progress, files, stop))
     if trainer.ranks.rank == 0:
         ended = replace(read_record(files.record), effective_settings=trainer.effective_settings, window_end=window_end)
-        write_record(files.record, ended)
+        write_record(files.record, _with_end_of_trace(ended, trainer))
+
+
+def _with_end_of_trace(record: RunRecord, trainer: Trainer) -> RunRecord:
+    """The record with a warning if the run ended before all steps of --profile were traced; saves what was."""
+    if trainer.traced is None:
+        return record
+    made, asked = trainer.traced.close() // record.plan.training.accumulation_steps, record.plan.operation.profile
+    return record if made == asked else record.warned(f"--profile {asked}: the run ended after {made} traced steps")
 
 
 def rendezvous(record: RunRecord) -> None:
@@ -114,8 +124,19 @@ class Session:
     files: RunFiles
     stop: StopRequest
 
+    def trace_after(self, skipped: int) -> None:
+        """Let rank 0 trace the plan's number of training steps, after some steps that it doesn't."""
+        plan, trainer = self.trainer.plan, self.trainer
+        if trainer.ranks.rank or plan.operation.profile is None:
+            return
+        with disk_errors(self.files.traces):
+            self.files.traces.mkdir(exist_ok=True)
+        batches, trace = plan.training.accumulation_steps, open_trace(self.files.traces / "rank0.json", os.environ)
+        trainer.traced = TracedClock(trainer.clock, trace, skipped * batches, plan.operation.profile * batches)
+
 
 def _epochs(session: Session) -> str:
+    session.trace_after(session.trainer.plan.window.warmup_steps)
     saver = Saver(session.trainer, session.recorder, session.files.checkpoints)
     train_epochs(session.trainer, session.recorder, session.progress, saver, session.stop)
     return "epochs"
@@ -123,6 +144,8 @@ def _epochs(session: Session) -> str:
 
 def _throughput(session: Session) -> str:
     trainer = session.trainer
+    # The warm-up is a segment that isn't traced; the first step after it waits for an empty queue.
+    session.trace_after(1)
     trainer.source.leave_out(trainer.bad.of(TRAIN_SPLIT))
     return measure_throughput(trainer, session.recorder, session.stop)
 

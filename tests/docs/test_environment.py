@@ -16,7 +16,7 @@ from tests.support.pages import first_cells, read, sections
 CODE = [path for folder in ("harness", "pipelines", "models") for path in sorted((ROOT / folder).rglob("*.py"))]
 # Libraries' own variables, and the usual ones of a shell.
 NAME = re.compile(
-    r"(PPLCNET|CUSTOM|PADDLE|FLAGS|CUDA|NVIDIA|NCCL|GLOO|OMP|MKL|KMP|XDG|GIT|DALI|GLOG|MASTER|POD|LC)_\w*|no_proxy|NO_PROXY"
+    r"(PPLCNET|CUSTOM|PADDLE|FLAGS|CUDA|NVIDIA|NCCL|GLOO|OMP|MKL|KMP|XDG|GIT|DALI|GLOG|MASTER|NSYS|POD|LC)_\w*|no_proxy|NO_PROXY"
 )
 # What looks like one and is not.
 OTHERS = {"CUDA_ERROR_OUT_OF_MEMORY"}
@@ -48,11 +48,14 @@ def test_every_access_to_the_environment_is_of_a_named_variable() -> None:
     found = {(one or other).strip('b"') for text in texts for one, other in access.findall(text)}
     # The others are keys of the machine's description, which the record calls environment, too.
     found = {name for name in found if name.isupper() or "_proxy" in name}
-    assert found - {"RUN_PID", "CACHE_VARIABLE", "PLUGIN_ROOT", "GPU"} <= named_on_the_page()
+    assert found - {"RUN_PID", "CACHE_VARIABLE", "PLUGIN_ROOT", "GPU", "TF32_OVERRIDE"} <= named_on_the_page()
     assert len(found) >= 8
 
 
-@pytest.mark.parametrize("section", ["For you to set", "Set for the ranks", "Set by Paddle's launcher, and read"])
+@pytest.mark.parametrize(
+    "section",
+    ["For you to set", "Set for the ranks", "Set by Paddle's launcher, and read", "Set by Nsight Systems, and read"],
+)
 def test_the_page_says_where(section: str) -> None:
     rows = re.findall(r"^\| (.+?) \| (.+?) \|", SECTIONS[section], re.MULTILINE)[2:]
     assert rows

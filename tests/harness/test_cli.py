@@ -296,3 +296,12 @@ def test_a_run_that_ends_well_exits_with_0_and_gets_its_configuration(monkeypatc
     assert main(["--epochs", "3"]) == 0
     assert main(["--dry-run"]) == 0
     assert given == [(RunConfig(epochs=3), False), (RunConfig(), True)]
+
+
+def test_a_dry_run_prints_the_plan_s_notes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where no dataset/ILSVRC2012 is
+    assert main(["--dry-run", "--gpus", "4", "--layout", "nhwc"]) == 0
+    printed = capsys.readouterr()
+    assert "--layout nhwc is slower in float32" in " ".join((printed.out + printed.err).split())

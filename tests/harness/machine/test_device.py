@@ -19,6 +19,7 @@ from harness.machine.device import (
     Devices,
     check_paddle,
     choose_devices,
+    cudnn_tf32,
     installed_version,
     local_rank,
     worker_environment,
@@ -181,6 +182,46 @@ def test_the_workers_environment_on_gpus() -> None:
         "FLAGS_cudnn_batchnorm_spatial_persistent": "True",
     }
     assert given == {"HOME": "/home/me", "CUDA_VISIBLE_DEVICES": "1,0", "OMP_NUM_THREADS": "64"}
+
+
+def test_cudnn_s_settings_are_defaults_that_the_user_overrides() -> None:
+    given = {"FLAGS_cudnn_exhaustive_search": "False", "CUSTOM_DEVICE_ROOT": "/plugins", "PADDLE_DISTRI_BACKEND": "x"}
+    found = worker_environment(Devices("gpu", 2, "X"), 6, given)
+    assert found["FLAGS_cudnn_exhaustive_search"] == "False"
+    assert found["FLAGS_cudnn_batchnorm_spatial_persistent"] == "True"
+    # What must hold for the run's ranks to start stays as it is.
+    assert (found["CUSTOM_DEVICE_ROOT"], found["PADDLE_DISTRI_BACKEND"]) == ("", "nccl")
+
+
+@pytest.mark.parametrize(
+    ("tf32", "own", "left"),
+    [
+        ("off", None, "0"),
+        ("off", "1", "0"),
+        ("on", "0", None),
+        ("on", None, None),
+        (None, "0", "0"),
+        (None, None, None),
+    ],
+)
+def test_tf32_is_forbidden_to_all_libraries_or_to_none(tf32: str | None, own: str | None, left: str | None) -> None:
+    given = {} if own is None else {"NVIDIA_TF32_OVERRIDE": own}
+    found = worker_environment(Devices("gpu", 1, "X"), 1, given, tf32)
+    assert found.get("NVIDIA_TF32_OVERRIDE") == left
+
+
+def test_whether_cudnn_may_use_tf32_is_read_from_paddle_and_the_environment() -> None:
+    from paddle.base import core
+
+    assert core.get_cudnn_switch()
+    assert [cudnn_tf32("gpu", {"NVIDIA_TF32_OVERRIDE": value}) for value in ("0", "1")] == [False, True]
+    assert cudnn_tf32("gpu", {}) is True
+    core.set_cudnn_switch(False)
+    try:
+        assert cudnn_tf32("gpu", {}) is False
+    finally:
+        core.set_cudnn_switch(True)
+    assert cudnn_tf32("cpu", {"NVIDIA_TF32_OVERRIDE": "0"}) is None
 
 
 def test_the_workers_environment_on_cpus() -> None:

@@ -144,6 +144,18 @@ def test_a_machine_is_described_in_full(machine: Path, tmp_path: Path) -> None:
     assert "secret" not in json.dumps(found)
 
 
+def test_the_ranks_own_variables_are_recorded_not_the_launching_process_s(tmp_path: Path) -> None:
+    found = describe(
+        CPUS,
+        None,
+        tmp_path,
+        environment={"OMP_NUM_THREADS": "64", "FLAGS_x": "1"},
+        ranks_environment={"OMP_NUM_THREADS": "3", "NVIDIA_TF32_OVERRIDE": "0", "TOKEN": "secret"},
+        root=tmp_path / "nothing",
+    )
+    assert found["thread_environment"] == {"NVIDIA_TF32_OVERRIDE": "0", "OMP_NUM_THREADS": "3"}
+
+
 def test_what_a_machine_does_not_say_is_none(tmp_path: Path) -> None:
     found = describe(CPUS, tmp_path, tmp_path, environment={}, root=tmp_path / "nothing")
     known = {

@@ -255,10 +255,8 @@ with Nvml(warnings.append, clock) as nvml:
     )
     # Device 3 doesn't count it.
     assert counters == [1000.125, 2000.125, 3000.125, None]
-    assert lost is None
-    assert warnings == [
-        "GPU 1 (Stand-in 80GB): energy unknown, NVML failed (nvmlDeviceGetTotalEnergyConsumption: GPU is lost)."
-    ]
+    # The samples beside it warn.
+    assert (lost, warnings) == (None, [])
 
 
 def test_a_device_that_is_lost_between_two_samples_is_one_warning(nvml_standin: dict[str, str]) -> None:

@@ -38,6 +38,8 @@ def test_settings_in_force_pass() -> None:
         ({"preprocessing": "dali"}, {"preprocessing": "dali", "antialias": True}),
         ({"to_static": True}, {"to_static": True}),
         ({"bn_stats": "sync"}, {"sync_batch_norm": True}),
+        ({"tf32": "on"}, {"cudnn_tf32": True}),
+        ({"tf32": "off"}, {"cudnn_tf32": False}),
     ],
 )
 def test_what_each_setting_puts_in_force(asked: dict[str, Any], read: dict[str, Any]) -> None:

@@ -153,7 +153,7 @@ def test_only_a_run_of_epochs_can_be_resumed(more: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("name", "known"),
-    [("amp", "off, bf16, fp16"), ("amp_level", "O1, O2"), ("layout", "nchw, nhwc"),
+    [("amp", "off, bf16, fp16"), ("amp_level", "O1, O2"), ("layout", "nchw, nhwc"), ("tf32", "on, off"),
      ("preprocessing", "paddleclas, dali"), ("bn_stats", "average, rank0, sync")],
 )  # fmt: skip
 def test_what_a_choice_may_be(name: str, known: str) -> None:
@@ -163,6 +163,36 @@ def test_what_a_choice_may_be(name: str, known: str) -> None:
 
 def test_a_level_of_mixed_precision_needs_mixed_precision() -> None:
     assert refusal(amp_level="O2").message == "--amp-level O2 is for mixed precision, and --amp is off"
+
+
+@pytest.mark.parametrize(
+    ("options", "message", "cure"),
+    [
+        ({"amp_depthwise": True}, "--amp-depthwise has no effect without --amp", "--amp-level O1"),
+        ({"amp_depthwise": True, "amp": "bf16", "amp_level": "O2"}, "or at --amp-level O2", "--amp-level O1"),
+        ({"master_grad": True}, "--master-grad has no effect without --amp-level O2", "--amp-level O2"),
+        ({"master_grad": True, "amp": "fp16"}, "--master-grad has no effect without --amp-level O2", "--amp-level O2"),
+        (
+            {"master_grad": True, "amp": "fp16", "amp_level": "O2", "accumulation_steps": 2},
+            "--master-grad can't be combined with --accumulation-steps 2",
+            "only one of the two",
+        ),
+        ({"tf32": "off", "amp": "bf16", "amp_level": "O2"}, "--tf32 off has no effect at --amp-level O2", "Omit it"),
+        ({"master_grad": True, "eval_only": True, "pretrained": "a"}, "--master-grad is an option of training", "one"),
+        ({"profile": 3, "eval_only": True, "pretrained": "a"}, "--profile is an option of training", "one"),
+    ],
+)
+def test_an_option_of_precision_without_effect_is_refused(options: dict[str, Any], message: str, cure: str) -> None:
+    error = refusal(**options)
+    assert message in error.message
+    assert cure in error.cure
+
+
+def test_options_of_precision_where_they_have_an_effect() -> None:
+    RunConfig(amp_depthwise=True, amp="bf16")
+    RunConfig(amp_depthwise=True, amp="fp16", amp_level="O1", tf32="on")
+    RunConfig(master_grad=True, amp="fp16", amp_level="O2")
+    RunConfig(tf32="off")
 
 
 def test_an_evaluation_needs_weights() -> None:

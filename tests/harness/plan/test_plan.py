@@ -365,6 +365,7 @@ def test_a_step_may_not_be_larger_than_a_shard() -> None:
         (RunConfig(decoder="mixed"), "--decoder mixed needs GPUs: DALI has no decoder for CPUs"),
         (RunConfig(amp="bf16"), "--amp bf16 needs GPUs: Paddle has no bf16 convolutions for CPUs"),
         (RunConfig(amp="fp16", amp_level="O2"), "--amp fp16 needs GPUs: Paddle has no fp16 convolutions for CPUs"),
+        (RunConfig(tf32="off"), "--tf32 off needs GPUs: Paddle has no TF32 for CPUs"),
         (RunConfig(bn_stats="sync"), "--bn-stats sync needs GPUs: Paddle has no synchronised batch norm for CPUs"),
     ],
 )
@@ -375,6 +376,47 @@ def test_what_paddle_has_not_on_a_cpu_is_refused_there(config: RunConfig, messag
     assert plan(config).training.precision == (
         "off" if config.amp == "off" else f"{config.amp}-{config.amp_level or 'O1'}"
     )
+
+
+def test_batches_of_a_run_in_16_bits_are_handed_over_in_16_bits() -> None:
+    assert {amp: plan(RunConfig(amp=amp)).pipeline.dtype for amp in ("off", "bf16", "fp16")} == {
+        "off": "float32",
+        "bf16": "float16",
+        "fp16": "float16",
+    }
+
+
+def test_options_of_precision_reach_the_ranks() -> None:
+    asked = RunConfig(amp="bf16", amp_depthwise=True, tf32="off", profile=7)
+    made = plan(asked)
+    assert (made.training.amp_depthwise, made.training.master_grad, made.training.tf32) == (True, False, "off")
+    assert made.operation.profile == 7
+    assert plan(RunConfig(amp="bf16", amp_level="O2", master_grad=True)).training.master_grad
+
+
+@pytest.mark.parametrize(
+    ("config", "devices", "noted"),
+    [
+        (RunConfig(layout="nhwc"), FOUR_GPUS, True),
+        (RunConfig(layout="nhwc", amp="bf16"), FOUR_GPUS, False),
+        (RunConfig(), FOUR_GPUS, False),
+        (RunConfig(layout="nhwc"), cpus(2), False),
+    ],
+)
+def test_channels_last_in_float32_is_noted_where_cudnn_computes(
+    config: RunConfig, devices: Devices, noted: bool
+) -> None:
+    assert any(note.startswith("--layout nhwc is slower in float32") for note in plan(config, devices).notes) == noted
+
+
+def test_a_trace_is_noted_and_fits_into_the_run() -> None:
+    (note,) = plan(RunConfig(profile=7)).notes
+    assert note.startswith("rank 0 traces 7 of the measured steps")
+    asked = RunConfig(epochs=2, batch_size=10, warmup=3)
+    data = small(100)
+    assert plan(dataclasses.replace(asked, profile=7), cpus(2), data).operation.profile == 7
+    error = refusal(dataclasses.replace(asked, profile=8), cpus(2), data)
+    assert error.message == "--profile 8 is more than the 7 training steps after a warm-up of 3"
 
 
 def test_an_evaluation_has_no_training_steps() -> None:

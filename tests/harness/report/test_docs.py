@@ -37,7 +37,7 @@ def test_a_page_without_both_marks_is_refused(page: str) -> None:
 
 
 def test_every_option_has_a_row() -> None:
-    named = [re.findall(r"`(--[a-z-]+)", row) for row in options_markdown().splitlines() if row.startswith("| `")]
+    named = [re.findall(r"`(--[a-z0-9-]+)", row) for row in options_markdown().splitlines() if row.startswith("| `")]
     assert [names[0] for names in named] == list(map(flag, run_options()))
 
 

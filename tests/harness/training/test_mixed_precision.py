@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,10 @@ from paddle import nn
 from harness.errors import MachineError
 from harness.machine.device import lack_of
 from harness.training.mixed_precision import MixedPrecision
-from harness.training.recipe import Schedule, TrainingStep
+from harness.training.recipe import Schedule, TrainingStep, make_optimizer
+from pipelines.augmentation import MEAN, STD
 from pipelines.batch import Batch
-from tests.support.paddle_amp import FACTOR_PRINTED, NO_EFFECT, decorate_as_on_a_gpu, scale_as_on_a_gpu
+from tests.support.paddle_amp import AUTO_CAST, FACTOR_PRINTED, NO_EFFECT, decorate_as_on_a_gpu, scale_as_on_a_gpu
 
 pytestmark = pytest.mark.filterwarnings(NO_EFFECT, FACTOR_PRINTED)
 # Paddle's GradScaler begins with this factor.
@@ -74,6 +76,69 @@ def test_the_network_runs_at_the_level_and_in_the_format_asked_for(
     _, train = a_step(MixedPrecision(dtype, level, nothing))
     train(a_batch(1.0), lambda: None)
     assert autocasts == [{"level": level, "dtype": dtype}]
+
+
+def test_depthwise_convolutions_are_added_to_paddle_s_list_where_asked_for(autocasts: list[dict[str, Any]]) -> None:
+    _, train = a_step(MixedPrecision("bfloat16", "O1", nothing, depthwise=True))
+    train(a_batch(1.0), lambda: None)
+    assert autocasts == [{"level": "O1", "dtype": "bfloat16", "custom_white_list": {"depthwise_conv2d"}}]
+
+
+def test_images_of_16_bits_are_converted_to_the_format_that_dali_lacks(autocasts: list[dict[str, Any]]) -> None:
+    """float16 keeps all levels of a pixel apart, and bfloat16 of it is at most its last bit from that of float32."""
+    mean, deviation = np.array(MEAN, np.float32), np.array(STD, np.float32)
+    levels = (np.arange(256, dtype=np.float32)[:, None] / 255 - mean) / deviation
+    passed = levels.astype(np.float16)
+    assert all(len(np.unique(channel)) == 256 for channel in passed.T)
+    images = MixedPrecision("bfloat16", "O1", nothing).images(paddle.to_tensor(passed))
+    assert images.dtype == paddle.bfloat16
+    converted, direct = (bits(one) for one in (images, paddle.to_tensor(levels).astype("bfloat16")))
+    assert np.abs(converted - direct).max() <= 1
+    for dtype in ("float32", "float16", "bfloat16"):
+        batch = paddle.to_tensor(levels).astype(dtype)
+        assert MixedPrecision(dtype, "O2", nothing).images(batch) is batch
+    assert MixedPrecision().images(paddle.to_tensor(passed)).dtype == paddle.float16
+
+
+def bits(tensor: Any) -> Any:
+    """bfloat16 values as whole numbers, of which neighbours differ by 1."""
+    return tensor.view("int16").numpy().astype(int)
+
+
+class Scaled(nn.Layer):
+    """Images times a weight, which every processor multiplies in bfloat16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = self.create_parameter([2, 2])
+
+    def forward(self, images: Any) -> Any:
+        return images * self.weight
+
+
+@pytest.mark.parametrize("master_grad", [False, True])
+def test_gradients_are_converted_to_float32_where_asked_for(
+    master_grad: bool, autocasts: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Paddle's own conversion, behind every backward pass; the next pass finds no float32 gradient in its way."""
+    state = import_module(AUTO_CAST).amp_global_state()
+    monkeypatch.setattr(state, "use_master_grad", False)
+    monkeypatch.setattr(state, "model_parameters", [])
+    model = Scaled()
+    optimizer = make_optimizer(model, 0.9, 0.0)
+    precision = MixedPrecision("bfloat16", "O2", nothing, master_grad=master_grad)
+    with pytest.MonkeyPatch.context() as patch:
+        decorate_as_on_a_gpu(patch)
+        precision.prepare(model, optimizer)
+    arriving: list[Any] = []
+    model.weight.register_hook(lambda gradient: arriving.append(gradient.dtype))
+    for _ in range(2):
+        with precision.forward():
+            values = model(precision.images(paddle.ones([2, 2], "float16")))
+        precision.backward(values.astype("float32").sum())
+        assert model.weight.grad.dtype == (paddle.float32 if master_grad else paddle.bfloat16)
+        optimizer.clear_grad(set_to_zero=False)
+    assert arriving == [paddle.bfloat16] * 2
 
 
 def test_the_loss_is_computed_in_float32_outside_of_the_network_s_precision(
