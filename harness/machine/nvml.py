@@ -179,7 +179,7 @@ class Nvml:
         return sample
 
     def energy_joules(self, gpu: Gpu) -> float | None:
-        """Returns the energy that a GPU has used since its driver was loaded; None if unknown. Never raises or warns."""
+        """Returns a GPU's energy since its driver was loaded; None if unknown. Never raises, and warns of nothing."""
         millijoules = self.query(gpu, "nvmlDeviceGetTotalEnergyConsumption")
         return None if millijoules is None else millijoules / 1000.0
 
