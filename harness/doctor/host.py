@@ -39,12 +39,12 @@ def cores(context: Context) -> Finding:
     usable = available_cores() if quota is None else min(available_cores(), quota)
     found = f"{usable:g} of {psutil.cpu_count() or 1} cores" + ("" if quota is None else f" (quota {quota:g})")
     expected = f"{MIN_CORES} or more, in whole cores"
-    if usable < MIN_CORES:
-        reason = "loading images and training share the cores, so that both are slow"
-        return Finding(WARN, found, expected, reason, "give the container more cores: docker run --cpus 4")
     if usable != int(usable):
         reason = "a quota stops all threads for the rest of each period once it is used up, which shows as slow steps"
         return Finding(WARN, found, expected, reason, "give whole cores instead of a quota: docker run --cpuset-cpus")
+    if usable < MIN_CORES:
+        reason = "loading images and training share the cores, so that both are slow"
+        return Finding(WARN, found, expected, reason, "give the container more cores: docker run --cpus 4")
     return Finding(OK, found, expected)
 
 
