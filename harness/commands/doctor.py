@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from harness.doctor.check import FAIL, LEVELS, OK, SKIP, WARN, Check, Context, Finding
 from harness.doctor.checks import CHECKS, run_checks, select_checks, worst
+from harness.doctor.gpu_day import FAILED, Outcome, run_day, select_rows, tally, versions, write_day
 from harness.errors import MachineError
 from harness.report.text import printable
 
@@ -52,6 +54,29 @@ def doctor(
         raise MachineError(
             f"{len(failed)} of {len(found)} checks failed: {', '.join(failed)}",
             "" if as_json else "What each found and the command that mends it is above.",
+        )
+
+
+def gpu_day(names: Sequence[str], context: Context) -> None:
+    """Make the rows of the first GPU day, all without names, and write gpu-day.md and gpu-day.json to the results.
+
+    Both files are written after each row, so that an interruption loses none. Raises MachineError if a row failed.
+    """
+    about = versions(context)
+    outcomes: list[Outcome] = []
+    for outcome in run_day(select_rows(names), context):
+        outcomes.append(outcome)
+        written = write_day(Path(context.results), outcomes, about)
+        finding = outcome.finding
+        print(printable(f"  {outcome.result}  {outcome.row.id:>2}  {outcome.row.title}"), flush=True)
+        for text in filter(None, (finding.found, finding.reason)):
+            print(printable(f"            {text}"), flush=True)
+    print(f"\n{tally(outcomes)}\n{written[0]} and {written[1].name} have the figures")
+    failed = [str(one.row.id) for one in outcomes if one.result == FAILED]
+    if failed:
+        raise MachineError(
+            f"{len(failed)} of {len(outcomes)} rows failed: {', '.join(failed)}",
+            "docs/devices.md says what each row is about.",
         )
 
 

@@ -173,6 +173,11 @@ def _declare_doctor(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--list", action="store_true", help="print the name, level and meaning of every check")
     parser.add_argument("--json", action="store_true", help="print one JSON value and nothing else")
+    parser.add_argument(
+        "--gpu-day",
+        action="store_true",
+        help="instead, make the rows that only a GPU can pass (CHECK: their numbers) and write gpu-day.md to --results",
+    )
     parser.add_argument("--device", metavar="NAME", default="auto", help="as for a run (default: auto)")
     parser.add_argument("--gpus", metavar="N", type=int, help="number of devices and ranks (default: as for a run)")
     parser.add_argument("--data", metavar="DATA", help="data set whose first images are read (default: none)")
@@ -182,7 +187,7 @@ def _declare_doctor(parser: argparse.ArgumentParser) -> None:
 
 
 def _doctor(checks: list[str], level: str, device: str, results: str, **options: Any) -> None:
-    from harness.commands.doctor import doctor, list_checks
+    from harness.commands.doctor import doctor, gpu_day, list_checks
     from harness.doctor.check import Context
 
     if options.get("list"):
@@ -192,6 +197,9 @@ def _doctor(checks: list[str], level: str, device: str, results: str, **options:
     if gpus is not None and gpus < 1:
         raise UsageError(f"--gpus is {gpus}; it must be at least 1")
     context = Context(results=results, device=device, gpus=gpus, data=options.get("data"))
+    if options.get("gpu_day"):
+        gpu_day(checks, context)
+        return
     doctor(checks, level, context, as_json=options.get("json", False))
 
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 KILL_SECONDS = 5.0
 POLL_SECONDS = 0.02
 MAX_CHARACTERS = 2000
+NO_ANSWER = "no answer"
 _CODE = f"import sys; sys.path[0] = {str(ROOT)!r}; from harness.doctor.isolation import answer; answer(*sys.argv[1:])"
 
 
@@ -105,11 +106,12 @@ class Isolated:
         end = self._wait()
         last = _last_line(_read(self._output))
         if not end.in_time:
+            limit = f"{round(self._limit_seconds, 1):g} s"
             unended = "" if end.code is not None else "; the kernel could not end its process"
             return Finding(
                 FAIL,
-                f"no answer within {self._limit_seconds:g} s",
-                f"an answer within {self._limit_seconds:g} s",
+                f"{NO_ANSWER} within {limit}",
+                f"an answer within {limit}",
                 f"it hung and was killed{unended}" + (f"; its last words: {last}" if last else ""),
                 "See what the kernel reports of drivers and disks: dmesg -T | tail -n 50",
             )
