@@ -64,7 +64,7 @@ def ticks(context: Context) -> Finding:
     """Other threads run while the clock waits for the device, and the clock's times are the host's."""
     devices = devices_of(context)
     paddle = import_paddle()
-    clock, _ = open_device(devices.kind, 0)
+    clock = open_device(devices.kind, 0)
     side = GPU_SIDE if device_kind(devices.kind).nvml else OTHER_SIDE
     factor = paddle.rand([side, side]) / side
     product = factor @ factor

@@ -7,13 +7,12 @@ from pathlib import Path
 
 from harness.doctor.check import FAIL, MAKE_INSTALL, OK, WARN, Context, Finding, skip
 from harness.doctor.requirements import parse_requirement, read_project, satisfies
-from harness.machine.device import INSTALL_CPU, INSTALL_GPU, check_paddle, installed_version
+from harness.errors import MachineError
+from harness.machine.device import PADDLES, check_paddle, installed_version
+from harness.machine.gpu_fit.checks import check_fit
 from harness.machine.nvml import Nvml, NvmlUnavailable
 
-# Of CUDA 12; source: its release notes, the least driver for minor version compatibility.
-MIN_DRIVER = "525.60.13"
 NVIDIA_FILES = ("dev/nvidiactl", "proc/driver/nvidia/version")
-BOTH = ("paddlepaddle", "paddlepaddle-gpu")
 
 
 def python(context: Context) -> Finding:
@@ -50,24 +49,16 @@ def packages(context: Context) -> Finding:
 
 def paddle_package(_: Context) -> Finding:
     """One of Paddle's packages is installed, in a version that is new enough, and only one."""
-    both = [f"{name} {version}" for name in BOTH if (version := installed_version(name)) is not None]
-    if len(both) == len(BOTH):
-        return Finding(
-            FAIL,
-            " and ".join(both),
-            "one of the two",
-            "both write the same files, so that which build is imported is chance",
-            f"pip uninstall -y {' '.join(BOTH)}, then on a CPU: {INSTALL_CPU}; on GPUs: {INSTALL_GPU}",
-        )
-    check_paddle()
-    return Finding(OK, both[0] if both else "a vendor's Paddle", "3.2 or newer")
+    notices = check_paddle()
+    found = ", ".join(f"{name} {version}" for name in PADDLES if (version := installed_version(name)) is not None)
+    return Finding(WARN if notices else OK, found, "one package, 3.2 or newer", "; ".join(notices))
 
 
 def driver(context: Context) -> Finding:
-    """NVIDIA's driver answers through NVML, and is new enough for CUDA 12."""
+    """NVIDIA's driver answers through NVML, and GPUs, driver and Paddle's build fit together."""
     try:
         with Nvml() as nvml:
-            return judge_driver(nvml.driver_version() or "unknown", len(nvml.gpus()))
+            version, gpus = nvml.driver_version() or "unknown", nvml.gpus()
     except NvmlUnavailable as error:
         present = [f"/{name}" for name in NVIDIA_FILES if (Path(context.root) / name).exists()]
         if not present:
@@ -80,41 +71,32 @@ def driver(context: Context) -> Finding:
             "nvidia-smi (if its version differs from the kernel module's, restart the machine; in a container, start it"
             " with --gpus all)",
         )
-
-
-def judge_driver(version: str, gpus: int) -> Finding:
-    """Returns the finding for a driver of this version with this number of GPUs."""
     if not gpus:
         return Finding(WARN, f"driver {version}, no GPU", "a GPU", "the driver sees no GPU", "nvidia-smi -L")
-    found = f"driver {version}, {gpus} GPU{'s' if gpus > 1 else ''}"
-    if version != "unknown" and not satisfies(version, f">={MIN_DRIVER}"):
-        return Finding(
-            FAIL,
-            found,
-            f"{MIN_DRIVER} or newer",
-            "Paddle's and DALI's packages are built for CUDA 12, which this driver doesn't run",
-            "install a newer driver, see https://docs.nvidia.com/datacenter/tesla/",
-        )
-    return Finding(OK, found, f"{MIN_DRIVER} or newer")
+    check_fit(gpus)
+    found = f"driver {version}, {len(gpus)} GPU{'s' if len(gpus) > 1 else ''}"
+    return Finding(OK, found, "no MIG, a driver for CUDA 12, kernels for each GPU")
 
 
 def gpu_processes(_: Context) -> Finding:
     """No other program computes on the GPUs."""
     try:
         with Nvml() as nvml:
-            counts = {gpu.index: nvml.sample(gpu).processes for gpu in nvml.gpus()}
+            gpus = nvml.gpus()
     except NvmlUnavailable as error:
         return skip(f"no NVIDIA driver answers here (NVML: {error})")
-    known = {index: count for index, count in counts.items() if count is not None}
-    if not known:
-        return skip("NVML lists no GPU, or doesn't count processes on it")
-    busy = [f"GPU {index}: {count}" for index, count in known.items() if count]
-    if busy:
+    if not gpus:
+        return skip("the driver sees no GPU")
+    try:
+        notices = check_fit(gpus)
+    except MachineError:
+        return skip("the GPUs can't be used, see the check driver")
+    if notices:
         return Finding(
             WARN,
-            ", ".join(busy),
-            "no process",
-            "other programs on a GPU make every figure of it wrong, and take its memory",
-            "nvidia-smi lists them; end them, or choose other GPUs with CUDA_VISIBLE_DEVICES",
+            f"{len(notices)} of {len(gpus)} GPUs in use",
+            "no process, and free memory",
+            "; ".join(notices),
+            "nvidia-smi lists the processes; end them, or choose other GPUs with CUDA_VISIBLE_DEVICES",
         )
-    return Finding(OK, f"none on {len(known)} GPUs", "no process")
+    return Finding(OK, f"none on {len(gpus)} GPUs", "no process, and free memory")
