@@ -79,10 +79,6 @@ class Bench:
         """Start a run, and wait for its end."""
         return self.end(self.start(*words, environment=environment))
 
-    def small(self) -> tuple[str, ...]:
-        """Options that make a run small on anything but a GPU."""
-        return () if self.kind.nvml else SMALL
-
     @property
     def record(self) -> dict[str, Any]:
         """The run's record."""
