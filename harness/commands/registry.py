@@ -161,8 +161,51 @@ def _import_idx(source: str, to: str, **options: Any) -> None:
     import_idx(source, to, **options)
 
 
+def _declare_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "checks", metavar="CHECK", nargs="*", default=[], help="names of checks to run (default: those of --level)"
+    )
+    parser.add_argument(
+        "--level",
+        metavar="LEVEL",
+        default="all",
+        help="quick (without Paddle), devices, ranks, pipeline or all (default: all)",
+    )
+    parser.add_argument("--list", action="store_true", help="print the name, level and meaning of every check")
+    parser.add_argument("--json", action="store_true", help="print one JSON value and nothing else")
+    parser.add_argument(
+        "--gpu-day",
+        action="store_true",
+        help="instead, make the rows that only a GPU can pass (CHECK: their numbers) and write gpu-day.md to --results",
+    )
+    parser.add_argument("--device", metavar="NAME", default="auto", help="as for a run (default: auto)")
+    parser.add_argument("--gpus", metavar="N", type=int, help="number of devices and ranks (default: as for a run)")
+    parser.add_argument("--data", metavar="DATA", help="data set whose first images are read (default: none)")
+    parser.add_argument(
+        "--results", metavar="PATH", default="results", help="folder whose disk is looked at (default: results)"
+    )
+
+
+def _doctor(checks: list[str], level: str, device: str, results: str, **options: Any) -> None:
+    from harness.commands.doctor import doctor, gpu_day, list_checks
+    from harness.doctor.check import Context
+
+    if options.get("list"):
+        list_checks()
+        return
+    gpus = options.get("gpus")
+    if gpus is not None and gpus < 1:
+        raise UsageError(f"--gpus is {gpus}; it must be at least 1")
+    context = Context(results=results, device=device, gpus=gpus, data=options.get("data"))
+    if options.get("gpu_day"):
+        gpu_day(checks, context)
+        return
+    doctor(checks, level, context, as_json=options.get("json", False))
+
+
 COMMANDS = {
     "compare": Command("tell whether run B is slower or faster than run A, beyond noise", _declare_compare, _compare),
+    "doctor": Command("check this machine before a run does, and say how to mend it", _declare_doctor, _doctor),
     "export": Command("write a run's weights to a file that other programs can read", _declare_export, _export),
     "import-idx": Command(
         "convert MNIST, or a set in its file format, to a folder to train on", _declare_import_idx, _import_idx
