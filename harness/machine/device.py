@@ -254,6 +254,20 @@ def open_device(name: str, number: int) -> Clock:
     return CLOCKS[kind.clock]()
 
 
+def gradients_add_up() -> bool:
+    """Returns whether Paddle adds the gradients of several backward passes on its current device.
+
+    On a plugin's devices without the kernel `add` it keeps the first pass's alone, and says nothing.
+    """
+    import paddle
+
+    weight = paddle.ones([1])
+    weight.stop_gradient = False
+    for factor in (1.0, 2.0):
+        (factor * weight).sum().backward()
+    return float(weight.grad) == 3.0
+
+
 def lack_of(dtype: str) -> str:
     """Returns why Paddle's current device can't train in this 16-bit format, bfloat16 or float16; empty if it can."""
     import paddle

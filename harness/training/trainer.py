@@ -16,9 +16,9 @@ from paddle.jit.dy2static.program_translator import StaticFunction
 
 import models
 from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
-from harness.errors import InvariantError, TrainingError
+from harness.errors import InvariantError, MachineError, TrainingError
 from harness.machine.clock import Clock
-from harness.machine.device import cudnn_tf32, local_rank, open_device
+from harness.machine.device import cudnn_tf32, gradients_add_up, local_rank, open_device
 from harness.machine.device_kinds import device_kind
 from harness.machine.tracing import TracedClock
 from harness.plan.effective_settings import check_settings
@@ -204,6 +204,12 @@ def open_trainer(plan: RunPlan, pretrained: Mapping[str, Any] | None = None) -> 
     if pretrained is not None and training.pretrained is not None and ranks.rank == 0:
         # The other ranks get rank 0's weights.
         load_weights(model, Path(training.pretrained), plan.model, plan.data.num_classes, pretrained)
+    if training.accumulation_steps > 1 and not gradients_add_up():
+        raise MachineError(
+            f"--accumulation-steps {training.accumulation_steps} needs a device on which Paddle adds the gradients of"
+            " several batches: the plugin of this one lacks the kernel for it",
+            f"Use --batch-size {training.accumulation_steps * settings.batch_size} without it, if the memory allows.",
+        )
     schedule = recipe.Schedule(
         training.learning_rate, training.lr_warmup_epochs * training.steps_per_epoch, plan.total_steps
     )

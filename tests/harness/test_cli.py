@@ -79,7 +79,8 @@ def test_a_resumed_run_gets_its_own_configuration(monkeypatch: pytest.MonkeyPatc
     given: list[RunConfig] = []
     monkeypatch.setattr(harness.commands.run, "run", lambda config, *, dry_run: given.append(config))
     assert main(["--resume", "first", "--results", str(tmp_path), "--checkpoint-minutes", "3"]) == 0
-    own = dataclasses.replace(record.config, resume="first", run_name="first", batch_size=32, lr_warmup_epochs=5)
+    decided = {"batch_size": 32, "lr_warmup_epochs": 5, "hw_decoder_load": 0.65}
+    own = dataclasses.replace(record.config, resume="first", run_name="first", **decided)
     assert given == [dataclasses.replace(own, results=str(tmp_path), checkpoint_minutes=3.0)]
 
 
@@ -147,11 +148,14 @@ def test_a_mistyped_command_line_points_to_the_help(
     [
         (["compre"], "unknown command 'compre'\n  Did you mean 'compare'?"),
         (["Compare", "a", "b"], "unknown command 'Compare'\n  Did you mean 'compare'?"),
-        (["train"], "unknown command 'train'\n  Known: compare, export, import-idx, verify. See run_bench.py --help."),
-        ([""], "unknown command ''\n  Known: compare, export, import-idx, verify. See run_bench.py --help."),
+        (
+            ["train"],
+            "unknown command 'train'\n  Known: compare, doctor, export, import-idx, verify. See run_bench.py --help.",
+        ),
+        ([""], "unknown command ''\n  Known: compare, doctor, export, import-idx, verify. See run_bench.py --help."),
         (
             ["[red]\x1b[31m"],
-            "unknown command '[red]\\x1b[31m'\n  Known: compare, export, import-idx, verify. See run_bench.py --help.",
+            "unknown command '[red]\\x1b[31m'\n  Known: compare, doctor, export, import-idx, verify. See run_bench.py --help.",
         ),
         (
             ["compare"],
@@ -202,6 +206,7 @@ def test_the_help_lists_the_commands_and_not_the_workers(capsys: pytest.CaptureF
     listed = out.partition("commands (run_bench.py COMMAND --help has their options):\n")[2].splitlines()
     assert listed[: len(COMMANDS)] == [
         "  compare     tell whether run B is slower or faster than run A, beyond noise",
+        "  doctor      check this machine before a run does, and say how to mend it",
         "  export      write a run's weights to a file that other programs can read",
         "  import-idx  convert MNIST, or a set in its file format, to a folder to train on",
         "  verify      check that every image of a data set can be read and decoded",

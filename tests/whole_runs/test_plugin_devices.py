@@ -52,6 +52,17 @@ def test_it_learns_what_the_cpu_does(accelerator: Accelerator, colours: Path, tm
     assert "utilisation, memory and power of standin devices are not measured" in " ".join(found.out.split())
 
 
+def test_a_plugin_on_which_gradients_do_not_add_up_is_refused(
+    accelerator: Accelerator, colours: Path, tmp_path: Path
+) -> None:
+    """The stand-in has no kernels, and Paddle's own way to add gradients needs one: it would drop all but the first."""
+    options = [*trained(colours, 1), "--device", "standin"]
+    refused = on_plugin(accelerator, tmp_path, *options, "--accumulation-steps", "2")
+    assert refused.code == 3
+    assert refused.err.startswith("error: --accumulation-steps 2 needs a device on which Paddle adds the gradients")
+    assert "Use --batch-size 8 without it" in refused.err
+
+
 def test_four_ranks_begin_as_on_the_cpu(accelerator: Accelerator, tmp_path: Path) -> None:
     """Sums of four come in another order, and training amplifies rounding: only the first losses agree.
 

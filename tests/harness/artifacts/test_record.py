@@ -115,9 +115,12 @@ def test_every_option_comes_back(tmp_path: Path) -> None:
         pretrained="a.pdparams",
         bn_stats="rank0",
         amp="fp16",
-        amp_level="O2",
+        amp_level="O1",
         layout="nhwc",
         to_static=True,
+        profile=3,
+        tf32="off",
+        amp_depthwise=True,
     )
     # --device-counts, which decides the devices, can't be given with --gpus, nor --repeats on several nodes or with
     # --resume.

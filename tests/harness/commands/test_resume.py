@@ -153,6 +153,7 @@ STRICT: dict[str, Any] = {
     "momentum": 0.8, "weight_decay": 0.1, "label_smoothing": 0.0, "hw_decoder_load": 0.1, "preprocessing": "dali",
     "auto_augment": True, "accumulation_steps": 2, "pretrained": "a.pdparams", "bn_stats": "rank0", "amp": "bf16",
     "amp_level": "O2", "layout": "nhwc", "to_static": True,
+    "tf32": "off", "amp_depthwise": True, "master_grad": True,
 }  # fmt: skip
 
 
