@@ -79,9 +79,13 @@ def test_a_resumed_run_gets_its_own_configuration(monkeypatch: pytest.MonkeyPatc
     given: list[RunConfig] = []
     monkeypatch.setattr(harness.commands.run, "run", lambda config, *, dry_run: given.append(config))
     assert main(["--resume", "first", "--results", str(tmp_path), "--checkpoint-minutes", "3"]) == 0
-    decided = {"batch_size": 32, "lr_warmup_epochs": 5, "hw_decoder_load": 0.65}
-    own = dataclasses.replace(record.config, resume="first", run_name="first", **decided)
+    own = dataclasses.replace(
+        record.config, resume="first", run_name="first", batch_size=32, lr_warmup_epochs=5, hw_decoder_load=0.65
+    )
     assert given == [dataclasses.replace(own, results=str(tmp_path), checkpoint_minutes=3.0)]
+
+
+KNOWN = "Known: compare, doctor, export, import-idx, verify. See run_bench.py --help."
 
 
 @pytest.mark.parametrize(
@@ -150,12 +154,12 @@ def test_a_mistyped_command_line_points_to_the_help(
         (["Compare", "a", "b"], "unknown command 'Compare'\n  Did you mean 'compare'?"),
         (
             ["train"],
-            "unknown command 'train'\n  Known: compare, doctor, export, import-idx, verify. See run_bench.py --help.",
+            f"unknown command 'train'\n  {KNOWN}",
         ),
-        ([""], "unknown command ''\n  Known: compare, doctor, export, import-idx, verify. See run_bench.py --help."),
+        ([""], f"unknown command ''\n  {KNOWN}"),
         (
             ["[red]\x1b[31m"],
-            "unknown command '[red]\\x1b[31m'\n  Known: compare, doctor, export, import-idx, verify. See run_bench.py --help.",
+            f"unknown command '[red]\\x1b[31m'\n  {KNOWN}",
         ),
         (
             ["compare"],
