@@ -99,8 +99,11 @@ def test_paddle_that_does_not_offer_the_device(accelerator: Accelerator, tmp_pat
     ("failure", "how"),
     [({"fail": "lost@2"}, "CustomDevice error"), ({"memory_bytes": 64 * 2**20}, "emory"), ({"fail": "hang@2"}, "")],
 )
-def test_a_device_that_fails(accelerator: Accelerator, failure: dict[str, Any], how: str) -> None:
-    found = run(devices.each_device, STANDIN, **accelerator.environment(**failure))
+def test_a_device_that_fails(accelerator: Accelerator, tmp_path: Path, failure: dict[str, Any], how: str) -> None:
+    """Where it hangs, the limit is shorter than a user's."""
+    code = "" if how else "import harness.doctor.devices as d\nd.DEVICE_SECONDS = 15.0"
+    path = os.pathsep.join([broken(tmp_path, code), str(Path(devices.__file__).parents[2])])
+    found = run(devices.each_device, STANDIN, **accelerator.environment(**failure), PYTHONPATH=path)
     assert found.status == FAIL
     assert "standin:0" in found.found
     assert "standin:1" in found.found
