@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pipelines.dali_graphs import decoding_graph
+from pipelines.decoder_versions import decoder_versions
 from pipelines.errors import DecoderError
 from pipelines.image_lists import ImageList, file_fault
 from pipelines.settings import MIXED_DECODER, PipelineSettings
@@ -39,11 +38,6 @@ CODEC_REASONS = {
 SAMPLE_FAILURE = re.compile(r"Failed to decode sample #\d+ :\s*")
 BROKEN_PIXELS = "its pixels can't be decoded: damaged or cut off"
 MAX_REASON = 200
-DECODER_PACKAGES = {
-    "DALI": ("nvidia-dali-cuda120", "nvidia-dali-cuda130"),
-    "nvImageCodec": ("nvidia-nvimgcodec-cu12", "nvidia-nvimgcodec-cu13"),
-    "nvJPEG": ("nvidia-nvjpeg-cu12", "nvidia-nvjpeg-cu13"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +90,6 @@ def decoder_error(report: str, settings: PipelineSettings) -> DecoderError:
         f" CPU: {what_happened(report)} ({decoder_versions()})",
         " ".join(cures),
     )
-
-
-def decoder_versions() -> str:
-    """The versions of what decodes: DALI, nvImageCodec and nvJPEG, as far as they are installed."""
-    found = []
-    for title, packages in DECODER_PACKAGES.items():
-        for package in packages:
-            with suppress(PackageNotFoundError):
-                found.append(f"{title} {version(package)}")
-                break
-    return ", ".join(found)
 
 
 class _Probe:

@@ -1,4 +1,4 @@
-"""Decodes a few images as a run will, in a process of its own, so that a decoder may crash or hang there."""
+"""Decodes some images as a run will, in its own process, so that a decoder may crash or hang there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipelines.augmentation import Augmentation
 from pipelines.bad_image_probe import Fault, what_happened
 from pipelines.dali_graphs import Feed, training_graph
 from pipelines.image_lists import ImageList
-from pipelines.sampling import Position, TrainingOrder
+from pipelines.sampling import ContinuousOrder, Position
 from pipelines.settings import PipelineSettings
 from pipelines.source import DaliSource
 
@@ -36,7 +36,7 @@ def rate(images: ImageList, settings: PipelineSettings, seconds: float) -> float
     def leave_out(_: Sequence[Fault], __: Position) -> None:
         """Nothing to report: the run looks at its images itself."""
 
-    order = TrainingOrder(len(images), 0, 1, settings.batch_size, settings.seed)
+    order = ContinuousOrder(len(images), 0, 1, settings.batch_size, settings.seed)
     source = DaliSource(images, order, graph, settings, leave_out)
     # The first batches wait for memory; DALI has prepared the next ones by then.
     for _ in range(1 + settings.prefetch):

@@ -30,7 +30,7 @@ from harness.plan.decisions import make_plan, run_name
 from harness.plan.kinds import EVALUATION
 from harness.plan.nodes import Node
 from harness.plan.options import RunConfig
-from harness.plan.plan import Decoding, RunPlan
+from harness.plan.plan import RunPlan
 from harness.report.console import Console
 from harness.report.progress import Progress
 from models.errors import ActionableError
@@ -222,7 +222,7 @@ class Run:
                     self.inputs.devices,
                     self.inputs.plan.data,
                     self.environment,
-                    self.inputs.decoding or Decoding(),
+                    self.inputs.decoding,
                 )
                 write_record(files.record, replace(read_record(files.record).warned(warning), plan=plan))
                 self.console.notice(warning)

@@ -37,6 +37,8 @@ def run(config: RunConfig, *, dry_run: bool = False, environment: Mapping[str, s
                 batch_size=largest.pipeline.batch_size,
                 compute_threads=largest.training.compute_threads,
                 decode_threads=largest.pipeline.decode_threads,
+                decoder=largest.pipeline.decoder,
+                hw_decoder_load=largest.pipeline.hw_decoder_load,
             )
             for member in members
         ]

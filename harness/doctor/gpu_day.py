@@ -19,6 +19,7 @@ from harness.errors import UsageError
 from harness.machine.device import PADDLES, Devices, choose_devices, installed_version
 from harness.machine.device_kinds import DeviceKind, device_kind
 from harness.machine.host import cpu_name
+from pipelines.decoder_versions import decoder_versions
 from pipelines.settings import MIXED_DECODER
 
 SCHEMA_VERSION = 1
@@ -28,7 +29,6 @@ BUDGET_SECONDS = 350.0
 MIN_SECONDS = 5.0
 PASSED, FAILED, SKIPPED = "PASS", "FAIL", "SKIP"
 RESULTS = {OK: PASSED, FAIL: FAILED}
-# What the limits of rows come to when a driver hangs in each of them is far above the budget: they end a row early.
 PAGE = "docs/devices.md"
 
 
@@ -201,8 +201,7 @@ def versions(context: Context, environment: Mapping[str, str] = os.environ) -> d
         "processor": cpu_name(),
         "python": platform.python_version(),
         "paddle": paddle,
-        "dali": installed_version("nvidia-dali-cuda120") or "none",
-        "nvimagecodec": installed_version("nvidia-nvimgcodec-cu12") or "none",
+        "decoders": decoder_versions(),
         "kernel": platform.release(),
     }
 

@@ -8,33 +8,24 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import signal
-import subprocess
 import sys
 import tempfile
-import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
-
-import psutil
 
 from harness import ROOT
 from harness.doctor.check import FAIL, Context, Finding
 from harness.errors import MachineError
-from harness.launch.process_tree import die_with_parent
+from harness.launch.limited_process import LimitedProcess, last_line, read_whole
 from models.errors import ActionableError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# A process that the kernel can't end, such as one that waits for a driver, is left behind after this time.
-KILL_SECONDS = 5.0
-POLL_SECONDS = 0.02
 MAX_CHARACTERS = 2000
 NO_ANSWER = "no answer"
 _CODE = f"import sys; sys.path[0] = {str(ROOT)!r}; from harness.doctor.isolation import answer; answer(*sys.argv[1:])"
@@ -54,14 +45,6 @@ def run_isolated(
     """
     with Isolated(function, context, limit_seconds, options=options, environment=environment) as running:
         return running.finding()
-
-
-@dataclass(frozen=True, slots=True)
-class _End:
-    """How the process ended: in_time, its exit code (negative: by a signal), and whether the kernel ended it."""
-
-    in_time: bool
-    code: int | None
 
 
 class Isolated:
@@ -90,21 +73,19 @@ class Isolated:
         self._answer, self._output = os.memfd_create("answer"), os.memfd_create("output")
         words = [f"{function.__module__}:{function.__qualname__}", json.dumps(asdict(context)),
                  json.dumps(dict(options or {})), str(self._answer)]  # fmt: skip
-        self._process = subprocess.Popen(
+        self._process = LimitedProcess(
             [sys.executable, "-c", _CODE, *words],
-            env={**environment, "TMPDIR": self._folder.name},
-            stdin=subprocess.DEVNULL,
+            limit_seconds,
+            environment={**environment, "TMPDIR": self._folder.name},
             stdout=self._output,
             stderr=self._output,
             pass_fds=(self._answer,),
-            start_new_session=True,
-            preexec_fn=partial(die_with_parent, os.getpid()),
         )
 
     def finding(self) -> Finding:
         """Wait for the function's end, at most for its time limit. Returns what it found, or how it ended."""
-        end = self._wait()
-        last = _last_line(_read(self._output))
+        end = self._process.end()
+        last = last_line(read_whole(self._output), MAX_CHARACTERS)
         if not end.in_time:
             limit = f"{round(self._limit_seconds, 1):g} s"
             unended = "" if end.code is not None else "; the kernel could not end its process"
@@ -115,48 +96,20 @@ class Isolated:
                 f"it hung and was killed{unended}" + (f"; its last words: {last}" if last else ""),
                 "See what the kernel reports of drivers and disks: dmesg -T | tail -n 50",
             )
-        text = _read(self._answer)
+        text = read_whole(self._answer)
         with suppress(ValueError, TypeError):
             return Finding(**json.loads(text))
-        code = end.code or 0
-        how = f"ended by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code} without an answer"
+        by = end.signal_name
+        how = f"ended by {by}" if by else f"ended with exit code {end.code} without an answer"
         return Finding(FAIL, how, "an answer", f"it crashed; its last words: {last or 'none'}")
-
-    def _wait(self) -> _End:
-        deadline = time.monotonic() + self._limit_seconds
-        in_time = self._has_ended()
-        while not in_time and time.monotonic() < deadline:
-            time.sleep(POLL_SECONDS)
-            in_time = self._has_ended()
-        self._kill()
-        return _End(in_time, self._process.returncode)
-
-    def _has_ended(self) -> bool:
-        """Whether the process has ended, which is left for `_kill` to collect."""
-        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-    def _kill(self) -> None:
-        """Kill what still runs: the process's group, and children in groups of their own."""
-        process = self._process
-        if process.returncode is not None:
-            return
-        children: list[psutil.Process] = []
-        with suppress(psutil.Error):
-            children = psutil.Process(process.pid).children(recursive=True)
-        # Not yet waited for, so that the number is still this group's.
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        for child in children:
-            with suppress(psutil.Error):
-                child.kill()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(KILL_SECONDS)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
-        self._kill()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.__exit__(kind, error, trace)
         os.close(self._answer)
         os.close(self._output)
         self._folder.cleanup()
@@ -180,19 +133,3 @@ def answer(name: str, context: str, options: str, descriptor: str) -> None:
     sys.stderr.flush()
     # Libraries that are unloaded may wait for a device.
     os._exit(0)
-
-
-def _read(descriptor: int) -> str:
-    return os.pread(descriptor, os.fstat(descriptor).st_size, 0).decode("utf-8", "replace")
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:MAX_CHARACTERS] if lines else ""
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

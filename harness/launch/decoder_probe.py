@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from typing import Any
 
 from harness import ROOT
+from harness.launch.limited_process import LimitedProcess, last_line, read_whole
 from harness.machine.device import Devices, worker_environment
 from harness.plan.plan import Decoding, RunPlan
+from pipelines.decoder_versions import decoder_versions
 from pipelines.image_lists import ImageList
 from pipelines.profile import largest_dimensions
 from pipelines.settings import HW_DECODER_LOADS
@@ -27,11 +25,10 @@ LIMIT_SECONDS = 90.0
 SECONDS_PER_LOAD = 1.5
 # A share of the JPEG engine that is less than this faster than DALI's default isn't worth another setting.
 WORTHWHILE = 1.05
-# Open reports of users, by what they look like here.
-KNOWN_ISSUES = {
-    "nvImageCodec failure: '#8'": "NVIDIA/nvImageCodec issue 55 reports this for regions of images",
-    "SIGSEGV": "NVIDIA/nvImageCodec issue 55 reports this for regions of images",
-}
+MAX_IMAGES = 512
+# What users' reports of decoders that fail on regions look like here.
+FAILS_ON_REGIONS = ("nvImageCodec failure: '#8'", "SIGSEGV")
+KNOWN_ISSUE = "known: NVIDIA/nvImageCodec issue 55 reports this for regions of images; --decode-region off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +46,10 @@ def probe_decoder(
 
     Returns what was found; its obstacle is empty if every GPU can decode.
     """
-    batch = plan.pipeline.batch_size
-    sample = [images.paths[place * len(images) // batch] for place in range(min(batch, len(images)))]
     request = {
         "root": str(images.root.resolve()),
-        "paths": sample,
-        "settings": asdict(replace(plan.pipeline, batch_size=len(sample), device_id=0)),
+        "paths": spread(images.paths),
+        "settings": asdict(plan.pipeline.of_rank(0)),
         "loads": list(loads),
         "seconds": SECONDS_PER_LOAD,
     }
@@ -63,7 +58,13 @@ def probe_decoder(
         for gpu in devices.gpus
     ]
     width, height = largest_dimensions(images)
-    return concluded(ask_all(request, places), width, height)
+    return concluded(ask_all(request, places), width, height, regions=plan.pipeline.decode_region)
+
+
+def spread(paths: Sequence[str], most: int = MAX_IMAGES) -> list[str]:
+    """Returns this number of paths, from all over the list; all if they are fewer."""
+    count = min(most, len(paths))
+    return [paths[place * len(paths) // count] for place in range(count)]
 
 
 def ask_all(
@@ -73,43 +74,66 @@ def ask_all(
     limit_seconds: float = LIMIT_SECONDS,
 ) -> list[Answer]:
     """The answers of one trial in each environment; they run at the same time, each at most limit_seconds."""
-    ask = partial(_ask, json.dumps(request), command=command, limit_seconds=limit_seconds)
-    with ThreadPoolExecutor(max(1, len(environments))) as pool:
-        return list(pool.map(ask, environments))
+    with ExitStack() as stack:
+        trials = [
+            stack.enter_context(_Trial(json.dumps(request), environment, command, limit_seconds))
+            for environment in environments
+        ]
+        return [trial.answer() for trial in trials]
 
 
-def _ask(request: str, environment: Mapping[str, str], command: Sequence[str], limit_seconds: float) -> Answer:
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=dict(environment),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        errors="surrogateescape",
-        start_new_session=True,
-    )
-    try:
-        printed, complaint = process.communicate(request, timeout=limit_seconds)
-    except subprocess.TimeoutExpired:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        with suppress(subprocess.TimeoutExpired):  # a process that hangs in its driver can't be ended
-            process.communicate(timeout=5)
-        return Answer(f"no answer within {limit_seconds:g} s")
-    if process.returncode < 0:
-        return Answer(f"its process was ended by {signal.Signals(-process.returncode).name}")
-    if process.returncode:
-        last = (complaint.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
-        return Answer(f"its process failed: {last}")
-    return Answer(**json.loads(printed.strip().splitlines()[-1]))
+class _Trial(ExitStack):
+    """A trial that runs from when this is made; inside a `with`, at whose end it is over."""
+
+    def __init__(
+        self, request: str, environment: Mapping[str, str], command: Sequence[str], limit_seconds: float
+    ) -> None:
+        super().__init__()
+        self._limit_seconds = limit_seconds
+        asked, self._printed, self._complaint = (self._file(name) for name in ("asked", "printed", "complaint"))
+        os.write(asked, request.encode())
+        os.lseek(asked, 0, os.SEEK_SET)
+        self._process = self.enter_context(
+            LimitedProcess(
+                command,
+                limit_seconds,
+                environment=environment,
+                cwd=ROOT,
+                stdin=asked,
+                stdout=self._printed,
+                stderr=self._complaint,
+            )
+        )
+
+    def _file(self, name: str) -> int:
+        """A file in memory."""
+        descriptor = os.memfd_create(name)
+        self.callback(os.close, descriptor)
+        return descriptor
+
+    def answer(self) -> Answer:
+        """Wait for its end. Returns what it found."""
+        end = self._process.end()
+        if not end.in_time:
+            return Answer(f"no answer within {self._limit_seconds:g} s")
+        if end.signal_name:
+            return Answer(f"its process was ended by {end.signal_name}")
+        if end.code:
+            return Answer(f"its process failed: {last_line(read_whole(self._complaint)) or f'exit code {end.code}'}")
+        return Answer(**json.loads(last_line(read_whole(self._printed), sys.maxsize)))
 
 
-def concluded(answers: Sequence[Answer], width: int, height: int) -> Decoding:
-    """What the trials of all GPUs come to; width and height are those of the largest image (0: unknown)."""
+def concluded(answers: Sequence[Answer], width: int, height: int, *, regions: bool) -> Decoding:
+    """What the trials of all GPUs come to; width and height are those of the largest image (0: unknown).
+
+    regions: whether regions of images were decoded.
+    """
     obstacles = [f"GPU {number}: {answer.error}" for number, answer in enumerate(answers) if answer.error]
-    issue = next((known for sign, known in KNOWN_ISSUES.items() if any(sign in one for one in obstacles)), "")
+    versions = decoder_versions()
+    if obstacles and versions not in "".join(obstacles):
+        obstacles.append(versions)
+    if regions and any(sign in one for sign in FAILS_ON_REGIONS for one in obstacles):
+        obstacles.append(KNOWN_ISSUE)
     # The slowest GPU decides; all of them decode with the same share.
     loads = set.intersection(*(set(answer.rates) for answer in answers)) if answers else set()
     rates = {load: min(answer.rates[load] for answer in answers) for load in sorted(loads, key=float)}
@@ -117,7 +141,7 @@ def concluded(answers: Sequence[Answer], width: int, height: int) -> Decoding:
     best = max(rates, key=lambda load: rates[load], default=None)
     faster = best is not None and rates[best] > WORTHWHILE * rates.get(str(usual), 0.0)
     return Decoding(
-        obstacle="; ".join([*obstacles, *([f"known: {issue}"] if issue else [])]),
+        obstacle="; ".join(obstacles),
         hw_decoder_load=float(best) if faster and best is not None else usual,
         width_hint=width,
         height_hint=height,

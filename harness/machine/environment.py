@@ -52,8 +52,8 @@ def describe(
     """Returns everything about machine and software that figures depend on, as values for JSON. Never raises.
 
     data_root is the folder that images are read from, results the folder that is written to. ranks_environment is the
-    environment that the ranks start in, by default this process's own. root is where /proc and
-    /sys are read, for what psutil doesn't provide. Of the returned values, cores are those that this process can keep
+    environment that the ranks start in, by default this process's own. root is where /proc and /sys are read, for what
+    psutil doesn't provide. Of the returned values, cores are those that this process can keep
     busy, cores_online the machine's logical cores, cores_physical its physical ones; swap_bytes are installed, not in
     use; the limits are those of the container.
     """

@@ -23,7 +23,6 @@ LEARNING_RATE_PER_IMAGE = 0.1 / 256  # the published 0.8 at 2048 images a step
 LR_WARMUP_EPOCHS = 5
 NOTED_EXCESS = 0.05  # of the images in an epoch's full batches over those of the data set
 OTHER_NODES = "utilisation, power and interference are those of node 0; images and times are those of all nodes"
-UNTRIED = Decoding()
 MAX_DECODE_THREADS = 8  # with more, DALI's threads compete with the training's
 
 
@@ -32,14 +31,16 @@ def make_plan(
     devices: Devices,
     data: DataFacts,
     environment: Mapping[str, str],
-    decoding: Decoding = UNTRIED,
+    decoding: Decoding | None = None,
 ) -> RunPlan:
-    """Decide everything that the configuration leaves open; decoding is what a trial of the GPUs' decoder found.
+    """Decide everything that the configuration leaves open.
+
+    decoding is what a trial of the GPUs' decoder found; None without one.
 
     Raises UsageError when the batch is larger than a rank's share of the images or the warm-up is as long as the run,
     MachineError for what these devices can't do.
     """
-    kind = device_kind(devices.kind)
+    kind, decoding = device_kind(devices.kind), decoding or Decoding()
     _refuse_what_lacks(config, kind)
     ranks = devices.count * config.nnodes
     batch_size, notes = _batch_size(config, kind, ranks, data)

@@ -20,9 +20,10 @@ from PIL import Image
 from harness import ROOT
 from pipelines import source as source_module
 from pipelines.augmentation import Augmentation
-from pipelines.bad_image_probe import Fault, decoder_versions
+from pipelines.bad_image_probe import Fault
 from pipelines.batch import Batch, Source
 from pipelines.dali_graphs import Feed, evaluation_graph, training_graph
+from pipelines.decoder_versions import decoder_versions
 from pipelines.errors import DataError, DecoderError
 from pipelines.image_lists import ImageList
 from pipelines.sampling import Draw, EvaluationOrder, Position, TrainingOrder
