@@ -18,6 +18,7 @@ from typing import Any
 
 from harness import ROOT
 from harness.doctor.check import FAIL, OK, Context, Finding, devices_of, skip
+from harness.launch.launcher import launch_command
 from harness.launch.process_tree import die_with_parent
 from harness.machine.device import local_rank, open_device
 from harness.machine.device_kinds import device_kind
@@ -49,13 +50,12 @@ def all_reduce(context: Context) -> Finding:
     script.write_text(RANK_SCRIPT, encoding="utf-8")
     with (folder / "launcher.log").open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", str(devices.count),
-             "--log_dir", str(folder), "--enable_gpu_log", "0", str(script), devices.kind, str(folder)],
+            launch_command(devices.count, folder, (str(script), devices.kind, str(folder))),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             preexec_fn=partial(die_with_parent, os.getpid()),
-        )  # fmt: skip
+        )
     deadline = time.monotonic() + WAIT_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)

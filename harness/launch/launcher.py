@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -64,7 +64,12 @@ def run_workers(
         logs = Path(folder)
         with (logs / "launcher.log").open("wb") as output:
             process = subprocess.Popen(
-                launch_command(plan.ranks_per_node, logs, files.record, node),
+                launch_command(
+                    plan.ranks_per_node,
+                    logs,
+                    (str(ENTRY), WORKER_COMMAND, str(files.record)),
+                    node.launcher_options(),
+                ),
                 env=node.environment(env),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -183,8 +188,10 @@ def _raise_what_ended(run: _Running, code: int, kept: Path) -> None:
     raise death(logs, plan, first, code, kept)
 
 
-def launch_command(ranks: int, logs: Path, record: Path, node: Node) -> list[str]:
-    """Returns the launcher's command line; ranks is the number of ranks on this node.
+def launch_command(ranks: int, logs: Path, program: Sequence[str], options: Sequence[str] = ()) -> list[str]:
+    """Returns the command line of Paddle's launcher, for this number of ranks on this node.
+
+    Each rank runs the program, a script with its arguments; options are further ones of the launcher.
 
     No backend is passed, because the launcher would fall back to its legacy mode.
     """
@@ -193,8 +200,8 @@ def launch_command(ranks: int, logs: Path, record: Path, node: Node) -> list[str
         "--nproc_per_node", str(ranks),
         "--log_dir", str(logs),
         "--enable_gpu_log", "0",
-        *node.launcher_options(),
-        str(ENTRY), WORKER_COMMAND, str(record),
+        *options,
+        *program,
     ]  # fmt: skip
 
 

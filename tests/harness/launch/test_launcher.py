@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +61,9 @@ class Launch:
         environment: dict[str, str] | None = None,
         **more: Any,
     ) -> None:
-        def command(ranks: int, logs: Path, record: Path, _: object) -> list[str]:
+        def command(ranks: int, logs: Path, program: Sequence[str], _: object) -> list[str]:
             self.folders.append(logs)
-            return [sys.executable, "-c", PREAMBLE + script, str(logs), str(record), str(ranks)]
+            return [sys.executable, "-c", PREAMBLE + script, str(logs), program[-1], str(ranks)]
 
         self._monkeypatch.setattr(harness.launch.launcher, "launch_command", command)
         own = {name: more.pop(name) for name in ("stall_timeout", "rendezvous_timeout") if name in more}
@@ -90,13 +90,15 @@ def ended(process: int) -> bool:
 
 
 def test_the_launcher_s_command_line() -> None:
-    assert launch_command(4, Path("/tmp/logs"), Path("results/first.json"), Node()) == [
+    program = (str(ROOT / "run_bench.py"), "worker", "results/first.json")
+    assert launch_command(4, Path("/tmp/logs"), program, ("--nnodes", "2")) == [
         sys.executable,
         *("-m", "paddle.distributed.launch"),
         *("--nproc_per_node", "4"),
         *("--log_dir", "/tmp/logs"),
         *("--enable_gpu_log", "0"),
-        *(str(ROOT / "run_bench.py"), "worker", "results/first.json"),
+        *("--nnodes", "2"),
+        *program,
     ]
 
 
