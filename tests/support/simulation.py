@@ -29,6 +29,7 @@ from harness.plan.decisions import make_plan
 from harness.plan.options import RunConfig
 from harness.plan.plan import DataFacts, RunPlan
 from harness.training.bad_images import BadImages
+from harness.training.loop import GlobalStep
 from harness.training.ranks import FloatArray, Ranks
 from harness.training.recipe import Schedule
 from harness.training.recorder import NoRecorder, Recorder, TableRecorder
@@ -41,6 +42,11 @@ from pipelines.batch import Batch
 BATCH = 32
 START = 1000.0
 Seconds = Callable[[int], float]
+
+
+def parts(step: GlobalStep) -> tuple[float, float, float, float]:
+    """Seconds of recording, exchange, data wait and computing."""
+    return step.recording_seconds, step.exchange_seconds, step.data_wait_seconds, step.compute_seconds
 
 
 class FakeTime:
