@@ -68,7 +68,7 @@ def mark_interference(steps: pd.DataFrame, devices: pd.DataFrame, image_bytes: f
     covered = np.zeros(len(steps), dtype=bool)
     storage_rate = STORAGE_SHARE * image_bytes * _images_per_second(steps)
     for label, samples in devices.groupby("device", sort=True):
-        samples = samples[~_energy_alone(samples)].sort_values("time_unix_seconds", kind="stable")
+        samples = samples[~energy_alone(samples)].sort_values("time_unix_seconds", kind="stable")
         times = samples["time_unix_seconds"].to_numpy(np.float64)
         if len(times) < 2:
             continue
@@ -150,7 +150,7 @@ def _gpu_rules() -> dict[str, Rule]:
     }
 
 
-def _energy_alone(samples: pd.DataFrame) -> BoolArray:
+def energy_alone(samples: pd.DataFrame) -> BoolArray:
     """Returns which rows have the energy counter and nothing else: readings at the ends of bursts, between samples."""
     if "energy_joules" not in samples:
         return np.zeros(len(samples), dtype=bool)

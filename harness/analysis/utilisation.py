@@ -47,32 +47,36 @@ _RATES: tuple[tuple[str, float, float, float | None, str], ...] = (
         19.5,
         312.0,
         312.0,
-        "NVIDIA A800 datasheet; https://hmc-tech.com/gpu/nvidia-a800-vs-nvidia-t40",
+        "https://hmc-tech.com/gpu/nvidia-a800-vs-nvidia-t40",
     ),
     (r"A30", 10.3, 165.0, 165.0, "NVIDIA A30 datasheet"),
     (r"A10", 31.2, 125.0, 125.0, "NVIDIA A10 datasheet"),
-    # Made for AWS, with half the A10's tensor rate.
-    (r"A10G", 35.0, 70.0, 70.0, "NVIDIA A10G datasheet (AWS, EC2 G5)"),
     (r"A40", 37.4, 149.7, 149.7, "NVIDIA A40 datasheet"),
     (r"RTX A6000", 38.7, 154.8, 154.8, "NVIDIA Ampere GA102 whitepaper v2, appendix C"),
     # A GeForce has half the rate when it accumulates in fp32, as training does.
     (r"GeForce RTX 3090", 35.6, 71.0, 71.0, "NVIDIA Ampere GA102 whitepaper v2, appendix A"),
     (r"GeForce RTX 4090", 82.6, 165.2, 165.2, "NVIDIA Ada whitepaper v2, appendix A"),
-    (r"GeForce RTX 5090", 104.8, 209.5, 209.5, "NVIDIA RTX Blackwell whitepaper, appendix A"),
+    (
+        r"GeForce RTX 5090",
+        104.8,
+        209.5,
+        209.5,
+        "a quarter of 838 (sparse, summed in FP16); https://pocketmags.com/linux-format-magazine/may-2025/articles/nvidia-geforce-rtx-5090",
+    ),
     (r"L4", 30.3, 121.0, 121.0, "NVIDIA L4 datasheet" + _HALVED),
     (r"L40S", 91.6, 362.05, 362.05, "NVIDIA L40S datasheet"),
     (r"H100 PCIe", 51.0, 756.5, 756.5, "NVIDIA H100 datasheet, 2023" + _HALVED),
     (r"H100 80GB HBM3", 67.0, 989.5, 989.5, "NVIDIA H100 datasheet, SXM" + _HALVED),
     (r"H100 NVL", 60.0, 835.5, 835.5, "NVIDIA H100 product page, NVL" + _HALVED),
-    # The H100's but for FP64 and NVLink.
-    (r"H800 PCIe", 51.0, 756.5, 756.5, "NVIDIA H800 datasheet, PCIe" + _HALVED),
-    (r"H800", 67.0, 989.5, 989.5, "NVIDIA H800 datasheet, SXM" + _HALVED),
+    # The H100's chip, with slower NVLink and FP64.
+    (r"H800 PCIe", 51.0, 756.5, 756.5, "as H100 PCIe; https://aiwiki.ai/wiki/nvidia_h800"),
+    (r"H800", 67.0, 989.5, 989.5, "as H100 SXM; https://aiwiki.ai/wiki/nvidia_h800"),
     # NVIDIA publishes no datasheet of it.
     (r"H20(-3e)?", 44.0, 148.0, 148.0, "https://zangshuxian.com/new/674733024499207168"),
     (r"H200", 67.0, 989.5, 989.5, "NVIDIA H200 datasheet, SXM" + _HALVED),
     (r"H200 NVL", 60.0, 835.5, 835.5, "NVIDIA H200 datasheet, NVL" + _HALVED),
     (r"B200", 75.0, 2250.0, 2250.0, "NVIDIA Blackwell datasheet, HGX B200" + _HALVED),
-    (r"GB200", 80.0, 2500.0, 2500.0, "NVIDIA GB200 NVL72 product page, a 72nd of its figures" + _HALVED),
+    (r"GB200", 90.0, 2500.0, 2500.0, "at 1,200 W; https://glennklockwood.com/garden/processors/B200"),
     (r"Iluvatar BI-V100", 37.0, 147.0, 147.0, "Iluvatar CoreX on Big Island (TechPowerUp, 5 April 2021)"),
 )
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -48,7 +48,7 @@ class Ended:
 
 
 class Bench:
-    """Runs of one row, in a folder of its own: on this kind of device, and on this number of them."""
+    """Runs of one row in its own folder, on this kind and number of devices."""
 
     def __init__(self, context: Context, count: int | None = None, device: str | None = None) -> None:
         devices, _ = choose_devices(context.device, context.gpus, os.environ)
@@ -118,8 +118,3 @@ def ranks_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
 def failed(what: str, ended: Ended, expected: str) -> Finding:
     """Returns the finding of a run that ended otherwise than expected."""
     return Finding(FAIL, f"{what}: exit code {ended.code}", expected, ended.error)
-
-
-def first_failure(findings: Sequence[Finding]) -> Finding | None:
-    """Returns the first finding that failed, None without one."""
-    return next((finding for finding in findings if finding.status == FAIL), None)

@@ -24,14 +24,13 @@ from harness.doctor.pipeline import MAX_GREY_LEVELS, decoded, write_sample
 from harness.doctor.software import driver
 from harness.machine.device import open_device
 from harness.machine.device_kinds import device_kind
-from pipelines.settings import CPU_DECODER, MIXED_DECODER
+from pipelines.settings import CPU_DECODER, HW_DECODER_LOADS, MIXED_DECODER
 
 TICK_SECONDS, MAX_GAP_SECONDS = 0.005, 0.05
 # Products are short beside the gaps that are looked for.
 GPU_SIDE, OTHER_SIDE, BUSY_SECONDS = 2048, 256, 2.0
 MAX_TIME_DIFFERENCE = 0.01
 DECODE_SECONDS = 50.0
-LOADS = (0.0, 0.65, 1.0)
 
 
 def run_check(context: Context) -> Finding:
@@ -117,7 +116,7 @@ def judge_ticks(gaps: Sequence[float] | np.ndarray[Any, Any], device_seconds: fl
 
 def decoders(context: Context) -> Finding:
     """The GPU's decoder decodes regions and whole images, the same twice, near to the CPU's pixels."""
-    cases = [(region, load) for region in (False, True) for load in LOADS]
+    cases = [(region, load) for region in (False, True) for load in HW_DECODER_LOADS]
     found, reasons = [], []
     with ExitStack() as stack:
         for region, load in cases:

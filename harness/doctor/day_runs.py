@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,17 @@ import pandas as pd
 import psutil
 from PIL import Image
 
-from harness.artifacts.schema import BAD_IMAGES, CHECKPOINT, COMPUTE_NO_SYNC, DEVICES, EPOCHS, STEPS, TRAIN
+from harness.analysis.interference import energy_alone
+from harness.artifacts.schema import BAD_IMAGES, COMPUTE_NO_SYNC, DEVICES, EPOCHS, STEPS, TRAIN
 from harness.doctor.bench import NAME, SMALL, Bench, Ended, failed, ranks_of, wait_for
 from harness.doctor.check import FAIL, OK, Context, Finding, skip
+from harness.errors import INTERRUPTED_EXIT_CODE
 from harness.machine.device_kinds import CPU
 from harness.machine.host import HOST_LABEL
 
 MAX_INTERVAL_FACTOR, MAX_UNACCOUNTED = 1.5, 0.05
 MAX_LOSS_DIFFERENCE = 0.05
+FOLLOWS = f"the loss of epoch 2 within {MAX_LOSS_DIFFERENCE:.0%} of float32's"
 MIN_JPEG_PERCENT = 10.0
 STALL_SECONDS = 8
 FILLED = ("util_percent", "power_watts", "energy_joules")
@@ -79,7 +82,11 @@ def throughput(context: Context) -> Finding:
 
 
 def sampling_interval(samples: pd.DataFrame) -> float:
-    """Returns the 95th percentile of the seconds between two samples of one device."""
+    """Returns the 95th percentile of the seconds between two samples of one device.
+
+    Energy that was read by itself, between the samples, is no sample.
+    """
+    samples = samples[~energy_alone(samples)]
     gaps = samples.sort_values("time_unix_seconds").groupby("device")["time_unix_seconds"].diff().dropna()
     return float(np.percentile(gaps, 95)) if len(gaps) else float("inf")
 
@@ -137,23 +144,38 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 
 def variants(context: Context) -> Finding:
     """Every way of training follows the losses of float32."""
-    expected = f"the loss of epoch 2 within {MAX_LOSS_DIFFERENCE:.0%} of float32's"
     right = loss_of(context, BATCH)
     if isinstance(right, Ended):
-        return failed("float32", right, expected)
+        return failed("float32", right, FOLLOWS)
+    return judge_variants(
+        right,
+        {
+            name: loss_of(context, words if "--batch-size" in words else (*BATCH, *words))
+            for name, words in variants_on(context).items()
+        },
+    )
+
+
+def judge_variants(right: float, losses: Mapping[str, float | Ended]) -> Finding:
+    """Returns the finding for the losses of other ways of training, or how these failed, beside float32's.
+
+    A device that says before it trains that it lacks a format is no failure, but shows nothing either.
+    """
     found, reasons = [f"float32 {right:.4f}"], []
-    for name, words in variants_on(context).items():
-        loss = loss_of(context, words if "--batch-size" in words else (*BATCH, *words))
-        if isinstance(loss, Ended):
-            # A device without the format says so before it trains.
-            refused = loss.code in (2, 3)
-            found.append(f"{name} {'refused' if refused else 'failed'}")
-            reasons += [] if refused and "needs a device" in loss.error else [f"{name}: {loss.error}"]
-            continue
-        found.append(f"{name} {loss:.4f}")
-        if not abs(loss / right - 1) <= MAX_LOSS_DIFFERENCE:
-            reasons.append(f"{name}: {loss / right - 1:+.1%}")
-    return Finding(FAIL if reasons else OK, ", ".join(found), expected, "; ".join(reasons))
+    for name, loss in losses.items():
+        if not isinstance(loss, Ended):
+            found.append(f"{name} {loss:.4f}")
+            if not abs(loss / right - 1) <= MAX_LOSS_DIFFERENCE:
+                reasons.append(f"{name}: {loss / right - 1:+.1%}")
+        elif loss.code in (2, 3) and "needs a device" in loss.error:
+            found.append(f"{name} refused")
+        else:
+            found.append(f"{name} failed")
+            reasons.append(f"{name}: {loss.error}")
+    shown = ", ".join(found)
+    if losses and all(isinstance(loss, Ended) for loss in losses.values()) and not reasons:
+        return skip(f"nothing to compare: {shown}")
+    return Finding(FAIL if reasons else OK, shown, FOLLOWS, "; ".join(reasons))
 
 
 def variants_on(context: Context) -> dict[str, tuple[str, ...]]:
@@ -196,7 +218,7 @@ def resume_once(bench: Bench, words: Sequence[str]) -> Finding:
         return failed("the run", bench.end(process), expected)
     process.send_signal(signal.SIGTERM)
     ended = bench.end(process)
-    if ended.code != signal_code():
+    if ended.code != INTERRUPTED_EXIT_CODE:
         return failed("after SIGTERM", ended, expected)
     before = len(train_steps(bench.table(STEPS)))
     ended = bench.run(*options, "--resume", NAME)
@@ -221,15 +243,8 @@ def judge_resumed(steps: pd.DataFrame, before: int, expected: str) -> Finding:
 
 def train_steps(steps: pd.DataFrame) -> pd.DataFrame:
     """Returns the rows of training steps, without those of checkpoints."""
-    rows: pd.DataFrame = steps[(steps["phase"] == TRAIN) & (steps["phase"] != CHECKPOINT)]
+    rows: pd.DataFrame = steps[steps["phase"] == TRAIN]
     return rows
-
-
-def signal_code() -> int:
-    """Returns run_bench.py's exit code after it was asked to end."""
-    from harness.errors import INTERRUPTED_EXIT_CODE
-
-    return INTERRUPTED_EXIT_CODE
 
 
 def bad_files(context: Context) -> Finding:

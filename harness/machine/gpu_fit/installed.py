@@ -78,9 +78,7 @@ def _cuda_of_metadata(package: Distribution) -> Version:
     if labelled is not None:
         return int(labelled[1]), int(labelled[2])
     for requirement in package.requires or ():
-        required = re.match(
-            r"(?:nvidia-cuda-runtime(?:-cu\d+)?|cuda-toolkit)(?:\[[^\]]*\])? *\(?==(\d+\.\d+)", requirement
-        )
+        required = CUDA_REQUIRED.match(requirement)
         if required is not None:
             return parse_version(required[1])
     return ()

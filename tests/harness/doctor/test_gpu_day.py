@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import pytest
 
 from harness.commands.doctor import gpu_day
 from harness.doctor import day_devices, day_runs
+from harness.doctor.bench import Ended
 from harness.doctor.check import FAIL, OK, SKIP, Context, Finding
 from harness.doctor.gpu_day import (
     BUDGET_SECONDS,
@@ -137,8 +139,39 @@ def test_the_sampling_interval() -> None:
     times = np.arange(40) * 0.5
     late = np.concatenate([times[:20], times[20:] + np.arange(20)])
     for moments, expected in ((times, 0.5), (late, 1.5)):
-        samples = pd.DataFrame({"device": ["cpu"] * 40, "time_unix_seconds": moments})
+        samples = pd.DataFrame({
+            "device": ["cpu"] * 40, "time_unix_seconds": moments, "util_percent": 50.0, "energy_joules": float("nan"),
+        })  # fmt: skip
         assert day_runs.sampling_interval(samples) == pytest.approx(expected)
+        # Energy that was read in between makes a late sample no earlier.
+        between = samples.assign(
+            time_unix_seconds=samples["time_unix_seconds"] + 0.25, util_percent=float("nan"), energy_joules=1.0
+        )
+        assert day_runs.sampling_interval(pd.concat([samples, between])) == pytest.approx(expected)
+
+
+REFUSED = Ended(3, ["error: --amp bf16 needs a device that computes in bfloat16"])
+FAILED_RUN = Ended(5, ["error: rank 0 ended"])
+
+
+@pytest.mark.parametrize(
+    ("losses", "status", "found"),
+    [
+        ({"bf16 O1": 0.62, "bf16 O2": REFUSED}, OK, "float32 0.6000, bf16 O1 0.6200, bf16 O2 refused"),
+        ({"bf16 O1": 0.64, "bf16 O2": 0.6}, FAIL, "float32 0.6000, bf16 O1 0.6400, bf16 O2 0.6000"),
+        ({"bf16 O1": float("nan")}, FAIL, "float32 0.6000, bf16 O1 nan"),
+        (
+            {"bf16 O1": 0.6, "bf16 O2": FAILED_RUN},
+            FAIL,
+            "float32 0.6000, bf16 O1 0.6000, bf16 O2 failed",
+        ),
+        # Nothing was compared.
+        ({"bf16 O1": REFUSED, "bf16 O2": REFUSED}, SKIP, ""),
+    ],
+)
+def test_losses_of_other_ways_of_training(losses: dict[str, Any], status: str, found: str) -> None:
+    judged = day_runs.judge_variants(0.6, losses)
+    assert (judged.status, judged.found) == (status, found)
 
 
 @pytest.mark.parametrize(
