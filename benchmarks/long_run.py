@@ -23,7 +23,7 @@ from harness.analysis.summarize import summarize
 from harness.artifacts.record import RunFiles, read_record, write_record
 from harness.artifacts.reference_table import append_reference_row
 from harness.artifacts.shared_schema import SUMMARY
-from harness.artifacts.tables import append_row
+from harness.artifacts.shared_tables import append_row
 from harness.report.console import Console
 from tests.support.long_runs import LongRun
 

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
         from harness.commands.resume import requested_config
         from harness.commands.run import run
 
-        config = requested_config(given)
+        config = requested_config(given, dry_run=dry_run)
         if config is None:
             print("nothing to resume: the run is finished")
             return 0

@@ -15,7 +15,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ["tests.support.accelerator", "tests.support.nvml_standin", "tests.support.small_disk"]
+pytest_plugins = [
+    "tests.support.accelerator",
+    "tests.support.nvml_standin",
+    "tests.support.no_locks",
+    "tests.support.small_disk",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

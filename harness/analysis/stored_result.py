@@ -8,13 +8,12 @@ from typing import Any
 
 from harness.analysis.compare import Side
 from harness.analysis.run_diff import REFERENCE_JOB, Job, job_of
+from harness.artifacts.file_names import REFERENCE
 from harness.artifacts.record import SCHEMA_VERSION, RunRecord, read_record
-from harness.artifacts.reference_table import REFERENCE_FILE, ReferenceRow, read_reference
+from harness.artifacts.reference_table import ReferenceRow, read_reference
 from harness.artifacts.run_lookup import SERIES, exists, find_stored, is_name, kind_of, listed, read_stored
 from harness.artifacts.schema import REPEATS, TRAIN
 from harness.errors import UsageError
-
-REFERENCE = REFERENCE_FILE.stem
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +52,11 @@ def find_result(name: str, folder: Path) -> StoredResult:
     Raises UsageError for a result that doesn't exist, can't be read, isn't finished, or is a series other than repeats.
     """
     if name == REFERENCE:
+        if exists(own := folder / f"{REFERENCE}.json"):
+            raise UsageError(
+                f"{name!r} is the published row, and there is a file {str(own)!r}",
+                f"For the run, name that file: {str(own.absolute())!r}; for the published row, move it elsewhere.",
+            )
         return StoredResult(name, (), read_reference())
     path = find_stored(name, folder, (REFERENCE,))
     values = read_stored(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from harness.errors import MachineError, UsageError
 VERSION = 2
 KEPT = 2
 TENSORS, MARKER = ".safetensors", ".json"
+# The files of checkpoints, and those that a killed process was writing; any other file in the folder is the user's.
+_OWN = re.compile(r"[0-9]{6}\.(json|safetensors)")
+_UNFINISHED = re.compile(rf"\.{_OWN.pattern}\.[0-9]+\.[0-9a-f]{{8}}")
 # Prefixes of an array's name in the model, by what it holds; arrays of a single rank have `of_rank` before that.
 MODEL, STATISTICS, VELOCITY = "model/", "statistics/", "velocity/"
 
@@ -86,7 +90,7 @@ def newest_checkpoint(folder: Path) -> tuple[str, dict[str, Any]] | None:
     Raises UsageError if all of them have another version: the version that wrote them can still read them.
     """
     others = set()
-    for marker in sorted(_markers(folder), reverse=True):
+    for marker in reversed(_markers(folder)):
         with suppress(ValueError, KeyError, TypeError, OSError):
             described = json.loads(marker.read_text(encoding="utf-8"))
             if described["version"] != VERSION:
@@ -130,26 +134,34 @@ def _data(folder: Path, name: str, described: Mapping[str, Any]) -> bytes:
     return data
 
 
+def _own_files(folder: Path) -> list[Path]:
+    """Returns the files of checkpoints, the oldest first."""
+    own = [path for path in folder.iterdir() if _OWN.fullmatch(path.name)] if folder.is_dir() else []
+    return sorted(own, key=lambda path: int(path.stem))
+
+
 def _markers(folder: Path) -> list[Path]:
-    return [path for path in folder.glob(f"*{MARKER}") if path.stem.isdigit()]
+    return [path for path in _own_files(folder) if path.suffix == MARKER]
 
 
 def forget_newer(folder: Path, name: str | None) -> None:
     """Remove the incomplete checkpoints after the one that a run resumes from; all if name is None."""
     for marker in _markers(folder):
-        if name is None or marker.stem > name:
+        if name is None or int(marker.stem) > int(name):
             marker.unlink(missing_ok=True)
 
 
 def _remove_old(folder: Path) -> None:
     """Remove all but the last KEPT, and what killed processes left unfinished; markers are removed before arrays."""
-    whole = [marker.stem for marker in sorted(_markers(folder)) if _has_all_bytes(marker)]
+    own = _own_files(folder)
+    kept = [path.stem for path in own if path.suffix == MARKER and _has_all_bytes(path)][-KEPT:]
     for suffix in (MARKER, TENSORS):
-        for path in folder.glob(f"*{suffix}"):
-            if path.stem not in whole[-KEPT:]:
+        for path in own:
+            if path.suffix == suffix and path.stem not in kept:
                 path.unlink(missing_ok=True)
-    for path in folder.glob(".[0-9]*"):
-        path.unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if _UNFINISHED.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def _has_all_bytes(marker: Path) -> bool:

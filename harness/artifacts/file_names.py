@@ -1,11 +1,48 @@
-"""Converts names of devices and data sets to parts of file names."""
+"""Who owns which file name in --results, and how names of devices and data sets become parts of file names."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from pathlib import Path
+
+from harness.errors import UsageError
 
 MAX_CHARS = 60  # of the 255 bytes that a file's name may have
+
+SUMMARY_FILE = "summary.csv"
+LOCK = ".lock"  # the lock of the tables in a folder that several runs share
+VERIFICATION, TABLE, REFERENCE, GPU_DAY = "verify-", "table-", "bi_v100", "gpu-day"
+
+# Every file in --results that isn't a run's begins with one of these names, and belongs to what follows it. Whatever
+# writes another file there gets a line here: runs can't have these names then, in capital letters neither, as not every
+# file system tells them apart.
+OWNERS = {
+    re.escape(SUMMARY_FILE.removesuffix(".csv")) + r"(\..*)?": "the summary of all runs",
+    re.escape(VERIFICATION) + ".*": "a verification",
+    re.escape(TABLE) + ".*": "a table in the reference's layout",
+    re.escape(REFERENCE) + r"(\..*)?": "the published row",
+    re.escape(GPU_DAY) + r"(\..*)?": "a GPU day",
+    r"(doctor|readme)(\..*)?": "this project",
+    # Of the run `a`, and of a node of it: a.json, a.steps.csv, a.checkpoints, a.node1.logs.
+    r".*\.(json|csv|steps|devices|epochs|bad_images|scaling|checkpoints|traces|logs|node[0-9]+)": "another run",
+}
+
+
+def check_run_name(name: str) -> None:
+    """Raise UsageError if a run of that name would have files that belong to something else, see OWNERS."""
+    for pattern, owner in OWNERS.items():
+        if re.fullmatch(pattern, name, re.IGNORECASE):
+            raise UsageError(
+                f"--run-name {name!r} can't be the name of a run: in --results, files of that name belong to {owner}",
+                "Give another --run-name.",
+            )
+
+
+def verification_files(folder: Path, dataset: str) -> tuple[Path, Path, Path]:
+    """Returns the files of the verification of a data set of that name: its table, its state and its lock."""
+    table = folder / f"{VERIFICATION}{unique_part(dataset)}.csv"
+    return table, table.with_suffix(".json"), table.with_name(f".{table.stem}.lock")
 
 
 def readable_part(name: str) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harness.artifacts.atomic import check_writable, read_whole, write_whole
+from harness.artifacts.atomic import read_whole, write_whole
 from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS
 from harness.artifacts.shared_schema import SCALING
 from harness.errors import UsageError
@@ -112,27 +111,6 @@ class RunFiles:
     def record(self) -> Path:
         """The path of the record."""
         return self.folder / f"{self.run}.json"
-
-
-def claim_files(folder: Path, given: str | None, usual: str) -> RunFiles:
-    """The files of a run, under a name that no other run has, not even one that starts at this moment.
-
-    given is the name that was asked for; without it the usual one gets a number where it is taken. Raises UsageError
-    when the given one is taken, MachineError when nothing can be written in the folder.
-    """
-    check_writable(folder)
-    for number in itertools.count(1):
-        files = RunFiles(folder, given or (usual if number == 1 else f"{usual}-{number}"))
-        taken = files.existing()
-        if not taken:
-            try:
-                files.record.touch(exist_ok=False)
-                break
-            except FileExistsError:
-                taken = [files.record]
-        if given:
-            raise UsageError(f"{taken[0]} exists already", "Give another --run-name, or remove its files.")
-    return files
 
 
 def write_record(path: Path, record: RunRecord) -> None:

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from harness import ROOT
-from harness.artifacts.file_names import readable_part, unique_part
+from harness.artifacts.file_names import REFERENCE, TABLE, readable_part, unique_part
 from harness.artifacts.shared_schema import reference_table
-from harness.artifacts.tables import append_row, format_cell
+from harness.artifacts.shared_tables import append_row
+from harness.artifacts.tables import format_cell
 from harness.machine.device_kinds import device_kind
 from harness.plan.options import SYNC
 from harness.plan.plan import RunPlan
 from models.sizes import SIZES
 
-REFERENCE_FILE = ROOT / "results" / "bi_v100.csv"
+REFERENCE_FILE = ROOT / "results" / f"{REFERENCE}.csv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,4 +74,4 @@ def reference_table_file(plan: RunPlan) -> str:
     """Returns the file's name: table-<device>x<n>.csv for ImageNet, otherwise followed by the data set's name."""
     device = readable_part(plan.device if device_kind(plan.device).on_host else plan.device_name)
     data = "" if plan.data.imagenet else f"-{unique_part(plan.data.name)}"
-    return f"table-{device}x{plan.ranks}{data}.csv"
+    return f"{TABLE}{device}x{plan.ranks}{data}.csv"

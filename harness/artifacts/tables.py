@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 from harness.artifacts.atomic import disk_errors, replaced
-from harness.artifacts.lock import exclusive_lock
 from harness.artifacts.schema import Column, Table
 from harness.errors import InvariantError, MachineError
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 FORMULA_STARTS = ("=", "+", "-", "@")
 # Tables of long runs have hundreds of megabytes, and are read in pieces.
 PIECE_BYTES = 1 << 20
-LOCK = ".lock"  # the lock of the tables in a folder that several runs share
 
 
 class TableWriter:
@@ -46,7 +44,7 @@ class TableWriter:
                 self._stream.truncate(end)
                 self._stream.seek(end)
                 if not lines:
-                    self._write(_line(table.header))
+                    self._write(csv_line(table.header))
             except BaseException:
                 self._stream.close()
                 raise
@@ -57,7 +55,7 @@ class TableWriter:
         unknown = set(row) - set(self._table.header)
         if unknown:
             raise InvariantError(f"table {self._table.name} has no column {', '.join(sorted(unknown))}")
-        line = _line([format_cell(row.get(column.name), column) for column in self._table.columns])
+        line = csv_line([format_cell(row.get(column.name), column) for column in self._table.columns])
         with disk_errors(self.path):
             self._write(line)
         self.rows += 1
@@ -263,49 +261,8 @@ def _whole_lines(stream: IO[bytes], max_lines: int | None = None) -> tuple[int, 
     return lines, end
 
 
-def append_row(path: Path, table: Table, row: Mapping[str, Any], unique: tuple[str, ...] = ()) -> bool:
-    """Append a row to a table that several runs share, under its lock. Returns whether there was no such row yet.
-
-    An existing row with the same cells in the columns named unique is replaced; without such columns every row is
-    appended. A file with another header, from another version, is renamed with the next free number, never mixed or
-    lost.
-    """
-    with disk_errors(path), exclusive_lock(path.parent / LOCK, wait=True):
-        content = path.read_bytes() if path.exists() else b""
-        if content and content.partition(b"\n")[0].rstrip(b"\r") != _line(table.header).rstrip():
-            path.rename(_free_name(path))
-            content = b""
-        line = _line([format_cell(row.get(column.name), column) for column in table.columns])
-        lines = content[: content.rfind(b"\n") + 1].splitlines(keepends=True)
-        same = [place for place in range(1, len(lines)) if _agree(lines[place], line, table, unique)]
-        if not same:
-            with TableWriter(path, table) as writer:
-                writer.write(row)
-        elif lines[same[0]] != line:
-            lines[same[0]] = line
-            with replaced(path) as stream:
-                stream.write(b"".join(lines))
-        return not same
-
-
-def _agree(line: bytes, other: bytes, table: Table, columns: tuple[str, ...]) -> bool:
-    """Returns whether two lines have the same cells in the given columns of a table; False for no columns."""
-    if not columns or (len(columns) == len(table.columns) and line != other):
-        return False
-    # A spreadsheet may have saved the file in another encoding.
-    ours, theirs = (next(csv.reader([one.decode(errors="replace").rstrip("\r\n")]), []) for one in (line, other))
-    places = [table.header.index(name) for name in columns]
-    return len(ours) == len(theirs) and all(ours[place] == theirs[place] for place in places)
-
-
-def _free_name(path: Path) -> Path:
-    number = 1
-    while (free := path.with_name(f"{path.stem}.{number}{path.suffix}")).exists():
-        number += 1
-    return free
-
-
-def _line(cells: list[str]) -> bytes:
+def csv_line(cells: list[str]) -> bytes:
+    """Returns a line of a CSV file."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue().encode()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
@@ -11,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from harness.analysis.summarize import summarize, summarize_evaluation
+from harness.artifacts.atomic import check_writable
 from harness.artifacts.checkpoint import newest_checkpoint
-from harness.artifacts.record import NAME_TIME, RunFiles, RunRecord, claim_files, read_record, write_record
-from harness.artifacts.reference_table import ReferenceRow, append_reference_row
+from harness.artifacts.file_names import LOCK, SUMMARY_FILE
+from harness.artifacts.record import NAME_TIME, RunFiles, RunRecord, read_record, write_record
+from harness.artifacts.reference_table import ReferenceRow, append_reference_row, reference_table_file
+from harness.artifacts.run_claim import claimed, exclusive_run_lock
 from harness.artifacts.shared_schema import SUMMARY
-from harness.artifacts.tables import append_row
+from harness.artifacts.shared_tables import append_row
 from harness.commands.inputs import Inputs, described_weights, inspect_inputs
 from harness.commands.resume import (
     check_same_run,
-    exclusive_run_lock,
     find_resumption,
     resume_command,
     truncate_to_checkpoint,
@@ -53,44 +54,48 @@ class Run:
     def carry_out(self, series: str | None = None) -> RunRecord:
         """Begin or resume the run, train and conclude. Returns its finished record. Raises ActionableError."""
         with ExitStack() as stack:
+            check_writable(self.folder, self._shared_tables())
             if self.config.resume is not None:
                 files = RunFiles(self.folder, self.config.resume)
+                check_writable(files.folder, [path for path in files.existing() if path.is_file()])
                 stack.enter_context(exclusive_run_lock(files))
                 record = self._resumed_record(files)
             else:
                 usual = run_name(self.inputs.plan, time.strftime(NAME_TIME))
-                files = claim_files(self.folder, self.config.run_name, usual)
-                if self.config.kind.resumable:
-                    stack.enter_context(exclusive_run_lock(files))
+                resumable = self.config.kind.resumable
+                files = stack.enter_context(claimed(self.folder, self.config.run_name, usual, lock=resumable))
                 record = self._new_record(files, series)
             self.console.plan(record.plan, f"run {files.run}")
             return self._execute(files, record)
 
+    def _shared_tables(self) -> list[Path]:
+        """The files, shared with other runs, that the run will add rows to, and their lock."""
+        if not self.node.records:
+            return []
+        names = [LOCK, SUMMARY_FILE]
+        if self.config.kind is not EVALUATION:
+            names.append(reference_table_file(self.inputs.plan))
+        return [self.folder / name for name in names]
+
     def _new_record(self, files: RunFiles, series: str | None) -> RunRecord:
-        """Write and return the record of a run that has no step yet; its name is free again if that fails."""
+        """Write and return the record of a run that has no step yet."""
         inputs = self.inputs
-        try:
-            found = inspect_inputs(inputs, files.folder, self.environment)
-            record = RunRecord(
-                run=files.run,
-                status="running",
-                config=self.config,
-                plan=inputs.plan,
-                environment=found.environment,
-                profile=found.profile,
-                series=series,
-                warnings=(*inputs.notices, *inputs.plan.notes),
-                attempts=(_attempt(1, 0, inputs.plan),),
-                bad_images=found.bad_images,
-                pretrained=None if inputs.pretrained is None else dict(inputs.pretrained),
-                decoding=None if inputs.decoding is None else asdict(inputs.decoding),
-            )
-            write_record(files.record, record)
-        except BaseException:
-            with suppress(OSError):
-                files.record.unlink(missing_ok=True)
-                shutil.rmtree(files.checkpoints, ignore_errors=True)
-            raise
+        found = inspect_inputs(inputs, files.folder, self.environment)
+        record = RunRecord(
+            run=files.run,
+            status="running",
+            config=self.config,
+            plan=inputs.plan,
+            environment=found.environment,
+            profile=found.profile,
+            series=series,
+            warnings=(*inputs.notices, *inputs.plan.notes),
+            attempts=(_attempt(1, 0, inputs.plan),),
+            bad_images=found.bad_images,
+            pretrained=None if inputs.pretrained is None else dict(inputs.pretrained),
+            decoding=None if inputs.decoding is None else asdict(inputs.decoding),
+        )
+        write_record(files.record, record)
         return record
 
     def _resumed_record(self, files: RunFiles) -> RunRecord:
@@ -167,7 +172,7 @@ class Run:
             record = replace(record, summary={**record.summary, "images_per_joule": None})
         # Only a run that is concluded again has a row already; an earlier run of the same name keeps its row.
         unique = ("run",) if len(record.attempts) > 1 else ()
-        is_first = append_row(files.folder / "summary.csv", SUMMARY, record.summary, unique)
+        is_first = append_row(files.folder / SUMMARY_FILE, SUMMARY, record.summary, unique)
         row = append_reference_row(files.folder, record.plan, record.summary, once=not is_first)
         write_record(files.record, record)
         return record, row
@@ -175,7 +180,7 @@ class Run:
     def _conclude_evaluation(self, files: RunFiles, record: RunRecord) -> tuple[RunRecord, None]:
         """Add an evaluation's figures to the summary. Returns the finished record, and no row for the reference."""
         record = replace(record, status="finished", summary=summarize_evaluation(files, record))
-        append_row(files.folder / "summary.csv", SUMMARY, record.summary)
+        append_row(files.folder / SUMMARY_FILE, SUMMARY, record.summary)
         write_record(files.record, record)
         return record, None
 

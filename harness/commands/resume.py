@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.artifacts.atomic import disk_errors
 from harness.artifacts.checkpoint import forget_newer, newest_checkpoint
-from harness.artifacts.lock import exclusive_lock
 from harness.artifacts.record import RunFiles, RunRecord, read_record
-from harness.artifacts.run_lookup import find_run
+from harness.artifacts.run_claim import exclusive_run_lock, free_name, is_abandoned, is_running
+from harness.artifacts.run_lookup import find_run, listed
 from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS
 from harness.artifacts.tables import cut_rows
 from harness.errors import InvariantError, UsageError
@@ -23,7 +21,6 @@ from harness.plan.plan import RunPlan, decided_values, settings_of
 from harness.report.text import command_line
 from models.errors import ActionableError
 
-LOCK = ".lock"
 CUT = (STEPS, EPOCHS, DEVICES, BAD_IMAGES)
 # The facts about the data set that affect the weights; its place doesn't.
 DATA_FACTS = ("train_images", "val_images", "num_classes", "augmentation", "fingerprint")
@@ -54,8 +51,8 @@ class Resumption:
         return int(self.values.get("optimizer_steps", 0))
 
 
-def requested_config(given: Mapping[str, Any]) -> RunConfig | None:
-    """The configuration of a command line that gives these options.
+def requested_config(given: Mapping[str, Any], *, dry_run: bool = False) -> RunConfig | None:
+    """The configuration of a command line that gives these options. With dry_run, nothing is changed on disk.
 
     With --resume, options that aren't given keep the values of the run's record, and the result's resume is the run's
     name, or None for a run that has yet to begin. Returns None for a run that is finished, so that the same command
@@ -68,7 +65,7 @@ def requested_config(given: Mapping[str, Any]) -> RunConfig | None:
         # Node 0 has the record and the checkpoint, and sends the state to the others.
         return replace(config, resume=None)
     folder = Path(config.results)
-    name = _chosen(config, folder)
+    name = _chosen(config, folder, dry_run=dry_run)
     if name is None:
         return replace(config, resume=None)
     record = read_record(folder / f"{name}.json")
@@ -92,7 +89,7 @@ def requested_config(given: Mapping[str, Any]) -> RunConfig | None:
     return replace(record.config, **{**decided, **given, "resume": name, "run_name": name})
 
 
-def _chosen(config: RunConfig, folder: Path) -> str | None:
+def _chosen(config: RunConfig, folder: Path, *, dry_run: bool) -> str | None:
     if config.resume is not None and config.resume != AUTO:
         return find_run(config.resume, folder).stem
     if config.run_name is not None:
@@ -102,17 +99,31 @@ def _chosen(config: RunConfig, folder: Path) -> str | None:
             return None
         if files.record.stat().st_size:
             return config.run_name
-        with exclusive_run_lock(files):
-            # It was killed before it had a record: there is nothing to keep, and its name is free.
-            files.record.unlink()
-            shutil.rmtree(files.checkpoints, ignore_errors=True)
+        if not is_abandoned(files):
+            raise UsageError(
+                f"{files.record} is empty, but run {files.run!r} has other files: {files.existing()[1]}",
+                "Put its record back, or give another --run-name.",
+            )
+        if not dry_run:
+            with exclusive_run_lock(files):
+                # It was killed before it had a record: there is nothing to keep, and its name is free.
+                free_name(files)
         return None
     begun = sorted(folder.glob("*.checkpoints"), key=lambda path: path.stat().st_mtime, reverse=True)
+    running = []
     for path in begun:
         with suppress(ActionableError):
-            record = read_record(folder / f"{path.stem}.json")
+            files = RunFiles(folder, path.stem)
+            record = read_record(files.record)
             if record.status != "finished" and record.series is None:
-                return path.stem
+                if not is_running(files):
+                    return files.run
+                running.append(files.run)
+    if running:
+        raise UsageError(
+            f"no interrupted run in {str(folder)!r}; running in other processes: {listed(running)}",
+            "Wait for their end, or give another folder with --results.",
+        )
     raise UsageError(f"no unfinished run in {str(folder)!r}", "Name a run, or give its folder with --results.")
 
 
@@ -210,17 +221,6 @@ def truncate_to_checkpoint(files: RunFiles, checkpoint: str | None, rows: Mappin
     for path in (files.record, *(files.table(table.name) for table in CUT)):
         for temporary in files.folder.glob(f".{path.name}.*"):
             temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def exclusive_run_lock(files: RunFiles) -> Iterator[None]:
-    """Lock the run for this process. Raises UsageError when another one has it, MachineError when locking fails."""
-    # The lock is on a file and not on the folder, whose locks network file systems don't share.
-    path = files.checkpoints / LOCK
-    with disk_errors(path):
-        files.checkpoints.mkdir(parents=True, exist_ok=True)
-    with exclusive_lock(path, wait=False, held=f"run {files.run!r} is running in another process"):
-        yield
 
 
 def resume_command(run: str, config: RunConfig) -> str:

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from harness.artifacts.atomic import check_writable
+from harness.artifacts.file_names import LOCK, SUMMARY_FILE, check_run_name
+from harness.artifacts.lock import NO_LOCKS, has_locks
 from harness.artifacts.record import RunRecord
 from harness.commands.inputs import find_inputs
 from harness.commands.one_run import Run
@@ -24,9 +27,17 @@ from harness.report.console import Console
 def run(config: RunConfig, *, dry_run: bool = False, environment: Mapping[str, str] = os.environ) -> None:
     """Carry out the runs that a configuration asks for, or print the plan. Raises ActionableError."""
     console = Console()
+    if config.run_name is not None and config.resume is None:
+        check_run_name(config.run_name)
     if dry_run:
         _print_plan(config, console, environment)
         return
+    if not config.node_rank:
+        # Before anything that takes time; each run checks the other tables that it will add to.
+        folder = Path(config.results)
+        check_writable(folder, (folder / LOCK, folder / SUMMARY_FILE))
+        if not has_locks(folder):
+            console.notice(NO_LOCKS.format(what="two runs of one name", folder=config.results))
     members = series_members(config)
     if config.device_counts is not None:
         # Missing devices must be reported before the first run, and the runs must differ in nothing else.

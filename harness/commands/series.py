@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,11 +13,12 @@ from typing import Any
 
 from harness.analysis.compare import Side
 from harness.artifacts.atomic import write_whole
-from harness.artifacts.record import NAME_TIME, SCHEMA_VERSION, RunFiles, RunRecord, claim_files
+from harness.artifacts.record import NAME_TIME, SCHEMA_VERSION, RunFiles, RunRecord
+from harness.artifacts.run_claim import claimed
 from harness.artifacts.schema import COMPUTE_NO_SYNC, REPEATS, SCALES
 from harness.artifacts.shared_schema import SCALING
 from harness.artifacts.tables import TableWriter
-from harness.errors import InterruptedRunError
+from harness.errors import InterruptedRunError, UsageError
 from harness.plan.options import RunConfig
 from harness.report.console import Console
 from harness.report.series import show_repeats, show_scaling
@@ -61,34 +62,59 @@ def run_series(
     figures after the last one; `<series>.scaling.csv` gets a row after each run.
     """
     kind = REPEATS if config.device_counts is None else SCALES
-    files = claim_files(Path(config.results), config.run_name, f"{time.strftime(NAME_TIME)}-{config.model}-{kind}")
-    letter = "r" if kind == REPEATS else "n"
-    labels = [member.gpus if kind == SCALES else number for number, member in enumerate(members, 1)]
-    names = [f"{files.run}.{letter}{label}" for label in labels]
-    _write(files, kind, "running", names, {})
+    usual = f"{time.strftime(NAME_TIME)}-{config.model}-{kind}"
+    with claimed(Path(config.results), config.run_name, usual) as files:
+        letter = "r" if kind == REPEATS else "n"
+        labels = [member.gpus if kind == SCALES else number for number, member in enumerate(members, 1)]
+        names = [f"{files.run}.{letter}{label}" for label in labels]
+        taken = _files_of(files.folder, names)
+        if taken:
+            raise UsageError(f"{taken[0]} exists already", "Give another --run-name, or remove its files.")
+        _write(files, kind, "running", names, {})
+        _measure_all(files, kind, dict(zip(names, members, strict=True)), measure, console)
+
+
+def _measure_all(
+    files: RunFiles,
+    kind: str,
+    members: Mapping[str, RunConfig],
+    measure: Callable[[RunConfig, str], RunRecord],
+    console: Console,
+) -> None:
+    """Measure the members, by name, of a series, and write and print its figures."""
     records: list[RunRecord] = []
     rows: list[dict[str, Any]] = []
     try:
         with ExitStack() as stack:
             table = stack.enter_context(TableWriter(files.table(SCALING.name), SCALING)) if kind == SCALES else None
-            for member, name in zip(members, names, strict=True):
+            for name, member in members.items():
                 records.append(measure(replace(member, run_name=name), files.run))
                 if table is not None:
                     rows.append(scaling_row(records[-1], records[0]))
                     table.write(rows[-1])
         if kind == REPEATS:
             spread = asdict(between_runs([record.summary["fps"] for record in records]))
-            _write(files, kind, "finished", names, spread)
+            _write(files, kind, "finished", list(members), spread)
             show_repeats(console, files.run, [record.summary for record in records], spread)
         else:
-            _write(files, kind, "finished", names, {"scaling": rows})
+            _write(files, kind, "finished", list(members), {"scaling": rows})
             show_scaling(console, files.run, rows)
     except BaseException as error:
+        if not records and not _files_of(files.folder, members):
+            # No run has begun, so that nothing is known under the name: it is free again.
+            with suppress(OSError):
+                files.table(SCALING.name).unlink(missing_ok=True)
+                files.record.unlink()
+            raise
         stopped = isinstance(error, (KeyboardInterrupt, InterruptedRunError))
         status = "interrupted" if stopped else "failed"
         with suppress(ActionableError):  # a full disk must not replace the error that ended the series
-            _write(files, kind, status, names[: len(records)], {})
+            _write(files, kind, status, list(members)[: len(records)], {})
         raise
+
+
+def _files_of(folder: Path, runs: Iterable[str]) -> list[Path]:
+    return [path for run in runs for path in RunFiles(folder, run).existing()]
 
 
 def between_runs(fps: Sequence[float]) -> BetweenRuns:

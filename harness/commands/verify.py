@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from harness.artifacts.atomic import check_writable, write_whole
-from harness.artifacts.file_names import unique_part
-from harness.artifacts.lock import exclusive_lock
+from harness.artifacts.file_names import verification_files
+from harness.artifacts.lock import NO_LOCKS, exclusive_lock, has_locks
 from harness.artifacts.run_lookup import stored_kind
 from harness.artifacts.shared_schema import BAD_FILES
 from harness.artifacts.tables import TableWriter
@@ -61,13 +61,13 @@ def verify(data: str, results: str, classes: int | None = None, threads: int | N
     if threads is not None and threads < 1:
         raise UsageError(f"--threads is {threads}; it must be at least 1")
     dataset = open_dataset(data, classes)
-    folder = Path(results)
-    check_writable(folder)
-    table = folder / f"verify-{unique_part(dataset.name)}.csv"
     console = Console()
-    lock = table.with_name(f".{table.stem}.lock")
+    table, saved, lock = verification_files(Path(results), dataset.name)
+    check_writable(table.parent, (table, saved, lock))
+    if not has_locks(table.parent):
+        console.notice(NO_LOCKS.format(what="two verifications of one data set", folder=results))
     with exclusive_lock(lock, wait=False, held=f"another verification is writing {str(table)!r}"):
-        _refuse_record(_state_file(table))
+        _refuse_record(saved)
         state = _begin(table, dataset, console)
         command = _command(data, results, classes, threads)
         state = _check(dataset, table, state, threads or available_cores(), console, command)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.artifacts.atomic import check_writable, write_whole
+from harness.artifacts.file_names import GPU_DAY
 from harness.doctor import day_devices, day_runs
 from harness.doctor.check import FAIL, OK, Context, Finding, skip
 from harness.doctor.isolation import NO_ANSWER, run_isolated
@@ -23,7 +24,6 @@ from pipelines.decoder_versions import decoder_versions
 from pipelines.settings import MIXED_DECODER
 
 SCHEMA_VERSION = 1
-NAME = "gpu-day"
 # All rows together; what is left of it limits a row, too.
 BUDGET_SECONDS = 350.0
 MIN_SECONDS = 5.0
@@ -209,7 +209,7 @@ def versions(context: Context, environment: Mapping[str, str] = os.environ) -> d
 def write_day(folder: Path, outcomes: Sequence[Outcome], about: Mapping[str, str]) -> tuple[Path, Path]:
     """Write gpu-day.md and gpu-day.json to the folder; returns both. Raises MachineError if they can't be written."""
     check_writable(folder)
-    page, values = folder / f"{NAME}.md", folder / f"{NAME}.json"
+    page, values = folder / f"{GPU_DAY}.md", folder / f"{GPU_DAY}.json"
     write_whole(page, markdown(outcomes, about))
     write_whole(values, json.dumps(as_values(outcomes, about), indent=2) + "\n")
     return page, values

@@ -83,16 +83,16 @@ class Progress:
         if self._bar.disable:
             return
         for row in self._rows.new():
-            self._seconds += float(row["step_seconds"])
+            self._seconds += float(row["step_seconds"] or 0.0)
             epoch = f"epoch {row['epoch']} of {self._plan.training.epochs}, " if row["epoch"] not in ("", "0") else ""
             doing = DOING[row["phase"]]
             self._bar.update(self._task, description=epoch + doing)
-            if row["phase"] != CHECKPOINT:
+            if row["phase"] != CHECKPOINT and row["fps"]:
                 self._bar.update(self._task, rate=f"{float(row['fps']):,.0f} images/s")
             counted = PROGRESS[self._plan.kind].phase
             if counted is None:
                 self._bar.update(self._task, completed=min(self._seconds, self._plan.window.max_seconds))
-            elif row["phase"] == counted:
+            elif row["phase"] == counted and row["step"]:
                 self._bar.update(self._task, completed=float(row["step"]))
 
 

@@ -12,7 +12,7 @@ import pytest
 from harness.analysis.summarize import summarize
 from harness.artifacts.record import read_record, write_record
 from harness.artifacts.shared_schema import SUMMARY
-from harness.artifacts.tables import append_row
+from harness.artifacts.shared_tables import append_row
 from tests.support.long_runs import BATCH, RANKS, SLOW_STEPS, STEP_SECONDS, WATTS, LongRun
 from tests.support.pages import code_blocks, read
 

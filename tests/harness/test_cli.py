@@ -8,13 +8,17 @@ import pytest
 
 import harness.commands.run
 from harness import ROOT
-from harness.artifacts.record import write_record
+from harness.artifacts.file_names import LOCK, SUMMARY_FILE
+from harness.artifacts.record import RunFiles, write_record
 from harness.cli import main, parse
 from harness.commands.registry import COMMANDS
 from harness.errors import GateError, MachineError, TrainingError, UsageError
 from harness.plan.declaration import flag
 from harness.plan.options import RunConfig, run_options
+from pipelines.builtin import digits
+from pipelines.builtin.cache import cache_folder
 from pipelines.errors import DataError
+from tests.support.data_sets import write_colours
 from tests.support.plans import a_record
 
 
@@ -305,6 +309,46 @@ def test_a_run_that_ends_well_exits_with_0_and_gets_its_configuration(monkeypatc
     assert main(["--epochs", "3"]) == 0
     assert main(["--dry-run"]) == 0
     assert given == [(RunConfig(epochs=3), False), (RunConfig(), True)]
+
+
+def everything(*folders: Path) -> dict[str, tuple[int, ...]]:
+    """Every file and folder below these: number, mode, size, and the time of the last change of any of them."""
+    found = [path for folder in folders for path in (folder, *folder.rglob("*"))]
+    states = {str(path): path.lstat() for path in found}
+    return {path: (one.st_ino, one.st_mode, one.st_size, one.st_ctime_ns) for path, one in states.items()}
+
+
+def test_a_dry_run_touches_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Case E5: neither in the folder of the results, nor in a data set's, nor in the cache."""
+    digits.folder()
+    results, data = tmp_path / "results", write_colours(tmp_path / "colours")
+    for name, status in (("interrupted", "interrupted"), ("finished", "finished")):
+        RunFiles(results, name).checkpoints.mkdir(parents=True)
+        write_record(results / f"{name}.json", a_record(run=name, status=status))
+    (results / "empty.json").touch()
+    (results / "empty.checkpoints").mkdir()
+    (results / "empty.checkpoints" / LOCK).touch()
+    (results / SUMMARY_FILE).write_text("a table of another version\n", encoding="utf-8")
+    before = everything(results, data, cache_folder())
+    own = ["--dry-run", "--device", "cpu", "--results", str(results)]
+    for options in (
+        ["--data", "digits"],
+        ["--data", str(data), "--gpus", "1", "--batch-size", "8", "--model", "x0_25"],
+        ["--throughput-only", "--device-counts", "1,2", "--data", "digits"],
+        ["--throughput-only", "--repeats", "2", "--run-name", "new", "--data", "digits"],
+        ["--run-name", "empty", "--resume", "--data", "digits"],
+        ["--run-name", "new", "--resume", "--data", "digits"],
+        ["--resume"],
+        ["--resume", "interrupted"],
+        ["--resume", "finished"],
+    ):
+        assert main([*own, *options]) == 0, options
+        assert everything(results, data, cache_folder()) == before, options
+    assert main([*own[:-1], str(tmp_path / "missing"), "--data", "digits"]) == 0
+    assert not (tmp_path / "missing").exists()
+    assert main([*own, "--run-name", "verify-x"]) == 2
+    assert everything(results, data, cache_folder()) == before
+    assert "digits" in capsys.readouterr().out
 
 
 def test_a_dry_run_prints_the_plan_s_notes(

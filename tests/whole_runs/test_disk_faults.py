@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import pytest
 
 from harness.analysis.summarize import summarize
 from harness.artifacts.atomic import check_writable, write_whole
-from harness.artifacts.record import RunFiles, claim_files, read_record, write_record
+from harness.artifacts.record import RunFiles, read_record, write_record
+from harness.artifacts.run_claim import claimed
 from harness.artifacts.schema import DEVICES, STEPS
 from harness.artifacts.shared_schema import SUMMARY
-from harness.artifacts.tables import TableWriter, append_row, cut_rows, fill_columns, read_table
+from harness.artifacts.shared_tables import append_row
+from harness.artifacts.tables import TableWriter, cut_rows, fill_columns, read_table
 from harness.errors import MachineError
 from harness.training.loop import GlobalStep
 from harness.training.recorder import open_recorder
@@ -160,7 +163,7 @@ def test_a_warning_that_can_t_be_written_ends_nothing_and_is_told_later(
 def test_a_disk_that_can_t_be_written_is_told_at_the_start(small_disk: SmallDisk) -> None:
     disk = small_disk(64 * 1024)
     make_read_only(disk)
-    for start in (lambda: check_writable(disk), lambda: claim_files(disk, "it", "usual")):
+    for start in (lambda: check_writable(disk), lambda: ExitStack().enter_context(claimed(disk, "it", "usual"))):
         with pytest.raises(MachineError) as caught:
             start()
         assert caught.value.message == f"can't write {disk}: Read-only file system"

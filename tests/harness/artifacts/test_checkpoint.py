@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.artifacts.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint, write_checkpoint
+from harness.artifacts.checkpoint import (
+    Checkpoint,
+    forget_newer,
+    newest_checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
 from harness.errors import MachineError, UsageError
 from tests.support.small_disk import SmallDisk
 
@@ -116,11 +122,29 @@ def test_checkpoints_of_another_version_are_told_and_left_as_they_are(tmp_path: 
 
 def test_what_a_killed_process_left_half_done_is_cleared_away(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, state(1))
-    (tmp_path / ".000002.safetensors").write_bytes(b"half")
+    (tmp_path / ".000002.safetensors.4711.0a1b2c3d").write_bytes(b"half")
     (tmp_path / "000002.safetensors").write_bytes(b"without its marker")
     assert newest_checkpoint(tmp_path) == ("000001", state(1).values)
     assert write_checkpoint(tmp_path, state(2)) == "000002"
     assert files(tmp_path) == ["000001.json", "000001.safetensors", "000002.json", "000002.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["export.safetensors", "best.json", "20261124.safetensors", "1.json", "000001-copy.safetensors", ".000009.json.bak",
+     ".2026-notes", "\N{SUPERSCRIPT TWO}.json", "000001.pdparams"],
+)  # fmt: skip
+def test_what_a_user_puts_beside_checkpoints_is_left_alone(tmp_path: Path, name: str) -> None:
+    """Case E1: a run removes the files that it has numbered itself, and no others."""
+    (tmp_path / name).write_bytes(b"the user's")
+    for step in range(1, 5):
+        write_checkpoint(tmp_path, state(step))
+    forget_newer(tmp_path, "000003")
+    assert newest_checkpoint(tmp_path) == ("000003", state(3).values)
+    forget_newer(tmp_path, None)
+    assert newest_checkpoint(tmp_path) is None
+    write_checkpoint(tmp_path, state(5))
+    assert (tmp_path / name).read_bytes() == b"the user's"
 
 
 def test_without_any_there_is_none(tmp_path: Path) -> None:

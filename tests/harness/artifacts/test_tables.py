@@ -6,7 +6,6 @@ import math
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,38 +13,20 @@ import numpy as np
 import pytest
 
 from harness import ROOT
-from harness.artifacts.schema import Column, Table
-from harness.artifacts.shared_schema import SUMMARY
+from harness.artifacts.schema import Column
 from harness.artifacts.tables import (
     TableWriter,
-    append_row,
     cut_rows,
     fill_columns,
     format_cell,
     read_table,
 )
 from harness.errors import InvariantError, MachineError
-
-TABLE = Table(
-    "test",
-    "one row",
-    (
-        Column("name", str, "", "run", ""),
-        Column("count", int, "", "run", ""),
-        Column("share", float, "", "run", "", 3),
-        Column("flag", bool, "", "run", ""),
-    ),
-)
-OTHER = Table("other", "one row", (Column("name", str, "", "run", ""), Column("speed", float, "", "run", "", 1)))
+from tests.support.small_tables import OTHER, TABLE, cells
 
 
 def column(kind: type, digits: int = 6) -> Column:
     return Column("c", kind, "", "run", "", digits)
-
-
-def cells(path: Path) -> list[list[str]]:
-    with path.open(newline="", encoding="utf-8") as stream:
-        return list(csv.reader(stream))
 
 
 @pytest.mark.parametrize("kind", [str, int, float, bool])
@@ -241,16 +222,6 @@ def test_columns_of_a_table_without_rows_and_of_one_that_was_cut(tmp_path: Path)
         fill_columns(path, TABLE, {"flag": [1, 1]})
 
 
-def test_rows_behind_a_line_that_was_cut_stay_whole(tmp_path: Path) -> None:
-    """What a full disk leaves: the next run must not write its row into the rest of the last one's."""
-    path = tmp_path / "t.csv"
-    path.write_bytes(b"name,count,share,flag\na,1,0.500,1\nb,2,0.")
-    append_row(path, TABLE, {"name": "c", "count": 3, "share": 0.25, "flag": True})
-    frame = read_table(path, TABLE)
-    assert frame["name"][0] == "a"
-    assert frame.iloc[-1].to_list() == ["c", 3, 0.25, 1]
-
-
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
@@ -280,114 +251,6 @@ def test_a_row_for_which_the_disk_has_no_room_is_an_error_at_once(tmp_path: Path
     assert message.startswith(f"can't write {path}")
     assert path.read_bytes().count(b"\n") == 1 + 8
     assert int(written) == 8
-
-
-APPENDER = """
-import sys, time
-from pathlib import Path
-from harness.artifacts.tables import append_row
-from harness.artifacts.schema import Column, Table
-folder, writer = Path(sys.argv[1]), sys.argv[2]
-table = Table("test", "one row", (Column("name", str, "", "run", ""), Column("count", int, "", "run", "")))
-def together(what):
-    (folder / f"{what}.{writer}").touch()
-    while not all((folder / f"{what}.{other}").exists() for other in "abcd"):
-        time.sleep(0)
-together("start")
-for count in range(50):
-    append_row(folder / "shared.csv", table, {"name": writer * 3000, "count": count})
-for number in range(50):
-    together(number)
-    append_row(folder / f"old-{number}.csv", table, {"name": writer, "count": number})
-"""
-
-
-def test_rows_of_several_runs_at_once_stay_whole_and_alone_under_one_header(tmp_path: Path) -> None:
-    """Four runs add 50 rows of 3 KB each to one table, and then one row each to 50 tables of another version."""
-    for number in range(50):
-        (tmp_path / f"old-{number}.csv").write_text("speed\n1\n", encoding="utf-8")
-    writers = [
-        subprocess.Popen([sys.executable, "-c", APPENDER, tmp_path, name], cwd=ROOT, stderr=subprocess.PIPE, text=True)
-        for name in "abcd"
-    ]
-    try:
-        # One that fails would leave the others waiting for it.
-        while any(writer.poll() is None for writer in writers) and not any(writer.poll() for writer in writers):
-            time.sleep(0.01)
-    finally:
-        for writer in writers:
-            writer.kill()
-    errors = [writer.communicate()[1] for writer in writers]
-    assert errors == [""] * 4
-    header, *rows = cells(tmp_path / "shared.csv")
-    assert header == ["name", "count"]
-    assert len(rows) == 200
-    for name in "abcd":
-        assert [row[1] for row in rows if row[0] == name * 3000] == [str(count) for count in range(50)]
-    for number in range(50):
-        header, *rows = cells(tmp_path / f"old-{number}.csv")
-        assert header == ["name", "count"]
-        assert sorted(rows) == [[name, str(number)] for name in "abcd"]
-        assert (tmp_path / f"old-{number}.1.csv").read_text(encoding="utf-8") == "speed\n1\n"
-    assert len(list(tmp_path.glob("*.csv"))) == 1 + 2 * 50
-
-
-PAIR = """
-import sys, time
-from pathlib import Path
-from harness.artifacts.tables import append_row
-from harness.artifacts.shared_schema import SUMMARY
-folder, writer = Path(sys.argv[1]), sys.argv[2]
-(folder / writer).touch()
-while len(list(folder.glob("[ab]"))) < 2:
-    time.sleep(0)
-for count in range(500):
-    assert append_row(folder / "summary.csv", SUMMARY, {"run": f"{writer}{count}", "fps": count}, unique=("run",))
-"""
-
-
-def test_two_processes_that_add_500_rows_each_leave_1000_whole_ones_under_one_header(tmp_path: Path) -> None:
-    writers = [
-        subprocess.Popen([sys.executable, "-c", PAIR, tmp_path, name], cwd=ROOT, stderr=subprocess.PIPE, text=True)
-        for name in "ab"
-    ]
-    try:
-        errors = [writer.communicate(timeout=240)[1] for writer in writers]
-    finally:
-        for writer in writers:
-            writer.kill()
-    assert errors == ["", ""]
-    assert (tmp_path / "summary.csv").read_bytes().count(b"run,") == 1
-    rows = read_table(tmp_path / "summary.csv", SUMMARY)
-    assert len(rows) == 1000
-    for name in "ab":
-        assert list(rows["fps"][rows["run"].str.startswith(name)]) == list(range(500))
-
-
-def test_a_row_stands_once_under_its_unique_name(tmp_path: Path) -> None:
-    path = tmp_path / "t.csv"
-    assert append_row(path, TABLE, {"name": "=a", "count": 1}, unique=("name",))
-    assert append_row(path, TABLE, {"name": 'b, "c"', "count": 1}, unique=("name",))
-    once = path.read_bytes()
-    assert not append_row(path, TABLE, {"name": "=a", "count": 1}, unique=("name",))
-    assert path.read_bytes() == once
-    # What is said of it last stands in the place of what was said first.
-    assert not append_row(path, TABLE, {"name": "=a", "count": 2, "share": 0.5}, unique=("name",))
-    assert cells(path)[1:] == [["'=a", "2", "0.500", ""], ['b, "c"', "1", "", ""]]
-    # Without a unique column every row is another.
-    assert append_row(path, TABLE, {"name": "=a", "count": 2, "share": 0.5})
-    assert len(cells(path)) == 1 + 3
-    # A row that is the same in all columns, and one that isn't.
-    assert not append_row(path, TABLE, {"name": 'b, "c"', "count": 1}, unique=tuple(TABLE.header))
-    assert append_row(path, TABLE, {"name": 'b, "c"', "count": 2}, unique=tuple(TABLE.header))
-    assert len(cells(path)) == 1 + 4
-
-
-def test_a_unique_row_in_a_table_that_a_spreadsheet_saved_in_its_own_encoding(tmp_path: Path) -> None:
-    path = tmp_path / "t.csv"
-    path.write_bytes("name,count,share,flag\r\nGr\xf6\xdfe,1,0.5,1\r\nb,1,0.5,1\r\n".encode("latin-1"))
-    assert not append_row(path, TABLE, {"name": "b", "count": 2}, unique=("name",))
-    assert path.read_bytes() == b"name,count,share,flag\r\nGr\xf6\xdfe,1,0.5,1\r\nb,2,,\n"
 
 
 @pytest.mark.parametrize("cut", [b"", b"c,3,0.5", b'"c'])
@@ -478,48 +341,3 @@ def test_a_disk_that_can_t_keep_what_was_written(tmp_path: Path, monkeypatch: py
         monkeypatch.setattr(os, "fsync", fail_with(errno.EIO))
         with pytest.raises(MachineError, match=r"can't write .*t\.csv: Input/output error"):
             writer.sync()
-
-
-def test_a_file_of_another_version_is_moved_aside_and_kept(tmp_path: Path) -> None:
-    path = tmp_path / "summary.csv"
-    append_row(path, OTHER, {"name": "old", "speed": 1})
-    before = path.read_bytes()
-    append_row(path, TABLE, {"name": "new"})
-    append_row(path, TABLE, {"name": "newer"})
-    assert (tmp_path / "summary.1.csv").read_bytes() == before == b"name,speed\nold,1.0\n"
-    assert path.read_bytes() == b"name,count,share,flag\nnew,,,\nnewer,,,\n"
-    newer = path.read_bytes()
-    append_row(path, OTHER, {"name": "old again", "speed": 2})
-    append_row(path, TABLE, {"name": "newest"})
-    assert {file.name: file.read_bytes() for file in tmp_path.glob("*.csv")} == {
-        "summary.1.csv": before,
-        "summary.2.csv": newer,
-        "summary.3.csv": b"name,speed\nold again,2.0\n",
-        "summary.csv": b"name,count,share,flag\nnewest,,,\n",
-    }
-
-
-@pytest.mark.parametrize("content", [b"name,count,share,flag\r\na,1,0.5,1\r\n", b"\xef\xbb\xbfname,count,share,flag\n"])
-def test_what_a_spreadsheet_saved_is_not_lost(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "summary.csv"
-    path.write_bytes(content)
-    append_row(path, TABLE, {"name": "b"})
-    kept = b"".join(file.read_bytes() for file in sorted(tmp_path.glob("summary*.csv")))
-    assert content in kept
-    assert kept.endswith(b"b,,,\n")
-
-
-def test_a_file_that_is_not_utf_8_does_not_cost_the_row(tmp_path: Path) -> None:
-    """A spreadsheet may save it in the country's own encoding."""
-    path = tmp_path / "summary.csv"
-    content = "name,count,share,flag\nGröße,1,0.500,1\n".encode("latin-1")
-    path.write_bytes(content)
-    append_row(path, TABLE, {"name": "b"})
-    kept = b"".join(file.read_bytes() for file in sorted(tmp_path.glob("summary*.csv")))
-    assert content in kept
-    assert kept.endswith(b"b,,,\n")
-
-
-def test_a_shared_table_in_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(MachineError, match="can't write"):
-        append_row(tmp_path / "missing" / "t.csv", TABLE, {"name": "a"})

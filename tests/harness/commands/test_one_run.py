@@ -111,6 +111,7 @@ def test_what_ended_a_series_on_a_full_disk_is_told(small_disk: SmallDisk) -> No
     config = RunConfig(throughput_only=True, repeats=2, results=str(disk), run_name="it")
 
     def fail(config: RunConfig, name: str) -> RunRecord:
+        write_record(disk / f"{config.run_name}.json", a_record())
         fill(disk)
         raise LOST
 

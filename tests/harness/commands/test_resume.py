@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,12 @@ import pytest
 
 from harness.artifacts.checkpoint import Checkpoint, newest_checkpoint, write_checkpoint
 from harness.artifacts.record import RunFiles, RunRecord, write_record
+from harness.artifacts.run_claim import exclusive_run_lock
 from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS
 from harness.artifacts.tables import TableWriter, read_table
 from harness.commands.resume import (
     Resumption,
     check_same_run,
-    exclusive_run_lock,
     find_resumption,
     requested_config,
     resume_command,
@@ -112,6 +113,58 @@ def test_without_a_name_the_latest_unfinished_run_is_resumed(tmp_path: Path) -> 
     found = requested_config({"resume": "auto", "results": str(tmp_path)})
     assert found is not None
     assert found.resume == "old"
+
+
+def test_without_a_name_a_run_of_another_process_is_passed_over(tmp_path: Path) -> None:
+    """Case E8: the newest interrupted run is resumed, not a newer one that is running."""
+    newest, newer, older = (save_run(tmp_path, name, status="running") for name in ("newest", "newer", "older"))
+
+    def chosen(*running: RunFiles) -> str | None:
+        with ExitStack() as stack:
+            for files in running:
+                stack.enter_context(exclusive_run_lock(files))
+            for age, files in enumerate((newest, newer, older)):
+                os.utime(files.checkpoints, (1000 - age, 1000 - age))
+            found = requested_config({"resume": "auto", "results": str(tmp_path)})
+        assert found is not None
+        return found.resume
+
+    assert (chosen(), chosen(newest), chosen(newest, newer), chosen(newer)) == ("newest", "newer", "older", "newest")
+    with pytest.raises(UsageError) as caught:
+        chosen(newest, newer, older)
+    assert caught.value.message == (
+        f"no interrupted run in {str(tmp_path)!r}; running in other processes: 'newest', 'newer' and 'older'"
+    )
+    assert caught.value.cure == "Wait for their end, or give another folder with --results."
+
+
+def test_a_dry_run_leaves_an_empty_record_where_it_is(tmp_path: Path) -> None:
+    """Case E5: a run makes it its own; a dry run says what that run would be, and changes nothing."""
+    given = {"run_name": "it", "resume": "auto", "results": str(tmp_path), "epochs": 20}
+    (tmp_path / "it.json").touch()
+    (tmp_path / "it.checkpoints").mkdir()
+    (tmp_path / "it.checkpoints" / ".lock").touch()
+    before = sorted(tmp_path.rglob("*"))
+    asked = requested_config(given, dry_run=True)
+    assert asked == RunConfig(run_name="it", results=str(tmp_path), epochs=20)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert requested_config(given) == asked
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("other", ["it.checkpoints/000001.json", "it.checkpoints/export.safetensors", "it.steps.csv"])
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_an_empty_record_beside_other_files_is_not_a_run_that_has_yet_to_begin(
+    tmp_path: Path, other: str, dry_run: bool
+) -> None:
+    """Case E5: what lost its record is not cleared away."""
+    (tmp_path / "it.json").touch()
+    (tmp_path / other).parent.mkdir(exist_ok=True)
+    (tmp_path / other).write_bytes(b"kept")
+    with pytest.raises(UsageError, match=r"it\.json is empty, but run 'it' has other files: .*/it\.") as caught:
+        requested_config({"run_name": "it", "resume": "auto", "results": str(tmp_path)}, dry_run=dry_run)
+    assert caught.value.cure == "Put its record back, or give another --run-name."
+    assert (tmp_path / other).read_bytes() == b"kept"
 
 
 def test_nothing_to_resume_is_reported(tmp_path: Path) -> None:

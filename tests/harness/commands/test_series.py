@@ -6,6 +6,7 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,6 +116,35 @@ def test_a_scaling_series_is_a_table(tmp_path: Path) -> None:
     assert table["efficiency"].tolist() == [1.0, 0.9]
     assert "90.0%" in text.getvalue()
     assert json.loads((tmp_path / "more.json").read_text(encoding="utf-8"))["kind"] == "scaling"
+
+
+@pytest.mark.parametrize("options", [{"repeats": 2}, {"device_counts": "1,2"}])
+def test_a_series_whose_first_run_is_refused_leaves_its_name_free(tmp_path: Path, options: dict[str, Any]) -> None:
+    """Case E6: as when the data are missing."""
+    config = RunConfig(throughput_only=True, results=str(tmp_path), run_name="it", **options)
+
+    def measure(member: RunConfig, series: str) -> RunRecord:
+        assert json.loads((tmp_path / "it.json").read_text(encoding="utf-8"))["status"] == "running"
+        raise UsageError("no data")
+
+    for _ in range(2):
+        with pytest.raises(UsageError, match="no data"):
+            run_series(config, series_members(config), measure, printed()[0])
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_series_is_refused_before_its_first_run_if_a_later_one_has_a_name_that_is_taken(tmp_path: Path) -> None:
+    config = RunConfig(throughput_only=True, repeats=3, results=str(tmp_path), run_name="it")
+    (tmp_path / "it.r3.steps.csv").touch()
+    measured: list[str] = []
+
+    def measure(member: RunConfig, series: str) -> RunRecord:
+        measured.append(series)
+        return record_of(str(member.run_name), 100.0)
+
+    with pytest.raises(UsageError, match=r"it\.r3\.steps\.csv exists already"):
+        run_series(config, series_members(config), measure, printed()[0])
+    assert (measured, [path.name for path in tmp_path.iterdir()]) == ([], ["it.r3.steps.csv"])
 
 
 def test_a_series_that_fails_keeps_the_runs_it_has(tmp_path: Path) -> None:

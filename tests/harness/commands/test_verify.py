@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import shlex
@@ -325,17 +324,40 @@ def test_a_run_of_its_name_keeps_its_record(tmp_path: Path, capsys: pytest.Captu
     assert not path.with_suffix(".csv").exists()
 
 
-def test_a_disk_without_locks_is_not_taken_for_another_verification(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def refuse(*_: Any) -> None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK])
+def test_a_disk_without_locks_is_verified_with_a_note(tmp_path: Path, no_locks: dict[str, str], code: int) -> None:
+    """Case B2: it is not taken for another verification."""
     write_list(tmp_path, "train", write_good(tmp_path, 3))
-    monkeypatch.setattr(fcntl, "flock", refuse)
-    assert main(["verify", str(tmp_path), "--results", str(tmp_path / "out")]) == 3
-    lock = tmp_path / "out" / f".verify-{tmp_path.name}.lock"
-    assert capsys.readouterr().err.startswith(f"error: can't lock {lock}: No locks available\n")
+    command = [sys.executable, "run_bench.py", "verify", str(tmp_path), "--results", str(tmp_path / "out")]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**no_locks, "FLOCK_ERRNO": str(code)}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    told = " ".join(done.stdout.split())
+    note = f"note: the file system of '{tmp_path}/out' has no locks: don't start two verifications of one data set at"
+    assert told.startswith(f"{note} the same time")
+    assert told.count("no locks") == 1
+    assert state(tmp_path / "out")["status"] == "finished"
+
+
+@pytest.mark.parametrize("kept", ["verify-{}.csv", "verify-{}.json", ".verify-{}.lock"])
+def test_a_verification_of_another_user_is_left_alone(open_folder: Path, as_nobody: list[str], kept: str) -> None:
+    """Case B3: before an image is read, the file in the way is named, with its owner and what to do."""
+    write_list(open_folder, "train", write_good(open_folder, 3))
+    out = open_folder / "out"
+    out.mkdir()
+    out.chmod(0o777)
+    path = out / kept.format(open_folder.name)
+    path.write_text("{}", encoding="utf-8")
+    path.chmod(0o644)
+    command = [*as_nobody, "run_bench.py", "verify", str(open_folder), "--results", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == (
+        f"error: can't write {path}: Permission denied (it belongs to root)\n"
+        "  Let root allow you to write it, or name another folder with --results.\n"
+    )
+    assert [one.name for one in out.iterdir()] == [path.name]
 
 
 def test_a_fingerprint_is_of_paths_labels_and_splits(tmp_path: Path) -> None:
