@@ -105,7 +105,7 @@ def disk_errors(path: Path | str, doing: str = "write", elsewhere: str = RESULTS
         owner = _other_owner(Path(path)) if error.errno in _NOT_ALLOWED else None
         raise MachineError(
             f"can't {doing} {path}: {error.strerror or error}" + ("" if owner is None else f" (it belongs to {owner})"),
-            _cure(error, doing, elsewhere, owner),
+            _cure(error, Path(path), doing, elsewhere, owner),
         ) from error
 
 
@@ -122,10 +122,12 @@ def _other_owner(path: Path) -> str | None:
     return None
 
 
-def _cure(error: OSError, doing: str, elsewhere: str, owner: str | None) -> str:
-    if doing == "read" and owner is None:
-        return "Leave a run's files where they are until it has ended."
+def _cure(error: OSError, path: Path, doing: str, elsewhere: str, owner: str | None) -> str:
     if owner is not None:
         return f"Let {owner} allow you to {doing} it, or name {elsewhere}."
+    if doing == "read":
+        return "Leave a run's files where they are until it has ended."
+    if error.errno == errno.EACCES and path.exists():
+        return f"Make it writable (chmod u+w {path}), or name {elsewhere}."
     room = "Free space on the disk, or name" if error.errno in _NO_ROOM else "Name"
     return f"{room} {elsewhere}."

@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from harness.training.recorder import open_recorder
 from tests.support.frames import global_step
 from tests.support.long_runs import LongRun
 from tests.support.plans import a_record, a_summary, figures
+from tests.support.runs import launch, run
 from tests.support.small_disk import SmallDisk, fill, make_read_only
 
 ROW = {"phase": "train", "segment": 1, "step": 1, "images": 64, "step_seconds": 0.5, "loss": 2.5}
@@ -215,3 +217,17 @@ def test_a_table_that_is_gone_leaves_nothing_concluded(tmp_path: Path, vanished:
     with pytest.raises(MachineError, match=f"can't read {files.table(vanished)}: No such file or directory"):
         summarize(files, record)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_run_on_a_file_system_without_locks_goes_on(tmp_path: Path, colours: Path, no_locks: dict[str, str]) -> None:
+    """Case B2: with a note before the first step; its row is in both shared tables."""
+    options = ["--device", "cpu", "--gpus", "1", "--model", "x0_25", "--image-size", "32", "--batch-size", "8"]
+    start = partial(launch, environment=no_locks)
+    ended = run(tmp_path, *options, "--epochs", "1", "--data", str(colours), start=start)
+    assert (ended.code, ended.err) == (0, "")
+    note = f"note: the file system of '{tmp_path}' has no locks: don't start two runs of one name at the same time"
+    told = " ".join(ended.out.split())
+    assert told.count(note) == 1
+    assert told.index(note) < told.index("warm-up")
+    assert read_table(tmp_path / "summary.csv", SUMMARY)["run"].tolist() == ["it"]
+    assert (tmp_path / "table-cpux1-colours.csv").read_bytes().count(b"\n") == 2

@@ -324,13 +324,17 @@ def test_a_run_of_its_name_keeps_its_record(tmp_path: Path, capsys: pytest.Captu
     assert not path.with_suffix(".csv").exists()
 
 
-@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK])
-def test_a_disk_without_locks_is_verified_with_a_note(tmp_path: Path, no_locks: dict[str, str], code: int) -> None:
+def test_a_disk_without_locks_is_verified_with_a_note(tmp_path: Path, no_locks: dict[str, str]) -> None:
     """Case B2: it is not taken for another verification."""
     write_list(tmp_path, "train", write_good(tmp_path, 3))
     command = [sys.executable, "run_bench.py", "verify", str(tmp_path), "--results", str(tmp_path / "out")]
     done = subprocess.run(
-        command, cwd=ROOT, env={**no_locks, "FLOCK_ERRNO": str(code)}, capture_output=True, text=True, check=False
+        command,
+        cwd=ROOT,
+        env={**no_locks, "FLOCK_ERRNO": str(errno.ENOLCK)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
     told = " ".join(done.stdout.split())
@@ -338,26 +342,6 @@ def test_a_disk_without_locks_is_verified_with_a_note(tmp_path: Path, no_locks: 
     assert told.startswith(f"{note} the same time")
     assert told.count("no locks") == 1
     assert state(tmp_path / "out")["status"] == "finished"
-
-
-@pytest.mark.parametrize("kept", ["verify-{}.csv", "verify-{}.json", ".verify-{}.lock"])
-def test_a_verification_of_another_user_is_left_alone(open_folder: Path, as_nobody: list[str], kept: str) -> None:
-    """Case B3: before an image is read, the file in the way is named, with its owner and what to do."""
-    write_list(open_folder, "train", write_good(open_folder, 3))
-    out = open_folder / "out"
-    out.mkdir()
-    out.chmod(0o777)
-    path = out / kept.format(open_folder.name)
-    path.write_text("{}", encoding="utf-8")
-    path.chmod(0o644)
-    command = [*as_nobody, "run_bench.py", "verify", str(open_folder), "--results", str(out)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (3, "")
-    assert done.stderr == (
-        f"error: can't write {path}: Permission denied (it belongs to root)\n"
-        "  Let root allow you to write it, or name another folder with --results.\n"
-    )
-    assert [one.name for one in out.iterdir()] == [path.name]
 
 
 def test_a_fingerprint_is_of_paths_labels_and_splits(tmp_path: Path) -> None:
