@@ -11,7 +11,16 @@ from harness.analysis.run_diff import REFERENCE_JOB, Job, job_of
 from harness.artifacts.file_names import REFERENCE
 from harness.artifacts.record import SCHEMA_VERSION, RunRecord, read_record
 from harness.artifacts.reference_table import ReferenceRow, read_reference
-from harness.artifacts.run_lookup import SERIES, exists, find_stored, is_name, kind_of, listed, read_stored
+from harness.artifacts.run_lookup import (
+    NAME_A_RECORD,
+    SERIES,
+    exists,
+    find_stored,
+    is_name,
+    kind_of,
+    listed,
+    read_stored,
+)
 from harness.artifacts.schema import REPEATS, TRAIN
 from harness.errors import UsageError
 
@@ -60,6 +69,8 @@ def find_result(name: str, folder: Path) -> StoredResult:
         return StoredResult(name, (), read_reference())
     path = find_stored(name, folder, (REFERENCE,))
     values = read_stored(path)
+    if kind_of(values) is None:
+        raise UsageError(f"{str(path)!r} is not the record of a run or series", NAME_A_RECORD)
     if kind_of(values) != SERIES:
         return StoredResult(path.stem, (_finished(path),))
     members = _members(path, values)

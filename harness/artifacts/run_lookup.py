@@ -13,7 +13,7 @@ from harness.errors import UsageError
 
 RUN, SERIES = "run", "series"
 MAX_LISTED = 5  # runs in a cure
-_NAME_A_RECORD = "Name a <run>.json that run_bench.py wrote."
+NAME_A_RECORD = "Name a <run>.json that run_bench.py wrote."
 
 
 def find_run(name: str, folder: Path) -> Path:
@@ -30,7 +30,7 @@ def find_run(name: str, folder: Path) -> Path:
         cure = f"Name one of its runs: {listed(runs, 'or')}." if runs else "Name a single run."
         raise UsageError(f"{name!r} is a series of runs, not a run", cure)
     if kind != RUN:
-        raise UsageError(f"{str(path)!r} is not the record of a run", _NAME_A_RECORD)
+        raise UsageError(f"{str(path)!r} is not the record of a run", NAME_A_RECORD)
     return path
 
 
@@ -83,9 +83,9 @@ def read_stored(path: Path) -> dict[str, Any]:
             f"can't read {str(path)!r}: {error.strerror}", "Name a <run>.json that can be read."
         ) from error
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{str(path)!r} is not valid JSON: {error}", _NAME_A_RECORD) from error
+        raise UsageError(f"{str(path)!r} is not valid JSON: {error}", NAME_A_RECORD) from error
     if not isinstance(values, dict):
-        raise UsageError(f"{str(path)!r} is not the record of a run", _NAME_A_RECORD)
+        raise UsageError(f"{str(path)!r} is not the record of a run", NAME_A_RECORD)
     return values
 
 

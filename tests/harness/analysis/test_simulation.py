@@ -15,6 +15,8 @@ from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, EPOCHS, PIPELINE,
 from harness.artifacts.shared_schema import SUMMARY
 from harness.artifacts.tables import read_table
 from harness.errors import InvariantError, TrainingError
+from harness.plan.plan import WindowPlan
+from harness.training.phases import is_precise
 from tests.support.simulation import BATCH, ONE_CORE, START, Simulation, ar1
 
 LONG = {"max_seconds": 2000.0, "target_ci": 1e-6}
@@ -173,6 +175,19 @@ def test_time_ends_a_window_that_does_not_become_precise(tmp_path: Path) -> None
     assert concluded.summary["window_end"] == "max_seconds"
     measured = read_table(files.table(STEPS.name), STEPS)["step_seconds"].sum()
     assert 45 <= measured <= 61
+
+
+@pytest.mark.parametrize(("prefetch", "seconds"), [(64, 50.0), (100, 60.0)])
+def test_what_ended_the_loop_is_recorded_though_the_steps_are_precise(
+    tmp_path: Path, prefetch: int, seconds: float
+) -> None:
+    """Case E3: with a long queue a round takes so long that time is up before there are as many as phases need."""
+    options = {"prefetch": prefetch, "max_seconds": seconds, "target_ci": 0.05}
+    concluded, files = Simulation(decode=lambda rank, batch: 0.09, options=options).run(tmp_path)
+    steps = read_table(files.table(STEPS.name), STEPS)
+    settled = steps[(steps["phase"] == TRAIN) & (steps["transition"] != 1)]["step_seconds"].tolist()
+    assert is_precise(settled, WindowPlan(3, False, 0.05, seconds))
+    assert concluded.summary["window_end"] == read_record(files.record).window_end == "max_seconds"
 
 
 def test_a_window_that_is_too_short_to_be_precise_was_ended_by_time(tmp_path: Path) -> None:

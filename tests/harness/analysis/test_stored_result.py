@@ -69,7 +69,7 @@ def test_the_reference_is_found_by_name() -> None:
         ("text", "text.json' is not valid JSON: ", "Name a <run>.json that run_bench.py wrote."),
         ("bytes", "bytes.json' is not valid JSON: ", "Name a <run>.json that run_bench.py wrote."),
         ("list", "list.json' is not the record of a run", "Name a <run>.json that run_bench.py wrote."),
-        ("object", "object.json is not a run's record: ", "Name a <run>.json that run_bench.py wrote."),
+        ("object", "object.json' is not the record of a run or series", "Name a <run>.json that run_bench.py wrote."),
         ("folder", "folder.json': Is a directory", "Name a <run>.json that can be read."),
         ("later", "later.json has schema version 7; this version reads 6", "Read it with the version of this project"),
         ("rateless", "run 'rateless', which measures throughput, has no training throughput", "Name a run"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from harness.analysis.compare import Difference
 from harness.analysis.stored_result import StoredResult
 from harness.commands.compare import check_gate, parse_limit
+from harness.commands.verify import Verified
 from harness.errors import GateError, UsageError
 from tests.support.compared_runs import (
     PLAN,
@@ -129,3 +132,36 @@ def test_the_gate_looks_at_change_and_verdict_alone() -> None:
         gate(-0.051, "slower")
     with pytest.raises(UsageError, match="can't be judged"):
         gate(-0.051, "unknown")
+
+
+@pytest.mark.usefixtures("wide")
+def test_a_file_of_a_run_with_the_published_row_s_name_is_not_passed_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Case E2: no run can have that name, but a file may; the cure's two ways lead where they say."""
+    save(tmp_path, record("bi_v100", 100.0), record("b", 90.0))
+    own = tmp_path / "bi_v100.json"
+    assert run_compare(tmp_path, "bi_v100", "b") == 2
+    assert capsys.readouterr().err == (
+        f"error: 'bi_v100' is the published row, and there is a file {str(own)!r}\n"
+        f"  For the run, name that file: {str(own)!r}; for the published row, move it elsewhere.\n"
+    )
+    assert run_compare(tmp_path, str(own), "b") == 0
+    assert "B is 10.0 % slower than A" in " ".join(capsys.readouterr().out.split())
+    own.rename(tmp_path / "mine.json")
+    assert run_compare(tmp_path, "bi_v100", "b") == 0
+    assert "BI-V100" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["verify", "digits", "verify-digit"])
+def test_a_verification_is_not_suggested_as_a_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """Case E12."""
+    save(tmp_path, record("first", 100.0))
+    state = Verified("digits", "0", {"train": 3}, 10, status="finished")
+    (tmp_path / "verify-digits.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
+    assert run_compare(tmp_path, name, "first") == 2
+    assert "verify-digits" not in capsys.readouterr().err.partition("\n")[2]
+    assert run_compare(tmp_path, "verify-digits", "first") == 2
+    assert "verify-digits.json' is not the record of a run or series" in capsys.readouterr().err

@@ -91,6 +91,17 @@ def test_the_last_step_says_what_is_going_on(tmp_path: Path, row: dict[str, Any]
     assert "1,234 images/s" in shown.drawn()
 
 
+@pytest.mark.parametrize("empty", ["fps", "step_seconds", "step", "epoch"])
+def test_an_empty_cell_ends_nothing(tmp_path: Path, empty: str) -> None:
+    """Case E12."""
+    shown = Shown(tmp_path)
+    with shown.progress as progress:
+        shown.add(step(1), step(2), step(3, **{empty: None}))
+        progress.poll()
+    assert shown.completed() == (2 if empty == "step" else 3)
+    assert "1,234 images/s" in shown.drawn()
+
+
 def test_a_run_of_epochs_is_as_far_as_its_training_steps(tmp_path: Path) -> None:
     shown = Shown(tmp_path)
     with shown.progress as progress:
