@@ -12,6 +12,7 @@ from harness.analysis.window import PhaseFigures
 from harness.artifacts.schema import TRAIN
 from harness.errors import InvariantError
 from harness.plan.plan import RunPlan
+from models.words import count_of
 
 # For figures that are written with 6 to 9 decimals.
 TOLERANCE = 1e-4
@@ -43,7 +44,7 @@ def _steps(steps: pd.DataFrame, plan: RunPlan) -> Iterator[str]:
     off = (parts.sum(axis=1) - steps["step_seconds"]).abs() > TOLERANCE
     if off.any():
         first = int(off.idxmax()) + 1
-        yield f"the parts of {int(off.sum())} steps don't add up to step_seconds, first in row {first}"
+        yield f"the parts of {count_of(int(off.sum()), 'step')} don't add up to step_seconds, first in row {first}"
     if (steps["data_wait_seconds"] > steps["step_seconds"] + TOLERANCE).any():
         yield "a step waited longer for data than it lasted"
     trained = steps[steps["phase"] == TRAIN]

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.analysis.interval import mean_estimate, t_quantile
+from models.words import count_of
 
 # The minimum number of steps to look for a warm-up in; at least half of the steps must follow it.
 MIN_STEPS = 10
@@ -66,7 +67,7 @@ def find_steady_state(
     searched = len(series) - min_warmup
     if searched < MIN_STEPS:
         cut = min(min_warmup, len(series))
-        return SteadyState(cut, None, None, f"{len(series)} steps are too few to look for a warm-up")
+        return SteadyState(cut, None, None, f"{count_of(len(series), 'step')}: too few to look for a warm-up")
     found = _cut(*_limited_logs(series[min_warmup:]))
     judged = _judge(series, min_warmup + found, "warm-up found in the step times")
     if found >= searched // 2:
@@ -129,7 +130,7 @@ def _cut(limited: FloatArray, autocorrelation: float) -> int:
 def _judge(series: FloatArray, cut: int, how: str) -> SteadyState:
     rest = series[cut:]
     if len(rest) < MIN_STEPS:
-        return SteadyState(cut, None, None, f"{how}; the {len(rest)} steps after it are too few to detect a trend")
+        return SteadyState(cut, None, None, f"{how}; {count_of(len(rest), 'step')} after it: too few to detect a trend")
     drift, accidental = _drift(rest), _accidental_drift(rest)
     if abs(drift) > TOLERATED_DRIFT and abs(drift) > accidental:
         return SteadyState(cut, False, drift, f"{how}; the step time changes by {drift:+.1%} over the window")

@@ -14,6 +14,7 @@ from harness.analysis.interval import mean_estimate
 from harness.analysis.steady import SteadyState, steady_across
 from harness.artifacts.schema import TRAIN
 from harness.errors import TrainingError
+from models.words import count_of
 
 # With fewer steps a percentile is the largest value or an extrapolation.
 STEPS_FOR_P95, STEPS_FOR_P99 = 20, 100
@@ -102,7 +103,7 @@ def measure_phase(steps: pd.DataFrame, phase: str = TRAIN) -> PhaseFigures:
     made = int((steps["phase"] == phase).sum())
     if measured.empty:
         raise TrainingError(
-            f"the run ended after {made} steps of phase {phase}, before any step was measured",
+            f"the run ended after {count_of(made, 'step')} of phase {phase}, before any step was measured",
             "Raise --max-seconds, or lower --warmup.",
         )
     times = measured["step_seconds"]

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO
 from harness.artifacts.atomic import disk_errors, replaced
 from harness.artifacts.schema import Column, Table
 from harness.errors import InvariantError, MachineError
+from models.words import count_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +75,7 @@ class TableWriter:
                 there = None
         if there is None or (there.st_dev, there.st_ino) != (written.st_dev, written.st_ino):
             raise MachineError(
-                f"{self.path} was removed or replaced while the run wrote to it; its {self.rows} rows are lost",
+                f"{self.path} was removed or replaced while the run wrote to it; {count_of(self.rows, 'row')} lost",
                 "Start the run again, and leave its files in place until it has ended.",
             )
 
@@ -161,7 +162,9 @@ def fill_columns(path: Path, table: Table, values: Mapping[str, Sequence[Any]]) 
         rows = _whole_lines(whole)[0] - 1  # cells contain no line ends
         for name, column_values in values.items():
             if len(column_values) != rows:
-                raise InvariantError(f"{path.name} has {rows} rows, not {len(column_values)} for column {name}")
+                raise InvariantError(
+                    f"{path.name} has {count_of(rows, 'row')}, not {len(column_values)} for column {name}"
+                )
         places = [(table.header.index(name), column_values) for name, column_values in values.items()]
         whole.seek(0)
         reader = csv.reader(io.TextIOWrapper(whole, encoding="utf-8", newline=""))
@@ -185,7 +188,7 @@ def cut_rows(path: Path, table: Table, rows: int) -> None:
         there, end = _whole_lines(whole, 1 + rows)
     if there != 1 + rows:
         raise InvariantError(
-            f"{path.name} has {there - 1} rows, but {rows} had been written when the checkpoint was saved",
+            f"{path.name} has {count_of(there - 1, 'row')}, but {rows} had been written when the checkpoint was saved",
             "Rows were removed from it since then. Restore the file, or start the run again.",
         )
     with disk_errors(path):

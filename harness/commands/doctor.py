@@ -13,6 +13,7 @@ from harness.doctor.checks import CHECKS, run_checks, select_checks, worst
 from harness.doctor.gpu_day import FAILED, Outcome, run_day, select_rows, tally, versions, write_day
 from harness.errors import MachineError
 from harness.report.text import printable
+from models.words import count_of
 
 SCHEMA_VERSION = 1
 MARKS = {OK: "ok  ", WARN: "WARN", FAIL: "FAIL", SKIP: "skip"}
@@ -52,7 +53,7 @@ def doctor(
     failed = [check.id for check, finding in found if finding.status == FAIL]
     if failed:
         raise MachineError(
-            f"{len(failed)} of {len(found)} checks failed: {', '.join(failed)}",
+            f"{len(failed)} of {count_of(len(found), 'check')} failed: {', '.join(failed)}",
             "" if as_json else "What each found and the command that mends it is above.",
         )
 
@@ -75,7 +76,7 @@ def gpu_day(names: Sequence[str], context: Context) -> None:
     failed = [str(one.row.id) for one in outcomes if one.result == FAILED]
     if failed:
         raise MachineError(
-            f"{len(failed)} of {len(outcomes)} rows failed: {', '.join(failed)}",
+            f"{len(failed)} of {count_of(len(outcomes), 'row')} failed: {', '.join(failed)}",
             "docs/devices.md says what each row is about.",
         )
 
@@ -103,7 +104,9 @@ def counts(found: Sequence[tuple[Check, Finding]]) -> str:
     """Returns how many checks came to which end, in one line."""
     statuses = [finding.status for _, finding in found]
     words = {OK: "ok", WARN: "to look at", FAIL: "failed", SKIP: "skipped"}
-    return f"{len(found)} checks: " + ", ".join(f"{statuses.count(status)} {word}" for status, word in words.items())
+    return f"{count_of(len(found), 'check')}: " + ", ".join(
+        f"{statuses.count(status)} {word}" for status, word in words.items()
+    )
 
 
 def as_values(found: Sequence[tuple[Check, Finding]]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from models.weights import (
     read_weights,
     recognise,
 )
+from models.words import count_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ def describe(exported: Exported) -> str:
     parameters = sum(
         values.size for name, values in exported.weights.items() if not name.endswith(("_mean", "_variance"))
     )
-    return f"{model}, {classes:,} classes, {parameters:,} parameters, {exported.origin}"
+    return f"{model}, {count_of(classes, 'class')}, {count_of(parameters, 'parameter')}, {exported.origin}"
 
 
 def of_run(files: RunFiles) -> Exported:

@@ -14,6 +14,7 @@ from harness.machine.host import available_cores
 from harness.report.console import Console
 from harness.report.progress import image_bar
 from harness.report.text import command_line, plain_text
+from models.words import count_of
 from pipelines.augmentation import Augmentation
 from pipelines.idx import IdxSet, read_idx_folder
 from pipelines.idx_folder import write_folder
@@ -109,9 +110,9 @@ def _conclude(console: Console, data: IdxSet, target: Path, name: str, image_siz
     total = len(data.train.labels) + len(data.val.labels)
     side = data.train.images.shape[1]
     lines = [
-        f"{total:,} images imported in {seconds:,.1f} s: {total / max(seconds, 1e-9):,.0f} images/s",
+        f"{count_of(total, 'image')} imported in {seconds:,.1f} s: {total / max(seconds, 1e-9):,.0f} images/s",
         f"{name!r}: {len(data.train.labels):,} for training, {len(data.val.labels):,} for validation,"
-        f" {data.num_classes:,} classes, {side} x {side} pixels as {image_size} x {image_size}",
+        f" {count_of(data.num_classes, 'class')}, {side} x {side} pixels as {image_size} x {image_size}",
         f"To train on it: {command_line('--data', _as_data(target), '--image-size', str(image_size))}",
     ]
     for line in lines:

@@ -20,6 +20,7 @@ from harness.plan.options import RunConfig, run_options
 from harness.plan.plan import RunPlan, decided_values, settings_of
 from harness.report.text import command_line
 from models.errors import ActionableError
+from models.words import count_of
 
 CUT = (STEPS, EPOCHS, DEVICES, BAD_IMAGES)
 # The facts about the data set that affect the weights; its place doesn't.
@@ -70,10 +71,11 @@ def requested_config(given: Mapping[str, Any], *, dry_run: bool = False) -> RunC
         return replace(config, resume=None)
     record = read_record(folder / f"{name}.json")
     if record.status == "finished":
-        if given.get("epochs", 0) > record.plan.training.epochs:
+        epochs = record.plan.training.epochs
+        if given.get("epochs", 0) > epochs:
             raise UsageError(
-                f"run {name!r} finished after {record.plan.training.epochs} epochs with a learning rate of 0, so it"
-                " can't be extended",
+                f"run {name!r} finished after {count_of(epochs, 'epoch')} with a learning rate of 0, so it can't be"
+                " extended",
                 "Start another run.",
             )
         return None
@@ -178,7 +180,8 @@ def _other_ranks(before: Resumption, plan: RunPlan, ranks: int) -> str:
             f"Resume it with --gpus {ranks // old.plan.nodes} until the end of the epoch.",
         )
     return (
-        f"{plan.ranks} devices instead of {ranks} from epoch {epoch} on: {plan.global_batch} images per step instead of"
+        f"{count_of(plan.ranks, 'device')} instead of {ranks} from epoch {epoch} on:"
+        f" {count_of(plan.global_batch, 'image')} per step instead of"
         f" {old.plan.global_batch}, learning rate {plan.training.learning_rate:g} instead of"
         f" {old.plan.training.learning_rate:g}"
     )

@@ -22,6 +22,7 @@ from harness.machine.host import available_cores
 from harness.report.console import Console
 from harness.report.progress import image_bar
 from harness.report.text import command_line, plain_text
+from models.words import count_of
 from pipelines.dataset import Dataset, open_dataset
 from pipelines.dataset import fingerprint as lists_fingerprint
 from pipelines.errors import DataError
@@ -111,7 +112,7 @@ def _begin(table: Path, dataset: Dataset, console: Console) -> Verified:
             console.notice(f"{table} lacks rows of the unfinished verification: starting over")
         else:
             os.truncate(table, before.table_bytes)
-            console.notice(f"resuming after {_done(before):,} images that were verified before")
+            console.notice(f"resuming after {count_of(_done(before), 'image')}, verified before")
             return replace(before, status=RUNNING)
     table.unlink(missing_ok=True)
     with TableWriter(table, BAD_FILES):
@@ -159,7 +160,7 @@ def _check(dataset: Dataset, table: Path, state: Verified, threads: int, console
     except KeyboardInterrupt:
         _save(table, replace(state, status=INTERRUPTED))
         raise InterruptedRunError(
-            f"interrupted: {_done(state):,} of {total:,} images verified", f"To resume: {command}"
+            f"interrupted: {_done(state):,} of {count_of(total, 'image')} verified", f"To resume: {command}"
         ) from None
     state = replace(state, status=FINISHED)
     _save(table, state)
@@ -167,7 +168,7 @@ def _check(dataset: Dataset, table: Path, state: Verified, threads: int, console
     checked_here = _done(state) - before
     _print(
         console,
-        f"{checked_here:,} images verified in {seconds:,.1f} s on {threads} threads:"
+        f"{count_of(checked_here, 'image')} verified in {seconds:,.1f} s on {count_of(threads, 'thread')}:"
         f" {checked_here / max(seconds, 1e-9):,.0f} images/s",
     )
     return state
@@ -212,7 +213,7 @@ def _conclude(dataset: Dataset, table: Path, state: Verified, console: Console) 
         present = set(images.labels)
         # Validation may have only a few of the classes, but a class without training images can't be learnt.
         absent = [label for label in range(dataset.num_classes) if label not in present] if split == "train" else []
-        line = f"{split}: {len(images):,} images of {len(present):,} classes"
+        line = f"{split}: {count_of(len(images), 'image')} of {count_of(len(present), 'class')}"
         if absent:
             more = ", ..." if len(absent) > MAX_CLASSES_LISTED else ""
             listed = ", ".join(map(str, absent[:MAX_CLASSES_LISTED]))
@@ -225,7 +226,7 @@ def _conclude(dataset: Dataset, table: Path, state: Verified, console: Console) 
     bad = [KINDS[kind].describe(count) for kind, count in counts.items() if KINDS[kind].bad]
     if bad:
         raise DataError(
-            f"{_done(state):,} images checked in {shown(dataset.name)}:"
+            f"{count_of(_done(state), 'image')} checked in {shown(dataset.name)}:"
             + (f" {bad[0]}" if len(bad) == 1 else "".join(f"\n  {line}" for line in bad)),
             f"{table} lists each of them with its reason. Verify again after correcting the files or the lists.",
         )

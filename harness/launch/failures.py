@@ -16,6 +16,7 @@ from harness.launch.watchdog import innermost_frame, timed_out
 from harness.machine.device_kinds import device_kind
 from harness.plan.plan import RunPlan
 from models.errors import ActionableError
+from models.words import count_of
 from pipelines.settings import MIXED_DECODER
 
 # A failed call of NCCL in Paddle's two forms (phi/core/enforce.h, phi/core/distributed/nccl_tools.h in Paddle 3.3.1):
@@ -45,7 +46,8 @@ def memory_error(plan: RunPlan, rank: int, reason: str) -> OutOfMemoryError:
     cure = "Use a smaller --model or --image-size."
     if batch > 1:
         cure = f"Use --batch-size {batch // 2} or less, or {plan.kind.memory_cure}"
-    return OutOfMemoryError(f"{batch} images per device do not fit into the {what} of rank {rank}: {reason}", cure)
+    images = f"{count_of(batch, 'image')} per device {'does' if batch == 1 else 'do'}"
+    return OutOfMemoryError(f"{images} not fit into the {what} of rank {rank}: {reason}", cure)
 
 
 def death(logs: Path, plan: RunPlan, first: RankExit | None, launcher_code: int, kept: Path) -> ActionableError:

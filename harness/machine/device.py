@@ -19,6 +19,7 @@ from harness.machine.host import available_cores
 from harness.machine.nvml import Gpu, Nvml, NvmlUnavailable
 from harness.machine.plugins import PLUGIN_ROOT, plugin_devices
 from harness.machine.visible_gpus import visible_gpus
+from models.words import count_of
 
 # The value of --device that takes what there is.
 AUTO = "auto"
@@ -73,7 +74,7 @@ def choose_devices(name: str, count: int | None, environment: Mapping[str, str],
 def _cpus(count: int | None, _: Mapping[str, str], __: bool) -> Found:
     cores = available_cores()
     ranks = count if count is not None else min(MAX_CPU_RANKS, cores)
-    notices = (f"{ranks} ranks share {cores} cores",) if ranks > cores else ()
+    notices = (f"{ranks} ranks share {count_of(cores, 'core')}",) if ranks > cores else ()
     return Devices(CPU.name, ranks, CPU.title), notices
 
 
@@ -87,12 +88,11 @@ def _of_gpus(count: int | None, gpus: tuple[Gpu, ...], reason: str) -> Found:
     """The first ones of these GPUs; reason is why Paddle can't use them, or there are none."""
     if gpus and reason:
         replace = f"pip uninstall -y {PADDLE_CPU} && {install_command(gpus)}"
-        raise MachineError(f"{len(gpus)} GPUs found, but {reason}", f"Install the GPU build: {replace}")
+        raise MachineError(f"{count_of(len(gpus), 'GPU')} found, but {reason}", f"Install the GPU build: {replace}")
     wanted = count if count is not None else (len(gpus) or 1)
     if wanted > len(gpus):
         raise MachineError(
-            f"{wanted} GPU{'s' if wanted > 1 else ''} requested, {len(gpus)} found"
-            + (f" ({reason})" if reason else ""),
+            f"{count_of(wanted, 'GPU')} requested, {len(gpus)} found" + (f" ({reason})" if reason else ""),
             f"To run on this machine's CPU instead: --device cpu --gpus {min(wanted, available_cores())}",
         )
     nameless = [str(gpu.index) for gpu in gpus[:wanted] if not gpu.uuid]
@@ -139,7 +139,7 @@ def _of_plugin(name: str, count: int | None, there: Mapping[str, int]) -> Found:
     wanted = count if count is not None else max(there[name], 1)
     if wanted > there[name]:
         raise MachineError(
-            f"{wanted} devices of type {name} requested, {there[name]} found",
+            f"{count_of(wanted, 'device')} of type {name} requested, {there[name]} found",
             f"Use --gpus {there[name]} or less, or check {device_kind(name).selection}.",
         )
     return Devices(name, wanted, name), ()
@@ -159,7 +159,7 @@ def _any(count: int | None, environment: Mapping[str, str], look: bool) -> Found
     if count is not None:
         return _of_gpus(count, gpus, reason)
     devices, notices = _cpus(None, environment, look)
-    return devices, (f"no GPU ({reason}): training on the CPU with {devices.count} ranks", *notices)
+    return devices, (f"no GPU ({reason}): training on the CPU with {count_of(devices.count, 'rank')}", *notices)
 
 
 def check_paddle() -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from models.words import count_of
 from pipelines.settings import CPU_DECODER, MIXED_DECODER
 
 # The clocks of `harness.machine.clock`: the host's, events that carry a time, and events that only pass.
@@ -60,7 +61,7 @@ class DeviceKind:
 
     def several(self, ranks: int, hardware: str) -> str:
         """The devices of a run in words: "2 CPU ranks on AMD EPYC", "4 x NVIDIA H100"."""
-        return f"{ranks} CPU ranks on {hardware}" if self.on_host else f"{ranks} x {hardware}"
+        return f"{count_of(ranks, 'CPU rank')} on {hardware}" if self.on_host else f"{ranks} x {hardware}"
 
 
 CPU = DeviceKind(

@@ -15,6 +15,7 @@ from harness.plan.declaration import AUTO
 from harness.plan.options import SYNC, RunConfig
 from harness.plan.plan import DEFAULT_FOLDER, DataFacts, Decoding, OperationPlan, RunPlan, TrainingPlan, WindowPlan
 from models.sizes import SIZES
+from models.words import count_of
 from pipelines.augmentation import Augmentation
 from pipelines.settings import CPU_DECODER, MIXED_DECODER, PipelineSettings
 from pipelines.sharding import steps_per_epoch
@@ -143,13 +144,14 @@ def _window(config: RunConfig, kind: DeviceKind, epoch_steps: int) -> WindowPlan
         warmup = warmup if total is None else min(warmup, total // 4)
     elif total is not None and warmup >= total:
         raise UsageError(
-            f"--warmup {warmup} leaves nothing to measure: the run has {total} steps ({config.epochs} epochs of"
-            f" {epoch_steps})",
+            f"--warmup {warmup} leaves nothing to measure: the run has {count_of(total, 'step')}"
+            f" ({count_of(config.epochs, 'epoch')} of {epoch_steps})",
             f"Use --warmup {total - 1} or less, or more --epochs.",
         )
     if total is not None and config.profile is not None and warmup + config.profile > total:
         raise UsageError(
-            f"--profile {config.profile} is more than the {total - warmup} training steps after a warm-up of {warmup}",
+            f"--profile {config.profile} is more than the {count_of(total - warmup, 'training step')} after a warm-up"
+            f" of {warmup}",
             "Trace fewer steps, or train for more --epochs.",
         )
     return WindowPlan(warmup, config.warmup is not None, config.target_ci, config.max_seconds)
@@ -183,8 +185,8 @@ def _training_notes(plan: RunPlan) -> list[str]:
     epoch_images = epoch_steps * plan.global_batch
     if plan.kind.in_epochs and epoch_images > (1 + NOTED_EXCESS) * data.train_images:
         notes.append(
-            f"an epoch of {epoch_steps} full batches trains on {epoch_images:,} images, but {data.name} has"
-            f" {data.train_images:,}"
+            f"an epoch of {count_of(epoch_steps, 'full batch')} trains on {count_of(epoch_images, 'image')}, but"
+            f" {data.name} has {data.train_images:,}"
         )
     published, here = SIZES[plan.model].auto_augment, plan.pipeline.auto_augment
     if here != published:
@@ -202,11 +204,10 @@ def _batch_size(config: RunConfig, kind: DeviceKind, ranks: int, data: DataFacts
         # A throughput run draws images without end; an evaluation fills a batch up with images that are not counted.
         return config.batch_size or usual, ()
     shard = -(-data.train_images // ranks)  # the largest one; a smaller one repeats its first images
-    few = f"{data.train_images:,} training images of {data.name} over {ranks} ranks leave at most {shard} each"
+    images, over = count_of(data.train_images, "training image"), count_of(ranks, "rank")
+    few = f"{images} of {data.name} over {over} leave at most {shard} each"
     if data.train_images < ranks:
-        raise UsageError(
-            f"fewer training images than ranks: {data.train_images} images, {ranks} ranks", "Use fewer --gpus."
-        )
+        raise UsageError(f"fewer training images than ranks: {images}, {over}", "Use fewer --gpus.")
     largest = shard // config.accumulation_steps
     if not largest:
         raise UsageError(
@@ -217,11 +218,11 @@ def _batch_size(config: RunConfig, kind: DeviceKind, ranks: int, data: DataFacts
     if wanted > largest:
         several = f"a step of {config.accumulation_steps} batches" if config.accumulation_steps > 1 else "a batch"
         raise UsageError(
-            f"{several} of {wanted} images is larger than a rank's shard: {few}",
+            f"{several} of {count_of(wanted, 'image')} is larger than a rank's shard: {few}",
             f"Use --batch-size {largest} or less, or fewer --gpus.",
         )
     if config.batch_size is None and wanted < usual:
-        return wanted, (f"batch of {wanted} images per rank, not {usual}: {few}",)
+        return wanted, (f"batch of {count_of(wanted, 'image')} per rank, not {usual}: {few}",)
     return wanted, ()
 
 

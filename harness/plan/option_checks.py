@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from harness.errors import UsageError
 from harness.plan.declaration import AUTO, flag
 from harness.plan.kinds import EVALUATION, THROUGHPUT
+from models.words import count_of
 
 if TYPE_CHECKING:
     from harness.plan.options import RunConfig
@@ -22,7 +23,7 @@ RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 def _check_learning_rate(config: RunConfig) -> None:
     if config.lr_warmup_epochs is not None and config.lr_warmup_epochs > config.epochs:
         raise UsageError(
-            f"--lr-warmup-epochs {config.lr_warmup_epochs} is longer than the run's {config.epochs} epochs",
+            f"--lr-warmup-epochs {config.lr_warmup_epochs} is longer than the run's {count_of(config.epochs, 'epoch')}",
             "Give fewer warm-up epochs, or more --epochs.",
         )
 

@@ -27,6 +27,7 @@ from harness.report.findings import (
 )
 from harness.report.text import plain_text
 from models.sizes import SIZES
+from models.words import count_of
 from pipelines.settings import CPU_DECODER, PipelineSettings
 
 REFERENCE_DATASET = "ImageNet (ILSVRC2012)"
@@ -79,7 +80,8 @@ class Console:
 # The length of a run of each kind, in words.
 LENGTHS = {
     kinds.EPOCHS: lambda plan: (
-        f"{plan.training.epochs} epochs, {plan.total_steps:,} steps; {plan.training.steps_per_epoch} steps per epoch"
+        f"{count_of(plan.training.epochs, 'epoch')}, {count_of(plan.total_steps, 'step')};"
+        f" {count_of(plan.training.steps_per_epoch, 'step')} per epoch"
     ),
     kinds.THROUGHPUT: lambda plan: (
         "until --target-ci is reached or --max-seconds have passed; a pass over the images takes"
@@ -93,13 +95,13 @@ def plan_facts(plan: RunPlan) -> list[tuple[str, str]]:
     """Returns a plan as labels and values."""
     data, pipeline, training, window = plan.data, plan.pipeline, plan.training, plan.window
     rows = [
-        ("model", f"PPLCNet_{plan.model}, {data.num_classes} classes"),
+        ("model", f"PPLCNet_{plan.model}, {count_of(data.num_classes, 'class')}"),
         (
             "devices",
             f"{plan.ranks} x {plan.device_name}, one rank per device"
             + (f", {plan.ranks_per_node} on each of {plan.nodes} nodes" if plan.nodes > 1 else ""),
         ),
-        ("data", f"{data.name}: {data.train_images:,} training and {data.val_images:,} validation images"),
+        ("data", f"{data.name}: {data.train_images:,} training and {count_of(data.val_images, 'validation image')}"),
         (
             "crops",
             f"{pipeline.image_size}x{pipeline.image_size}, area {data.augmentation.crop_area_min:g} to"
@@ -109,23 +111,23 @@ def plan_facts(plan: RunPlan) -> list[tuple[str, str]]:
         ("decoding", _decoding(pipeline)),
         (
             "batch",
-            f"{pipeline.batch_size} images per device"
+            f"{count_of(pipeline.batch_size, 'image')} per device"
             + (f", {training.accumulation_steps} batches per step" if training.accumulation_steps > 1 else "")
-            + f", {plan.global_batch} images per step",
+            + f", {count_of(plan.global_batch, 'image')} per step",
         ),
         ("length", LENGTHS[plan.kind](plan)),
         (
             "learning rate",
-            f"{training.learning_rate:g} after {training.lr_warmup_epochs} epochs of linear warm-up, then cosine"
-            " decay to 0",
+            f"{training.learning_rate:g} after {count_of(training.lr_warmup_epochs, 'epoch')} of linear warm-up, then"
+            " cosine decay to 0",
         ),
         ("weight decay", f"{training.weight_decay:g}, none on batch norm"),
         ("precision", "float32" if training.amp == "off" else f"mixed, {training.precision}"),
         (
             "warm-up",
-            f"{window.warmup_steps} steps"
+            count_of(window.warmup_steps, "step")
             if window.warmup_given
-            else f"at least {window.warmup_steps} steps; its end is found in the step times",
+            else f"at least {count_of(window.warmup_steps, 'step')}; its end is found in the step times",
         ),
         ("threads per rank", f"{training.compute_threads} training, {pipeline.decode_threads} DALI"),
     ]
@@ -155,7 +157,7 @@ def evaluation_facts(record: RunRecord, files: RunFiles) -> list[tuple[str, str]
         published += f"; published at {PUBLISHED_PIXELS}x{PUBLISHED_PIXELS} in float32, this run: {', '.join(others)}"
     return [
         ("weights", f"{weights.get('file')}, SHA-256 {str(weights.get('sha256'))[:SHOWN_DIGITS]}..."),
-        ("top-1", f"{row['top1']:.4f} of {row['val_images']:,} images"),
+        ("top-1", f"{row['top1']:.4f} of {count_of(row['val_images'], 'image')}"),
         ("top-5", f"{row['top5']:.4f}"),
         ("published", published),
         ("loss", f"{row['val_loss']:.4f}"),
@@ -172,8 +174,9 @@ def summary_facts(record: RunRecord) -> list[tuple[str, str]]:
         ("per device", f"{summary['fps_per_device']:.1f} images/s"),
         (
             "window",
-            f"{summary['window_steps']} steps, {summary['images']:,} images, {summary['window_seconds']:.1f} s,"
-            f" after {summary['warmup_steps']} warm-up steps; {WINDOW_ENDS[summary['window_end']]}",
+            f"{count_of(summary['window_steps'], 'step')}, {count_of(summary['images'], 'image')},"
+            f" {summary['window_seconds']:.1f} s, after {count_of(summary['warmup_steps'], 'warm-up step')};"
+            f" {WINDOW_ENDS[summary['window_end']]}",
         ),
         ("steady state", steady_text(record)),
         ("step", step_times_text(summary)),
@@ -181,7 +184,9 @@ def summary_facts(record: RunRecord) -> list[tuple[str, str]]:
         ("outliers", outliers_text(record)),
         (
             "overflow",
-            f"{overflowed} steps overflowed: they skipped the weight update and took less time" if overflowed else "",
+            f"{count_of(overflowed, 'step')} overflowed, which skips the weight update and takes less time"
+            if overflowed
+            else "",
         ),
         ("disturbed", interference_text(record)),
         (f"{kind.title} utilisation", "" if kind.on_host else _percent(summary["gpu_util_percent"])),
@@ -243,11 +248,12 @@ def _percent(value: float | None) -> str:
 
 
 def _accuracy(value: float | None, epochs: int) -> str:
-    return "not measured" if value is None else f"{value:.4f} after {epochs} epochs"
+    return "not measured" if value is None else f"{value:.4f} after {count_of(epochs, 'epoch')}"
 
 
 def _profile(record: RunRecord) -> str:
     profile = record.profile
     bits = profile["bits_per_pixel"]
     density = f", {bits:.2f} bits per pixel" if bits is not None else ""
-    return f"{record.plan.data.name}: {profile['images']:,} files of {profile['mean_bytes'] / 1024:.1f} KiB{density}"
+    files = count_of(profile["images"], "file")
+    return f"{record.plan.data.name}: {files} of {profile['mean_bytes'] / 1024:.1f} KiB{density}"

@@ -11,6 +11,7 @@ from rich.table import Table as RichTable
 from harness.artifacts.record import RunRecord
 from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
 from harness.report.text import plain_text
+from models.words import count_of
 
 WINDOW_ENDS = {
     "target_ci": "ended when --target-ci was reached",
@@ -125,7 +126,7 @@ def outliers_text(record: RunRecord) -> str:
     if not outliers["count"]:
         return "none"
     causes = ", ".join(f"{count} x {cause}" for cause, count in outliers["causes"].items())
-    steps = "1 step" if outliers["count"] == 1 else f"{outliers['count']} steps"
+    steps = count_of(outliers["count"], "step")
     return f"{steps}, {outliers['excess_share']:.1%} of the window: {causes}"
 
 

@@ -158,7 +158,7 @@ print(shapes == parameter_shapes(0.15, 10), (before != model.fc.weight.numpy()).
 """
     assert extended("-c", code).splitlines()[-1] == "True True True"
     plan = extended("run_bench.py", "--model", "x0_15", "--device", "cpu", "--dry-run")
-    assert "PPLCNet_x0_15, 1000 classes" in plan
+    assert "PPLCNet_x0_15, 1,000 classes" in plan
 
 
 @pytest.mark.parametrize("extended", ["A data set"], indirect=True)

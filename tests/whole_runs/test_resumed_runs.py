@@ -131,7 +131,7 @@ def test_other_devices_resume_at_an_epochs_start(data: Path, tmp_path: Path) -> 
     epoch = saved[1]["progress"]["epoch"]
     made = bench(tmp_path, data, "it", "--gpus", "1", "--resume")
     assert made.code == 0, made.err
-    assert f"1 devices instead of 2 from epoch {epoch} on: 8 images per step" in " ".join(made.out.split())
+    assert f"1 device instead of 2 from epoch {epoch} on: 8 images per step" in " ".join(made.out.split())
     train = made.train_steps()
     assert train["images"].tolist() == [16] * 5 * (epoch - 1) + [8] * 10 * (5 - epoch)
     # The published rule, 0.1 per 256 images, at the same place of the schedule.

@@ -59,7 +59,7 @@ def test_a_phase_s_figures(figures: dict[str, Any], said: str) -> None:
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"data_wait_seconds": 0.03}, r"the parts of 1 steps don't add up to step_seconds, first in row 6"),
+        ({"data_wait_seconds": 0.03}, r"the parts of 1 step don't add up to step_seconds, first in row 6"),
         ({"data_wait_seconds": 0.12, "compute_seconds": -0.02}, "negative"),
         ({"data_wait_seconds": 0.12, "compute_seconds": -0.02}, "waited longer for data than it lasted"),
         ({"images": 31}, r"training steps had \[31, 32\] images, but 32 were planned"),

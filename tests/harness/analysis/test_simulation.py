@@ -299,7 +299,7 @@ def test_figures_that_contradict_one_another_leave_the_table_as_it_was(tmp_path:
     row[STEPS.header.index("data_wait_seconds")] = "7.0"
     path.write_text("\n".join([*lines[:10], ",".join(row), *lines[11:], ""]), encoding="utf-8")
     before = path.read_bytes()
-    with pytest.raises(InvariantError, match="the parts of 1 steps don't add up to step_seconds"):
+    with pytest.raises(InvariantError, match="the parts of 1 step don't add up to step_seconds"):
         summarize(files, read_record(files.record))
     assert path.read_bytes() == before
 

@@ -218,7 +218,7 @@ def test_columns_of_a_table_without_rows_and_of_one_that_was_cut(tmp_path: Path)
     path.write_bytes(before + b"a,1,0.500,\nb,2,0.")
     fill_columns(path, TABLE, {"flag": [False], "name": ["c"]})
     assert path.read_bytes() == before + b"c,1,0.500,0\n"
-    with pytest.raises(InvariantError, match=r"t\.csv has 1 rows, not 2"):
+    with pytest.raises(InvariantError, match=r"t\.csv has 1 row, not 2"):
         fill_columns(path, TABLE, {"flag": [1, 1]})
 
 
@@ -323,9 +323,7 @@ def test_a_table_that_was_replaced_is_noticed(tmp_path: Path) -> None:
         writer.sync()
         path.rename(tmp_path / "old.csv")
         path.write_bytes((tmp_path / "old.csv").read_bytes())
-        with pytest.raises(
-            MachineError, match="was removed or replaced while the run wrote to it; its 1 rows are lost"
-        ):
+        with pytest.raises(MachineError, match="was removed or replaced while the run wrote to it; 1 row lost"):
             writer.sync()
 
 

@@ -142,5 +142,5 @@ def test_the_exit_code_of_a_failure(tmp_path: Path) -> None:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: rich\nVersion: 1.0\n")
     done = run("packages", folder=tmp_path, PYTHONPATH=str(tmp_path))
     assert done.returncode == 3
-    assert done.stderr.startswith("error: 1 of 1 checks failed: packages\n")
+    assert done.stderr.startswith("error: 1 of 1 check failed: packages\n")
     assert "rich 1.0" in done.stdout

@@ -300,7 +300,7 @@ def test_telemetry_may_be_shorter_after_a_power_failure_and_no_other_table(tmp_p
             writer.write(row)
     truncate_to_checkpoint(files, None, {"steps": 1, "epochs": 1, "devices": 5})
     assert len(read_table(files.table("devices"), DEVICES)) == 1
-    with pytest.raises(InvariantError, match=r"it\.steps\.csv has 1 rows, but 2 had been written"):
+    with pytest.raises(InvariantError, match=r"it\.steps\.csv has 1 row, but 2 had been written"):
         truncate_to_checkpoint(files, None, {"steps": 2, "epochs": 1})
     files.table("epochs").unlink()
     with pytest.raises(InvariantError, match=r"it\.epochs\.csv is missing, but the run needs 1 of its rows"):

@@ -235,7 +235,7 @@ def test_a_killed_verification_resumes_without_a_row_lost_or_doubled(
         stream.write(b"train,half a ro")
     capsys.readouterr()
     assert main(["verify", str(data), "--results", str(parts), "--classes", "3"]) == 4
-    note = f"note: resuming after {sum(before['done'].values()):,} images that were verified before\n"
+    note = f"note: resuming after {sum(before['done'].values()):,} images, verified before\n"
     assert note in capsys.readouterr().out
     assert next(parts.glob("*.csv")).read_bytes() == next(whole.glob("*.csv")).read_bytes()
     assert state(parts) == state(whole)

@@ -137,11 +137,11 @@ def test_the_published_plan_is_what_a_dry_run_prints(
     told = " ".join(out.split())
     for figure in (
         "no data was read",
-        "model PPLCNet_x1_0, 1000 classes",
+        "model PPLCNet_x1_0, 1,000 classes",
         "devices 4 x GPU, one rank per device",
         "data ILSVRC2012: 1,281,167 training and 50,000 validation images",
         "crops 224x224, area 0.08 to 1, flipped with probability 0.5",
-        "batch 512 images per device, 2048 images per step",
+        "batch 512 images per device, 2,048 images per step",
         "length 360 epochs, 225,360 steps; 626 steps per epoch",
         "learning rate 0.8 after 5 epochs of linear warm-up, then cosine decay to 0",
         "weight decay 3e-05, none on batch norm",
@@ -435,7 +435,7 @@ def test_the_warm_up_outlasts_what_is_decoded_ahead() -> None:
 
 def test_more_ranks_than_images_are_refused() -> None:
     error = refusal(RunConfig(), FOUR_GPUS, small(3))
-    assert error.message == "fewer training images than ranks: 3 images, 4 ranks"
+    assert error.message == "fewer training images than ranks: 3 training images, 4 ranks"
     assert error.cure == "Use fewer --gpus."
 
 

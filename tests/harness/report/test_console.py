@@ -137,7 +137,7 @@ def test_what_only_gpus_have_is_told_of_gpus() -> None:
 
 @pytest.mark.parametrize(
     ("count", "told"),
-    [(None, None), (0, None), (7, "7 steps overflowed: they skipped the weight update and took less time")],
+    [(None, None), (0, None), (7, "7 steps overflowed, which skips the weight update and takes less time")],
 )
 def test_steps_that_overflowed_are_told(count: int | None, told: str | None) -> None:
     assert dict(summary_facts(with_summary(overflow_steps=count))).get("overflow") == told

@@ -1,0 +1,10 @@
+"""Words around numbers."""
+
+from __future__ import annotations
+
+
+def count_of(number: int, noun: str) -> str:
+    """Returns a number with its noun, which is given in the singular: "1 image", "1,347 images", "2 classes"."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {noun}{'es' if noun.endswith(('class', 'batch')) else 's'}"
