@@ -20,6 +20,7 @@ from harness.errors import UsageError
 from harness.machine.device import PADDLES, Devices, choose_devices, installed_version
 from harness.machine.device_kinds import DeviceKind, device_kind
 from harness.machine.host import cpu_name
+from models.words import count_of
 from pipelines.decoder_versions import decoder_versions
 from pipelines.settings import MIXED_DECODER
 
@@ -247,4 +248,4 @@ def tally(outcomes: Sequence[Outcome]) -> str:
     """Returns how many rows came to which result, in one line."""
     results = [one.result for one in outcomes]
     counted = ", ".join(f"{results.count(result)} {result}" for result in (PASSED, FAILED, SKIPPED))
-    return f"{len(results)} rows in {sum(one.seconds for one in outcomes):.0f} s: {counted}"
+    return f"{count_of(len(results), 'row')} in {sum(one.seconds for one in outcomes):.0f} s: {counted}"

@@ -13,6 +13,7 @@ import psutil
 from harness.doctor.check import FAIL, OK, WARN, Context, Finding, skip
 from harness.machine.environment import cpu_governor
 from harness.machine.host import available_cores, memory_limit_bytes, quota_cores
+from models.words import count_of
 
 GIB, MIB = 2**30, 2**20
 MIN_CORES = 2
@@ -37,7 +38,9 @@ def cores(context: Context) -> Finding:
     """The process may use enough cores, and no quota takes parts of them away."""
     quota = quota_cores(*_groups(context.root))
     usable = available_cores() if quota is None else min(available_cores(), quota)
-    found = f"{usable:g} of {psutil.cpu_count() or 1} cores" + ("" if quota is None else f" (quota {quota:g})")
+    found = f"{usable:g} of {count_of(psutil.cpu_count() or 1, 'core')}" + (
+        "" if quota is None else f" (quota {quota:g})"
+    )
     expected = f"{MIN_CORES} or more, in whole cores"
     if usable != int(usable):
         reason = "a quota stops all threads for the rest of each period once it is used up, which shows as slow steps"

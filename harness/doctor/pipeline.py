@@ -16,6 +16,7 @@ import numpy.typing as npt
 from harness.doctor.check import FAIL, OK, Context, Finding, devices_of, skip
 from harness.doctor.devices import import_paddle
 from harness.machine.host import available_cores
+from models.words import count_of
 
 # Decoders may differ in how they round and smooth colours, not in more.
 MAX_GREY_LEVELS = 2.0
@@ -150,8 +151,8 @@ def data(context: Context) -> Finding:
         if KINDS[finding.kind].bad
     ]
     rate = len(images) / max(time.monotonic() - began, 1e-9)
-    expected = f"the first {len(images)} images of {dataset.name} can be decoded"
+    expected = f"the first {count_of(len(images), 'image')} of {dataset.name} can be decoded"
     if bad:
         more = f"; {len(bad) - 1} more" if len(bad) > 1 else ""
         return Finding(FAIL, f"{len(bad)} can't", expected, bad[0] + more, f"python run_bench.py verify {context.data}")
-    return Finding(OK, f"{len(images)} of {len(dataset.train):,} images, {rate:.0f} images/s", expected)
+    return Finding(OK, f"{len(images)} of {count_of(len(dataset.train), 'image')}, {rate:.0f} images/s", expected)

@@ -22,6 +22,7 @@ from harness.launch.launcher import launch_command
 from harness.launch.process_tree import die_with_parent
 from harness.machine.device import local_rank, open_device
 from harness.machine.device_kinds import device_kind
+from models.words import count_of
 
 # Within the check's own limit, so that the rank that is silent can be named.
 WAIT_SECONDS = 60.0
@@ -67,7 +68,7 @@ def all_reduce(context: Context) -> Finding:
 def judge_sums(sums: Sequence[dict[str, Any] | None], count: int, backend: str, last_words: str) -> Finding:
     """Returns the finding for what each rank has added up and how long that took; None of a rank without an answer."""
     right = count * (count + 1) / 2
-    expected = f"{right:g} on each of {count} ranks"
+    expected = f"{right:g} on each of {count_of(count, 'rank')}"
     missing = [str(rank) for rank, values in enumerate(sums) if values is None]
     if missing:
         return Finding(
@@ -82,7 +83,7 @@ def judge_sums(sums: Sequence[dict[str, Any] | None], count: int, backend: str, 
     if wrong:
         return Finding(FAIL, ", ".join(wrong), expected, f"{backend} adds up wrongly", HANG_CURE)
     rate = SUMMED_BYTES / max(max(one["seconds"] for one in answers), 1e-9)
-    return Finding(OK, f"{right:g} on {count} ranks, {backend}, {rate / 1e9:.2f} GB/s", expected)
+    return Finding(OK, f"{right:g} on {count_of(count, 'rank')}, {backend}, {rate / 1e9:.2f} GB/s", expected)
 
 
 def read_sums(folder: Path, count: int) -> list[dict[str, Any] | None]:
@@ -108,7 +109,7 @@ def _hung(folder: Path, count: int, backend: str) -> Finding:
     return Finding(
         FAIL,
         f"no sum within {WAIT_SECONDS:g} s; rank {silent} {where}",
-        f"a sum on each of {count} ranks",
+        f"a sum on each of {count_of(count, 'rank')}",
         f"{backend} hangs: {_last_words(folder)}",
         HANG_CURE,
     )

@@ -11,6 +11,7 @@ from harness.errors import MachineError
 from harness.machine.device import PADDLES, check_paddle, installed_version
 from harness.machine.gpu_fit.checks import check_fit
 from harness.machine.nvml import Nvml, NvmlUnavailable
+from models.words import count_of
 
 NVIDIA_FILES = ("dev/nvidiactl", "proc/driver/nvidia/version")
 
@@ -94,9 +95,9 @@ def gpu_processes(_: Context) -> Finding:
     if notices:
         return Finding(
             WARN,
-            f"{len(notices)} of {len(gpus)} GPUs in use",
+            f"{len(notices)} of {count_of(len(gpus), 'GPU')} in use",
             "no process, and free memory",
             "; ".join(notices),
             "nvidia-smi lists the processes; end them, or choose other GPUs with CUDA_VISIBLE_DEVICES",
         )
-    return Finding(OK, f"none on {len(gpus)} GPUs", "no process, and free memory")
+    return Finding(OK, f"none on {count_of(len(gpus), 'GPU')}", "no process, and free memory")
