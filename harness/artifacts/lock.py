@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -66,8 +67,12 @@ def is_locked(path: Path) -> bool:
 
 
 def has_locks(folder: Path) -> bool:
-    """Returns whether the folder's file system has locks. Raises MachineError if no file can be made in it."""
-    with disk_errors(folder), tempfile.TemporaryFile(dir=folder, prefix=".lock-") as probe:
+    """Returns whether the folder's file system has locks; if there is no such folder, that of the nearest one above it.
+
+    Raises MachineError if no file can be made there.
+    """
+    place = next(one for one in (folder, *folder.absolute().parents) if os.path.isdir(one))  # noqa: PTH112
+    with disk_errors(place), tempfile.TemporaryFile(dir=place, prefix=".lock-") as probe:
         try:
             fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -33,9 +33,10 @@ def run(config: RunConfig, *, dry_run: bool = False, environment: Mapping[str, s
         _print_plan(config, console, environment)
         return
     if not config.node_rank:
-        # Before anything that takes time; each run checks the other tables that it will add to.
+        # Before anything that takes time; each run checks the other files that it will write to.
         folder = Path(config.results)
-        check_writable(folder, (folder / LOCK, folder / SUMMARY_FILE))
+        if os.path.lexists(folder):
+            check_writable(folder, (folder / LOCK, folder / SUMMARY_FILE))
         if not has_locks(folder):
             console.notice(NO_LOCKS.format(what="two runs of one name", folder=config.results))
     members = series_members(config)

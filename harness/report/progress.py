@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,10 +80,13 @@ class Progress:
         self._bar.stop()
 
     def poll(self) -> None:
-        """Show the new rows of the steps table."""
+        """Show the new rows of the steps table. If the disk can't be read at the moment, nothing new is shown."""
         if self._bar.disable:
             return
-        for row in self._rows.new():
+        rows: list[dict[str, str]] = []
+        with suppress(OSError):
+            rows = self._rows.new()
+        for row in rows:
             self._seconds += float(row["step_seconds"] or 0.0)
             epoch = f"epoch {row['epoch']} of {self._plan.training.epochs}, " if row["epoch"] not in ("", "0") else ""
             doing = DOING[row["phase"]]

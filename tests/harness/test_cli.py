@@ -351,6 +351,12 @@ def test_a_dry_run_touches_nothing(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "digits" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("options", [("--data", "missing"), ("--data", "digits", "--batch-size", "100000")])
+def test_a_run_that_is_refused_makes_no_folder(tmp_path: Path, options: tuple[str, ...]) -> None:
+    assert main(["--device", "cpu", "--results", str(tmp_path / "new"), *options]) in (2, 4)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_dry_run_prints_the_plan_s_notes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -102,6 +102,22 @@ def test_an_empty_cell_ends_nothing(tmp_path: Path, empty: str) -> None:
     assert "1,234 images/s" in shown.drawn()
 
 
+def test_a_table_that_can_not_be_read_for_a_while_ends_nothing(tmp_path: Path) -> None:
+    """A folder in its place stands in for a disk that fails."""
+    shown = Shown(tmp_path)
+    with shown.progress as progress:
+        shown.add(step(1), step(2))
+        progress.poll()
+        shown.path.rename(tmp_path / "aside")
+        shown.path.mkdir()
+        progress.poll()
+        shown.path.rmdir()
+        (tmp_path / "aside").rename(shown.path)
+        shown.add(step(3))
+        progress.poll()
+    assert shown.completed() == 3
+
+
 def test_a_run_of_epochs_is_as_far_as_its_training_steps(tmp_path: Path) -> None:
     shown = Shown(tmp_path)
     with shown.progress as progress:
