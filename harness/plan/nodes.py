@@ -51,29 +51,32 @@ class Node:
         return self.rank * ranks_per_node
 
     def launcher_options(self) -> list[str]:
-        """What Paddle's launcher needs to find the other nodes."""
+        """What Paddle's launcher needs to find the other nodes, and its own address.
+
+        Without an address of its own, it would use the one that the host's name resolves to: often 127.0.0.1, or none,
+        or one that this machine had before.
+        """
         if self.is_alone:
-            return []
+            return ["--host", self.address]
         return [
             *("--nnodes", str(self.count)),
             *("--master", "{}:{}".format(*self.master)),
             *("--rank", str(self.rank)),
-            # Otherwise the launcher uses the address that the host's name resolves to, often 127.0.0.1.
             *("--host", self.address),
         ]
 
     def environment(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """The environment with what gloo, NCCL and the launcher's store need to find the other nodes.
+        """The environment with what gloo, NCCL and the launcher's store need to find the other ranks.
 
-        By default gloo listens on the address that the host's name resolves to, NCCL picks an interface by itself, and
-        the launcher uses proxies to reach its store. NCCL takes a name for the beginning of one, so that eth1 would
+        By default gloo listens on the address that the host's name resolves to, and fails if there is none; ranks of
+        one machine need no more than the loopback interface. NCCL picks an interface by itself, and is left alone on
+        one machine; the launcher uses proxies to reach its store on another. NCCL takes a name for the beginning of one, so that eth1 would
         allow eth10, too; "=" asks for exactly this one. gloo takes a whole name. Variables that the user has set are
         kept.
         """
-        added = dict(environment)
+        added = {"GLOO_SOCKET_IFNAME": self.interface, **environment}
         if self.is_alone:
             return added
-        added.setdefault("GLOO_SOCKET_IFNAME", self.interface)
         added.setdefault("NCCL_SOCKET_IFNAME", f"={self.interface}")
         for name in ("NO_PROXY", "no_proxy"):
             hosts = [host for host in added.get(name, "").split(",") if host]

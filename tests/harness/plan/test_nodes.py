@@ -46,8 +46,15 @@ def test_options_that_make_no_sense_together_are_refused(changes: dict[str, obje
 
 def test_a_machine_alone_is_node_0_of_one() -> None:
     node = find_node(RunConfig())
-    assert (node.is_alone, node.records, node.first_rank(4), node.launcher_options()) == (True, True, 0, [])
-    assert node.environment({"NO_PROXY": "a"}) == {"NO_PROXY": "a"}
+    assert (node.is_alone, node.records, node.first_rank(4)) == (True, True, 0)
+
+
+def test_a_machine_alone_needs_no_name() -> None:
+    """Case C4: its ranks meet on the loopback interface, whatever the host's name resolves to. NCCL chooses itself."""
+    node = find_node(RunConfig())
+    assert node.launcher_options() == ["--host", "127.0.0.1"]
+    assert node.environment({"NO_PROXY": "a"}) == {"NO_PROXY": "a", "GLOO_SOCKET_IFNAME": "lo"}
+    assert node.environment({"GLOO_SOCKET_IFNAME": "eth3"}) == {"GLOO_SOCKET_IFNAME": "eth3"}
 
 
 def test_a_node_knows_its_address_and_interface() -> None:
