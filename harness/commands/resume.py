@@ -18,6 +18,7 @@ from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS
 from harness.artifacts.tables import cut_rows
 from harness.errors import InvariantError, UsageError
 from harness.plan.declaration import AUTO, KEPT, NOTED, SAME, flag
+from harness.plan.given import only
 from harness.plan.options import RunConfig, run_options
 from harness.plan.plan import RunPlan, decided_values, settings_of
 from harness.report.text import command_line
@@ -58,20 +59,15 @@ def requested_config(given: Mapping[str, Any]) -> RunConfig | None:
     """The configuration of a command line that gives these options.
 
     With --resume, options that aren't given keep the values of the run's record, and the result's resume is the run's
-    name, or None for a run that has yet to begin. Returns None for a run that is finished, so that the same command
-    line can be repeated. Raises UsageError when there is nothing to resume.
+    name, or None for a run that has yet to begin, or on a node without the record. Returns None for a run that is
+    finished, so that the same command line can be repeated. Raises UsageError when there is nothing to resume, and for
+    options that can't be combined, those of the record included.
     """
-    config = RunConfig(**given)
-    if config.resume is None:
-        return config
-    if config.node_rank:
-        # Node 0 has the record and the checkpoint, and sends the state to the others.
-        return replace(config, resume=None)
-    folder = Path(config.results)
-    name = _chosen(config, folder)
+    # Node 0 has the record and the checkpoint, and sends the state to the others.
+    name = None if given.get("node_rank") else _named_run(given)
     if name is None:
-        return replace(config, resume=None)
-    record = read_record(folder / f"{name}.json")
+        return replace(RunConfig(**given), resume=None)
+    record = read_record(_results(given) / f"{name}.json")
     if record.status == "finished":
         if given.get("epochs", 0) > record.plan.training.epochs:
             raise UsageError(
@@ -89,7 +85,41 @@ def requested_config(given: Mapping[str, Any]) -> RunConfig | None:
         given = {**given, "batch_size": planned["batch_size"]}
     kept = [one for one, option in run_options().items() if option.resume == KEPT]
     decided = {one: planned[one] for one in kept if getattr(record.config, one) is None}
-    return replace(record.config, **{**decided, **given, "resume": name, "run_name": name})
+    # On one machine, what led to the others has no meaning any more.
+    alone = {"master": None, "node_rank": None} if given.get("nnodes") == 1 else {}
+    try:
+        return replace(record.config, **{**decided, **alone, **given, "resume": name, "run_name": name})
+    except UsageError as error:
+        raise UsageError(
+            f"run {name!r} can't be resumed with these options: {error.message}",
+            "Omit the options that you added, or start another run.",
+        ) from error
+
+
+def node_options(given: Mapping[str, Any]) -> RunConfig:
+    """The options that lead to the other nodes: the given ones, otherwise those of the record of the run to resume.
+
+    Raises UsageError when they can't be combined.
+    """
+    names = ("nnodes", "master", "node_rank", "rendezvous_timeout")
+    asked = only(given, names)
+    if not asked.get("node_rank") and asked.get("nnodes") != 1:
+        # What is wrong with the record is reported to the other nodes once it is known which these are.
+        with suppress(ActionableError):
+            if (name := _named_run(given)) is not None:
+                recorded = read_record(_results(given) / f"{name}.json").config
+                asked = {**{one: getattr(recorded, one) for one in names}, **asked}
+    return RunConfig(**asked)
+
+
+def _results(given: Mapping[str, Any]) -> Path:
+    return Path(given.get("results", run_options()["results"].default))
+
+
+def _named_run(given: Mapping[str, Any]) -> str | None:
+    """The name of the run to resume; None without --resume, or if the run has yet to begin."""
+    config = RunConfig(**only(given, ("resume", "run_name", "results")))
+    return None if config.resume is None else _chosen(config, Path(config.results))
 
 
 def _chosen(config: RunConfig, folder: Path) -> str | None:

@@ -51,9 +51,7 @@ def all_reduce(context: Context) -> Finding:
     script.write_text(RANK_SCRIPT, encoding="utf-8")
     with (folder / "launcher.log").open("wb") as output:
         process = subprocess.Popen(
-            launch_command(
-                devices.count, folder, (str(script), devices.kind, str(folder)), alone.launcher_options()
-            ),
+            launch_command(devices.count, folder, (str(script), devices.kind, str(folder)), alone.launcher_options()),
             env=alone.environment(os.environ),
             stdin=subprocess.DEVNULL,
             stdout=output,

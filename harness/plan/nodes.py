@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from harness.errors import MachineError, UsageError
+from harness.errors import MachineError, TrainingError, UsageError
 from harness.plan.declaration import OWN, flag
 from harness.plan.options import RunConfig, run_options
 from harness.plan.plan import RunPlan, decided_values
@@ -46,6 +46,11 @@ class Node:
         """Whether this node writes the tables and checkpoints."""
         return self.rank == 0
 
+    @property
+    def meeting_place(self) -> str:
+        """Node 0's address and port, as --master has them."""
+        return "{}:{}".format(*self.master)
+
     def first_rank(self, ranks_per_node: int) -> int:
         """The global number of the node's first rank."""
         return self.rank * ranks_per_node
@@ -60,7 +65,7 @@ class Node:
             return ["--host", self.address]
         return [
             *("--nnodes", str(self.count)),
-            *("--master", "{}:{}".format(*self.master)),
+            *("--master", self.meeting_place),
             *("--rank", str(self.rank)),
             *("--host", self.address),
         ]
@@ -70,9 +75,9 @@ class Node:
 
         By default gloo listens on the address that the host's name resolves to, and fails if there is none; ranks of
         one machine need no more than the loopback interface. NCCL picks an interface by itself, and is left alone on
-        one machine; the launcher uses proxies to reach its store on another. NCCL takes a name for the beginning of one, so that eth1 would
-        allow eth10, too; "=" asks for exactly this one. gloo takes a whole name. Variables that the user has set are
-        kept.
+        one machine; the launcher uses proxies to reach its store on another. NCCL takes a name for the beginning of
+        one, so that eth1 would allow eth10, too; "=" asks for exactly this one. gloo takes a whole name. Variables that
+        the user has set are kept.
         """
         added = {"GLOO_SOCKET_IFNAME": self.interface, **environment}
         if self.is_alone:
@@ -178,6 +183,16 @@ def check_signatures(signatures: Sequence[Mapping[str, Any]], ranks_of_node: Ite
                 f"node {node} was started for a different run than node 0",
                 "\n".join([*lines, "Start every node with the same options and data, except for --node-rank."]),
             )
+
+
+def not_all_joined(node: Node, timeout: float, missing: str = "") -> TrainingError:
+    """Returns the error for nodes that did not join within the time limit (s)."""
+    return TrainingError(
+        f"not all of the {node.count} nodes joined at {node.meeting_place} within {timeout:g} s{missing}",
+        "Check that every node runs, with the same --nnodes and --master and its own --node-rank; that node 0 is"
+        f" reachable at {node.master[0]} (firewall), and that the nodes can reach one another on any port; or raise"
+        " --rendezvous-timeout.",
+    )
 
 
 def _called(name: str) -> str:

@@ -24,6 +24,7 @@ from harness.commands.resume import (
 )
 from harness.errors import InvariantError, UsageError
 from harness.plan.declaration import KEPT, SAME, flag
+from harness.plan.given import check_given
 from harness.plan.kinds import THROUGHPUT
 from harness.plan.options import RunConfig, run_options
 from harness.plan.plan import settings_of
@@ -128,7 +129,7 @@ def test_a_throughput_run_is_started_again_instead(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="measures throughput"):
         requested_config({"resume": "it", "results": str(tmp_path)})
     with pytest.raises(UsageError, match="--resume is for a run of epochs"):
-        requested_config({"resume": "it", "throughput_only": True})
+        check_given({"resume": "it", "throughput_only": True})
 
 
 def test_other_nodes_leave_the_checkpoint_to_node_0() -> None:
