@@ -194,13 +194,20 @@ def _other_ranks(before: Resumption, plan: RunPlan, ranks: int) -> str:
         raise UsageError(
             f"run {old.run!r} {where}; with another number of devices ({plan.ranks}, not {ranks}) it can only be"
             " resumed at an epoch's start",
-            f"Resume it with --gpus {ranks // old.plan.nodes} until the end of the epoch.",
+            f"Resume it with {_devices(ranks, plan, old.plan)} until the end of the epoch.",
         )
     return (
         f"{plan.ranks} devices instead of {ranks} from epoch {epoch} on: {plan.global_batch} images per step instead of"
         f" {old.plan.global_batch}, learning rate {plan.training.learning_rate:g} instead of"
         f" {old.plan.training.learning_rate:g}"
     )
+
+
+def _devices(ranks: int, now: RunPlan, before: RunPlan) -> str:
+    """The options for a number of ranks: on the nodes of now if they can share them, otherwise on those of before."""
+    nodes = now.nodes if ranks % now.nodes == 0 else before.nodes
+    several = f" --nnodes {nodes}" if nodes != now.nodes else ""
+    return f"--gpus {ranks // nodes}{several}"
 
 
 def _resumed_by(*rules: str) -> list[str]:
