@@ -266,9 +266,9 @@ class Guest(Meeting):
 
     def options(self) -> Mapping[str, Any] | None:
         """Connect to node 0 and wait for the options that all nodes share; see `Meeting.options`."""
-        deadline, waits = time.monotonic() + self._timeout, False
+        began, waits = time.monotonic(), False
         while True:
-            remaining = max(POLL_SECONDS, min(HELLO_SECONDS, deadline - time.monotonic()))
+            remaining = max(POLL_SECONDS, min(HELLO_SECONDS, began + self._timeout - time.monotonic()))
             try:
                 self._link = Link(socket.create_connection(self.node.master, timeout=remaining))
                 self._link.send(Kind.HELLO, {"node": self.node.rank, "nodes": self.node.count})
@@ -277,9 +277,9 @@ class Guest(Meeting):
             except (OSError, BrokenLinkError) as error:
                 # Nobody listens yet, or the launcher of an earlier run that is about to end.
                 self.close()
-                if time.monotonic() > deadline:
+                if time.monotonic() > began + self._timeout:
                     raise not_all_joined(self.node, self._timeout, ": node 0 doesn't answer") from error
-            if not waits:
+            if not waits and time.monotonic() > began + PATIENCE_SECONDS:
                 self._say(f"waiting up to {self._timeout:g} s for node 0 at {self.node.meeting_place}")
                 waits = True
             time.sleep(POLL_SECONDS)

@@ -169,7 +169,18 @@ def test_a_node_that_does_not_come_is_named(port: int, pool: ThreadPoolExecutor)
 def test_node_0_that_does_not_come_is_not_waited_for_for_good(nodes: Nodes) -> None:
     with pytest.raises(TrainingError, match=r"within 0.5 s: node 0 doesn't answer$"), nodes.meeting(1, 0.5) as meeting:
         take_part(meeting)
-    assert nodes.said == [f"waiting up to 0.5 s for node 0 at {HOST}:{nodes.port}"]
+    assert nodes.said == []
+
+
+def test_a_node_says_for_whom_it_waits(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness.launch.meeting, "PATIENCE_SECONDS", 0.2)
+    with pytest.raises(TrainingError), nodes.meeting(1, 0.5) as meeting:
+        take_part(meeting)
+    with pytest.raises(TrainingError), nodes.meeting(0, 0.5) as meeting:
+        take_part(meeting)
+    assert nodes.said == [
+        f"waiting up to 0.5 s for node 0 at {HOST}:{nodes.port}", "waiting up to 0.5 s: node 1 has not come"
+    ]  # fmt: skip
 
 
 def test_two_machines_under_one_number_and_another_number_of_nodes_are_turned_away(nodes: Nodes) -> None:
