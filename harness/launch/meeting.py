@@ -16,7 +16,7 @@ from typing import Any
 
 from harness.errors import MachineError, TrainingError, UsageError
 from harness.launch.node_link import BrokenLinkError, Kind, Link, as_error, as_value
-from harness.plan.nodes import Node, check_signatures, not_all_joined
+from harness.plan.nodes import SAME_OPTIONS, Node, check_signatures, not_all_joined
 from models.errors import ActionableError
 
 # Node 0 says this often that it is there, and is taken for lost after that many seconds of silence.
@@ -28,7 +28,6 @@ POLL_SECONDS = 0.2
 PATIENCE_SECONDS = 3.0
 # When node 0 ends, it waits this long for nodes that should learn why.
 MAX_TELL_SECONDS = 30.0
-SAME_OPTIONS = "Start every node with the same options and data, except for --node-rank."
 
 
 class Meeting:

@@ -19,7 +19,15 @@ from harness.plan.plan import RunPlan, decided_values
 # Settings of a plan that may differ between nodes, besides the options that are declared so.
 OWN_SETTINGS = frozenset({"notes", "device_id"})
 # The facts about the data set that all nodes must agree on; its name and place may differ.
-SHARED_FACTS = ("train_images", "val_images", "num_classes", "augmentation")
+SHARED_FACTS = ("train_images", "val_images", "num_classes", "augmentation", "fingerprint")
+# What to call settings whose name alone doesn't say what to change.
+CALLED = {
+    "ranks": "ranks (--gpus times --nnodes)",
+    "fingerprint": "--data (digest of the names, order and labels of all images)",
+}
+
+
+SAME_OPTIONS = "Start every node with the same options and data, except for --node-rank."
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +111,7 @@ def find_node(config: RunConfig) -> Node:
         number = str(found[0][4][0])
     except OSError as error:
         raise UsageError(
-            f"--master {config.master}: {host!r} has no IPv4 address ({error})", "Give node 0's numeric address."
+            f"--master {config.master}: {host!r} has no IPv4 address ({error})", "Give node 0's numeric IPv4 address."
         ) from error
     address = route_to(number, port)
     interface = interface_of(address)
@@ -181,7 +189,7 @@ def check_signatures(signatures: Sequence[Mapping[str, Any]], ranks_of_node: Ite
             ]
             raise UsageError(
                 f"node {node} was started for a different run than node 0",
-                "\n".join([*lines, "Start every node with the same options and data, except for --node-rank."]),
+                "\n".join([*lines, SAME_OPTIONS]),
             )
 
 
@@ -196,4 +204,4 @@ def not_all_joined(node: Node, timeout: float, missing: str = "") -> TrainingErr
 
 
 def _called(name: str) -> str:
-    return flag(name) if name in run_options() else name.replace("_", " ")
+    return flag(name) if name in run_options() else CALLED.get(name, name.replace("_", " "))
