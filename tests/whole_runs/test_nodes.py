@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,12 +24,13 @@ import pytest
 
 from harness import ROOT
 from harness.artifacts.checkpoint import newest_checkpoint
-from harness.artifacts.record import RunFiles
+from harness.artifacts.record import RunFiles, read_record, write_record
 from harness.artifacts.schema import EPOCHS, STEPS
 from harness.artifacts.tables import read_table
 from tests.support.accelerator import Accelerator
+from tests.support.plans import a_record
 from tests.support.results import result_of
-from tests.support.runs import run
+from tests.support.runs import fork, run
 
 MASTER, OTHER, PORT = "10.77.31.1", "10.77.31.2", 6170
 SMALL = ("--device", "cpu", "--model", "x0_25", "--image-size", "32", "--batch-size", "4", "--compute-threads", "1")
@@ -228,6 +230,25 @@ def test_nodes_that_mean_other_runs_end_with_what_differs(
         assert re.match("error: (node 0 ended: )?node 1 was started for a different run than node 0\n", err), err
         assert "  --epochs: 2 on node 0, 3 on node 1\n" in err
         assert "  --seed: 0 on node 0, 4 on node 1\n" in err
+
+
+@pytest.mark.whole_run
+def test_what_node_0_refuses_ends_the_others_before_their_ranks_start(colours: Path, tmp_path: Path) -> None:
+    """Case B9: a name that is taken, and one epoch too many for a finished run; both nodes are on this machine."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        way = ("--nnodes", "2", "--master", f"127.0.0.1:{server.getsockname()[1]}", "--data", str(colours))
+    write_record(tmp_path / "it.json", a_record(run="it", status="finished"))
+    for options, said in (
+        ((), "it.json exists already"),
+        (("--resume", "--epochs", "400"), "run 'it' finished after 20 epochs with a learning rate of 0"),
+    ):
+        named = (*SMALL, *way, "--gpus", "1", "--results", str(tmp_path), "--run-name", "it", *options)
+        nodes = [fork(*named, "--node-rank", str(rank)) for rank in (0, 1)]
+        (code, _, err), (other_code, _, other_err) = ((end.code, end.out, end.err) for end in (n.end() for n in nodes))
+        assert (code, other_code) == (2, 2)
+        assert said in err
+        assert other_err == err.replace("error: ", "error: node 0 ended: ", 1)
+    assert read_record(tmp_path / "it.json").status == "finished"
 
 
 @needs_namespaces
