@@ -210,7 +210,6 @@ def test_another_number_of_devices_is_for_an_epochs_start() -> None:
     with pytest.raises(UsageError, match="is within epoch 3; with another number of devices") as caught:
         check_same_run(before(), a_config(gpus=4), plan)
     assert caught.value.cure == "Resume it with --gpus 2 until the end of the epoch."
-
     assert check_same_run(before(steps=0), a_config(gpus=4), plan) == (
         "4 devices instead of 2 from epoch 3 on: 128 images per step instead of 64,"
         " learning rate 0.05 instead of 0.025",
