@@ -17,7 +17,8 @@ from harness.errors import INTERRUPTED_EXIT_CODE, UsageError
 from harness.launch.launcher import WORKER_COMMAND
 from harness.launch.process_tree import die_with_run
 from harness.plan.declaration import Option, first_sentence, flag
-from harness.plan.options import RunConfig, parse_config, run_options
+from harness.plan.given import check_given
+from harness.plan.options import parse_config, run_options
 from harness.report.text import ENTRY, printable
 from models.errors import ActionableError
 
@@ -49,16 +50,10 @@ def main(arguments: Sequence[str]) -> int:
             return 0
         given, dry_run = parse(arguments)
         # The rest loads pandas and queries the hardware; a mistyped option should be reported before that.
-        RunConfig(**given)
-        from harness.commands.resume import requested_config
-        from harness.commands.run import run
+        check_given(given)
+        from harness.commands.run import run_given
 
-        config = requested_config(given, dry_run=dry_run)
-        if config is None:
-            print("nothing to resume: the run is finished")
-            return 0
-
-        run(config, dry_run=dry_run)
+        run_given(given, dry_run=dry_run)
     except ActionableError as error:
         return _complain(error.message, error.cure, error.exit_code)
     except KeyboardInterrupt:

@@ -27,9 +27,10 @@ from harness.commands.resume import (
 )
 from harness.errors import INTERRUPTED_EXIT_CODE, InterruptedRunError, OutOfMemoryError, UsageError
 from harness.launch.launcher import run_workers
+from harness.launch.meeting import Meeting
 from harness.plan.decisions import make_plan, run_name
 from harness.plan.kinds import EVALUATION
-from harness.plan.nodes import Node
+from harness.plan.nodes import Node, run_signature
 from harness.plan.options import RunConfig
 from harness.plan.plan import RunPlan
 from harness.report.console import Console
@@ -41,15 +42,21 @@ from models.errors import ActionableError
 class Run:
     """A run to carry out: what was asked for, what it uses, and where it records.
 
-    folder is where the tables are; on a node that doesn't record it is a private one.
+    meeting is this node's part in the agreement of all nodes on the run. folder is where the tables are; on a node that
+    doesn't record it is a private one.
     """
 
     config: RunConfig
     inputs: Inputs
-    node: Node
+    meeting: Meeting
     folder: Path
     environment: Mapping[str, str]
     console: Console
+
+    @property
+    def node(self) -> Node:
+        """The machine's place among the nodes."""
+        return self.meeting.node
 
     def carry_out(self, series: str | None = None) -> RunRecord:
         """Begin or resume the run, train and conclude. Returns its finished record. Raises ActionableError."""
@@ -81,6 +88,7 @@ class Run:
         """Write and return the record of a run that has no step yet."""
         inputs = self.inputs
         found = inspect_inputs(inputs, files.folder, self.environment)
+        self.meeting.meet(run_signature(self.config, inputs.plan))
         record = RunRecord(
             run=files.run,
             status="running",
@@ -113,6 +121,7 @@ class Run:
                 "Start another run.",
             )
         found = inspect_inputs(self.inputs, files.folder, self.environment)
+        self.meeting.meet(run_signature(self.config, plan))
         truncate_to_checkpoint(files, before.checkpoint, before.rows)
         record = replace(
             before.record,
@@ -134,6 +143,7 @@ class Run:
     def _execute(self, files: RunFiles, record: RunRecord) -> RunRecord:
         """Run the ranks and conclude. Returns the finished record; an error is recorded before it is raised."""
         try:
+            self.meeting.start()
             self._train(files, record.plan)
             record = read_record(files.record)
             if not self.node.records:

@@ -16,6 +16,7 @@ from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS
 from harness.artifacts.tables import cut_rows
 from harness.errors import InvariantError, UsageError
 from harness.plan.declaration import AUTO, KEPT, NOTED, SAME, flag
+from harness.plan.given import only
 from harness.plan.options import RunConfig, run_options
 from harness.plan.plan import RunPlan, decided_values, settings_of
 from harness.report.text import command_line
@@ -56,20 +57,15 @@ def requested_config(given: Mapping[str, Any], *, dry_run: bool = False) -> RunC
     """The configuration of a command line that gives these options. With dry_run, nothing is changed on disk.
 
     With --resume, options that aren't given keep the values of the run's record, and the result's resume is the run's
-    name, or None for a run that has yet to begin. Returns None for a run that is finished, so that the same command
-    line can be repeated. Raises UsageError when there is nothing to resume.
+    name, or None for a run that has yet to begin, or on a node without the record. Returns None for a run that is
+    finished, so that the same command line can be repeated. Raises UsageError when there is nothing to resume, and for
+    options that can't be combined, those of the record included.
     """
-    config = RunConfig(**given)
-    if config.resume is None:
-        return config
-    if config.node_rank:
-        # Node 0 has the record and the checkpoint, and sends the state to the others.
-        return replace(config, resume=None)
-    folder = Path(config.results)
-    name = _chosen(config, folder, dry_run=dry_run)
+    # Node 0 has the record and the checkpoint, and sends the state to the others.
+    name = None if given.get("node_rank") else _named_run(given, dry_run=dry_run)
     if name is None:
-        return replace(config, resume=None)
-    record = read_record(folder / f"{name}.json")
+        return replace(RunConfig(**given), resume=None)
+    record = read_record(_results(given) / f"{name}.json")
     if record.status == "finished":
         epochs = record.plan.training.epochs
         if given.get("epochs", 0) > epochs:
@@ -88,7 +84,41 @@ def requested_config(given: Mapping[str, Any], *, dry_run: bool = False) -> RunC
         given = {**given, "batch_size": planned["batch_size"]}
     kept = [one for one, option in run_options().items() if option.resume == KEPT]
     decided = {one: planned[one] for one in kept if getattr(record.config, one) is None}
-    return replace(record.config, **{**decided, **given, "resume": name, "run_name": name})
+    # On one machine, what led to the others has no meaning any more.
+    alone = {"master": None, "node_rank": None} if given.get("nnodes") == 1 else {}
+    try:
+        return replace(record.config, **{**decided, **alone, **given, "resume": name, "run_name": name})
+    except UsageError as error:
+        raise UsageError(
+            f"run {name!r} can't be resumed with these options: {error.message}",
+            "Omit the options that you added, or start another run.",
+        ) from error
+
+
+def node_options(given: Mapping[str, Any]) -> RunConfig:
+    """The options that lead to the other nodes: the given ones, otherwise those of the record of the run to resume.
+
+    Raises UsageError when they can't be combined.
+    """
+    names = ("nnodes", "master", "node_rank", "rendezvous_timeout")
+    asked = only(given, names)
+    if not asked.get("node_rank") and asked.get("nnodes") != 1:
+        # What is wrong with the record is reported to the other nodes once it is known which these are.
+        with suppress(ActionableError):
+            if (name := _named_run(given, dry_run=True)) is not None:
+                recorded = read_record(_results(given) / f"{name}.json").config
+                asked = {**{one: getattr(recorded, one) for one in names}, **asked}
+    return RunConfig(**asked)
+
+
+def _results(given: Mapping[str, Any]) -> Path:
+    return Path(given.get("results", run_options()["results"].default))
+
+
+def _named_run(given: Mapping[str, Any], *, dry_run: bool) -> str | None:
+    """The name of the run to resume; None without --resume, or if the run has yet to begin."""
+    config = RunConfig(**only(given, ("resume", "run_name", "results")))
+    return None if config.resume is None else _chosen(config, Path(config.results), dry_run=dry_run)
 
 
 def _chosen(config: RunConfig, folder: Path, *, dry_run: bool) -> str | None:
@@ -177,7 +207,7 @@ def _other_ranks(before: Resumption, plan: RunPlan, ranks: int) -> str:
         raise UsageError(
             f"run {old.run!r} {where}; with another number of devices ({plan.ranks}, not {ranks}) it can only be"
             " resumed at an epoch's start",
-            f"Resume it with --gpus {ranks // old.plan.nodes} until the end of the epoch.",
+            f"Resume it with {_devices(ranks, plan, old.plan)} until the end of the epoch.",
         )
     return (
         f"{count_of(plan.ranks, 'device')} instead of {ranks} from epoch {epoch} on:"
@@ -185,6 +215,13 @@ def _other_ranks(before: Resumption, plan: RunPlan, ranks: int) -> str:
         f" {old.plan.global_batch}, learning rate {plan.training.learning_rate:g} instead of"
         f" {old.plan.training.learning_rate:g}"
     )
+
+
+def _devices(ranks: int, now: RunPlan, before: RunPlan) -> str:
+    """The options for a number of ranks: on the nodes of now if they can share them, otherwise on those of before."""
+    nodes = now.nodes if ranks % now.nodes == 0 else before.nodes
+    several = f" --nnodes {nodes}" if nodes != now.nodes else ""
+    return f"--gpus {ranks // nodes}{several}"
 
 
 def _resumed_by(*rules: str) -> list[str]:

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from harness.artifacts.atomic import check_writable
 from harness.artifacts.file_names import LOCK, SUMMARY_FILE, check_run_name
@@ -14,17 +15,44 @@ from harness.artifacts.lock import NO_LOCKS, has_locks
 from harness.artifacts.record import RunRecord
 from harness.commands.inputs import find_inputs
 from harness.commands.one_run import Run
+from harness.commands.resume import node_options, requested_config
 from harness.commands.series import run_series, series_members
+from harness.launch.meeting import ALONE, Meeting, open_meeting
 from harness.machine.device import check_paddle, choose_devices
 from harness.machine.telemetry import check_telemetry_library
 from harness.plan.decisions import default_data, make_plan
+from harness.plan.given import completed, shared_options
 from harness.plan.nodes import find_node
 from harness.plan.options import RunConfig
 from harness.plan.plan import DEFAULT_FOLDER, IMAGENET
 from harness.report.console import Console
 
 
-def run(config: RunConfig, *, dry_run: bool = False, environment: Mapping[str, str] = os.environ) -> None:
+def run_given(given: Mapping[str, Any], *, dry_run: bool) -> None:
+    """Carry out the runs that a command line's options ask for, or print the plan. Raises ActionableError."""
+    # A dry run meets no other node.
+    asked = RunConfig() if dry_run else node_options(given)
+    with open_meeting(find_node(asked), asked.rendezvous_timeout, Console().notice) as meeting:
+        config = _agreed_config(given, meeting, dry_run=dry_run)
+        if config is None:
+            print("nothing to resume: the run is finished")
+            meeting.finish()
+        else:
+            run(config, dry_run=dry_run, meeting=meeting)
+
+
+def _agreed_config(given: Mapping[str, Any], meeting: Meeting, *, dry_run: bool) -> RunConfig | None:
+    """The configuration of this node's part, completed by a run's record or by node 0. None for a finished run."""
+    if meeting.node.records:
+        config = requested_config(given, dry_run=dry_run)
+        if config is not None:
+            meeting.propose(shared_options(config))
+        return config
+    shared = meeting.options()
+    return None if shared is None else completed(given, shared)
+
+
+def run(config: RunConfig, *, dry_run: bool, meeting: Meeting, environment: Mapping[str, str] = os.environ) -> None:
     """Carry out the runs that a configuration asks for, or print the plan. Raises ActionableError."""
     console = Console()
     if config.run_name is not None and config.resume is None:
@@ -55,25 +83,29 @@ def run(config: RunConfig, *, dry_run: bool = False, environment: Mapping[str, s
             for member in members
         ]
     if len(members) == 1:
-        measure(members[0], console, environment)
+        measure(members[0], console, environment, meeting=meeting)
     else:
         run_series(config, members, lambda member, name: measure(member, console, environment, series=name), console)
 
 
 def measure(
-    config: RunConfig, console: Console, environment: Mapping[str, str] = os.environ, *, series: str | None = None
+    config: RunConfig,
+    console: Console,
+    environment: Mapping[str, str] = os.environ,
+    *,
+    series: str | None = None,
+    meeting: Meeting = ALONE,
 ) -> RunRecord:
     """Carry out one run, alone or in a series of that name, and return its finished record. Raises ActionableError."""
-    node = find_node(config)
     for notice in check_paddle():
         console.notice(notice)
     inputs = find_inputs(config, console, environment)
     check_telemetry_library(config.telemetry_library)
-    if node.records:
-        return Run(config, inputs, node, Path(config.results), environment, console).carry_out(series)
+    if meeting.node.records:
+        return Run(config, inputs, meeting, Path(config.results), environment, console).carry_out(series)
     # Node 0 records for all. The record here only passes the plan to this node's ranks.
     with tempfile.TemporaryDirectory(prefix="pplcnet-bench-node-") as folder:
-        return Run(config, inputs, node, Path(folder), environment, console).carry_out(series)
+        return Run(config, inputs, meeting, Path(folder), environment, console).carry_out(series)
 
 
 def _print_plan(config: RunConfig, console: Console, environment: Mapping[str, str]) -> None:

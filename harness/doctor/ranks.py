@@ -22,6 +22,7 @@ from harness.launch.launcher import launch_command
 from harness.launch.process_tree import die_with_parent
 from harness.machine.device import local_rank, open_device
 from harness.machine.device_kinds import device_kind
+from harness.plan.nodes import Node
 from models.words import count_of
 
 # Within the check's own limit, so that the rank that is silent can be named.
@@ -34,7 +35,7 @@ END_SECONDS = 0.5
 RANK_SCRIPT = f"import sys; sys.path[0] = {str(ROOT)!r}; from harness.doctor.ranks import be_rank; be_rank()\n"
 STARTED, JOINED, DONE = "started", "joined", "done"
 HANG_CURE = (
-    "try, one at a time: NCCL_P2P_DISABLE=1, NCCL_SHM_DISABLE=1 (GPUs), GLOO_SOCKET_IFNAME=lo (CPU); and a firewall"
+    "try, one at a time: NCCL_P2P_DISABLE=1, NCCL_SHM_DISABLE=1 (GPUs), unset GLOO_SOCKET_IFNAME (CPU); and a firewall"
     " must let processes of this machine connect to one another"
 )
 
@@ -44,14 +45,15 @@ def all_reduce(context: Context) -> Finding:
     devices = devices_of(context)
     if devices.count < 2:
         return skip("a run would have one rank here, which adds up nothing with others; --gpus N starts more")
-    backend = device_kind(devices.kind).backend
+    backend, alone = device_kind(devices.kind).backend, Node()
     # Below the check's temporary folder, which is removed whatever happens.
     folder = Path(tempfile.mkdtemp())
     script = folder / "rank.py"
     script.write_text(RANK_SCRIPT, encoding="utf-8")
     with (folder / "launcher.log").open("wb") as output:
         process = subprocess.Popen(
-            launch_command(devices.count, folder, (str(script), devices.kind, str(folder))),
+            launch_command(devices.count, folder, (str(script), devices.kind, str(folder)), alone.launcher_options()),
+            env=alone.environment(os.environ),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

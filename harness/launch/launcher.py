@@ -23,7 +23,7 @@ from harness.launch.rank_files import first_failure, joined_ranks
 from harness.launch.rank_monitor import Pulse, RankMonitor
 from harness.launch.watchdog import DUMP_STACKS
 from harness.machine.device import Devices, worker_environment
-from harness.plan.nodes import Node
+from harness.plan.nodes import Node, not_all_joined
 from harness.plan.plan import RunPlan
 
 # The workers start from the same entry point as the user's process, so that both import the same code.
@@ -172,13 +172,8 @@ def _raise_what_ended(run: _Running, code: int, kept: Path) -> None:
         raise KeyboardInterrupt
     keep_logs(logs, kept)
     if run.unjoined:
-        raise TrainingError(
-            f"not all of the {node.count} nodes joined at {node.master[0]}:{node.master[1]} within"
-            f" {plan.operation.rendezvous_timeout:g} s",
-            "Check that every node runs, with the same --nnodes and --master and its own --node-rank; that node 0 is"
-            f" reachable at {node.master[0]} (firewall), and that the nodes can reach one another on any port; or raise"
-            f" --rendezvous-timeout.\nLogs: {kept}",
-        )
+        error = not_all_joined(node, plan.operation.rendezvous_timeout)
+        raise TrainingError(error.message, f"{error.cure}\nLogs: {kept}")
     first_rank = node.first_rank(plan.ranks_per_node)
     first = run.watch.first_failed
     # A rank may fail and leave the others waiting for it until their watchdogs end them.

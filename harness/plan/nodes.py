@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from harness.errors import MachineError, UsageError
+from harness.errors import MachineError, TrainingError, UsageError
 from harness.plan.declaration import OWN, flag
 from harness.plan.options import RunConfig, run_options
 from harness.plan.plan import RunPlan, decided_values
@@ -19,7 +19,15 @@ from harness.plan.plan import RunPlan, decided_values
 # Settings of a plan that may differ between nodes, besides the options that are declared so.
 OWN_SETTINGS = frozenset({"notes", "device_id"})
 # The facts about the data set that all nodes must agree on; its name and place may differ.
-SHARED_FACTS = ("train_images", "val_images", "num_classes", "augmentation")
+SHARED_FACTS = ("train_images", "val_images", "num_classes", "augmentation", "fingerprint")
+# What to call settings whose name alone doesn't say what to change.
+CALLED = {
+    "ranks": "ranks (--gpus times --nnodes)",
+    "fingerprint": "--data (digest of the names, order and labels of all images)",
+}
+
+
+SAME_OPTIONS = "Start every node with the same options and data, except for --node-rank."
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,34 +54,42 @@ class Node:
         """Whether this node writes the tables and checkpoints."""
         return self.rank == 0
 
+    @property
+    def meeting_place(self) -> str:
+        """Node 0's address and port, as --master has them."""
+        return "{}:{}".format(*self.master)
+
     def first_rank(self, ranks_per_node: int) -> int:
         """The global number of the node's first rank."""
         return self.rank * ranks_per_node
 
     def launcher_options(self) -> list[str]:
-        """What Paddle's launcher needs to find the other nodes."""
+        """What Paddle's launcher needs to find the other nodes, and its own address.
+
+        Without an address of its own, it would use the one that the host's name resolves to: often 127.0.0.1, or none,
+        or one that this machine had before.
+        """
         if self.is_alone:
-            return []
+            return ["--host", self.address]
         return [
             *("--nnodes", str(self.count)),
-            *("--master", "{}:{}".format(*self.master)),
+            *("--master", self.meeting_place),
             *("--rank", str(self.rank)),
-            # Otherwise the launcher uses the address that the host's name resolves to, often 127.0.0.1.
             *("--host", self.address),
         ]
 
     def environment(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """The environment with what gloo, NCCL and the launcher's store need to find the other nodes.
+        """The environment with what gloo, NCCL and the launcher's store need to find the other ranks.
 
-        By default gloo listens on the address that the host's name resolves to, NCCL picks an interface by itself, and
-        the launcher uses proxies to reach its store. NCCL takes a name for the beginning of one, so that eth1 would
-        allow eth10, too; "=" asks for exactly this one. gloo takes a whole name. Variables that the user has set are
-        kept.
+        By default gloo listens on the address that the host's name resolves to, and fails if there is none; ranks of
+        one machine need no more than the loopback interface. NCCL picks an interface by itself, and is left alone on
+        one machine; the launcher uses proxies to reach its store on another. NCCL takes a name for the beginning of
+        one, so that eth1 would allow eth10, too; "=" asks for exactly this one. gloo takes a whole name. Variables that
+        the user has set are kept.
         """
-        added = dict(environment)
+        added = {"GLOO_SOCKET_IFNAME": self.interface, **environment}
         if self.is_alone:
             return added
-        added.setdefault("GLOO_SOCKET_IFNAME", self.interface)
         added.setdefault("NCCL_SOCKET_IFNAME", f"={self.interface}")
         for name in ("NO_PROXY", "no_proxy"):
             hosts = [host for host in added.get(name, "").split(",") if host]
@@ -95,7 +111,7 @@ def find_node(config: RunConfig) -> Node:
         number = str(found[0][4][0])
     except OSError as error:
         raise UsageError(
-            f"--master {config.master}: {host!r} has no IPv4 address ({error})", "Give node 0's numeric address."
+            f"--master {config.master}: {host!r} has no IPv4 address ({error})", "Give node 0's numeric IPv4 address."
         ) from error
     address = route_to(number, port)
     interface = interface_of(address)
@@ -173,9 +189,19 @@ def check_signatures(signatures: Sequence[Mapping[str, Any]], ranks_of_node: Ite
             ]
             raise UsageError(
                 f"node {node} was started for a different run than node 0",
-                "\n".join([*lines, "Start every node with the same options and data, except for --node-rank."]),
+                "\n".join([*lines, SAME_OPTIONS]),
             )
 
 
+def not_all_joined(node: Node, timeout: float, missing: str = "") -> TrainingError:
+    """Returns the error for nodes that did not join within the time limit (s)."""
+    return TrainingError(
+        f"not all of the {node.count} nodes joined at {node.meeting_place} within {timeout:g} s{missing}",
+        "Check that every node runs, with the same --nnodes and --master and its own --node-rank; that node 0 is"
+        f" reachable at {node.master[0]} (firewall), and that the nodes can reach one another on any port; or raise"
+        " --rendezvous-timeout.",
+    )
+
+
 def _called(name: str) -> str:
-    return flag(name) if name in run_options() else name.replace("_", " ")
+    return flag(name) if name in run_options() else CALLED.get(name, name.replace("_", " "))

@@ -85,7 +85,7 @@ def _check_nodes(config: RunConfig) -> None:
             if getattr(config, name) is not None:
                 raise UsageError(
                     f"{flag(name)} {getattr(config, name)} is for a run on several nodes, and --nnodes is 1",
-                    "Give --nnodes as well.",
+                    "Give the number of nodes with --nnodes as well, or omit it.",
                 )
         return
     example = f"For example: --nnodes {config.nnodes} --master 10.0.0.1:6170 --node-rank 0, then --node-rank 1."

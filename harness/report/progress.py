@@ -70,7 +70,7 @@ class Progress:
         completed = 0 if self._bar.disable else _steps_made(path)
         self._rows.skip()
         self._task = self._bar.add_task("starting the ranks", total=total, completed=completed, rate="")
-        self._seconds = 0.0
+        self._seconds, self._begun = 0.0, False
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -97,7 +97,12 @@ class Progress:
             if counted is None:
                 self._bar.update(self._task, completed=min(self._seconds, self._plan.window.max_seconds))
             elif row["phase"] == counted and row["step"]:
-                self._bar.update(self._task, completed=float(row["step"]))
+                step = int(row["step"])
+                if not self._begun and step - 1 > self._bar.tasks[0].completed:
+                    # A node that doesn't record has no rows of the steps that a resumed run made before.
+                    self._bar.reset(self._task, completed=step - 1)
+                self._begun = True
+                self._bar.update(self._task, completed=step)
 
 
 def _steps_made(path: Path) -> int:

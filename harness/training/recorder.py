@@ -79,6 +79,40 @@ class NoRecorder:
         """Do nothing."""
 
 
+# A node that doesn't record keeps at most so many of the last steps, some megabytes.
+MAX_FOLLOWED_STEPS = 10_000
+
+
+class StepsRecorder(NoRecorder):
+    """Lets the launching process of a node that doesn't record follow the run: the last steps, in a private table.
+
+    The run can do without it: after a row that can't be written, there are no more.
+    """
+
+    def __init__(self, steps: TableWriter, max_steps: int = MAX_FOLLOWED_STEPS) -> None:
+        self._steps: TableWriter | None = steps
+        self._max_steps = max_steps
+
+    def step(self, step: GlobalStep, _: float, /, **columns: Any) -> None:
+        """Write what the progress bar shows of a step."""
+        if self._steps is None:
+            return
+        try:
+            if self._steps.rows >= self._max_steps:
+                self._steps.cut(0)
+            shown = {name: columns.get(name) for name in ("phase", "epoch", "step")}
+            self._steps.write({**shown, "step_seconds": step.step_seconds, "fps": step.fps})
+        except MachineError:
+            self._steps = None
+
+
+@contextmanager
+def open_steps_recorder(files: RunFiles) -> Iterator[Recorder]:
+    """A recorder for the first rank of a node that doesn't record."""
+    with TableWriter(files.table(STEPS.name), STEPS) as steps:
+        yield StepsRecorder(steps)
+
+
 # The fields of a step that the steps table doesn't have.
 NO_COLUMNS = ("index", "end_seconds", "nonfinite_rank")
 

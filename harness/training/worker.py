@@ -31,7 +31,7 @@ from harness.training.epochs import Saver, evaluate_alone, train_epochs
 from harness.training.loop import GlobalStep
 from harness.training.phases import Done, InTransition, Phase, interleave
 from harness.training.ranks import join
-from harness.training.recorder import NoRecorder, Recorder, open_recorder
+from harness.training.recorder import NoRecorder, Recorder, open_recorder, open_steps_recorder
 from harness.training.state import Progress, restore_state
 from harness.training.stop_signal import StopRequest
 from harness.training.trainer import Trainer, open_trainer, throughput_phases
@@ -164,7 +164,8 @@ RUNS: Mapping[RunKind, Callable[[Session], str | None]] = {
 
 def _recorder(record: RunRecord, files: RunFiles, rank: int) -> AbstractContextManager[Recorder]:
     if rank:
-        return nullcontext(NoRecorder())
+        # Another node's launching process follows a table of its own.
+        return nullcontext(NoRecorder()) if local_rank() else open_steps_recorder(files)
     plan, operation = record.plan, record.plan.operation
     telemetry = telemetry_of(device_kind(plan.device), operation.telemetry_library, plan.ranks_per_node)
     return open_recorder(files, telemetry, operation.telemetry_interval, os.environ)

@@ -81,7 +81,7 @@ def test_a_resumed_run_gets_its_own_configuration(monkeypatch: pytest.MonkeyPatc
     record = a_record(run="first", status="interrupted")
     write_record(tmp_path / "first.json", record)
     given: list[RunConfig] = []
-    monkeypatch.setattr(harness.commands.run, "run", lambda config, *, dry_run: given.append(config))
+    monkeypatch.setattr(harness.commands.run, "run", lambda config, **_: given.append(config))
     assert main(["--resume", "first", "--results", str(tmp_path), "--checkpoint-minutes", "3"]) == 0
     own = dataclasses.replace(
         record.config, resume="first", run_name="first", batch_size=32, lr_warmup_epochs=5, hw_decoder_load=0.65
@@ -248,7 +248,7 @@ def test_a_command_gets_its_options_by_name(monkeypatch: pytest.MonkeyPatch) -> 
 def test_an_error_s_control_characters_are_spelled_out(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def end(config: RunConfig, *, dry_run: bool) -> None:
+    def end(config: RunConfig, **_: object) -> None:
         raise DataError("no images in \x1b[31mx:\na\tb", "see \x07\there\nand there")
 
     monkeypatch.setattr(harness.commands.run, "run", end)
@@ -286,7 +286,7 @@ def test_what_ends_a_run_decides_the_exit_code(
     code: int,
     told: str,
 ) -> None:
-    def end(config: RunConfig, *, dry_run: bool) -> None:
+    def end(config: RunConfig, **_: object) -> None:
         raise error
 
     monkeypatch.setattr(harness.commands.run, "run", end)
@@ -295,7 +295,7 @@ def test_what_ends_a_run_decides_the_exit_code(
 
 
 def test_an_error_of_the_harness_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def end(config: RunConfig, *, dry_run: bool) -> None:
+    def end(config: RunConfig, **_: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(harness.commands.run, "run", end)
@@ -305,7 +305,7 @@ def test_an_error_of_the_harness_keeps_its_traceback(monkeypatch: pytest.MonkeyP
 
 def test_a_run_that_ends_well_exits_with_0_and_gets_its_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[tuple[RunConfig, bool]] = []
-    monkeypatch.setattr(harness.commands.run, "run", lambda config, *, dry_run: given.append((config, dry_run)))
+    monkeypatch.setattr(harness.commands.run, "run", lambda config, *, dry_run, **_: given.append((config, dry_run)))
     assert main(["--epochs", "3"]) == 0
     assert main(["--dry-run"]) == 0
     assert given == [(RunConfig(epochs=3), False), (RunConfig(), True)]

@@ -18,8 +18,8 @@ from harness.commands import one_run
 from harness.commands.inputs import Inputs, Inspection
 from harness.commands.series import run_series, series_members
 from harness.errors import MachineError, TrainingError, UsageError
+from harness.launch.meeting import ALONE
 from harness.machine.device import Devices
-from harness.plan.nodes import Node
 from harness.plan.options import RunConfig
 from harness.report.console import Console
 from models.architecture import parameter_shapes
@@ -47,7 +47,7 @@ def measure(monkeypatch: pytest.MonkeyPatch) -> Measure:
         monkeypatch.setattr(one_run, "run_workers", lambda files, *_, **__: workers(files))
         inputs = Inputs(Devices("cpu", 2, "CPU"), dataset, a_plan())
         config = a_config(results=str(folder), run_name="it")
-        return one_run.Run(config, inputs, Node(), folder, {}, Console(RichConsole(file=io.StringIO()))).carry_out()
+        return one_run.Run(config, inputs, ALONE, folder, {}, Console(RichConsole(file=io.StringIO()))).carry_out()
 
     return carry_out
 
@@ -137,4 +137,4 @@ def test_a_run_that_begins_again_wants_the_weights_it_began_with(tmp_path: Path)
     inputs = Inputs(Devices("cpu", 2, "CPU"), dataset, plan)
     resumed = replace(config, resume="it")
     with pytest.raises(UsageError, match=r"w\.safetensors is not the file that run 'it' began with"):
-        one_run.Run(resumed, inputs, Node(), tmp_path, {}, Console(RichConsole(file=io.StringIO()))).carry_out()
+        one_run.Run(resumed, inputs, ALONE, tmp_path, {}, Console(RichConsole(file=io.StringIO()))).carry_out()

@@ -25,6 +25,7 @@ from harness.commands.resume import (
 )
 from harness.errors import InvariantError, UsageError
 from harness.plan.declaration import KEPT, SAME, flag
+from harness.plan.given import check_given
 from harness.plan.kinds import THROUGHPUT
 from harness.plan.options import RunConfig, run_options
 from harness.plan.plan import settings_of
@@ -181,7 +182,7 @@ def test_a_throughput_run_is_started_again_instead(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="measures throughput"):
         requested_config({"resume": "it", "results": str(tmp_path)})
     with pytest.raises(UsageError, match="--resume is for a run of epochs"):
-        requested_config({"resume": "it", "throughput_only": True})
+        check_given({"resume": "it", "throughput_only": True})
 
 
 def test_other_nodes_leave_the_checkpoint_to_node_0() -> None:
@@ -266,6 +267,28 @@ def test_another_number_of_devices_is_for_an_epochs_start() -> None:
         "4 devices instead of 2 from epoch 3 on: 128 images per step instead of 64,"
         " learning rate 0.05 instead of 0.025",
     )
+
+
+@pytest.mark.parametrize(
+    ("before_nodes", "before_ranks", "nodes", "gpus", "cure"),
+    [
+        (2, 2, 1, 1, "--gpus 2"),
+        (2, 8, 4, 1, "--gpus 2"),
+        (1, 4, 2, 1, "--gpus 2"),
+        (1, 1, 2, 1, "--gpus 1 --nnodes 1"),
+        (3, 3, 2, 2, "--gpus 1 --nnodes 3"),
+    ],
+)
+def test_the_devices_of_before_are_named_for_the_nodes_of_now(
+    before_nodes: int, before_ranks: int, nodes: int, gpus: int, cure: str
+) -> None:
+    """Case B9: following the cure gives the number of ranks of before."""
+    old = before(a_record(plan=a_plan(nodes=before_nodes, ranks=before_ranks)))
+    with pytest.raises(UsageError) as caught:
+        check_same_run(old, a_config(gpus=gpus), a_plan(nodes=nodes, ranks=nodes * gpus))
+    assert caught.value.cure == f"Resume it with {cure} until the end of the epoch."
+    counts = dict(zip(cure.split()[::2], map(int, cure.split()[1::2]), strict=True))
+    assert counts["--gpus"] * counts.get("--nnodes", nodes) == before_ranks
 
 
 def test_the_learning_rate_of_other_devices_is_the_users_if_given() -> None:

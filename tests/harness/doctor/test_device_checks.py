@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from harness import ROOT
 from harness.doctor import devices, pipeline, ranks
 from harness.doctor.check import FAIL, OK, SKIP, Context, Finding
 from harness.doctor.isolation import run_isolated
@@ -21,6 +25,7 @@ from tests.support.data_sets import write_colours
 LIMIT_SECONDS = 120.0
 CPU = Context(device="cpu", gpus=2)
 STANDIN = Context(device="standin", gpus=2)
+DOCTOR = ("doctor", "all-reduce", "--device", "cpu", "--gpus", "2", "--json")
 
 
 def run(check: Callable[[Context], Finding], context: Context = CPU, /, **environment: str) -> Finding:
@@ -51,11 +56,33 @@ def test_on_a_cpu(tmp_path: Path) -> None:
     assert run(pipeline.hand_over).found == "one address: no copy"
 
 
-@pytest.mark.slow
-def test_ranks_on_a_cpu() -> None:
-    found = run(ranks.all_reduce)
-    assert (found.status, found.found.partition(", gloo")[0]) == (OK, "3 on 2 ranks")
+def test_one_rank_adds_up_nothing() -> None:
     assert run(ranks.all_reduce, Context(device="cpu", gpus=1)).status == SKIP
+
+
+# In a namespace with its own host name and /etc/hosts: "$@" runs under the name $0.
+UNDER_A_NAME = 'mount --bind "$HOSTS" /etc/hosts && hostname "$0" && exec "$@"'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "hosts"),
+    [("nowhere.invalid", ""), ("moved", "203.0.113.9 moved\n")],
+    ids=["no address", "the address of another machine"],
+)
+def test_ranks_on_a_cpu_whose_host_name_leads_nowhere(name: str, hosts: str, tmp_path: Path) -> None:
+    """Case C4: through Paddle's launcher and gloo, as in a run."""
+    (tmp_path / "hosts").write_text(f"127.0.0.1 localhost\n{hosts}")
+    command = [sys.executable, str(ROOT / "run_bench.py"), *DOCTOR]
+    done = subprocess.run(
+        ["unshare", "--uts", "--mount", "sh", "-c", UNDER_A_NAME, name, *command],
+        env={**os.environ, "HOSTS": str(tmp_path / "hosts")}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if "unshare" in done.stderr or "mount:" in done.stderr or "hostname:" in done.stderr:
+        # This system makes no such namespace: then at least under its own name.
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    (found,) = json.loads(done.stdout)["checks"]
+    assert (found["status"], found["found"].partition(", gloo")[0]) == (OK, "3 on 2 ranks"), found
 
 
 @pytest.mark.slow

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import socket
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from harness.errors import MachineError, UsageError
 from harness.plan.nodes import Node, check_signatures, find_node, interface_of, route_to, run_signature
 from harness.plan.options import RunConfig
+from harness.plan.plan import facts_of
+from pipelines.dataset import open_dataset
+from tests.support.data_sets import write_colours
 from tests.support.plans import DIGITS, a_config, a_plan
 
 
@@ -46,8 +50,15 @@ def test_options_that_make_no_sense_together_are_refused(changes: dict[str, obje
 
 def test_a_machine_alone_is_node_0_of_one() -> None:
     node = find_node(RunConfig())
-    assert (node.is_alone, node.records, node.first_rank(4), node.launcher_options()) == (True, True, 0, [])
-    assert node.environment({"NO_PROXY": "a"}) == {"NO_PROXY": "a"}
+    assert (node.is_alone, node.records, node.first_rank(4)) == (True, True, 0)
+
+
+def test_a_machine_alone_needs_no_name() -> None:
+    """Case C4: its ranks meet on the loopback interface, whatever the host's name resolves to. NCCL chooses itself."""
+    node = find_node(RunConfig())
+    assert node.launcher_options() == ["--host", "127.0.0.1"]
+    assert node.environment({"NO_PROXY": "a"}) == {"NO_PROXY": "a", "GLOO_SOCKET_IFNAME": "lo"}
+    assert node.environment({"GLOO_SOCKET_IFNAME": "eth3"}) == {"GLOO_SOCKET_IFNAME": "eth3"}
 
 
 def test_a_node_knows_its_address_and_interface() -> None:
@@ -116,5 +127,28 @@ def test_every_difference_is_named_with_both_values() -> None:
     assert caught.value.cure.splitlines()[:-1] == [
         "--learning-rate: 0.025 on node 0, 0.05 on node 1",
         "--momentum: 0.9 on node 0, 0.8 on node 1",
-        "ranks: 2 on node 0, 4 on node 1",
+        "ranks (--gpus times --nnodes): 2 on node 0, 4 on node 1",
     ]
+
+
+@pytest.mark.parametrize("what", ["labels", "order"])
+def test_nodes_whose_lists_differ_are_refused(tmp_path: Path, what: str) -> None:
+    """Case B9: the same counts with other labels, or in another order, would train on nonsense."""
+    facts = []
+    for place in ("here", "there"):
+        write_colours(tmp_path / place)
+        lines = sorted(
+            f"{path.relative_to(tmp_path / place)} {number % 3}"
+            for number, path in enumerate(sorted((tmp_path / place).rglob("*.jpg")))
+        )
+        if place == "there":
+            lines = lines[::-1] if what == "order" else [line[:-1] + str((int(line[-1]) + 1) % 3) for line in lines]
+        for split in ("train", "val"):
+            (tmp_path / place / f"{split}_list.txt").write_text("\n".join(lines))
+        facts.append(facts_of(open_dataset(str(tmp_path / place), 3), place))
+    signatures = [run_signature(a_config(), a_plan(nodes=2, data=data)) for data in facts]
+    with pytest.raises(UsageError) as caught:
+        check_signatures(signatures, [0, 1])
+    (line, cure) = caught.value.cure.splitlines()
+    assert line.startswith("--data (digest of the names, order and labels of all images): ")
+    assert cure == "Start every node with the same options and data, except for --node-rank."

@@ -69,6 +69,22 @@ def test_before_the_first_step_the_ranks_are_starting(tmp_path: Path) -> None:
     assert shown.completed() == 0
 
 
+def test_a_node_without_the_earlier_steps_begins_where_the_run_resumes(tmp_path: Path) -> None:
+    """Case B9: the steps made before count as made, but not for the speed."""
+    shown = Shown(tmp_path)
+    with shown.progress as progress:
+        shown.add(step(21, epoch=3))
+        progress.poll()
+        assert shown.completed() == 21
+        # Of 30 steps, one was seen, not 21: with the time of one step, 9 are left.
+        time.sleep(0.02)
+        shown.add(step(22, epoch=3))
+        progress.poll()
+    assert "epoch 3 of 3, training" in shown.drawn()
+    assert shown.task.speed is not None
+    assert shown.task.speed <= 2 / 0.02
+
+
 @pytest.mark.parametrize(
     ("row", "doing"),
     [

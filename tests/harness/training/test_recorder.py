@@ -16,7 +16,7 @@ from harness.artifacts.record import RunFiles, RunRecord, read_record, write_rec
 from harness.artifacts.schema import DEVICES, EPOCHS, STEPS
 from harness.artifacts.tables import TableWriter, read_table
 from harness.machine.sampler import Sampler, WindowTelemetry
-from harness.training.recorder import TableRecorder
+from harness.training.recorder import StepsRecorder, TableRecorder, open_steps_recorder
 from tests.support.frames import global_step
 from tests.support.plans import a_config, a_plan
 
@@ -237,3 +237,39 @@ def test_a_step_is_joined_with_the_telemetry_of_its_own_time(tmp_path: Path) -> 
     # Its end, and the time between two ends, as a time of day.
     assert list(table["time_unix_seconds"]) == pytest.approx([now + 2.0, now + 5.5], abs=1.0)
     assert table["time_unix_seconds"].diff()[1] == pytest.approx(3.5, abs=2e-6)
+
+
+def test_a_node_that_does_not_record_can_be_followed(tmp_path: Path) -> None:
+    """Case B9: what its progress bar needs of each step, and nothing else."""
+    files = RunFiles(tmp_path, "it")
+    with open_steps_recorder(files) as recorder:
+        recorder.step(global_step(0, 1.0, 0.5), 0.0, phase="train", segment=1, epoch=1, step=7, learning_rate=0.1)
+        recorder.epoch(epoch=1)
+        recorder.step(global_step(1, 1.0, 0.5), 0.0, phase="evaluate", segment=2, epoch=1, step=1)
+        # A checkpoint's rows are rank 0's.
+        assert recorder.rows() == {}
+    assert [path.name for path in tmp_path.iterdir()] == ["it.steps.csv"]
+    steps = read_table(files.table(STEPS.name), STEPS)
+    assert steps[["phase", "epoch", "step"]].to_numpy().tolist() == [["train", 1, 7], ["evaluate", 1, 1]]
+    assert steps[["step_seconds", "fps"]].notna().all(axis=None)
+    assert steps["loss"].isna().all()
+
+
+def test_the_table_of_a_node_that_does_not_record_stays_small(tmp_path: Path) -> None:
+    path = tmp_path / "steps.csv"
+    with TableWriter(path, STEPS) as table:
+        recorder = StepsRecorder(table, max_steps=10)
+        for number in range(95):
+            recorder.step(global_step(number, 1.0, 0.5), 0.0, phase="train", epoch=1, step=number + 1)
+    assert read_table(path, STEPS)["step"].tolist() == [91, 92, 93, 94, 95]
+
+
+def test_a_run_does_without_a_table_that_can_t_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "steps.csv"
+    with TableWriter(path, STEPS) as table:
+        recorder = StepsRecorder(table, max_steps=1)
+        recorder.step(global_step(0, 1.0, 0.5), 0.0, phase="train", step=1)
+        path.unlink()
+        for number in (1, 2):
+            recorder.step(global_step(number, 1.0, 0.5), 0.0, phase="train", step=number + 1)
+    assert not path.exists()
