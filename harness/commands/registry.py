@@ -113,12 +113,17 @@ def _declare_export(parser: argparse.ArgumentParser) -> None:
         "--results", metavar="PATH", default="results", help="folder that has the runs (default: results)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    parser.add_argument(
+        "--prefix",
+        metavar="TEXT",
+        help="what stands before the model's names in a file that holds several models, such as Student.",
+    )
 
 
-def _export(what: str, file: str, results: str, overwrite: bool = False) -> None:
+def _export(what: str, file: str, results: str, overwrite: bool = False, prefix: str | None = None) -> None:
     from harness.commands.export import export
 
-    export(what, file, results, overwrite)
+    export(what, file, results, overwrite, prefix)
 
 
 def _declare_import_idx(parser: argparse.ArgumentParser) -> None:

@@ -84,14 +84,14 @@ class Option:
             self.limits.check(self.name, value)
 
     def read(self, text: str) -> Any:
-        """Returns the value that a text stands for; "auto" stands for None where a number is decided by what is found.
+        """Returns the value that a text stands for; "auto" stands for None where a number or a choice is decided.
 
         Raises ValueError for a text that is no such value.
         """
         return None if self._is_auto(text) else self.kind(text)
 
     def _is_auto(self, value: Any) -> bool:
-        return value == AUTO and self.default is None and self.kind in (int, float)
+        return value == AUTO and self.default is None and (self.kind in (int, float) or bool(self.choices))
 
     def parse(self, value: Any, where: str) -> Any:
         """Returns a value of a TOML table or a record as `read` does. Raises UsageError for another type."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from harness.errors import UsageError
 from harness.plan.declaration import AUTO, flag
 from harness.plan.kinds import EVALUATION, THROUGHPUT
+from models.architecture import NEW
 
 if TYPE_CHECKING:
     from harness.plan.options import RunConfig
@@ -54,6 +55,14 @@ def _check_precision(config: RunConfig) -> None:
         raise UsageError(
             f"--tf32 {config.tf32} has no effect at --amp-level O2, which computes every convolution in 16 bits",
             "Omit it, or use --amp-level O1.",
+        )
+
+
+def _check_weights(config: RunConfig) -> None:
+    if config.pretrained_head is not None and config.pretrained is None:
+        raise UsageError(
+            f"--pretrained-head {config.pretrained_head} is about the weights of --pretrained",
+            "Give --pretrained as well, or omit it.",
         )
 
 
@@ -107,6 +116,11 @@ def _check_nodes(config: RunConfig) -> None:
 def _check_evaluation(config: RunConfig) -> None:
     if config.pretrained is None:
         raise UsageError("--eval-only needs weights to evaluate", "Name their file with --pretrained.")
+    if config.pretrained_head == NEW:
+        raise UsageError(
+            "--eval-only evaluates the last layer of --pretrained, too: one that starts anew knows no class",
+            "Omit --pretrained-head, or omit --eval-only to train.",
+        )
     others = {
         "--throughput-only": config.throughput_only,
         "--repeats": config.repeats > 1,
@@ -155,6 +169,7 @@ CHECKS = (
     _check_device,
     _check_learning_rate,
     _check_precision,
+    _check_weights,
     _check_series,
     _check_nodes,
     _check_resume,

@@ -24,6 +24,7 @@ from harness.plan.declaration import (
 )
 from harness.plan.kinds import RunKind, kind_of
 from harness.plan.option_checks import check_combinations
+from models.architecture import KEEP, NEW
 from models.sizes import SIZES
 from pipelines.image_lists import MAX_CLASSES
 from pipelines.settings import CPU_DECODER, MIXED_DECODER
@@ -160,6 +161,12 @@ class RunConfig:
     pretrained: str | None = option(
         None, "training", "File of initial weights: PaddleClas's .pdparams, or .safetensors.", metavar="FILE"
     )
+    pretrained_head: str | None = option(
+        None, "training", "What to do with the last layer of --pretrained, which has an output for each class. keep it,"
+        " and refuse a file whose layer has another number of outputs than the run has classes; or start a new one, as"
+        " without the file. Default: keep it if the numbers are equal, else new. An evaluation always keeps it.",
+        choices=(KEEP, NEW), metavar="auto|keep|new", resume=KEPT, nodes=OWN,
+    )  # fmt: skip
     bn_stats: str = option(
         AVERAGE, "training", "Batch-norm statistics used for evaluation. average: of all ranks; rank0: those of rank 0;"
         " sync: synchronised batch norm, which is then also used in training (GPUs only).",
