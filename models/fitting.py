@@ -141,8 +141,8 @@ def _misfit(found: Arrays, size: str, num_classes: int, lines: list[str]) -> Wei
     more = [f"and {len(lines) - MAX_DIFFERENCES} more"] if len(lines) > MAX_DIFFERENCES else []
     wanted = len(parameter_shapes(SIZES[size].scale, num_classes))
     return WeightsError(
-        f"the weights don't fit {size} with {counted(num_classes, 'class')}: {counted(len(lines), 'difference')} from its"
-        f" {wanted} entries" + "".join(f"\n  {line}" for line in [*lines[:MAX_DIFFERENCES], *more]),
+        f"the weights don't fit {size} with {counted(num_classes, 'class')}: {counted(len(lines), 'difference')} from"
+        f" its {wanted} entries" + "".join(f"\n  {line}" for line in [*lines[:MAX_DIFFERENCES], *more]),
         cure,
     )
 
