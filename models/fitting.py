@@ -37,20 +37,37 @@ class WeightsFile:
     head: str = KEEP
 
 
-def describe_weights(path: Path, size: str, num_classes: int, head: str | None = None) -> tuple[Weights, WeightsFile]:
-    """A file's weights for a model of this size, in its order, and their description; the file is read once.
-
-    head is what to do with the file's last layer: KEEP, NEW, or None to keep it if it has num_classes outputs. A new
-    one is not among the weights. Raises WeightsError unless the weights fit the model.
+@dataclass(frozen=True, slots=True)
+class ReadFile:
+    """What one read of a file of weights brought: the entries of its model by their own names, and the rest as
+    `WeightsFile` has it. outputs are those of its last layer: 0 if it has none, None if it isn't this network's.
     """
+
+    name: str
+    sha256: str
+    weights: Weights
+    prefix: str
+    others: int
+    outputs: int | None
+
+    def fit(self, size: str, num_classes: int, head: str | None = None) -> tuple[Weights, WeightsFile]:
+        """The weights for a model of this size, in its order, and their description.
+
+        head is what to do with the file's last layer: KEEP, NEW, or None to keep it if it has num_classes outputs. A
+        new one is not among the weights. Raises WeightsError unless the weights fit the model.
+        """
+        if head is None:
+            # A last layer in another shape than this network's is refused rather than replaced.
+            head = KEEP if self.outputs is None or self.outputs == num_classes else NEW
+        weights = fit(self.weights, size, num_classes, head)
+        return weights, WeightsFile(self.name, self.sha256, self.prefix, self.others, self.outputs or 0, head)
+
+
+def read_file(path: Path) -> ReadFile:
+    """Read a file of weights, once. Raises WeightsError for one that can't be read, or that holds several models."""
     found, sha256 = read_weights(path)
     own, prefix = of_one_model(found, path)
-    classes = _outputs(own)
-    if head is None:
-        # A last layer in another shape than this network's is refused rather than replaced.
-        head = KEEP if classes is None or classes == num_classes else NEW
-    weights = fit(own, size, num_classes, head)
-    return weights, WeightsFile(path.name, sha256, prefix, len(found) - len(own), classes or 0, head)
+    return ReadFile(path.name, sha256, own, prefix, len(found) - len(own), _outputs(own))
 
 
 def of_one_model(found: Weights, path: Path, prefix: str | None = None) -> tuple[Weights, str]:

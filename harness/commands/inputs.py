@@ -17,7 +17,7 @@ from harness.plan.options import FAIL, RunConfig
 from harness.plan.plan import DEFAULT_FOLDER, Decoding, RunPlan, facts_of
 from harness.report.console import Console
 from models.architecture import KEEP
-from models.fitting import WeightsFile, describe_weights
+from models.fitting import WeightsFile, read_file
 from pipelines.dataset import Dataset, open_dataset
 from pipelines.errors import DataError
 from pipelines.image_lists import check_files
@@ -96,7 +96,7 @@ def described_weights(config: RunConfig, num_classes: int) -> WeightsFile | None
     if config.pretrained is None:
         return None
     head = config.pretrained_head if config.kind.trains else KEEP
-    return describe_weights(Path(config.pretrained), config.model, num_classes, head)[1]
+    return read_file(Path(config.pretrained)).fit(config.model, num_classes, head)[1]
 
 
 def inspect_inputs(inputs: Inputs, results: Path, environment: Mapping[str, str]) -> Inspection:

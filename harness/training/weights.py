@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import WeightsError
-from models.fitting import describe_weights
+from models.fitting import read_file
 
 
 def load_weights(model: Any, path: Path, size: str, num_classes: int, described: Mapping[str, Any]) -> None:
     """Load the file's weights and running statistics into the model, whose last layer stays as it is if it is new.
 
-    described is what `models.fitting.describe_weights` returned for it when the run was planned, as a dictionary.
+    described is what `models.fitting.ReadFile.fit` returned for it when the run was planned, as a dictionary.
     Raises WeightsError unless the weights fit and the bytes that they come from are still the same.
     """
-    weights, found = describe_weights(path, size, num_classes, described["head"])
+    weights, found = read_file(path).fit(size, num_classes, described["head"])
     if asdict(found) != described:
         raise WeightsError(
             f"{str(path)!r} has changed since the run was planned", "Start again when no other process writes it."

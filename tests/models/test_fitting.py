@@ -14,7 +14,7 @@ import pytest
 import models
 from models.architecture import HEAD, KEEP, NEW, parameter_shapes
 from models.errors import WeightsError
-from models.fitting import closest_size, compare_shapes, describe_weights, fit, of_one_model, recognise
+from models.fitting import closest_size, compare_shapes, fit, of_one_model, read_file, recognise
 from models.weights import encode_weights
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -33,7 +33,7 @@ def saved(folder: Path, arrays: Arrays, name: str = "some.safetensors") -> Path:
 
 def refused(path: Path, size: str, num_classes: int, head: str | None = None) -> tuple[list[str], str]:
     with pytest.raises(WeightsError) as caught:
-        describe_weights(path, size, num_classes, head)
+        read_file(path).fit(size, num_classes, head)
     return caught.value.message.splitlines(), caught.value.cure
 
 
@@ -102,7 +102,7 @@ def test_values_that_are_not_finite_fit_nothing() -> None:
 ])  # fmt: skip
 def test_the_last_layer_is_kept_where_it_fits(tmp_path: Path, asked: str | None, classes: int, decided: str) -> None:
     """Case C1: the rest of the model is always the file's."""
-    weights, described = describe_weights(saved(tmp_path, zeros("x0_25", 7)), "x0_25", classes, asked)
+    weights, described = read_file(saved(tmp_path, zeros("x0_25", 7))).fit("x0_25", classes, asked)
     assert (described.head, described.classes) == (decided, 7)
     assert set(zeros("x0_25", 7)) - set(weights) == (set() if decided == KEEP else set(HEAD))
 
@@ -111,7 +111,7 @@ def test_a_file_without_a_last_layer_gets_a_new_one(tmp_path: Path) -> None:
     """Case C1: as a backbone is saved."""
     found = {name: values for name, values in zeros("x0_25", 7).items() if name not in HEAD}
     path = saved(tmp_path, found)
-    weights, described = describe_weights(path, "x0_25", 10)
+    weights, described = read_file(path).fit("x0_25", 10)
     assert (described.head, described.classes, list(weights)) == (NEW, 0, list(found))
     lines, _ = refused(path, "x0_25", 10, KEEP)
     assert lines[1:] == ["  fc.weight is missing", "  fc.bias is missing"]
@@ -138,7 +138,7 @@ def test_a_last_layer_of_another_shape_is_not_replaced_silently(tmp_path: Path, 
     for classes in (7, 10):
         lines, _ = refused(path, "x0_25", classes)
         assert next(iter(broken)) in " ".join(lines)
-    assert describe_weights(path, "x0_25", 10, NEW)[1].head == NEW
+    assert read_file(path).fit("x0_25", 10, NEW)[1].head == NEW
 
 
 @pytest.mark.parametrize("prefix", [
@@ -149,7 +149,7 @@ def test_names_under_one_prefix_are_the_model_s(tmp_path: Path, prefix: str) -> 
     """Case C5: as distillation and parallel training save them."""
     others = {"loss.weight": np.ones(3, "float32"), "Other.layer1.weight": np.ones(2, "float32")}
     path = saved(tmp_path, zeros("x0_25", 7, prefix) | others)
-    weights, described = describe_weights(path, "x0_25", 7)
+    weights, described = read_file(path).fit("x0_25", 7)
     assert list(weights) == list(zeros("x0_25", 7))
     assert described.prefix == prefix
     assert described.others == 2

@@ -15,7 +15,7 @@ import models
 from harness.training.weights import load_weights
 from models.architecture import HEAD, KEEP, NEW
 from models.errors import WeightsError
-from models.fitting import describe_weights
+from models.fitting import read_file
 from models.weights import encode_weights
 
 
@@ -30,7 +30,7 @@ def test_a_model_gets_the_weights_that_were_described(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     weights = save(path, 1)
     model = models.build("x0_25", 10)
-    load_weights(model, path, "x0_25", 10, asdict(describe_weights(path, "x0_25", 10)[1]))
+    load_weights(model, path, "x0_25", 10, asdict(read_file(path).fit("x0_25", 10)[1]))
     for name, values in model.state_dict().items():
         np.testing.assert_array_equal(values.numpy(), weights[name])
 
@@ -42,7 +42,7 @@ def test_a_new_last_layer_starts_as_without_a_file(
     """Case C1: with the same seed it has the same values, to the bit; everything else is the file's."""
     path = tmp_path / "a.safetensors"
     weights = save(path, 1, classes, prefix)
-    described = asdict(describe_weights(path, "x0_25", 10, asked)[1])
+    described = asdict(read_file(path).fit("x0_25", 10, asked)[1])
     assert described["head"] == NEW
     paddle.seed(3)
     fresh = {name: values.numpy() for name, values in models.build("x0_25", 10).state_dict().items()}
@@ -58,7 +58,7 @@ def test_a_file_that_has_changed_since_is_not_begun_with(tmp_path: Path) -> None
     """Case E9: the digest that was recorded is compared with that of the bytes that are loaded."""
     path = tmp_path / "a.safetensors"
     save(path, 1)
-    described = asdict(describe_weights(path, "x0_25", 10)[1])
+    described = asdict(read_file(path).fit("x0_25", 10)[1])
     save(path, 2)
     model = models.build("x0_25", 10)
     before = model.fc.weight.numpy().copy()
@@ -73,7 +73,7 @@ def test_a_file_is_read_once(tmp_path: Path, suffix: str) -> None:
     path, opened = tmp_path / f"a{suffix}", []
     weights = save(path, 1)
     sys.addaudithook(lambda event, given: opened.append(given[0]) if event == "open" else None)
-    found, described = describe_weights(path, "x0_25", 10)
+    found, described = read_file(path).fit("x0_25", 10)
     read = [str(one) for one in opened if str(one) == str(path)]
     assert len(read) == 1
     np.testing.assert_array_equal(found["fc.weight"], weights["fc.weight"])
