@@ -167,9 +167,9 @@ class RunConfig:
         path=True,
     )  # fmt: skip
     pretrained_head: str | None = option(
-        None, "training", "What to do with the last layer of --pretrained, which has an output for each class. keep it,"
-        " and refuse a file whose layer has another number of outputs than the run has classes; or start a new one, as"
-        " without the file. Default: keep it if the numbers are equal, else new. An evaluation always keeps it.",
+        None, "training", "What to do with the last layer of --pretrained, which has an output for each class. keep:"
+        " refuse a file with another number of outputs than the run has classes; new: start the layer anew, as without"
+        " the file. An evaluation always keeps it. Default: keep if the two numbers are equal, else new.",
         choices=(KEEP, NEW), metavar="auto|keep|new", resume=KEPT, nodes=OWN,
     )  # fmt: skip
     bn_stats: str = option(

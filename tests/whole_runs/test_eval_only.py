@@ -146,7 +146,8 @@ def test_a_training_for_other_classes_begins_with_a_new_last_layer(data: Path, t
     for name, values in load_file(tmp_path / "on.safetensors").items():
         if not name.endswith(("_mean", "_variance")):
             wanted = fresh if name.startswith("fc.") else of_file
-            np.testing.assert_array_equal(values, wanted[name], err_msg=name)
+            # A bias begins with 0, which even such a rate moves.
+            np.testing.assert_allclose(values, wanted[name], rtol=0, atol=1e-25, err_msg=name)
 
 
 @pytest.mark.parametrize(
