@@ -37,7 +37,8 @@ def _check_learning_rate(config: RunConfig) -> None:
 def _check_precision(config: RunConfig) -> None:
     if config.amp_level is not None and config.amp == "off":
         raise UsageError(
-            f"--amp-level {config.amp_level} is for mixed precision, and --amp is off", "Give --amp as well."
+            f"--amp-level {config.amp_level} is for mixed precision, and --amp is off",
+            "Give --amp as well, or omit it.",
         )
     level = None if config.amp == "off" else config.amp_level or O1
     if config.amp_depthwise and level != O1:
@@ -99,7 +100,7 @@ def _check_nodes(config: RunConfig) -> None:
             if getattr(config, name) is not None:
                 raise UsageError(
                     f"{flag(name)} {getattr(config, name)} is for a run on several nodes, and --nnodes is 1",
-                    "Give --nnodes as well.",
+                    "Give --nnodes with their number, or omit it.",
                 )
         return
     example = f"For example: --nnodes {config.nnodes} --master 10.0.0.1:6170 --node-rank 0, then --node-rank 1."
@@ -149,7 +150,10 @@ def _check_resume(config: RunConfig) -> None:
     if not RUN_NAME.fullmatch(config.resume):
         raise UsageError(f"--resume {config.resume!r} is not the name of a run", "Give the name that its files have.")
     if not config.kind.resumable or config.is_series:
-        raise UsageError("--resume is for a run of epochs; a throughput run can't be resumed")
+        raise UsageError(
+            "--resume is for a run of epochs; throughput runs and series can't be resumed",
+            "Start it again without --resume, under another --run-name.",
+        )
 
 
 def _check_names(config: RunConfig) -> None:
