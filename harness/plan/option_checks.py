@@ -19,8 +19,8 @@ MAX_SERIES_NAME = 90  # the names of its runs are longer
 # Training the published model takes 0.7 GiB of memory per image at 1024 pixels, and 16 times that here.
 MAX_IMAGE_SIZE = 4096
 WHY_THIS_SIZE = (
-    f"The network halves its input five times: {MIN_IMAGE_SIZE} pixels leave one. An image of {MAX_IMAGE_SIZE} takes 10"
-    " GiB of memory to train x1_0 on."
+    f"The network halves its input five times: {MIN_IMAGE_SIZE} pixels leave one. An image of {MAX_IMAGE_SIZE} takes"
+    " about 10 GiB of memory to train x1_0 on."
 )
 DEVICE_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

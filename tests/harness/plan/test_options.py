@@ -112,8 +112,8 @@ def test_the_limits_of_an_image_s_size_have_a_reason(pixels: int) -> None:
     error = refusal(image_size=pixels)
     assert error.message == f"--image-size is {pixels}; it must be at least 32 and at most 4096"
     assert error.cure == (
-        "The network halves its input five times: 32 pixels leave one. An image of 4096 takes 10 GiB of memory to train"
-        " x1_0 on."
+        "The network halves its input five times: 32 pixels leave one. An image of 4096 takes about 10 GiB of memory to"
+        " train x1_0 on."
     )
     assert [RunConfig(image_size=side).image_size for side in (32, 33, 4096)] == [32, 33, 4096]
 
