@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from harness import ROOT
 from harness.commands.registry import Parser, commands_help, run_command
 from harness.errors import INTERRUPTED_EXIT_CODE, UsageError
 from harness.launch.launcher import WORKER_COMMAND
-from harness.launch.process_tree import die_with_run
-from harness.plan.declaration import Option, first_sentence, flag
+from harness.launch.process_tree import RUN_PID, die_with_run
+from harness.plan.declaration import Option, first_sentence, flag, home_path
 from harness.plan.given import check_given
 from harness.plan.options import parse_config, run_options
 from harness.report.text import ENTRY, printable
@@ -36,9 +37,8 @@ def main(arguments: Sequence[str]) -> int:
     # SIGTERM ends a run like Ctrl-C: its ranks end too, and its tables stay complete.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        if arguments[:1] == [WORKER_COMMAND]:
-            if len(arguments) != 2:
-                raise UsageError(f"{WORKER_COMMAND!r} is only for a run that starts its ranks, not a command to type")
+        # Whoever types it gets what any unknown command gets.
+        if arguments[:1] == [WORKER_COMMAND] and len(arguments) == 2 and RUN_PID in os.environ:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             die_with_run(os.environ)
             from harness.training.worker import run_rank
@@ -67,25 +67,45 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, Any], bool]:
     The command line takes precedence over the --config file, and the file over the defaults. Raises UsageError for
     options that can't be parsed.
     """
-    parser = _parser()
-    given = vars(parser.parse_args(arguments))
+    given = vars(_parser().parse_args(arguments))
     dry_run = given.pop("dry_run", False)
     file = given.pop("config", None)
     values = _read_toml(Path(file)) if file is not None else {}
     return {**values, **given}, dry_run
 
 
-def version() -> str:
-    """Returns the project's name and version, from pyproject.toml because the tool runs from its checkout."""
+def versions() -> list[str]:
+    """Returns a line for this project, and for each installed package of Paddle and DALI, with its version.
+
+    The project's is that of pyproject.toml, because the tool runs from its checkout.
+    """
+    from harness.machine.environment import package_versions
+
     with (ROOT / "pyproject.toml").open("rb") as stream:
         project = tomllib.load(stream)["project"]
-    return f"{project['name']} {project['version']}"
+    lines = [f"{project['name']} {project['version']}"]
+    for library, start in (("Paddle", "paddle"), ("DALI", "nvidia-dali")):
+        found = [f"{name} {number}" for name, number in package_versions().items() if name.startswith(start)]
+        lines += found or [f"{library} is not installed"]
+    return lines
+
+
+class _Version(argparse.Action):
+    """Prints the versions and ends."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        """Print the versions and exit."""
+        print(*versions(), sep="\n")
+        parser.exit()
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as stream:
-            table = tomllib.load(stream)
+        content = path.read_bytes()
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise UsageError(f"--config {path} is in UTF-16, and TOML is in UTF-8", "Save it again, as UTF-8.")
+        # Some editors put a byte order mark in front of UTF-8, too.
+        table = tomllib.loads(content.decode("utf-8-sig"))
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -107,9 +127,11 @@ def _parser() -> argparse.ArgumentParser:
         )
         _add(group, declared)
     group = parser.add_argument_group("this command line")
-    group.add_argument("--config", metavar="FILE", help="TOML file with options; the command line overrides it.")
+    group.add_argument(
+        "--config", metavar="FILE", type=home_path, help="TOML file with options; the command line overrides it."
+    )
     group.add_argument("--dry-run", action="store_true", help="Print the plan and exit; needs neither data nor GPU.")
-    group.add_argument("--version", action="version", version=version(), help="Print the version and exit.")
+    group.add_argument("--version", action=_Version, nargs=0, help="Print the versions of this, Paddle and DALI.")
     group.add_argument("-h", "--help", action="help", help="Print this help and exit.")
     return parser
 

@@ -8,6 +8,14 @@ IMAGE_CHANNELS = 3
 # The channels divided by those inside a squeeze-and-excitation.
 SQUEEZE_FACTOR = 4
 
+# Pixels that leave one pixel after the stem and the first blocks of four stages have each halved them.
+MIN_IMAGE_SIZE = 2**5
+
+# The entries of the last layer, which has an output for each class, and what happens to that of a file of weights: it
+# is kept, or a new one starts from random values as it does without a file.
+HEAD = ("fc.weight", "fc.bias")
+KEEP, NEW = "keep", "new"
+
 # (kernel, output channels, stride, squeeze-and-excitation) of each depthwise separable block, at scale 1.
 # Source: "PP-LCNet: A Lightweight CPU Convolutional Neural Network", table 2, and PaddleClas's pp_lcnet.py.
 STAGES: dict[str, tuple[tuple[int, int, int, bool], ...]] = {

@@ -12,101 +12,45 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from models.architecture import parameter_shapes
 from models.errors import WeightsError as WeightsError
-from models.pickled import MAX_BYTES, RefusedError, read_pickle, shown, shown_shape
-from models.sizes import SIZES
+from models.pickled import MAX_BYTES, RefusedError, read_pickle, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 PDPARAMS, SAFETENSORS = ".pdparams", ".safetensors"
-MAX_DIFFERENCES = 5  # in a message
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 Weights = dict[str, npt.NDArray[np.float32]]
 
-_WANTED = "Give PP-LCNet's weights as paddle.save wrote them (.pdparams), or as .safetensors."
+WANTED = "Give PP-LCNet's weights as paddle.save wrote them (.pdparams), or as .safetensors."
 _SAVE_AGAIN = "If you trust it, load it with its own tool and save only the model's state_dict, as .safetensors."
 _PYTORCH = "is PyTorch's, which has other names for a model's weights"
 # The first bytes of other kinds of files.
 _OTHERS = (
-    (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", _PYTORCH, _WANTED),
-    (b"PK", "is a zip archive", _WANTED),
-    (b"\x89HDF\r\n\x1a\n", "is HDF5, as Keras writes it", _WANTED),
+    (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", _PYTORCH, WANTED),
+    (b"PK", "is a zip archive", WANTED),
+    (b"\x89HDF\r\n\x1a\n", "is HDF5, as Keras writes it", WANTED),
     (b"\x1f\x8b", "is compressed by gzip", "Unpack it first."),
-    (bytes(16), "belongs to a Paddle inference model, whose weights have no names", _WANTED),
+    (bytes(16), "belongs to a Paddle inference model, whose weights have no names", WANTED),
     (b"version https://git-lfs", "is only a placeholder for a file in Git LFS", "Fetch the file: git lfs pull."),
     (b"<", "is a web page, not a file of weights", "Download it again, from the address of the file itself."),
 )
 
 
-def read_weights(path: Path) -> Weights:
-    """The arrays of a .pdparams or .safetensors file by name, in the file's order; its content decides which it is.
+def read_weights(path: Path) -> tuple[Weights, str]:
+    """The arrays of a .pdparams or .safetensors file by name, in the file's order, and the SHA-256 of the same bytes.
 
-    Half precision becomes single precision, which is exact; double precision is rounded. Nothing in the file is run.
-    Raises WeightsError for a file that can't be read, that is another kind of file, or that holds anything besides
-    finite weights.
+    The content decides which of the two it is. Half precision becomes single precision, which is exact; double
+    precision is rounded. Nothing in the file is run. Raises WeightsError for a file that can't be read, that is another
+    kind of file, or that holds anything besides finite weights.
     """
     data = _read(path)
     try:
-        return {name: _single(name, values) for name, values in _parse(path, data).items()}
+        weights = {name: to_single(name, values) for name, values in _parse(path, data).items()}
     except RefusedError as error:
         raise WeightsError(f"{str(path)!r} {error}", _SAVE_AGAIN) from error
-
-
-def describe_weights(path: Path, size: str, num_classes: int) -> tuple[Weights, dict[str, Any]]:
-    """A file's weights, and its name and SHA-256 for a record. Raises WeightsError unless they fit the model."""
-    weights = fit(read_weights(path), size, num_classes)
-    return weights, {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-
-
-def compare_shapes(found: Arrays, wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """A line for each entry that differs: those missing, those of another shape, and those that are not wanted."""
-    missing = [f"{name} is missing" for name in wanted if name not in found]
-    other = [
-        f"{name}: {shown_shape(found[name].shape)} in the file, {shown_shape(shape)} wanted"
-        for name, shape in wanted.items()
-        if name in found and found[name].shape != shape
-    ]
-    return [*missing, *other, *(f"{shown(name)} is not part of the model" for name in found if name not in wanted)]
-
-
-def recognise(found: Arrays) -> tuple[str, int] | None:
-    """Size and number of classes of the model that has exactly these names and shapes; None if no model has."""
-    num_classes = _classes(found)
-    return next((size for size in ((name, num_classes) for name in SIZES) if not _differences(found, *size)), None)
-
-
-def fit(found: Arrays, size: str, num_classes: int) -> Weights:
-    """The weights of a model of this size, in its order.
-
-    size is a key of SIZES. Raises WeightsError, which names the differences, when they are those of another model.
-    """
-    lines = _differences(found, size, num_classes)
-    if lines:
-        fits, cure = recognise(found), _WANTED
-        if fits is not None:
-            model = f"--model {fits[0]}" if fits[0] != size else ""
-            classes = f"--classes {fits[1]}" if fits[1] != num_classes else ""
-            cure = f"They are those of {_described(*fits)}: {' '.join(filter(None, (model, classes)))}."
-        more = [f"and {len(lines) - MAX_DIFFERENCES} more"] if len(lines) > MAX_DIFFERENCES else []
-        wanted = len(parameter_shapes(SIZES[size].scale, num_classes))
-        raise WeightsError(
-            f"the weights don't fit {_described(size, num_classes)}: {len(lines)} differences from its {wanted} entries"
-            + "".join(f"\n  {line}" for line in [*lines[:MAX_DIFFERENCES], *more]),
-            cure,
-        )
-    try:
-        return {name: _single(name, found[name]) for name in parameter_shapes(SIZES[size].scale, num_classes)}
-    except RefusedError as error:
-        raise WeightsError(f"the model {error}", "Take weights of an earlier step.") from error
-
-
-def closest_size(found: Arrays) -> tuple[str, int]:
-    """Size and number of classes of the model from which these names and shapes differ least."""
-    num_classes = _classes(found)
-    return min(((size, num_classes) for size in SIZES), key=lambda model: len(_differences(found, *model)))
+    return weights, hashlib.sha256(data).hexdigest()
 
 
 def check_target(path: Path) -> None:
@@ -150,15 +94,15 @@ def _read(path: Path) -> bytes:
         # Other kinds of files may have no end, or wait for another process to write.
         status = path.stat()
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
-            raise WeightsError(f"{str(path)!r} is not a regular file", _WANTED)
+            raise WeightsError(f"{str(path)!r} is not a regular file", WANTED)
         with path.open("rb") as stream:
             if status.st_size > MAX_BYTES:
                 raise WeightsError(
-                    f"{str(path)!r} has {status.st_size:,} bytes; at most {MAX_BYTES:,} are read", _WANTED
+                    f"{str(path)!r} has {status.st_size:,} bytes; at most {MAX_BYTES:,} are read", WANTED
                 )
             return stream.read(status.st_size)
     except OSError as error:
-        raise WeightsError(f"can't read {str(path)!r}: {error.strerror}", _WANTED) from error
+        raise WeightsError(f"can't read {str(path)!r}: {error.strerror}", WANTED) from error
 
 
 def _parse(path: Path, data: bytes) -> dict[str, npt.NDArray[Any]]:
@@ -178,7 +122,7 @@ def _parse(path: Path, data: bytes) -> dict[str, npt.NDArray[Any]]:
             for name, values in read_pickle(data).items()
         }
     what = "begins like neither .pdparams nor .safetensors" if data else "is empty"
-    raise WeightsError(f"{str(path)!r} {what}", _WANTED)
+    raise WeightsError(f"{str(path)!r} {what}", WANTED)
 
 
 def _from_safetensors(data: bytes) -> dict[str, npt.NDArray[Any]]:
@@ -206,7 +150,8 @@ def _from_bfloat16(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     return (values.astype(np.uint32) << 16).view(np.float32)
 
 
-def _single(name: str, values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+def to_single(name: str, values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """The values in single precision. Raises RefusedError unless they are finite floating-point numbers."""
     if values.dtype.kind != "f":
         raise RefusedError(f"has {shown(name)} as {values.dtype.name}; weights are floating point")
     with np.errstate(over="ignore"):
@@ -214,17 +159,3 @@ def _single(name: str, values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     if not np.isfinite(single).all():
         raise RefusedError(f"has values in {shown(name)} that are not finite numbers in single precision")
     return single
-
-
-def _classes(found: Arrays) -> int:
-    """The width of the last layer; 1 if there is none."""
-    bias = found.get("fc.bias")
-    return bias.shape[0] if bias is not None and bias.ndim == 1 and bias.size else 1
-
-
-def _differences(found: Arrays, size: str, num_classes: int) -> list[str]:
-    return compare_shapes(found, parameter_shapes(SIZES[size].scale, num_classes))
-
-
-def _described(size: str, num_classes: int) -> str:
-    return f"{size} with {num_classes:,} {'class' if num_classes == 1 else 'classes'}"

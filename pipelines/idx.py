@@ -82,10 +82,10 @@ class IdxSet:
 
 def read_idx_folder(folder: Path) -> IdxSet:
     """Read the four files of a set. Raises DataError for one that is missing, ambiguous or not what its name says."""
-    names = _file_names(folder)
+    entries = _entries(folder)
     # Labels first: they are small, and a missing file should not wait for the images.
     found = {
-        (split, content): folder / _only_one(names, folder, split, content)
+        (split, content): _only_one(entries, folder, split, content)
         for content in ("labels", "images")
         for split in _SPLIT_WORDS
     }
@@ -104,9 +104,10 @@ def read_idx_folder(folder: Path) -> IdxSet:
     return IdxSet(pair("train"), pair("val"))
 
 
-def _file_names(folder: Path) -> list[str]:
+def _entries(folder: Path) -> list[Path]:
+    """The files and folders in a folder, in order. Raises DataError if it can't be opened."""
     try:
-        return sorted(path.name for path in folder.iterdir())
+        return sorted(folder.iterdir())
     except FileNotFoundError:
         raise DataError(f"no such folder: {shown(folder)}", _CURE) from None
     except (OSError, ValueError) as error:  # ValueError for a NUL in the name
@@ -114,21 +115,31 @@ def _file_names(folder: Path) -> list[str]:
         raise DataError(f"the folder {shown(folder)} cannot be opened: {reason}", _CURE) from error
 
 
-def _only_one(names: list[str], folder: Path, split: str, content: str) -> str:
-    """The name of the file with this content of the split; an unpacked file takes precedence over a packed one."""
+def _only_one(entries: list[Path], folder: Path, split: str, content: str) -> Path:
+    """The file with this content of the split; an unpacked file takes precedence over a packed one.
+
+    A folder of such a name, as some archives make one for each file, counts for the files in it, and only if there is
+    no file beside it.
+    """
     usual = f"{'train' if split == 'train' else 't10k'}-{content}-idx{_CONTENTS[content]}-ubyte"
     pattern = re.compile(rf"(.*-)?({_SPLIT_WORDS[split]})-{content}[-.]idx{_CONTENTS[content]}-ubyte(\.gz)?", re.DOTALL)
-    matching = [name for name in names if pattern.fullmatch(name)]
-    stems = sorted({name.removesuffix(".gz") for name in matching})
+    matching = [entry for entry in entries if pattern.fullmatch(entry.name)]
+    files = [entry for entry in matching if not entry.is_dir()]
+    if not files:
+        inner = [entry for of_folder in matching for entry in _entries(of_folder)]
+        files = [entry for entry in inner if pattern.fullmatch(entry.name) and not entry.is_dir()]
+    stems = sorted({str(file).removesuffix(".gz") for file in files})
     if not stems:
         raise DataError(f"{shown(folder)} holds no {usual}, packed or not", _CURE)
     if len(stems) > 1:
-        listed = ", ".join(map(shown, stems[:10])) + (", ..." if len(stems) > 10 else "")
+        names = [shown(Path(stem).relative_to(folder)) for stem in stems[:10]]
+        listed = ", ".join(names) + (", ..." if len(stems) > 10 else "")
         raise DataError(
             f"{shown(folder)} holds {len(stems)} files for {usual}, where 1 is expected: {listed}",
             "Put the four files of one set into a separate folder.",
         )
-    return stems[0] if stems[0] in matching else f"{stems[0]}.gz"
+    plain = Path(stems[0])
+    return plain if plain in files else Path(f"{stems[0]}.gz")
 
 
 def read_idx(path: Path, dimensions: int) -> Bytes:

@@ -16,6 +16,7 @@ from harness.artifacts.tables import format_cell
 from harness.machine.device_kinds import device_kind
 from harness.plan.options import SYNC
 from harness.plan.plan import RunPlan
+from models.architecture import NEW
 from models.sizes import SIZES
 
 REFERENCE_FILE = ROOT / "results" / f"{REFERENCE}.csv"
@@ -45,7 +46,8 @@ def method_marks(plan: RunPlan) -> tuple[str, ...]:
         "AutoAugment": pipeline.auto_augment and not published,
         "no AutoAugment": published and not pipeline.auto_augment,
         "synchronised batch norm": training.bn_stats == SYNC,
-        "pretrained": training.pretrained is not None,
+        "pretrained": training.pretrained is not None and training.pretrained_head != NEW,
+        "pretrained, new head": training.pretrained is not None and training.pretrained_head == NEW,
     }
     return tuple(mark for mark, there in marks.items() if there)
 

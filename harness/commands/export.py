@@ -18,18 +18,9 @@ from harness.errors import UsageError
 from harness.plan.options import RANK0
 from harness.report.text import printable
 from models.architecture import parameter_shapes
+from models.fitting import closest_size, fit, of_one_model, recognise
 from models.sizes import SIZES
-from models.weights import (
-    PDPARAMS,
-    SAFETENSORS,
-    Weights,
-    check_target,
-    closest_size,
-    encode_weights,
-    fit,
-    read_weights,
-    recognise,
-)
+from models.weights import PDPARAMS, SAFETENSORS, Weights, check_target, encode_weights, read_weights
 from models.words import count_of
 
 
@@ -42,9 +33,10 @@ class Exported:
     origin: str
 
 
-def export(what: str, file: str, results: str, overwrite: bool = False) -> None:
+def export(what: str, file: str, results: str, overwrite: bool = False, prefix: str | None = None) -> None:
     """Write the weights of a run's newest checkpoint, or of another file, to the file, and print what was written.
 
+    prefix is that of the model's names in another file that holds several models; None if it holds one.
     Raises UsageError if there is no such run, it has no checkpoint, or the file exists and overwrite isn't set;
     MachineError if the checkpoint can't be read or the file can't be written; WeightsError if either file is invalid.
     """
@@ -52,7 +44,10 @@ def export(what: str, file: str, results: str, overwrite: bool = False) -> None:
     check_target(target)
     if os.path.lexists(target) and not overwrite:
         raise _exists_already(target)
-    exported = _of_file(Path(what)) if _is_file(what, Path(results)) else of_run(RunFiles(Path(results), what))
+    of_file = _is_file(what, Path(results))
+    if prefix is not None and not of_file:
+        raise UsageError(f"--prefix {prefix!r} is for a file of weights, and {what!r} is a run", "Omit it.")
+    exported = _of_file(Path(what), prefix) if of_file else of_run(RunFiles(Path(results), what))
     _write(target, encode_weights(target, exported.weights, exported.metadata), overwrite)
     print(printable(f"{file}: {describe(exported)}"))
 
@@ -137,13 +132,12 @@ def _history(record: RunRecord, values: Mapping[str, Any]) -> tuple[dict[str, st
     return metadata, origin
 
 
-def _of_file(path: Path) -> Exported:
-    """Returns the weights of a file. Raises WeightsError unless they fit one of the models."""
-    found = read_weights(path)
+def _of_file(path: Path, prefix: str | None) -> Exported:
+    """Returns the weights of a file, or of the model under a prefix. Raises WeightsError unless they fit a model."""
+    found, prefix = of_one_model(read_weights(path)[0], path, prefix)
     size, num_classes = recognise(found) or closest_size(found)
-    return Exported(
-        fit(found, size, num_classes), {"model": size, "num_classes": str(num_classes)}, f"converted from {path}"
-    )
+    origin = f"converted from {path}" + (f", its names that begin with {prefix!r}" if prefix else "")
+    return Exported(fit(found, size, num_classes), {"model": size, "num_classes": str(num_classes)}, origin)
 
 
 def _is_file(what: str, folder: Path) -> bool:

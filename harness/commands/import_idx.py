@@ -14,6 +14,7 @@ from harness.machine.host import available_cores
 from harness.report.console import Console
 from harness.report.progress import image_bar
 from harness.report.text import command_line, plain_text
+from models.architecture import MIN_IMAGE_SIZE
 from models.words import count_of
 from pipelines.augmentation import Augmentation
 from pipelines.idx import IdxSet, read_idx_folder
@@ -113,12 +114,13 @@ def _conclude(console: Console, data: IdxSet, target: Path, name: str, image_siz
         f"{count_of(total, 'image')} imported in {seconds:,.1f} s: {total / max(seconds, 1e-9):,.0f} images/s",
         f"{name!r}: {len(data.train.labels):,} for training, {len(data.val.labels):,} for validation,"
         f" {count_of(data.num_classes, 'class')}, {side} x {side} pixels as {image_size} x {image_size}",
-        f"To train on it: {command_line('--data', _as_data(target), '--image-size', str(image_size))}",
+        f"To train on it: {_training_command(target, image_size)}",
     ]
     for line in lines:
         console.rich.print(plain_text(line), soft_wrap=True)
 
 
-def _as_data(target: Path) -> str:
-    """Returns the folder as a value for --data; a bare name could be that of a built-in data set."""
-    return str(target) if len(target.parts) > 1 else f"./{target}"
+def _training_command(target: Path, image_size: int) -> str:
+    """Returns the command that trains on the folder. A bare name could be that of a built-in data set."""
+    data = str(target) if len(target.parts) > 1 else f"./{target}"
+    return command_line("--data", data, "--image-size", str(max(image_size, MIN_IMAGE_SIZE)))

@@ -16,7 +16,8 @@ from harness.plan.decisions import default_data, make_plan
 from harness.plan.options import FAIL, RunConfig
 from harness.plan.plan import DEFAULT_FOLDER, Decoding, RunPlan, facts_of
 from harness.report.console import Console
-from models.weights import describe_weights
+from models.architecture import KEEP
+from models.fitting import WeightsFile, read_file
 from pipelines.dataset import Dataset, open_dataset
 from pipelines.errors import DataError
 from pipelines.image_lists import check_files
@@ -37,7 +38,7 @@ class Inputs:
     dataset: Dataset
     plan: RunPlan
     notices: tuple[str, ...] = ()
-    pretrained: Mapping[str, Any] | None = None
+    pretrained: WeightsFile | None = None
     decoding: Decoding | None = None
 
 
@@ -69,7 +70,10 @@ def find_inputs(config: RunConfig, console: Console, environment: Mapping[str, s
     if config.data is None and dataset.builtin:
         console.notice(f"no --data, and no {DEFAULT_FOLDER} here: using the built-in set {dataset.name}")
     facts, decoding = facts_of(dataset, source), None
-    plan = make_plan(config, devices, facts, environment)
+    # Only node 0 needs the file, and only at the beginning of a run.
+    reads_weights = not config.node_rank and config.resume is None
+    pretrained = described_weights(config, facts.num_classes) if reads_weights else None
+    plan = make_plan(config, devices, facts, environment, pretrained=pretrained)
     if look and plan.pipeline.decoder == MIXED_DECODER:
         images = dataset.splits[config.kind.splits[0]]
         decoding = probe_decoder(plan, devices, images, environment, loads_to_try(config.hw_decoder_load))
@@ -78,18 +82,21 @@ def find_inputs(config: RunConfig, console: Console, environment: Mapping[str, s
                 f"the GPUs' decoder can't be used: {decoding.obstacle}",
                 "Decode on the CPU: --decoder cpu, or let the run choose: --decoder auto.",
             )
-        plan = make_plan(config, devices, facts, environment, decoding)
+        plan = make_plan(config, devices, facts, environment, decoding, pretrained)
     for note in plan.notes:
         console.notice(note)
-    # Only node 0 needs the file, and only at the beginning of a run.
-    reads_weights = not config.node_rank and config.resume is None
-    return Inputs(devices, dataset, plan, notices, described_weights(plan) if reads_weights else None, decoding)
+    return Inputs(devices, dataset, plan, notices, pretrained, decoding)
 
 
-def described_weights(plan: RunPlan) -> dict[str, Any] | None:
-    """Name and digest of a plan's file of initial weights; None without one. Raises WeightsError."""
-    path = plan.training.pretrained
-    return None if path is None else describe_weights(Path(path), plan.model, plan.data.num_classes)[1]
+def described_weights(config: RunConfig, num_classes: int) -> WeightsFile | None:
+    """The description of a run's file of initial weights; None without one. Raises WeightsError.
+
+    An evaluation is of the file as it is, its last layer included.
+    """
+    if config.pretrained is None:
+        return None
+    head = config.pretrained_head if config.kind.trains else KEEP
+    return read_file(Path(config.pretrained)).fit(config.model, num_classes, head)[1]
 
 
 def inspect_inputs(inputs: Inputs, results: Path, environment: Mapping[str, str]) -> Inspection:

@@ -100,7 +100,7 @@ class Run:
             warnings=(*inputs.notices, *inputs.plan.notes),
             attempts=(_attempt(1, 0, inputs.plan),),
             bad_images=found.bad_images,
-            pretrained=None if inputs.pretrained is None else dict(inputs.pretrained),
+            pretrained=None if inputs.pretrained is None else asdict(inputs.pretrained),
             decoding=None if inputs.decoding is None else asdict(inputs.decoding),
         )
         write_record(files.record, record)
@@ -111,15 +111,13 @@ class Run:
         before, plan = find_resumption(files), self.inputs.plan
         notes = check_same_run(before, self.config, plan)
         # Without a checkpoint the run begins again with the file of weights, which must be the same.
-        if (
-            before.checkpoint is None
-            and not self.config.node_rank
-            and described_weights(plan) != before.record.pretrained
-        ):
-            raise UsageError(
-                f"{plan.training.pretrained} is not the file that run {files.run!r} began with",
-                "Start another run.",
-            )
+        if before.checkpoint is None and before.record.pretrained is not None and not self.config.node_rank:
+            found_weights = described_weights(self.config, plan.data.num_classes)
+            if found_weights is None or asdict(found_weights) != before.record.pretrained:
+                raise UsageError(
+                    f"{plan.training.pretrained} is not the file that run {files.run!r} began with",
+                    "Start another run.",
+                )
         found = inspect_inputs(self.inputs, files.folder, self.environment)
         self.meeting.meet(run_signature(self.config, plan))
         truncate_to_checkpoint(files, before.checkpoint, before.rows)
@@ -238,6 +236,7 @@ class Run:
                     self.inputs.plan.data,
                     self.environment,
                     self.inputs.decoding,
+                    self.inputs.pretrained,
                 )
                 write_record(files.record, replace(read_record(files.record).warned(warning), plan=plan))
                 self.console.notice(warning)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from harness.errors import UsageError
+from harness.plan.declaration import home_path
 from harness.report.text import ENTRY
 
 
@@ -71,13 +72,22 @@ def commands_help() -> str:
     return "\n".join([f"commands ({ENTRY} COMMAND --help has their options):", *lines])
 
 
+def _add_path(parser: argparse.ArgumentParser, name: str, *, metavar: str, help: str) -> None:  # noqa: A002
+    """Add an option whose value is a path, or may be one."""
+    parser.add_argument(name, metavar=metavar, type=home_path, help=help)
+
+
+def _add_results(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument(
+        "--results", metavar="PATH", type=home_path, default="results", help=f"{what} (default: results)"
+    )
+
+
 def _declare_compare(parser: argparse.ArgumentParser) -> None:
     what = "name of a run or of a series of repeats, path of a record (.json), or bi_v100 for the published row"
-    parser.add_argument("a", metavar="A", help=f"the baseline: {what}")
-    parser.add_argument("b", metavar="B", help="what is compared with A, given in the same way")
-    parser.add_argument(
-        "--results", metavar="PATH", default="results", help="folder that has the runs (default: results)"
-    )
+    _add_path(parser, "a", metavar="A", help=f"the baseline: {what}")
+    _add_path(parser, "b", metavar="B", help="what is compared with A, given in the same way")
+    _add_results(parser, "folder that has the runs")
     parser.add_argument(
         "--fail-if-slower",
         metavar="LIMIT",
@@ -92,12 +102,10 @@ def _compare(a: str, b: str, results: str, fail_if_slower: str | None = None) ->
 
 
 def _declare_verify(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", metavar="DATA", help="a folder in ImageNet's layout or a built-in set, as for --data")
+    _add_path(parser, "data", metavar="DATA", help="a folder in ImageNet's layout or a built-in set, as for --data")
     parser.add_argument("--classes", metavar="N", type=int, help="number of classes (default: as for a run)")
     parser.add_argument("--threads", metavar="N", type=int, help="number of decoding threads (default: one per core)")
-    parser.add_argument(
-        "--results", metavar="PATH", default="results", help="folder for the table of bad images (default: results)"
-    )
+    _add_results(parser, "folder for the table of bad images")
 
 
 def _verify(data: str, results: str, classes: int | None = None, threads: int | None = None) -> None:
@@ -107,28 +115,32 @@ def _verify(data: str, results: str, classes: int | None = None, threads: int | 
 
 
 def _declare_export(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", metavar="WHAT", help="name of a run in --results, or a file of weights to convert")
-    parser.add_argument("file", metavar="FILE", help=".pdparams for Paddle and PaddleClas, or .safetensors")
-    parser.add_argument(
-        "--results", metavar="PATH", default="results", help="folder that has the runs (default: results)"
-    )
+    _add_path(parser, "what", metavar="WHAT", help="name of a run in --results, or a file of weights to convert")
+    _add_path(parser, "file", metavar="FILE", help=".pdparams for Paddle and PaddleClas, or .safetensors")
+    _add_results(parser, "folder that has the runs")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    parser.add_argument(
+        "--prefix",
+        metavar="TEXT",
+        help="what stands before the model's names in a file that holds several models, such as Student.",
+    )
 
 
-def _export(what: str, file: str, results: str, overwrite: bool = False) -> None:
+def _export(what: str, file: str, results: str, overwrite: bool = False, prefix: str | None = None) -> None:
     from harness.commands.export import export
 
-    export(what, file, results, overwrite)
+    export(what, file, results, overwrite, prefix)
 
 
 def _declare_import_idx(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    _add_path(
+        parser,
         "source",
         metavar="FROM",
         help="folder with the four files: train-images-idx3-ubyte, train-labels-idx1-ubyte and the two of t10k, which"
         " become the validation images; compressed (.gz) or not",
     )
-    parser.add_argument("to", metavar="TO", help="folder to create, in ImageNet's layout; it must not exist yet")
+    _add_path(parser, "to", metavar="TO", help="folder to create, in ImageNet's layout; it must not exist yet")
     parser.add_argument("--name", metavar="TEXT", help="name of the data set (default: that of the folder TO)")
     parser.add_argument(
         "--image-size",
@@ -180,10 +192,8 @@ def _declare_doctor(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", metavar="NAME", default="auto", help="as for a run (default: auto)")
     parser.add_argument("--gpus", metavar="N", type=int, help="number of devices and ranks (default: as for a run)")
-    parser.add_argument("--data", metavar="DATA", help="data set whose first images are read (default: none)")
-    parser.add_argument(
-        "--results", metavar="PATH", default="results", help="folder whose disk is looked at (default: results)"
-    )
+    _add_path(parser, "--data", metavar="DATA", help="data set whose first images are read (default: none)")
+    _add_results(parser, "folder whose disk is looked at")
 
 
 def _doctor(checks: list[str], level: str, device: str, results: str, **options: Any) -> None:

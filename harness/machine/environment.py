@@ -85,7 +85,7 @@ def describe(
         "memory_limit_bytes": partial(memory_limit_bytes, *groups),
         "gpus": lambda: [asdict(gpu) for gpu in devices.gpus],
         "nvidia_driver": partial(_driver_version, devices),
-        "packages": _package_versions,
+        "packages": package_versions,
         "git": partial(git_state, ROOT, environment),
         **_disk_readers("data", data_root, root),
         **_disk_readers("results", results, root),
@@ -193,7 +193,7 @@ def _driver_version(devices: Devices) -> str | None:
         return nvml.driver_version()
 
 
-def _package_versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """Versions of the packages above, and of Paddle's: "paddlepaddle", "paddlepaddle-gpu", and those of plugins."""
     beside = folder_of_packages()
     infos = [] if beside is None else beside.glob("paddle*.dist-info")

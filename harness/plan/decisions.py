@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,8 @@ from harness.machine.host import available_cores
 from harness.plan.declaration import AUTO
 from harness.plan.options import SYNC, RunConfig
 from harness.plan.plan import DEFAULT_FOLDER, DataFacts, Decoding, OperationPlan, RunPlan, TrainingPlan, WindowPlan
+from models.architecture import NEW
+from models.fitting import WeightsFile, counted
 from models.sizes import SIZES
 from models.words import count_of
 from pipelines.augmentation import Augmentation
@@ -33,10 +35,12 @@ def make_plan(
     data: DataFacts,
     environment: Mapping[str, str],
     decoding: Decoding | None = None,
+    pretrained: WeightsFile | None = None,
 ) -> RunPlan:
     """Decide everything that the configuration leaves open.
 
-    decoding is what a trial of the GPUs' decoder found; None without one.
+    decoding is what a trial of the GPUs' decoder found; None without one. pretrained describes the file of initial
+    weights; None without one, and where it isn't read.
 
     Raises UsageError when the batch is larger than a rank's share of the images or the warm-up is as long as the run,
     MachineError for what these devices can't do.
@@ -95,6 +99,7 @@ def make_plan(
             to_static=config.to_static,
             compute_threads=config.compute_threads or _positive_int(environment.get("OMP_NUM_THREADS")) or share,
             pretrained=config.pretrained,
+            pretrained_head=config.pretrained_head if pretrained is None else pretrained.head,
             amp_depthwise=config.amp_depthwise,
             master_grad=config.master_grad,
             tf32=config.tf32,
@@ -111,7 +116,8 @@ def make_plan(
             profile=config.profile,
         ),
     )
-    return replace(plan, notes=(*notes, *_notes(plan)))
+    of_weights = () if pretrained is None else _notes_of_weights(pretrained, data.num_classes)
+    return replace(plan, notes=(*notes, *of_weights, *_notes(plan)))
 
 
 def _given(value: Any, otherwise: Any) -> Any:
@@ -168,6 +174,26 @@ def _notes(plan: RunPlan) -> list[str]:
     if plan.nodes > 1:
         notes.append(OTHER_NODES)
     return notes
+
+
+def _notes_of_weights(file: WeightsFile, num_classes: int) -> Iterator[str]:
+    """What of a file of weights the model doesn't begin with."""
+    if file.prefix:
+        others = f"; {counted(file.others, 'entry')} of other names are left out" if file.others else ""
+        yield f"the weights in {file.file} are those whose names begin with {file.prefix!r}{others}"
+    if file.head == NEW and not file.classes:
+        yield f"{file.file} has no last layer: it starts anew, with {counted(num_classes, 'output')}"
+    elif file.head == NEW:
+        note = (
+            f"the last layer of {file.file} starts anew: its {counted(file.classes, 'output')} are replaced by"
+            f" {num_classes:,} new ones"
+        )
+        if file.classes != num_classes:
+            note += (
+                f"; to keep them, train on lists whose labels count those {file.classes:,} classes, with --classes"
+                f" {file.classes}"
+            )
+        yield note
 
 
 def _training_notes(plan: RunPlan) -> list[str]:

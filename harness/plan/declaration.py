@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -36,8 +37,8 @@ class Limits:
     at_most: float | None = None
     below: float | None = None
 
-    def check(self, name: str, value: float) -> None:
-        """Raise UsageError unless the option's value is finite and within the limits."""
+    def check(self, name: str, value: float, reason: str = "") -> None:
+        """Raise UsageError, with the reason for the limits, unless the option's value is finite and within them."""
         if isinstance(value, float) and not math.isfinite(value):
             raise UsageError(f"{flag(name)} is {value}; it must be finite")
         broken = (
@@ -49,7 +50,7 @@ class Limits:
         if broken:
             words = {"at least": self.at_least, "above": self.above, "at most": self.at_most, "below": self.below}
             allowed = " and ".join(f"{text} {limit}" for text, limit in words.items() if limit is not None)
-            raise UsageError(f"{flag(name)} is {value}; it must be {allowed}")
+            raise UsageError(f"{flag(name)} is {value}; it must be {allowed}", reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,8 @@ class Option:
     resume: str
     nodes: str
     compare: str
+    path: bool
+    reason: str
 
     def check(self, value: Any) -> None:
         """Raise UsageError for a value that is not one of the choices, or is outside the limits.
@@ -81,17 +84,19 @@ class Option:
         if self.kind is int:
             Limits(at_most=MAX_INT).check(self.name, value)
         if self.kind in (int, float):
-            self.limits.check(self.name, value)
+            self.limits.check(self.name, value, self.reason)
 
     def read(self, text: str) -> Any:
-        """Returns the value that a text stands for; "auto" stands for None where a number is decided by what is found.
+        """Returns the value that a text stands for; "auto" stands for None where a number or a choice is decided.
 
-        Raises ValueError for a text that is no such value.
+        Raises ValueError for a text that is no such value, UsageError for the home folder of an unknown user.
         """
+        if self.path:
+            return home_path(text)
         return None if self._is_auto(text) else self.kind(text)
 
     def _is_auto(self, value: Any) -> bool:
-        return value == AUTO and self.default is None and self.kind in (int, float)
+        return value == AUTO and self.default is None and (self.kind in (int, float) or bool(self.choices))
 
     def parse(self, value: Any, where: str) -> Any:
         """Returns a value of a TOML table or a record as `read` does. Raises UsageError for another type."""
@@ -103,7 +108,24 @@ class Option:
             raise UsageError(
                 f"{where} is {value!r}, of type {type(value).__name__}; it must be of type {self.kind.__name__}"
             )
-        return value
+        return home_path(str(value)) if self.path else value
+
+
+def home_path(text: str) -> str:
+    """Returns a path with the home folder that ~ or ~user at its start stands for.
+
+    Shells replace it only at the start of a word, so not in --data=~/images, and never in a file. Raises UsageError for
+    a user whom this machine doesn't have.
+    """
+    # pathlib would also remove the ./ by which a folder is told from a built-in data set.
+    path = os.path.expanduser(text)  # noqa: PTH111
+    if path.startswith("~"):
+        user = path.partition("/")[0]
+        raise UsageError(
+            f"{text!r} is below the home folder of a user {user[1:]!r}, whom this machine doesn't have",
+            f"For a folder of that name: ./{path}",
+        )
+    return path
 
 
 def option(
@@ -121,12 +143,15 @@ def option(
     resume: str = SAME,
     nodes: str = SAME,
     compare: str = SHOWN,
+    path: bool = False,
+    reason: str = "",
 ) -> Any:
     """A dataclass field that is also a command-line option and a TOML key.
 
     help is a sentence that states the unit and the scope; "Default:" begins how a default of None is decided. bare is
     the value of an option that is given without one. resume is SAME, KEPT, NOTED or FREE, nodes SAME or OWN, compare
-    SHOWN or HIDDEN.
+    SHOWN or HIDDEN. path: the value is that of a file or folder, in which ~ stands for the home folder. reason is why
+    the number has its limits.
     """
     metadata = {
         "group": group,
@@ -138,6 +163,8 @@ def option(
         "resume": resume,
         "nodes": nodes,
         "compare": compare,
+        "path": path,
+        "reason": reason,
     }
     return field(default=default, metadata=metadata)
 

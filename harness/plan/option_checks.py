@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from harness.errors import UsageError
 from harness.plan.declaration import AUTO, flag
 from harness.plan.kinds import EVALUATION, THROUGHPUT
+from models.architecture import MIN_IMAGE_SIZE, NEW
 from models.words import count_of
 
 if TYPE_CHECKING:
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 # The levels of mixed precision.
 O1, O2 = "O1", "O2"
 MAX_SERIES_NAME = 90  # the names of its runs are longer
+# Training the published model takes 0.7 GiB of memory per image at 1024 pixels, and 16 times that here.
+MAX_IMAGE_SIZE = 4096
+WHY_THIS_SIZE = (
+    f"The network halves its input five times: {MIN_IMAGE_SIZE} pixels leave one. An image of {MAX_IMAGE_SIZE} takes"
+    " about 10 GiB of memory to train x1_0 on."
+)
 DEVICE_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -31,7 +38,8 @@ def _check_learning_rate(config: RunConfig) -> None:
 def _check_precision(config: RunConfig) -> None:
     if config.amp_level is not None and config.amp == "off":
         raise UsageError(
-            f"--amp-level {config.amp_level} is for mixed precision, and --amp is off", "Give --amp as well."
+            f"--amp-level {config.amp_level} is for mixed precision, and --amp is off",
+            "Give --amp as well, or omit it.",
         )
     level = None if config.amp == "off" else config.amp_level or O1
     if config.amp_depthwise and level != O1:
@@ -55,6 +63,14 @@ def _check_precision(config: RunConfig) -> None:
         raise UsageError(
             f"--tf32 {config.tf32} has no effect at --amp-level O2, which computes every convolution in 16 bits",
             "Omit it, or use --amp-level O1.",
+        )
+
+
+def _check_weights(config: RunConfig) -> None:
+    if config.pretrained_head is not None and config.pretrained is None:
+        raise UsageError(
+            f"--pretrained-head {config.pretrained_head} is about the weights of --pretrained",
+            "Give --pretrained as well, or omit it.",
         )
 
 
@@ -108,6 +124,11 @@ def _check_nodes(config: RunConfig) -> None:
 def _check_evaluation(config: RunConfig) -> None:
     if config.pretrained is None:
         raise UsageError("--eval-only needs weights to evaluate", "Name their file with --pretrained.")
+    if config.pretrained_head == NEW:
+        raise UsageError(
+            "--eval-only evaluates the last layer of --pretrained, too: one that starts anew knows no class",
+            "Omit --pretrained-head, or omit --eval-only to train.",
+        )
     others = {
         "--throughput-only": config.throughput_only,
         "--repeats": config.repeats > 1,
@@ -130,7 +151,10 @@ def _check_resume(config: RunConfig) -> None:
     if not RUN_NAME.fullmatch(config.resume):
         raise UsageError(f"--resume {config.resume!r} is not the name of a run", "Give the name that its files have.")
     if not config.kind.resumable or config.is_series:
-        raise UsageError("--resume is for a run of epochs; a throughput run can't be resumed")
+        raise UsageError(
+            "--resume is for a run of epochs; throughput runs and series can't be resumed",
+            "Start it again without --resume, under another --run-name.",
+        )
 
 
 def _check_names(config: RunConfig) -> None:
@@ -156,6 +180,7 @@ CHECKS = (
     _check_device,
     _check_learning_rate,
     _check_precision,
+    _check_weights,
     _check_series,
     _check_nodes,
     _check_resume,

@@ -23,7 +23,8 @@ from harness.plan.declaration import (
     parse_values,
 )
 from harness.plan.kinds import RunKind, kind_of
-from harness.plan.option_checks import check_combinations
+from harness.plan.option_checks import MAX_IMAGE_SIZE, WHY_THIS_SIZE, check_combinations
+from models.architecture import KEEP, MIN_IMAGE_SIZE, NEW
 from models.sizes import SIZES
 from pipelines.image_lists import MAX_CLASSES
 from pipelines.settings import CPU_DECODER, MIXED_DECODER
@@ -59,14 +60,17 @@ class RunConfig:
     data: str | None = option(
         None, "what to run", "Folder in ImageNet's layout, or a built-in set: photos or digits. Default:"
         " dataset/ILSVRC2012 if it exists, else photos with --throughput-only and digits without.",
-        metavar="PATH", resume=FREE, nodes=OWN,
+        metavar="PATH", resume=FREE, nodes=OWN, path=True,
     )  # fmt: skip
     epochs: int = option(360, "what to run", "Passes over the training images.", metavar="N", at_least=1, resume=FREE)
     batch_size: int | None = option(
         None, "what to run", "Batch size per device, in images. Default: 512 on GPUs and 16 on CPUs, smaller for a"
         " small data set in a run of epochs.", metavar="N", at_least=1, resume=KEPT,
     )  # fmt: skip
-    image_size: int = option(224, "what to run", "Side of the square crop, in pixels.", metavar="PIXELS", at_least=1)
+    image_size: int = option(
+        224, "what to run", "Side of the square crop, in pixels. At least 32, at most 4096.", metavar="PIXELS",
+        at_least=MIN_IMAGE_SIZE, at_most=MAX_IMAGE_SIZE, reason=WHY_THIS_SIZE,
+    )  # fmt: skip
     gpus: int | None = option(
         None, "what to run", "Number of devices per node; each has one rank. Default: all of them, or up to 4 ranks on"
         " a CPU.", metavar="N", at_least=1, resume=FREE, nodes=OWN, compare=HIDDEN,
@@ -85,8 +89,9 @@ class RunConfig:
         " 20261124-153012-x1_0-cpu2.", metavar="NAME", resume=FREE, nodes=OWN, compare=HIDDEN,
     )  # fmt: skip
     results: str = option(
-        "results", "what to run", "Folder for the tables.", metavar="PATH", resume=FREE, nodes=OWN, compare=HIDDEN
-    )
+        "results", "what to run", "Folder for the tables.", metavar="PATH", resume=FREE, nodes=OWN, compare=HIDDEN,
+        path=True,
+    )  # fmt: skip
     eval_only: bool = option(
         False,
         "what to run",
@@ -131,7 +136,7 @@ class RunConfig:
     telemetry_library: str | None = option(
         None, "measuring", "Library that reports on the devices, for accelerators whose vendor's library speaks NVML's"
         " calls, such as Iluvatar's libixml.so. Default: NVML's own for GPUs, none for other devices.",
-        metavar="PATH", resume=FREE, nodes=OWN, compare=HIDDEN,
+        metavar="PATH", resume=FREE, nodes=OWN, compare=HIDDEN, path=True,
     )  # fmt: skip
 
     learning_rate: float | None = option(
@@ -158,8 +163,15 @@ class RunConfig:
         compare=HIDDEN,
     )  # fmt: skip
     pretrained: str | None = option(
-        None, "training", "File of initial weights: PaddleClas's .pdparams, or .safetensors.", metavar="FILE"
-    )
+        None, "training", "File of initial weights: PaddleClas's .pdparams, or .safetensors.", metavar="FILE",
+        path=True,
+    )  # fmt: skip
+    pretrained_head: str | None = option(
+        None, "training", "What to do with the last layer of --pretrained, which has an output for each class. keep:"
+        " refuse a file with another number of outputs than the run has classes; new: start the layer anew, as without"
+        " the file. An evaluation always keeps it. Default: keep if the two numbers are equal, else new.",
+        choices=(KEEP, NEW), metavar="auto|keep|new", resume=KEPT, nodes=OWN,
+    )  # fmt: skip
     bn_stats: str = option(
         AVERAGE, "training", "Batch-norm statistics used for evaluation. average: of all ranks; rank0: those of rank 0;"
         " sync: synchronised batch norm, which is then also used in training (GPUs only).",

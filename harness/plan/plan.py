@@ -90,7 +90,7 @@ class TrainingPlan:
     epochs and steps_per_epoch are global; compute_threads are per rank. The learning rate rises from 0 over
     lr_warmup_epochs. amp is off, bf16 or fp16; amp_depthwise: at O1 depthwise convolutions are in 16 bits, too;
     master_grad: at O2 gradients are converted to float32. tf32 is on, off, or None for Paddle's default. pretrained is
-    the file of initial weights, if there is one.
+    the file of initial weights, if there is one; pretrained_head is what happens to its last layer, keep or new.
     """
 
     epochs: int
@@ -107,6 +107,7 @@ class TrainingPlan:
     to_static: bool
     compute_threads: int
     pretrained: str | None
+    pretrained_head: str | None = None
     amp_depthwise: bool = False
     master_grad: bool = False
     tf32: str | None = None

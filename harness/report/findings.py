@@ -8,6 +8,7 @@ from typing import Any
 from rich import box
 from rich.table import Table as RichTable
 
+from harness.analysis.summarize import PEAK_PRECISIONS
 from harness.artifacts.record import RunRecord
 from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
 from harness.report.text import plain_text
@@ -149,7 +150,8 @@ def accelerator_text(summary: Mapping[str, Any]) -> str:
     if summary["accelerator_util"] is not None:
         parts.append(f"utilisation {summary['accelerator_util']:.1%} (as in MLPerf Storage: end to end / compute only)")
     if summary["model_flops_util"] is not None:
-        parts.append(f"{summary['model_flops_util']:.1%} of its FP32 peak")
+        precision = PEAK_PRECISIONS[summary["amp"].partition("-")[0]].upper()
+        parts.append(f"{summary['model_flops_util']:.1%} of its {precision} peak")
     if summary["images_per_joule"] is not None:
         parts.append(f"{summary['images_per_joule']:.2f} images per joule")
     return ", ".join(parts)

@@ -189,7 +189,7 @@ def throughput_phases(ranks: int, bn_stats: str) -> tuple[str, ...]:
 def open_trainer(plan: RunPlan, pretrained: Mapping[str, Any] | None = None) -> Trainer:
     """Join the other ranks, and set up this rank's part of the plan.
 
-    pretrained describes the file of initial weights, if there is one (see `models.weights.describe_weights`); rank 0
+    pretrained describes the file of initial weights, if there is one (see `models.fitting.WeightsFile`); rank 0
     reads it. Raises WeightsError when they don't fit, DataError when the data set has changed since the plan was made,
     InvariantError when ranks are missing.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from harness.commands.series import BetweenRuns
 from harness.plan.options import RunConfig, run_options
 from harness.report.console import Console
 from models.architecture import parameter_shapes
-from models.weights import describe_weights
+from models.fitting import read_file
 from tests.support.pages import code_blocks, first_cells, read, sections
 from tests.support.simulation import Simulation
 
@@ -82,8 +82,8 @@ def test_the_small_objects(tmp_path: Path) -> None:
     assert set(first_cells(SECTIONS["A series"])) > {field.name for field in fields(BetweenRuns)}
     arrays = {name: np.zeros(shape, np.float32) for name, shape in parameter_shapes(0.25, 10).items()}
     save_file(arrays, tmp_path / "weights.safetensors")
-    _, described = describe_weights(tmp_path / "weights.safetensors", "x0_25", 10)
-    assert first_cells(SECTIONS["pretrained"]) == list(described)
+    _, described = read_file(tmp_path / "weights.safetensors").fit("x0_25", 10)
+    assert first_cells(SECTIONS["pretrained"]) == list(asdict(described))
 
 
 def test_the_example_is_a_record_of_this_version(record: dict[str, Any]) -> None:

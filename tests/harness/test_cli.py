@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import re
 from pathlib import Path
@@ -191,19 +192,84 @@ def test_a_mistyped_command_is_one_clear_line_and_its_cure(
     assert capsys.readouterr() == ("", f"error: {told}\n")
 
 
-def test_the_version_is_the_project_s(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_versions_are_those_of_project_paddle_and_dali(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--version"])
     assert caught.value.code == 0
     declared = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
     assert declared is not None
-    assert capsys.readouterr().out == f"pplcnet-bench {declared[1]}\n"
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == f"pplcnet-bench {declared[1]}"
+    installed = [re.fullmatch(r"(paddle|nvidia-dali)\S* \d+\.\S+", line) for line in out[1:]]
+    assert [found and found[1] for found in installed] == ["paddle", "nvidia-dali"]
 
 
-@pytest.mark.parametrize("arguments", [["worker"], ["worker", "a.json", "b.json"]])
+@pytest.mark.parametrize(
+    "arguments", [["worker"], ["worker", "a.json"], ["worker", "--help"], ["worker", "a.json", "b.json"]]
+)
 def test_a_worker_is_not_a_command_to_type(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Case D3: only a run starts its ranks."""
     assert main(arguments) == 2
-    assert capsys.readouterr().err == "error: 'worker' is only for a run that starts its ranks, not a command to type\n"
+    assert capsys.readouterr() == ("", f"error: unknown command 'worker'\n  {KNOWN}\n")
+
+
+@pytest.mark.parametrize(("command", "names"), [
+    ("compare", ["a", "b", "--results"]),
+    ("doctor", ["--data", "--results"]),
+    ("export", ["what", "file", "--results"]),
+    ("import-idx", ["source", "to"]),
+    ("verify", ["data", "--results"]),
+])  # fmt: skip
+def test_every_path_of_a_command_knows_the_home_folder(
+    command: str, names: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Case C7: in each argument alone, and an unknown user is refused."""
+    monkeypatch.setenv("HOME", "/home/me")
+    given: list[dict[str, str]] = []
+    stand_in = dataclasses.replace(COMMANDS[command], run=lambda **values: given.append(values))
+    monkeypatch.setitem(COMMANDS, command, stand_in)
+    positional = [name for name in names if not name.startswith("-")]
+    for name in names:
+        for text, code in (("~/x", 0), ("~nobody-here/x", 2)):
+            others = [text if one == name else "other" for one in positional]
+            assert main([command, *others, *([f"{name}={text}"] if name not in positional else [])]) == code
+        assert given.pop()[name.removeprefix("--")] == "/home/me/x"
+        assert "whom this machine doesn't have" in capsys.readouterr().err
+    assert given == []
+
+
+def test_a_configuration_in_a_home_folder_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Case C7: the file, and a path in it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    toml(tmp_path, 'data = "~/images"')
+    assert parse(["--config", "~/run.toml"])[0] == {"data": f"{tmp_path}/images"}
+    assert parse(["--config=~/run.toml", "--data=~/others"])[0] == {"data": f"{tmp_path}/others"}
+
+
+@pytest.mark.parametrize("text", ["epochs = 3\n", 'data = "café"\r\n', ""])
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path, text: str) -> None:
+    """Case C8: as Notepad writes it."""
+    plain = tmp_path / "plain.toml"
+    plain.write_bytes(text.encode())
+    marked = tmp_path / "marked.toml"
+    marked.write_bytes(codecs.BOM_UTF8 + text.encode())
+    assert parse(["--config", str(marked)]) == parse(["--config", str(plain)])
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-16-le"])
+def test_a_configuration_in_another_encoding_is_explained(
+    tmp_path: Path, encoding: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Case C8: as PowerShell writes it; saved again as the cure says, it is read."""
+    path = tmp_path / "it.toml"
+    mark = {"utf-16-be": codecs.BOM_UTF16_BE, "utf-16-le": codecs.BOM_UTF16_LE}.get(encoding, b"")
+    path.write_bytes(mark + "epochs = 3\n".encode(encoding))
+    assert main(["--config", str(path)]) == 2
+    assert capsys.readouterr().err == (
+        f"error: --config {path} is in UTF-16, and TOML is in UTF-8\n  Save it again, as UTF-8.\n"
+    )
+    path.write_text("epochs = 3\n", encoding="utf-8")
+    assert parse(["--config", str(path)])[0] == {"epochs": 3}
 
 
 def test_the_help_lists_the_commands_and_not_the_workers(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,10 +22,10 @@ from safetensors import safe_open
 
 import models
 from harness import ROOT
-from models.architecture import parameter_shapes
 from models.errors import WeightsError
+from models.fitting import fit
 from models.pplcnet import PPLCNet
-from models.weights import compare_shapes, encode_weights, fit, read_weights, recognise
+from models.weights import encode_weights, read_weights
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -76,7 +76,7 @@ def test_weights_come_back_to_the_bit_and_answer_the_same(
 ) -> None:
     path = tmp_path / f"some{suffix}"
     path.write_bytes(encode_weights(path, weights, {"model": "x0_25"}))
-    found = fit(read_weights(path), "x0_25", 10)
+    found = fit(read_weights(path)[0], "x0_25", 10)
     assert list(found) == list(weights)
     assert_same(found, weights)
     other = models.build("x0_25", 10)
@@ -116,7 +116,7 @@ def test_what_paddle_saves_is_read(tmp_path: Path, model: PPLCNet, weights: Arra
         # As tensors are pickled where they are in a dictionary of a dictionary.
         tuples = OrderedDict((name, (f"of {name}", values)) for name, values in weights.items())
         path.write_bytes(pickle.dumps(tuples, protocol))
-    found = read_weights(path)
+    found = read_weights(path)[0]
     assert list(found) == list(weights)
     assert_same(found, weights)
 
@@ -126,7 +126,7 @@ def test_what_older_numpy_pickled_is_read(tmp_path: Path, weights: Arrays) -> No
     assert b"numpy._core.multiarray" in data
     path = tmp_path / "old.pdparams"
     path.write_bytes(data.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
-    assert_same(read_weights(path), weights)
+    assert_same(read_weights(path)[0], weights)
 
 
 def test_arrays_in_any_layout_are_read(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_arrays_in_any_layout_are_read(tmp_path: Path) -> None:
     path = tmp_path / "some.pdparams"
     for protocol in (2, 3, 4, 5):
         path.write_bytes(pickle.dumps({"f": np.asfortranarray(wanted), "b": wanted.astype(">f4")}, protocol))
-        found = read_weights(path)
+        found = read_weights(path)[0]
         assert_same(found, {"f": wanted, "b": wanted})
         assert found["f"].flags.writeable
 
@@ -142,7 +142,7 @@ def test_arrays_in_any_layout_are_read(tmp_path: Path) -> None:
 def test_the_content_says_what_a_file_is(tmp_path: Path, weights: Arrays) -> None:
     misnamed = tmp_path / "some.pdparams"
     misnamed.write_bytes(safetensors.numpy.save(weights))
-    assert_same(read_weights(misnamed), weights)
+    assert_same(read_weights(misnamed)[0], weights)
 
 
 def test_half_and_double_precision_become_single(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_half_and_double_precision_become_single(tmp_path: Path) -> None:
     for kind in ("float16", "float64", "float32"):
         for data in (pickle.dumps({"a": exact.astype(kind)}, 4), safetensors.numpy.save({"a": exact.astype(kind)})):
             path.write_bytes(data)
-            assert_same(read_weights(path), {"a": exact})
+            assert_same(read_weights(path)[0], {"a": exact})
 
 
 def test_bfloat16_becomes_single(tmp_path: Path) -> None:
@@ -159,11 +159,11 @@ def test_bfloat16_becomes_single(tmp_path: Path) -> None:
     path = tmp_path / "some.pdparams"
     paddle.save({"a": paddle.to_tensor(exact).astype("bfloat16")}, str(path))
     assert pickle.loads(path.read_bytes())["a"].dtype == np.uint16
-    assert_same(read_weights(path), {"a": exact})
+    assert_same(read_weights(path)[0], {"a": exact})
     halves = (exact.view(np.uint32) >> 16).astype(np.uint16)
     header = json.dumps({"a": {"dtype": "BF16", "shape": [4], "data_offsets": [0, 8]}}).encode()
     path.write_bytes(len(header).to_bytes(8, "little") + header + halves.tobytes())
-    assert_same(read_weights(path), {"a": exact})
+    assert_same(read_weights(path)[0], {"a": exact})
 
 
 @pytest.mark.parametrize(
@@ -270,80 +270,6 @@ def test_a_file_that_may_not_be_read_is_told(tmp_path: Path) -> None:
     path = tmp_path / "some.pdparams"
     path.touch(mode=0)
     assert refused(path)[0] == f"can't read {str(path)!r}: Permission denied"
-
-
-def zeros(size: str, num_classes: int) -> Arrays:
-    shapes = parameter_shapes(models.SIZES[size].scale, num_classes)
-    return {name: np.zeros(shape, "float32") for name, shape in shapes.items()}
-
-
-def test_differences_are_listed_missing_first_then_shapes_then_unexpected() -> None:
-    found = {"z": np.ones(1), "c": np.ones((2, 3)), "b": np.ones(()), "y\n": np.ones(1)}
-    assert compare_shapes(found, {"a": (1,), "b": (2,), "c": (3, 2), "d": (1,)}) == [
-        "a is missing",
-        "d is missing",
-        "b: a single number in the file, 2 wanted",
-        "c: 2 x 3 in the file, 3 x 2 wanted",
-        "'z' is not part of the model",
-        "'y\\n' is not part of the model",
-    ]
-    assert compare_shapes(zeros("x0_5", 7), parameter_shapes(0.5, 7)) == []
-
-
-@pytest.mark.parametrize("size", models.SIZES)
-def test_every_size_is_recognised(size: str) -> None:
-    found = zeros(size, 3)
-    assert recognise(found) == (size, 3)
-    assert list(fit(dict(reversed(found.items())), size, 3)) == list(found)
-    del found["conv1.bn._mean"]
-    assert recognise(found) is None
-
-
-def unfit(found: Arrays, size: str, num_classes: int) -> tuple[list[str], str]:
-    with pytest.raises(WeightsError) as caught:
-        fit(found, size, num_classes)
-    return caught.value.message.splitlines(), caught.value.cure
-
-
-def test_weights_of_another_number_of_classes_are_told() -> None:
-    assert unfit(zeros("x1_0", 1000), "x1_0", 10) == (
-        [
-            "the weights don't fit x1_0 with 10 classes: 2 differences from its 146 entries",
-            "  fc.weight: 1280 x 1000 in the file, 1280 x 10 wanted",
-            "  fc.bias: 1000 in the file, 10 wanted",
-        ],
-        "They are those of x1_0 with 1,000 classes: --classes 1000.",
-    )
-
-
-def test_weights_of_another_size_are_told() -> None:
-    lines, cure = unfit(zeros("x0_25", 10), "x1_0", 10)
-    assert lines[:2] == [
-        "the weights don't fit x1_0 with 10 classes: 144 differences from its 146 entries",
-        "  conv1.conv.weight: 8 x 3 x 3 x 3 in the file, 16 x 3 x 3 x 3 wanted",
-    ]
-    assert len(lines) == 7
-    assert lines[-1] == "  and 139 more"
-    assert cure == "They are those of x0_25 with 10 classes: --model x0_25."
-    assert unfit(zeros("x0_25", 10), "x1_0", 1)[1].endswith(": --model x0_25 --classes 10.")
-
-
-def test_weights_of_another_network_are_told() -> None:
-    lines, cure = unfit({"layer1.weight": np.ones((3, 3))}, "x0_25", 10)
-    assert lines[0] == "the weights don't fit x0_25 with 10 classes: 147 differences from its 146 entries"
-    assert lines[1] == "  conv1.conv.weight is missing"
-    assert cure.startswith("Give PP-LCNet's weights")
-    broken = zeros("x0_25", 10)
-    broken["fc.bias"] = np.ones((2, 2), "float32")
-    assert unfit(broken, "x0_25", 10)[0][1:] == ["  fc.bias: 2 x 2 in the file, 10 wanted"]
-
-
-def test_values_that_are_not_finite_fit_nothing() -> None:
-    found = zeros("x0_25", 10)
-    found["conv1.bn._mean"][0] = np.inf
-    assert unfit(found, "x0_25", 10)[0] == [
-        "the model has values in 'conv1.bn._mean' that are not finite numbers in single precision"
-    ]
 
 
 @pytest.mark.parametrize("name", ["some", "some.pth", "some.PDPARAMS", ".pdparams"])

@@ -206,6 +206,59 @@ def test_of_two_sets_in_a_folder_none_is_guessed(tmp_path: Path) -> None:
     assert caught.value.cure == "Put the four files of one set into a separate folder."
 
 
+def in_folders(folder: Path, spelling: str = "{}") -> None:
+    """Move each file of a set into a folder of its own name, as some archives have them."""
+    for name in NAMES:
+        content = (folder / name).read_bytes()
+        (folder / name).unlink()
+        inner = folder / name
+        inner.mkdir()
+        (inner / spelling.format(name)).write_bytes(content)
+
+
+@pytest.mark.parametrize("beside", ["dots", "packed"])
+def test_files_beside_folders_of_the_same_name_are_taken(tmp_path: Path, beside: str) -> None:
+    """Case C10: as Kaggle packs MNIST; what is in the folders is not looked at."""
+    folder, other = write_set(tmp_path / "set"), write_set(tmp_path / "other")
+    in_folders(folder)
+    for name in NAMES:
+        (folder / name / name).write_bytes(b"something else")
+        if beside == "packed":
+            (folder / f"{name}.gz").write_bytes(gzip.compress((other / name).read_bytes()))
+        else:
+            (folder / name.replace("-idx", ".idx")).write_bytes((other / name).read_bytes())
+    found, wanted = read_idx_folder(folder), read_idx_folder(other)
+    np.testing.assert_array_equal(found.train.images, wanted.train.images)
+    np.testing.assert_array_equal(found.val.labels, wanted.val.labels)
+
+
+@pytest.mark.parametrize("spelling", ["{}", "{}.gz"])
+def test_files_in_folders_of_the_same_name_are_found(tmp_path: Path, spelling: str) -> None:
+    """Case C10: an archive with a folder for each file."""
+    folder, other = write_set(tmp_path / "set"), write_set(tmp_path / "other")
+    in_folders(folder, spelling)
+    found, wanted = read_idx_folder(folder), read_idx_folder(other)
+    np.testing.assert_array_equal(found.train.images, wanted.train.images)
+    np.testing.assert_array_equal(found.val.labels, wanted.val.labels)
+
+
+def test_folders_without_the_files_are_no_set(tmp_path: Path) -> None:
+    """Case C10: empty folders, and two of them that could be meant."""
+    folder = write_set(tmp_path / "set")
+    in_folders(folder)
+    name = "train-labels-idx1-ubyte"
+    twin = folder / name.replace("-idx", ".idx")
+    twin.mkdir()
+    (twin / twin.name).write_bytes((folder / name / name).read_bytes())
+    with pytest.raises(DataError, match=r"holds 2 files for train-labels.*'train-labels-idx1-ubyte/train-labels-idx1"):
+        read_idx_folder(folder)
+    (twin / twin.name).unlink()
+    assert read_idx_folder(folder).train.labels.size
+    (folder / name / name).unlink()
+    with pytest.raises(DataError, match="holds no train-labels-idx1-ubyte, packed or not"):
+        read_idx_folder(folder)
+
+
 def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
     folder = write_set(tmp_path / "set")
     (folder / NAMES[1]).unlink()

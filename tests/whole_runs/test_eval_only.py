@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 from pathlib import Path
@@ -106,27 +107,58 @@ def test_a_training_begins_with_the_weights_it_is_given(data: Path, trained: Pat
     assert row["Method"] == "PPLCNet_x0_25, pretrained"
 
 
-def test_a_resumed_run_does_not_need_the_file(data: Path, trained: Path, tmp_path: Path) -> None:
+def test_a_training_for_other_classes_begins_with_a_new_last_layer(data: Path, trained: Path, tmp_path: Path) -> None:
+    """Case C1: docs/usage.md's own example. It is recorded, and a resumed run keeps it and does not need the file.
+
+    At a learning rate that moves nothing, the run ends with the file's weights and the last layer of a run without.
+    """
     weights = tmp_path / "mine.safetensors"
-    weights.write_bytes((trained / "it.safetensors").read_bytes())
+    of_file = load_file(trained / "it.safetensors")
+    of_file |= {"fc.weight": np.ones((1280, 1000), np.float32), "fc.bias": np.ones(1000, np.float32)}
+    weights.write_bytes(encode_weights(weights, {f"Student.{name}": values for name, values in of_file.items()}, {}))
     files = RunFiles(tmp_path, "on")
     process = fork(
         *OPTIONS, "--gpus", "1", "--data", str(data), "--pretrained", str(weights), "--results", str(tmp_path),
-        "--run-name", "on",
+        "--run-name", "on", "--learning-rate", "1e-30", "--seed", "3",
     )  # fmt: skip
     wait_for_steps(files, 2, process, "train")
     process.send_signal(signal.SIGTERM)
     assert process.end(60).code == 75
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     weights.unlink()
     code, _, err = bench(tmp_path, "--resume", "on")
     assert code == 0, err
-    assert json.loads(files.record.read_text())["pretrained"]["file"] == "mine.safetensors"
+    record = json.loads(files.record.read_text())
+    assert record["pretrained"] == {
+        "file": "mine.safetensors", "sha256": digest, "prefix": "Student.", "others": 0, "classes": 1000, "head": "new"
+    }  # fmt: skip
+    assert record["plan"]["training"]["pretrained_head"] == "new"
+    assert [warning.partition(": ")[0] for warning in record["warnings"][:2]] == [
+        "the weights in mine.safetensors are those whose names begin with 'Student.'",
+        "the last layer of mine.safetensors starts anew",
+    ]
+    (row,) = pd.read_csv(next(tmp_path.glob("table-cpux1-*.csv"))).to_dict("records")
+    assert row["Method"] == "PPLCNet_x0_25, pretrained, new head"
+    code, _, err = bench(tmp_path, "export", "on", str(tmp_path / "on.safetensors"))
+    assert code == 0, err
+    paddle.seed(3)
+    fresh = {name: values.numpy() for name, values in models.build("x0_25", 4).state_dict().items()}
+    for name, values in load_file(tmp_path / "on.safetensors").items():
+        if not name.endswith(("_mean", "_variance")):
+            wanted = fresh if name.startswith("fc.") else of_file
+            # A bias begins with 0, which even such a rate moves.
+            np.testing.assert_allclose(values, wanted[name], rtol=0, atol=1e-25, err_msg=name)
 
 
 @pytest.mark.parametrize(
     ("classes", "size", "differing", "cure"),
     [
-        (10, "x0_25", "fc.weight: 1280 x 10 in the file, 1280 x 4 wanted", "--classes 10"),
+        (
+            10,
+            "x0_25",
+            "the last layer of the weights has 10 outputs, but this data has 4 classes",
+            "this data's classes",
+        ),
         (
             4,
             "x0_35",

@@ -113,6 +113,7 @@ def test_every_option_comes_back(tmp_path: Path) -> None:
         auto_augment=True,
         accumulation_steps=2,
         pretrained="a.pdparams",
+        pretrained_head="new",
         bn_stats="rank0",
         amp="fp16",
         amp_level="O1",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,7 @@ def test_statistics_that_the_ranks_have_apart_are_those_that_would_be_evaluated(
         a_run(tmp_path, checkpoint, run=f"apart{apart}", plan=a_plan(bn_stats=bn_stats))
         target = tmp_path / f"apart{apart}.pdparams"
         assert told(capsys, f"apart{apart}", target, "--results", tmp_path)[0] == 0
-        found = read_weights(target)
+        found = read_weights(target)[0]
         for name, values in a_model().state_dict().items():
             wanted = values.numpy() + np.float32(share * apart if name.endswith(STATISTICS) else 0)
             assert found[name].tobytes() == wanted.tobytes(), name
@@ -144,6 +145,31 @@ def test_formats_are_converted_into_each_other(tmp_path: Path, capsys: pytest.Ca
     np.testing.assert_array_equal(logits(model), logits(a_model()))
 
 
+def test_one_model_of_a_file_of_two_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Case C5: the cure for a distillation's file, followed as it is printed, gives weights that are read."""
+    both, target = tmp_path / "of two.pdparams", tmp_path / "student.pdparams"
+    student = {name: values.numpy() for name, values in a_model().state_dict().items()}
+    teacher = {name: values.numpy() for name, values in models.build("x0_35", 10).state_dict().items()}
+    names = {f"{who}.{name}": v for who, of in (("Teacher", teacher), ("Student", student)) for name, v in of.items()}
+    both.write_bytes(encode_weights(both, names, {}))
+    code, out, err = told(capsys, both, target)
+    assert (code, out) == (4, "")
+    assert "holds 2 models, with names that begin with 'Student.' and 'Teacher.'" in err
+    words = shlex.split(err.splitlines()[-1].partition(": ")[2])
+    assert words[:3] == ["python", "run_bench.py", "export"]
+    words[4] = str(target)
+    code, out, err = told(capsys, *words[3:])
+    assert (code, err) == (0, "")
+    assert "x0_25, 10 classes" in out
+    assert "its names that begin with 'Student.'" in out
+    for name, values in read_weights(target)[0].items():
+        assert values.tobytes() == student[name].tobytes(), name
+    assert told(capsys, both, target, "--overwrite", "--prefix", "Teacher")[1].count("x0_35, 10 classes")
+    assert told(capsys, both, target, "--overwrite", "--prefix", "Third")[0] == 4
+    # A file that names no model of its own in front needs no prefix, and a run has none.
+    assert told(capsys, "first", target, "--overwrite", "--results", tmp_path, "--prefix", "Student.")[0] == 2
+
+
 def test_a_file_that_exists_is_replaced_only_where_that_is_asked_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -156,7 +182,7 @@ def test_a_file_that_exists_is_replaced_only_where_that_is_asked_for(
     )  # fmt: skip
     assert target.read_bytes() == b"old"
     assert told(capsys, *line, "--overwrite")[0] == 0
-    assert len(read_weights(target)) == 146
+    assert len(read_weights(target)[0]) == 146
 
 
 def test_what_is_no_run_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

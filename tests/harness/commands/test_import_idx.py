@@ -18,8 +18,9 @@ from PIL import Image
 from rich import progress as bars
 
 from harness import ROOT
-from harness.cli import main
+from harness.cli import main, parse
 from harness.commands import import_idx as command
+from harness.plan.options import RunConfig
 from pipelines.augmentation import Augmentation
 from pipelines.dataset import Dataset, open_dataset
 from pipelines.idx_folder import write_folder
@@ -52,6 +53,18 @@ def test_images_and_labels_come_out_as_they_went_in(tmp_path: Path, options: lis
         assert images.labels == tuple(labels.tolist())
         for path, picture in zip(images.paths, pictures(len(labels), seed=seed), strict=True):
             assert_shows(dataset.root / path, picture, size)
+
+
+@pytest.mark.parametrize(("side", "trained"), [("28", 32), ("1", 32), ("96", 96)])
+def test_the_command_that_is_printed_can_be_run(
+    tmp_path: Path, side: str, trained: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Case D2: files may be smaller than what the network takes."""
+    imported(tmp_path, "--image-size", side)
+    words = shlex.split(capsys.readouterr().out.splitlines()[-1].partition(": ")[2])
+    assert words[:2] == ["python", "run_bench.py"]
+    config = RunConfig(**parse(words[2:])[0])
+    assert (config.image_size, config.data) == (trained, str(tmp_path / "set"))
 
 
 def test_files_are_named_by_split_label_and_index(tmp_path: Path) -> None:
@@ -238,7 +251,7 @@ def test_a_disk_that_cannot_be_written_is_told(
 # Ends itself when some chunks of images are written and others are being written.
 ENDING = """
 import os, signal, sys
-from harness.cli import main
+from harness.cli import main, parse
 from pipelines import idx_folder
 
 number, calls, jpeg = int(sys.argv[1]), [], idx_folder._jpeg

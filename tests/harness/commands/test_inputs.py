@@ -1,18 +1,26 @@
-"""What is recorded of the machine before a run starts."""
+"""What a run will use, inspected before it starts: the machine's variables, and weights that fit or don't."""
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from rich.console import Console as RichConsole
 
 from harness.commands.inputs import Inputs, find_inputs, inspect_inputs
 from harness.machine.device import Devices
 from harness.plan.kinds import THROUGHPUT
 from harness.plan.options import RunConfig
 from harness.report.console import Console
+from models.architecture import KEEP, NEW, parameter_shapes
+from models.errors import WeightsError
+from models.sizes import SIZES
+from models.weights import encode_weights
 from pipelines.dataset import open_dataset
-from tests.support.data_sets import write_colours
+from tests.support.data_sets import write_colours, write_noise
 from tests.support.plans import a_plan
 
 
@@ -45,3 +53,87 @@ def test_flags_that_are_set_for_ranks_on_accelerators_are_recorded(
     plan = a_plan(device=device, kind=THROUGHPUT, compute_threads=5, tf32="off")
     found = inspect_inputs(Inputs(Devices(device, 1, device), data, plan), tmp_path, given)
     assert found.environment["thread_environment"] == {"OMP_NUM_THREADS": "5", **recorded}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of 4 classes."""
+    return write_noise(tmp_path_factory.mktemp("data"), 8, 4)
+
+
+def weights(folder: Path, classes: int, prefix: str = "") -> str:
+    path = folder / "some.safetensors"
+    shapes = parameter_shapes(SIZES["x0_25"].scale, classes)
+    path.write_bytes(encode_weights(path, {prefix + name: np.ones(one, "float32") for name, one in shapes.items()}, {}))
+    return str(path)
+
+
+def found(config: RunConfig) -> tuple[str | None, tuple[str, ...]]:
+    """What happens to the last layer, and the plan's notes."""
+    inputs = find_inputs(config, Console(RichConsole(file=io.StringIO())), {})
+    head = None if inputs.pretrained is None else inputs.pretrained.head
+    assert inputs.plan.training.pretrained_head == head
+    return head, inputs.plan.notes
+
+
+def on(data: Path, pretrained: str, **others: object) -> RunConfig:
+    asked = RunConfig(
+        data=str(data), device="cpu", gpus=1, model="x0_25", image_size=32, batch_size=4, epochs=2,
+        pretrained=pretrained,
+    )  # fmt: skip
+    return replace(asked, **others)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("prefix", ["", "Student."])
+@pytest.mark.parametrize("classes", [1000, 3])
+def test_weights_of_other_classes_get_a_new_last_layer(data: Path, tmp_path: Path, classes: int, prefix: str) -> None:
+    """Case C1: with a note that says what is lost and how to keep it; the note's cure is followed."""
+    config = on(data, weights(tmp_path, classes, prefix))
+    head, notes = found(config)
+    assert head == NEW
+    named = f"the weights in some.safetensors are those whose names begin with '{prefix}'"
+    assert [note for note in notes if "weights" in note] == ([named] if prefix else [])
+    (note,) = (note for note in notes if "last layer" in note)
+    assert note == (
+        f"the last layer of some.safetensors starts anew: its {classes:,} outputs are replaced by 4 new ones; to keep"
+        f" them, train on lists whose labels count those {classes:,} classes, with --classes {classes}"
+    )
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    for split in ("train", "val"):
+        (lists / split).symlink_to(data / split)
+        paths = sorted(path.relative_to(data) for path in (data / split).rglob("*.jpg"))
+        (lists / f"{split}_list.txt").write_text("".join(f"{path} {classes - 1}\n" for path in paths))
+    head, notes = found(replace(config, data=str(lists), classes=classes))
+    assert (head, [note for note in notes if "last layer" in note]) == (KEEP, [])
+    assert found(replace(config, throughput_only=True))[0] == NEW
+
+
+def test_weights_of_the_same_classes_are_kept_unless_a_new_layer_is_asked_for(data: Path, tmp_path: Path) -> None:
+    """Case C1."""
+    config = on(data, weights(tmp_path, 4))
+    head, notes = found(config)
+    assert (head, [note for note in notes if "last layer" in note]) == (KEEP, [])
+    head, notes = found(replace(config, pretrained_head=NEW))
+    assert (head, notes[0]) == (
+        NEW, "the last layer of some.safetensors starts anew: its 4 outputs are replaced by 4 new ones"
+    )  # fmt: skip
+    assert found(replace(config, pretrained_head=KEEP))[0] == KEEP
+
+
+def test_what_must_be_kept_and_does_not_fit_is_refused(data: Path, tmp_path: Path) -> None:
+    """Cases C1 and A3: training that insists, and an evaluation; the option that the cure names trains."""
+    config = on(data, weights(tmp_path, 1000), pretrained_head=KEEP)
+    for one in (config, replace(config, eval_only=True), replace(config, eval_only=True, pretrained_head=None)):
+        with pytest.raises(WeightsError, match="has 1,000 outputs, but this data has 4 classes") as caught:
+            found(one)
+        assert "--pretrained-head new" in caught.value.cure
+    assert found(replace(config, pretrained_head=NEW))[0] == NEW
+
+
+def test_a_model_that_the_cure_names_fits(data: Path, tmp_path: Path) -> None:
+    config = on(data, weights(tmp_path, 4), model="x1_0", eval_only=True)
+    with pytest.raises(WeightsError, match="the weights don't fit x1_0") as caught:
+        found(config)
+    size = caught.value.cure.partition("--model ")[2].removesuffix(".")
+    assert found(replace(config, model=size))[0] == KEEP

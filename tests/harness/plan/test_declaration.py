@@ -15,7 +15,7 @@ import pytest
 
 from harness import ROOT
 from harness.errors import UsageError
-from harness.plan.declaration import Limits, first_sentence, option, options_of, parse_values
+from harness.plan.declaration import Limits, first_sentence, home_path, option, options_of, parse_values
 
 # One option more, as an author would declare it.
 DECLARATION = """\
@@ -138,6 +138,34 @@ def test_what_an_option_is_comes_from_its_declaration() -> None:
     with pytest.raises(UsageError, match="at most 2147418111"):
         found["count"].check(2**40)
     assert options_of(Declared) is found  # read once
+
+
+def test_a_limit_is_given_with_its_reason() -> None:
+    with pytest.raises(UsageError) as caught:
+        Limits(at_least=32).check("it", 3, "Because of that.")
+    assert (caught.value.message, caught.value.cure) == ("--it is 3; it must be at least 32", "Because of that.")
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("~", "/home/me"), ("~/a b/c", "/home/me/a b/c"), ("~root/x", "/root/x"), ("./digits", "./digits"),
+        ("digits", "digits"), ("a/~", "a/~"), ("", ""), ("/data/~me", "/data/~me"), ("./~x", "./~x"),
+    ],
+)  # fmt: skip
+def test_a_path_in_a_home_folder(text: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Case C7: only where a shell would replace it, too."""
+    monkeypatch.setenv("HOME", "/home/me")
+    assert home_path(text) == path
+
+
+@pytest.mark.parametrize("text", ["~nobody-here", "~nobody-here/data"])
+def test_the_home_folder_of_an_unknown_user_is_refused(text: str) -> None:
+    """Case C7: the cure names a folder in the current one, which is taken as it is."""
+    with pytest.raises(UsageError, match="a user 'nobody-here', whom this machine doesn't have") as caught:
+        home_path(text)
+    cure = caught.value.cure.partition(": ")[2]
+    assert home_path(cure) == f"./{text}"
 
 
 def test_the_first_sentence_is_what_the_help_shows() -> None:

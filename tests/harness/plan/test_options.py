@@ -34,7 +34,7 @@ def test_the_defaults_are_the_published_recipe() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "limit"),
     [
-        *((name, 0, "at least 1") for name in ("gpus", "epochs", "image_size", "classes", "batch_size")),
+        *((name, 0, "at least 1") for name in ("gpus", "epochs", "classes", "batch_size")),
         *((name, 0, "at least 1") for name in ("compute_threads", "decode_threads", "prefetch")),
         *((name, 0, "at least 1") for name in ("repeats", "accumulation_steps")),
         ("gpus", -4, "at least 1"),
@@ -89,7 +89,7 @@ def test_a_number_that_no_float_holds_is_a_mistake_of_the_user() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *((name, 1) for name in ("gpus", "epochs", "image_size", "classes", "batch_size", "decode_threads")),
+        *((name, 1) for name in ("gpus", "epochs", "classes", "batch_size", "decode_threads")),
         *((name, 0) for name in ("warmup", "lr_warmup_epochs", "weight_decay", "momentum", "label_smoothing", "seed")),
         *((name, 0.0) for name in ("flip_probability", "hw_decoder_load")),
         *((name, 1.0) for name in ("flip_probability", "hw_decoder_load", "crop_area_min", "label_smoothing")),
@@ -104,6 +104,54 @@ def test_a_number_that_no_float_holds_is_a_mistake_of_the_user() -> None:
 def test_the_limits_themselves_are_allowed(name: str, value: float) -> None:
     given: dict[str, Any] = {name: value}
     assert getattr(RunConfig(**given), name) == value
+
+
+@pytest.mark.parametrize("pixels", [-1, 0, 1, 2, 3, 31, 4097, 30_000, 2**31 - 1 - 2**16])
+def test_the_limits_of_an_image_s_size_have_a_reason(pixels: int) -> None:
+    """Case D2: 3 pixels ended in an error in the harness, as [3, 3, 3] has no order of its own."""
+    error = refusal(image_size=pixels)
+    assert error.message == f"--image-size is {pixels}; it must be at least 32 and at most 4096"
+    assert error.cure == (
+        "The network halves its input five times: 32 pixels leave one. An image of 4096 takes about 10 GiB of memory to"
+        " train x1_0 on."
+    )
+    assert [RunConfig(image_size=side).image_size for side in (32, 33, 4096)] == [32, 33, 4096]
+
+
+@pytest.mark.parametrize(
+    ("options", "message", "cure"),
+    [
+        ({"pretrained_head": "new"}, "--pretrained-head new is about the weights of --pretrained", "or omit it"),
+        ({"pretrained_head": "keep"}, "--pretrained-head keep is about the weights of --pretrained", "or omit it"),
+        (
+            {"pretrained_head": "new", "pretrained": "a", "eval_only": True},
+            "--eval-only evaluates the last layer of --pretrained, too: one that starts anew knows no class",
+            "or omit --eval-only to train",
+        ),
+    ],
+)
+def test_a_last_layer_without_weights_is_refused(options: dict[str, Any], message: str, cure: str) -> None:
+    """Case C1, with what its cures lead to."""
+    error = refusal(**options)
+    assert error.message == message
+    assert cure in error.cure
+    RunConfig(pretrained_head="new", pretrained="a")
+    RunConfig(pretrained_head="keep", pretrained="a", eval_only=True)
+    RunConfig(pretrained="a", eval_only=True)
+
+
+def test_every_option_that_takes_a_path_knows_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Case C7: on the command line, where no shell replaces what follows "=", and in a file."""
+    monkeypatch.setenv("HOME", "/home/me")
+    named = {name for name, declared in run_options().items() if declared.metavar in ("PATH", "FILE", "FOLDER", "DIR")}
+    assert named == {name for name, declared in run_options().items() if declared.path}
+    assert {"data", "results", "pretrained", "telemetry_library"} <= named
+    for name in named:
+        assert parse([f"{flag(name)}=~/of/mine"])[0] == {name: "/home/me/of/mine"}
+        assert parse_config({name: "~/of/mine"}, "it.toml") == {name: "/home/me/of/mine"}
+        assert parse_config({name: "./~/of/mine"}, "it.toml") == {name: "./~/of/mine"}
+        with pytest.raises(UsageError, match="a user 'nobody-here', whom this machine doesn't have"):
+            parse_config({name: "~nobody-here/x"}, "it.toml")
 
 
 def test_an_unknown_choice_is_told_what_is_known() -> None:
@@ -303,6 +351,13 @@ def test_auto_stands_for_a_number_that_the_run_decides(name: str) -> None:
     assert parse([flag(name), "auto"])[0] == {name: None}
     assert parse_config({name: "auto"}, "it.toml") == {name: None}
     assert parse([flag(name), "1"])[0] == {name: 1}
+
+
+@pytest.mark.parametrize(("name", "choice"), [("pretrained_head", "new"), ("amp_level", "O2"), ("tf32", "on")])
+def test_auto_stands_for_a_choice_that_the_run_decides(name: str, choice: str) -> None:
+    assert parse([flag(name), "auto"])[0] == {name: None}
+    assert parse_config({name: "auto"}, "it.toml") == {name: None}
+    assert parse([flag(name), choice])[0] == {name: choice}
 
 
 @pytest.mark.parametrize("name", ["epochs", "momentum"])

@@ -120,6 +120,13 @@ def test_what_is_not_known_is_not_made_up() -> None:
     assert "accelerator" not in facts
 
 
+@pytest.mark.parametrize(("amp", "peak"), [("off", "FP32"), ("bf16-O1", "BF16"), ("fp16-O2", "FP16")])
+def test_the_peak_is_named_by_its_precision(amp: str, peak: str) -> None:
+    """Case E4: the peak that the figure is divided by is that of the run's precision."""
+    record = dataclasses.replace(with_summary(model_flops_util=0.1, amp=amp), plan=a_plan(device="gpu"))
+    assert f"10.0% of its {peak} peak" in dict(summary_facts(record))["accelerator"]
+
+
 def test_what_only_gpus_have_is_told_of_gpus() -> None:
     gpus = dataclasses.replace(
         with_summary(gpu_util_percent=97.6, model_flops_util=0.1234, images_per_joule=3.456, accelerator_util=0.987),
