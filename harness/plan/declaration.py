@@ -1,4 +1,4 @@
-"""How an option is declared: once, with its help, its limits, and its rules for resuming, nodes and comparing."""
+"""How an option is declared: once, with its help, its limits, and its rules for resuming, nodes, comparing, marking."""
 
 from __future__ import annotations
 
@@ -25,6 +25,10 @@ SAME, KEPT, NOTED, FREE = "same", "kept", "noted", "free"
 OWN = "own"
 # Whether `compare` shows that two runs differ in it.
 SHOWN, HIDDEN = "shown", "hidden"
+# How a run's row in the table with the reference's header says that the option isn't as published. MARK: in words after
+# the method's name, see `harness.plan.published`. CELL: by a cell or the header. FILE: by the file's name. UNMARKED: it
+# doesn't, as the option changes neither the recipe nor the data.
+MARK, CELL, FILE, UNMARKED = "mark", "cell", "file", "unmarked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,7 @@ class Option:
     resume: str
     nodes: str
     compare: str
+    row: str
 
     def check(self, value: Any) -> None:
         """Raise UsageError for a value that is not one of the choices, or is outside the limits.
@@ -121,12 +126,13 @@ def option(
     resume: str = SAME,
     nodes: str = SAME,
     compare: str = SHOWN,
+    row: str = MARK,
 ) -> Any:
     """A dataclass field that is also a command-line option and a TOML key.
 
     help is a sentence that states the unit and the scope; "Default:" begins how a default of None is decided. bare is
     the value of an option that is given without one. resume is SAME, KEPT, NOTED or FREE, nodes SAME or OWN, compare
-    SHOWN or HIDDEN.
+    SHOWN or HIDDEN, row MARK, CELL, FILE or UNMARKED.
     """
     metadata = {
         "group": group,
@@ -138,6 +144,7 @@ def option(
         "resume": resume,
         "nodes": nodes,
         "compare": compare,
+        "row": row,
     }
     return field(default=default, metadata=metadata)
 

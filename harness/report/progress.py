@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich import progress as bars
 
 from harness.artifacts.record import RunFiles
-from harness.artifacts.schema import CHECKPOINT, COMPUTE, COMPUTE_NO_SYNC, EVALUATE, PIPELINE, STEPS, TRAIN
+from harness.artifacts.schema import BAD_IMAGES, CHECKPOINT, COMPUTE, COMPUTE_NO_SYNC, EVALUATE, PIPELINE, STEPS, TRAIN
 from harness.artifacts.tables import read_table
 from harness.plan.kinds import EPOCHS, EVALUATION, THROUGHPUT
 from harness.plan.plan import RunPlan
@@ -55,6 +55,8 @@ class Progress:
         self._plan = plan
         path = files.table(STEPS.name)
         self._rows = TableTail(path, STEPS.header)
+        self._bad_images = TableTail(files.table(BAD_IMAGES.name), BAD_IMAGES.header)
+        self._left_out = 0
         self._bar = bars.Progress(
             bars.TextColumn("{task.description}"),
             bars.BarColumn(),
@@ -82,13 +84,15 @@ class Progress:
         """Show the new rows of the steps table."""
         if self._bar.disable:
             return
+        self._left_out += len(self._bad_images.new())
+        left_out = f", {self._left_out:,} left out" if self._left_out else ""
         for row in self._rows.new():
             self._seconds += float(row["step_seconds"])
             epoch = f"epoch {row['epoch']} of {self._plan.training.epochs}, " if row["epoch"] not in ("", "0") else ""
             doing = DOING[row["phase"]]
             self._bar.update(self._task, description=epoch + doing)
             if row["phase"] != CHECKPOINT:
-                self._bar.update(self._task, rate=f"{float(row['fps']):,.0f} images/s")
+                self._bar.update(self._task, rate=f"{float(row['fps']):,.0f} images/s{left_out}")
             counted = PROGRESS[self._plan.kind].phase
             if counted is None:
                 self._bar.update(self._task, completed=min(self._seconds, self._plan.window.max_seconds))
