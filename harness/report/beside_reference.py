@@ -59,7 +59,7 @@ def departures(record: RunRecord) -> list[str]:
 
 
 def standing(record: RunRecord) -> list[str]:
-    """Returns whether a run's top-1 may stand beside the reference's, with all reasons against it and the plan's notes."""
+    """Returns whether a run's top-1 may stand beside the reference's, the reasons against it, and its plan's notes."""
     top1, reasons = record.summary["top1"], departures(record)
     published = read_reference().cells[3]
     if top1 is None:

@@ -89,6 +89,22 @@ def test_what_a_rank_met_last_is_named_first() -> None:
     assert "run_bench.py verify" in error.cure
 
 
+def test_a_file_name_cannot_forge_lines_of_the_message() -> None:
+    name = "x.jpg': 0 bytes\n  and 99 more\x1b[2J\u202e"
+    images = [dataclasses.replace(image, path=name, reason="cut") for image in bad("train", 2)]
+    assert (
+        refusal(images, Limit(0, 1.0)).message.splitlines()[1:]
+        == [r"""  "x.jpg': 0 bytes\n  and 99 more\x1b[2J\u202e": cut"""] * 2
+    )
+
+
+def test_of_many_unusable_files_ten_are_named_and_all_counted() -> None:
+    lines = refusal(bad("train", 1500), Limit(), sizes={"train": 3000}).message.splitlines()
+    assert lines[0].startswith("1,500 of 3,000 training images can't be used, and the limit is --max-bad-images 100")
+    assert lines[0].endswith(" and --max-bad-share 0.01:")
+    assert lines[1:] == [*(f"  'train/{index}.jpg': 0 bytes" for index in range(10)), "  and 1,490 more"]
+
+
 def test_none_may_be_bad_where_the_policy_says_so() -> None:
     error = refusal(bad("train", 1), Limit(100, 1.0), FAIL)
     assert error.message.startswith("1 of 64 training images can't be used, and --bad-images is fail:\n")

@@ -81,7 +81,7 @@ def test_an_option_that_is_not_as_published_marks_the_row(name: str) -> None:
         ("max_bad_images", 7), ("max_bad_share", 0.5), ("bad_images", "fail"), ("checkpoint_minutes", 3.0),
     ],
 )  # fmt: skip
-def test_what_is_no_part_of_the_recipe_has_no_mark(name: str, value: object) -> None:
+def test_what_is_no_part_of_the_recipe_has_no_mark(name: str, value: Any) -> None:
     assert run_options()[name].row == UNMARKED
     assert marks_of(**{name: value}) == ()
 
