@@ -149,8 +149,8 @@ def final_accuracy(epochs: pd.DataFrame) -> dict[str, Any]:
     if epochs.empty:
         return {"top1": None, "top5": None, "val_images": None, "epochs": 0}
     last = epochs.iloc[-1]
-    figures = {"top1": float(last["top1"]), "top5": float(last["top5"]), "val_images": int(last["val_images"])}
-    return {**figures, "epochs": len(epochs)}
+    images = None if math.isnan(last["val_images"]) else int(last["val_images"])
+    return {"top1": float(last["top1"]), "top5": float(last["top5"]), "val_images": images, "epochs": len(epochs)}
 
 
 def time_mean(steps: pd.DataFrame, column: str) -> float | None:

@@ -185,8 +185,10 @@ def _mean_accuracy(summaries: Sequence[Mapping[str, Any]]) -> str:
     known = [summary["top1"] for summary in summaries if summary.get("top1") is not None]
     if not known or len(known) < len(summaries):
         return ""
-    counts = sorted({summary["val_images"] for summary in summaries})
-    text = f"{statistics.fmean(known):.4f} of {' or '.join(f'{count:,}' for count in counts)} images"
+    text = f"{statistics.fmean(known):.4f}"
+    counts = {count for summary in summaries if (count := summary.get("val_images")) is not None}
+    if counts:
+        text += f" of {' or '.join(f'{count:,}' for count in sorted(counts))} images"
     return text if len(known) == 1 else f"{text}, mean"
 
 
