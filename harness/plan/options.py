@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.errors import UsageError
 from harness.machine.device_kinds import OFF, ON
 from harness.plan.declaration import (
     AUTO,
@@ -15,11 +14,9 @@ from harness.plan.declaration import (
     FREE,
     HIDDEN,
     KEPT,
-    MAX_INT,
     NOTED,
     OWN,
     UNMARKED,
-    Limits,
     Option,
     option,
     options_of,
@@ -27,7 +24,7 @@ from harness.plan.declaration import (
 )
 from harness.plan.kinds import RunKind, kind_of
 from harness.plan.left_out import MAX_BAD_IMAGES, MAX_BAD_SHARE
-from harness.plan.option_checks import check_combinations
+from harness.plan.option_checks import check_combinations, parse_device_counts, parse_master
 from models.sizes import RECIPE, SIZES
 from pipelines.image_lists import MAX_CLASSES
 from pipelines.settings import CPU_DECODER, MIXED_DECODER
@@ -37,7 +34,6 @@ MIN_TELEMETRY_INTERVAL = 0.1
 # Ranks exchange their records about once a second.
 MIN_STALL_TIMEOUT = 5.0
 MAX_TIMEOUT = 7 * 86400.0
-MAX_PORT = 65535
 # What to do with an image that can't be used.
 SKIP, FAIL = "skip", "fail"
 # Which running statistics of batch norm are used for evaluation.
@@ -306,31 +302,11 @@ class RunConfig:
 
     def master_address(self) -> tuple[str, int]:
         """Host and port of --master. Raises UsageError for anything else."""
-        host, _, port = (self.master or "").rpartition(":")
-        # Paddle's launcher splits the two at a colon, so it supports IPv4 only.
-        if not host or ":" in host or not (port.isascii() and port.isdigit()) or not 1 <= int(port) <= MAX_PORT:
-            raise UsageError(
-                f"--master {self.master} is not a HOST:PORT with a port from 1 to {MAX_PORT}",
-                "HOST is a name or an IPv4 address of node 0, such as 10.0.0.1:6170.",
-            )
-        return host, int(port)
+        return parse_master(self.master or "")
 
     def parsed_device_counts(self) -> tuple[int, ...]:
         """The numbers of devices in --device-counts, in increasing order. Raises UsageError for anything else."""
-        try:
-            counts = tuple(int(part) for part in (self.device_counts or "").split(","))
-        except ValueError as error:
-            raise UsageError(
-                f"--device-counts {self.device_counts!r} is not a list of numbers", "For example: --device-counts 1,2,4"
-            ) from error
-        if len(counts) < 2 or list(counts) != sorted(set(counts)):
-            raise UsageError(
-                f"--device-counts {self.device_counts} must be two or more numbers in increasing order",
-                "For example: --device-counts 1,2,4",
-            )
-        for count in counts:
-            Limits(at_least=1, at_most=MAX_INT).check("device_counts", count)
-        return counts
+        return parse_device_counts(self.device_counts or "")
 
 
 def run_options() -> Mapping[str, Option]:

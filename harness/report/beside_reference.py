@@ -59,7 +59,7 @@ def departures(record: RunRecord) -> list[str]:
 
 
 def standing(record: RunRecord) -> list[str]:
-    """Returns whether a run's top-1 may stand beside the reference's, the reasons against it, and its plan's notes."""
+    """Returns whether a run's top-1 may stand beside the reference's, the reasons against it, and the run's notes."""
     top1, reasons = record.summary["top1"], departures(record)
     published = read_reference().cells[3]
     if top1 is None:
@@ -71,7 +71,9 @@ def standing(record: RunRecord) -> list[str]:
         answer = (
             f"May top-1 {top1:.4f} stand beside the reference's {published}? Yes: the data and recipe are the same."
         )
-    return [answer, *(f"  {line}" for line in (*reasons, *(f"note: {note}" for note in record.plan.notes)))]
+    if record.warnings and top1 is not None and not reasons:
+        answer += " See the notes, too:"
+    return [answer, *(f"  {line}" for line in (*reasons, *(f"note: {warning}" for warning in record.warnings)))]
 
 
 def hardware(record: RunRecord) -> str:

@@ -64,8 +64,6 @@ class Console:
 
     def conclusion(self, record: RunRecord, files: RunFiles) -> None:
         """Print the run's figures, then its row beside the reference's, and whether its top-1 may stand there."""
-        for warning in record.warnings:
-            self.notice(warning)
         self.rich.print(_facts(f"run {record.run}", summary_facts(record)))
         if record.verdict is not None:
             self.rich.print(phases_table(record))

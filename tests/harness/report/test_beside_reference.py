@@ -56,10 +56,11 @@ def test_too_many_images_left_out_are_a_reason_of_their_own() -> None:
     )
 
 
-def test_notes_of_the_plan_stand_there_too() -> None:
-    """What is to be known of the data's classes is a note of the plan."""
-    plan = dataclasses.replace(a_published_plan(), notes=("classes: 1000, from lists",))
-    assert standing(a_published_record(plan=plan))[1:] == ["  note: classes: 1000, from lists"]
+def test_notes_on_the_run_and_its_data_stand_there_too() -> None:
+    """What was found of the data's classes before the run is a warning in the record."""
+    first, *notes = standing(a_published_record(warnings=("12 images are in both splits", "no telemetry")))
+    assert first.endswith("Yes: the data and recipe are the same. See the notes, too:")
+    assert notes == ["  note: 12 images are in both splits", "  note: no telemetry"]
 
 
 def test_a_throughput_run_has_no_top_1_to_compare() -> None:
