@@ -158,10 +158,12 @@ def test_its_device_table_holds_the_host(trained: Run) -> None:
 
 
 def test_it_prints_both_rows_and_what_differs(trained: Run) -> None:
-    assert "PPLCNet_x1_0    224x224" in trained.out
-    assert "2537" in trained.out
-    assert "PPLCNet_x0_25   32x32" in trained.out
-    assert "CPU x 2" in trained.out
+    lines = [" ".join(line.split()) for line in trained.out.splitlines()]
+    assert "PPLCNet_x1_0 224x224 2537 BI x 4 0.7062" in lines
+    assert any(line.startswith("PPLCNet_x0_25, 4 ") and " 32x32 " in line and "CPU x 2" in line for line in lines)
+    assert any(
+        line.startswith("May top-1 ") and line.endswith(" stand beside the reference's 0.7062? NO:") for line in lines
+    )
     assert "not ImageNet" in trained.out
     assert "\x1b" not in trained.out  # no terminal, no progress bar
 
