@@ -59,9 +59,9 @@ def _summarize(folder: Path, run: LongRun) -> None:
     record = read_record(files.record)
     record = replace(record, status="finished", **summarize(files, record, run.breaks).as_record())
     append_row(folder / "summary.csv", SUMMARY, record.summary, unique=("run",))
-    reference_row = append_reference_row(folder, record.plan, record.summary)
+    append_reference_row(folder, record)
     write_record(files.record, record)
-    Console().conclusion(record, files, reference_row)
+    Console().conclusion(record, files)
 
 
 if __name__ == "__main__":

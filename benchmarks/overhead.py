@@ -83,6 +83,7 @@ def _measurement(
     For each recorded segment the share of its step time inside the recorder is appended to in_calls.
     """
     import models
+    from harness.artifacts.bad_image import rule_of
     from harness.artifacts.record import RunFiles
     from harness.artifacts.schema import TRAIN
     from harness.machine.device import open_device
@@ -101,7 +102,7 @@ def _measurement(
     schedule = recipe.Schedule(0.01, 1, 10**9)
     settings = plan.pipeline.of_rank(0)
     train = recipe.TrainingStep(model, optimizer, schedule, plan.training.label_smoothing, (settings.seed, 1))
-    dali = training_source(dataset, plan, settings, ranks, BadImages(plan.operation.bad_images, 0, ranks))
+    dali = training_source(dataset, plan, settings, ranks, BadImages(rule_of(plan), ranks))
     cached = CachedSource(dali, 4)
 
     def segment(source: Any, recorder: Recorder) -> float:

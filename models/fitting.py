@@ -12,6 +12,7 @@ from models.errors import WeightsError
 from models.pickled import RefusedError, shown, shown_shape
 from models.sizes import SIZES
 from models.weights import PDPARAMS, WANTED, Arrays, Weights, read_weights, to_single
+from models.words import count_of
 
 MAX_DIFFERENCES = 5  # in a message
 
@@ -148,8 +149,8 @@ def _misfit(found: Arrays, size: str, num_classes: int, lines: list[str]) -> Wei
     fits = recognise(found)
     if fits is not None and fits[0] == size:
         return WeightsError(
-            f"the last layer of the weights has {counted(fits[1], 'output')}, but this data has"
-            f" {counted(num_classes, 'class')}",
+            f"the last layer of the weights has {count_of(fits[1], 'output')}, but this data has"
+            f" {count_of(num_classes, 'class')}",
             f"Give weights that were trained on this data's classes. A training can start that layer anew:"
             f" --pretrained-head new.\nIf lists give the labels, and they count those {fits[1]:,} classes: --classes"
             f" {fits[1]}.",
@@ -158,16 +159,10 @@ def _misfit(found: Arrays, size: str, num_classes: int, lines: list[str]) -> Wei
     more = [f"and {len(lines) - MAX_DIFFERENCES} more"] if len(lines) > MAX_DIFFERENCES else []
     wanted = len(parameter_shapes(SIZES[size].scale, num_classes))
     return WeightsError(
-        f"the weights don't fit {size} with {counted(num_classes, 'class')}: {counted(len(lines), 'difference')} from"
+        f"the weights don't fit {size} with {count_of(num_classes, 'class')}: {count_of(len(lines), 'difference')} from"
         f" its {wanted} entries" + "".join(f"\n  {line}" for line in [*lines[:MAX_DIFFERENCES], *more]),
         cure,
     )
-
-
-def counted(number: int, what: str) -> str:
-    """A number with what it counts, in the plural where that is right: "1 class", "1,000 classes"."""
-    plural = what + ("es" if what.endswith("s") else "s")
-    return f"{number:,} {what if number == 1 else plural}"
 
 
 def _prefixes(found: Iterable[str]) -> list[str]:

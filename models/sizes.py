@@ -1,8 +1,29 @@
-"""What is published about each PP-LCNet size; without Paddle, so that the command line can list them quickly."""
+"""What is published about PP-LCNet: its recipe and each size; without Paddle, so that the command line is quick."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """The published training, as far as all sizes share it; `pipelines.augmentation.Augmentation` has the crops.
+
+    step_images is the number of images in one step of all devices. Source: PaddleClas,
+    configs/ImageNet/PPLCNet/PPLCNet_x*.yaml.
+    """
+
+    epochs: int = 360
+    step_images: int = 2048
+    learning_rate_per_image: float = 0.1 / 256
+    lr_warmup_epochs: int = 5
+    momentum: float = 0.9
+    label_smoothing: float = 0.1
+    image_size: int = 224
+    classes: int = 1000
+
+
+RECIPE = Recipe()
 
 
 @dataclass(frozen=True, slots=True)

@@ -248,15 +248,6 @@ class FileCheck:
     sizes: tuple[int, ...]
     faults: dict[int, str]
 
-    def refuse(self) -> DataError:
-        """The error that names the first ten unusable files with their reasons, and the number of all of them."""
-        named = [f"{shown(self.images.paths[index])}: {reason}" for index, reason in self.faults.items()]
-        return DataError(
-            f"{len(named):,} of {len(self.images):,} listed files cannot be used:\n{_first_ten(named)}",
-            f"Paths are relative to {shown(self.images.root)}. Restore these files, remove them from the list, or allow"
-            " that many with --max-bad-images N and --bad-images skip.",
-        )
-
 
 def check_files(image_list: ImageList, threads: int = 16) -> FileCheck:
     """Inspect every file without opening it.

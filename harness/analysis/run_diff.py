@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from harness.artifacts.bad_image import LEFT_OUT_COLUMNS
 from harness.artifacts.record import RunRecord
 from harness.machine.device_kinds import GPU
 from harness.plan.declaration import HIDDEN
@@ -83,7 +84,7 @@ def differences(a: RunRecord, b: RunRecord) -> list[SettingDifference]:
     """
     return [
         *_differing(SETTINGS, settings(a), settings(b)),
-        *_differing(FILES, *_in_both(_profile(a), _profile(b))),
+        *_differing(FILES, *_in_both(_files(a), _files(b))),
         *_differing(ENVIRONMENT, *_in_both(a.environment, b.environment)),
     ]
 
@@ -98,9 +99,10 @@ def settings(record: RunRecord) -> dict[str, Any]:
     return dict(_flat("", {**shown, "data": asdict(record.plan.data)}))
 
 
-def _profile(record: RunRecord) -> dict[str, Any]:
+def _files(record: RunRecord) -> dict[str, Any]:
     flat = dict(_flat("", record.profile))
-    return {name: flat[name] for name in PROFILED if name in flat}
+    left_out = {name: record.summary[name] for name in LEFT_OUT_COLUMNS.values() if name in record.summary}
+    return {**{name: flat[name] for name in PROFILED if name in flat}, **left_out}
 
 
 def _in_both(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

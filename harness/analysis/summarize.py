@@ -23,6 +23,7 @@ from harness.analysis.window import (
     measure_phase,
     measured_steps,
 )
+from harness.artifacts.bad_image import LEFT_OUT_COLUMNS
 from harness.artifacts.record import RunFiles, RunRecord
 from harness.artifacts.schema import BAD_IMAGES, COMPUTE, COMPUTE_NO_SYNC, DEVICES, EPOCHS, PIPELINE, STEPS, TRAIN
 from harness.artifacts.shared_schema import SUMMARY
@@ -118,7 +119,7 @@ def summarize(files: RunFiles, record: RunRecord, breaks: Sequence[int] = (), fi
             "interference": interference.text,
             "interference_steps": interference.interference_steps if interference.reasons is not None else None,
             "overflow_steps": _overflow_steps(every_step),
-            "bad_images": _bad_images(files),
+            **_left_out(files, plan),
             **_of_hardware(plan, phases[TRAIN], devices, window),
             **accuracy,
         },
@@ -128,7 +129,7 @@ def summarize(files: RunFiles, record: RunRecord, breaks: Sequence[int] = (), fi
 def summarize_evaluation(files: RunFiles, record: RunRecord) -> dict[str, Any]:
     """Returns the row of summary.csv for a run that only evaluated: its accuracy, without throughput."""
     accuracy = final_accuracy(read_table(files.table(EPOCHS.name), EPOCHS))
-    known = {**_of_job(files, record), **accuracy, "epochs": 0, "bad_images": _bad_images(files)}
+    known = {**_of_job(files, record), **accuracy, "epochs": 0, **_left_out(files, record.plan)}
     return {name: known.get(name) for name in SUMMARY.header}
 
 
@@ -148,8 +149,13 @@ def _of_job(files: RunFiles, record: RunRecord) -> dict[str, Any]:
     }
 
 
-def _bad_images(files: RunFiles) -> int:
-    return len(read_table(files.table(BAD_IMAGES.name), BAD_IMAGES, ["label"]))
+def _left_out(files: RunFiles, plan: RunPlan) -> dict[str, int | None]:
+    """The number of images left out of each split; None for a split that the run didn't read."""
+    splits = read_table(files.table(BAD_IMAGES.name), BAD_IMAGES, ["split"])["split"]
+    return {
+        column: int((splits == split).sum()) if split in plan.kind.splits else None
+        for split, column in LEFT_OUT_COLUMNS.items()
+    }
 
 
 def _overflow_steps(steps: pd.DataFrame) -> int | None:

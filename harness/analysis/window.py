@@ -143,11 +143,15 @@ def _lasting_skew_seconds(steps: pd.DataFrame, rank: int) -> float:
 
 
 def final_accuracy(epochs: pd.DataFrame) -> dict[str, Any]:
-    """Returns top1, top5 and the number of finished epochs; the accuracies are None if there was no epoch."""
+    """Returns top1, top5, the images that they are of, and the number of finished epochs.
+
+    All but the last are None if there was no epoch.
+    """
     if epochs.empty:
-        return {"top1": None, "top5": None, "epochs": 0}
+        return {"top1": None, "top5": None, "val_images": None, "epochs": 0}
     last = epochs.iloc[-1]
-    return {"top1": float(last["top1"]), "top5": float(last["top5"]), "epochs": len(epochs)}
+    images = None if math.isnan(last["val_images"]) else int(last["val_images"])
+    return {"top1": float(last["top1"]), "top5": float(last["top5"]), "val_images": images, "epochs": len(epochs)}
 
 
 def time_mean(steps: pd.DataFrame, column: str) -> float | None:

@@ -17,7 +17,7 @@ from harness.plan.plan import DataFacts, OperationPlan, RunPlan, TrainingPlan, W
 from pipelines.augmentation import Augmentation
 from pipelines.settings import PipelineSettings
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 NAME_TIME = "%Y%m%d-%H%M%S"
 
 
@@ -32,10 +32,11 @@ class RunRecord:
     summary.csv. All are empty until they are known. series names the `--repeats` or `--device-counts` that the run is
     part of.
 
-    attempts are the run's starts: the number of the first segment, the training steps made before, the time, and the
-    number of ranks. The last attempt resumed from checkpoint, if any. bad_images are those that were unusable before
-    the first step, see `harness.artifacts.bad_image`. pretrained is the file of weights that the run began with: its
-    name and SHA-256. decoding is what a trial of the GPUs' decoder found, see `harness.plan.plan.Decoding`.
+    attempts are the run's starts: the number of the first segment, the training steps made before, the time, the number
+    of ranks, and the epochs that were planned. The last attempt resumed from checkpoint, if any. bad_images are those
+    that were unusable before the first step, see `harness.artifacts.bad_image`. pretrained is the file of weights that
+    the run began with: its name and SHA-256. decoding is what a trial of the GPUs' decoder found, see
+    `harness.plan.plan.Decoding`.
     """
 
     run: str
@@ -64,16 +65,18 @@ class RunRecord:
 
     def breaks(self) -> tuple[list[int], int]:
         """The first segments of the attempts after the first, and the one from which on the ranks are as at the end."""
-        first = 1
-        # An attempt that ended before its first segment left nothing to compare.
-        following = [*(attempt["first_segment"] for attempt in self.attempts[1:]), None]
-        made = [one for one, after in zip(self.attempts, following, strict=False) if one["first_segment"] != after]
+        first, made = 1, self.made_attempts()
         for attempt in made:
             if attempt["ranks"] != self.plan.ranks:
                 first = 0
             elif not first:
                 first = attempt["first_segment"]
         return [attempt["first_segment"] for attempt in made[1:]], first
+
+    def made_attempts(self) -> list[dict[str, Any]]:
+        """The attempts that came to a segment of their own; the others left nothing to compare."""
+        following = [*(attempt["first_segment"] for attempt in self.attempts[1:]), None]
+        return [one for one, after in zip(self.attempts, following, strict=False) if one["first_segment"] != after]
 
     def warned(self, message: str) -> RunRecord:
         """The record with one more warning."""

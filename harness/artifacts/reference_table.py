@@ -1,23 +1,28 @@
-"""Tables with the reference's header: a row per finished run, a file per device, device count and data set."""
+"""Tables with the reference's header: a row per finished run, a file per device, device count and data set.
+
+The header has few columns. What else departs from the published training follows the method's name, as marks.
+"""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness import ROOT
+from harness.artifacts.bad_image import left_out_of
 from harness.artifacts.file_names import REFERENCE, TABLE, readable_part, unique_part
+from harness.artifacts.record import RunRecord
+from harness.artifacts.schema import Table
 from harness.artifacts.shared_schema import reference_table
 from harness.artifacts.shared_tables import append_row
 from harness.artifacts.tables import format_cell
 from harness.machine.device_kinds import device_kind
-from harness.plan.options import SYNC
+from harness.plan.left_out import MAX_BAD_IMAGES, MAX_BAD_SHARE, SPLIT_WORDS, Limit
 from harness.plan.plan import RunPlan
-from models.architecture import NEW
-from models.sizes import SIZES
+from harness.plan.published import marks
+from models.words import count_of
 
 REFERENCE_FILE = ROOT / "results" / f"{REFERENCE}.csv"
 
@@ -37,39 +42,63 @@ def read_reference() -> ReferenceRow:
     return ReferenceRow(tuple(header), tuple(cells))
 
 
-def method_marks(plan: RunPlan) -> tuple[str, ...]:
-    """Returns how a run's method differs from the reference's, as far as the header has no column for it."""
-    pipeline, training, published = plan.pipeline, plan.training, SIZES[plan.model].auto_augment
-    marks = {
-        f"AMP {training.precision}": training.amp != "off",
-        f"{pipeline.preprocessing} preprocessing": pipeline.preprocessing != "paddleclas",
-        "AutoAugment": pipeline.auto_augment and not published,
-        "no AutoAugment": published and not pipeline.auto_augment,
-        "synchronised batch norm": training.bn_stats == SYNC,
-        "pretrained": training.pretrained is not None and training.pretrained_head != NEW,
-        "pretrained, new head": training.pretrained is not None and training.pretrained_head == NEW,
-    }
-    return tuple(mark for mark, there in marks.items() if there)
+def method_marks(record: RunRecord) -> tuple[str, ...]:
+    """Returns how a finished run departs from the reference's method and data, as far as no column says so."""
+    changed = (_changed_on_the_way(record, "epochs", "epochs planned"), _changed_on_the_way(record, "ranks", "devices"))
+    left_out = [
+        f"{count_of(count, f'{SPLIT_WORDS[split]} image')} left out"
+        for split, count in left_out_of(record).counts.items()
+        if count
+    ]
+    return (*marks(record.config, record.plan), *filter(None, changed), *left_out)
 
 
-def append_reference_row(
-    folder: Path, plan: RunPlan, summary: Mapping[str, Any], *, once: bool = False
-) -> ReferenceRow:
-    """Append a finished run to its table; once: only if the same row isn't there yet. Returns the row.
+def _changed_on_the_way(record: RunRecord, name: str, words: str) -> str:
+    """Returns the different values that a resumed run's attempts had, in their order; empty if there was only one."""
+    values = dict.fromkeys(str(attempt[name]) for attempt in record.made_attempts())
+    return f"{' then '.join(values)} {words}" if len(values) > 1 else ""
 
-    Differences from the reference's method follow the method's name. The header has no column for the data set, so that
-    results on other data sets than ImageNet get a file named after the data set.
+
+def refused_top1(record: RunRecord) -> str:
+    """Returns why a run's top-1 is not written to a table: it is of too few images; empty if it is written.
+
+    The limits are the defaults of the options, whatever the run allowed.
     """
+    left_out = left_out_of(record)
+    if record.summary["top1"] is None or not Limit().exceeded(left_out):
+        return ""
+    limit = f"{MAX_BAD_IMAGES} images or {MAX_BAD_SHARE:.0%} of a split"
+    return f"{' and '.join(left_out.parts)} were left out, more than {limit}"
+
+
+def reference_row(record: RunRecord) -> ReferenceRow:
+    """Returns a finished run's row under the reference's header, with its marks behind the method's name."""
+    table, row = _table_and_row(record)
+    return ReferenceRow(tuple(table.header), tuple(format_cell(row[column.name], column) for column in table.columns))
+
+
+def append_reference_row(folder: Path, record: RunRecord, *, once: bool = False) -> None:
+    """Append a finished run to its table, unless its top-1 is refused; once: only if the same row isn't there yet.
+
+    The header has no column for the data set, so that results on other data sets than ImageNet get a file named after
+    the data set.
+    """
+    if refused_top1(record):
+        return
+    table, row = _table_and_row(record)
+    append_row(folder / reference_table_file(record.plan), table, row, unique=tuple(table.header) if once else ())
+
+
+def _table_and_row(record: RunRecord) -> tuple[Table, dict[str, Any]]:
+    plan = record.plan
     table = reference_table(plan.device_name, plan.ranks)
     values = (
-        ", ".join((f"PPLCNet_{plan.model}", *method_marks(plan))),
+        ", ".join((f"PPLCNet_{plan.model}", *method_marks(record))),
         f"{plan.pipeline.image_size}x{plan.pipeline.image_size}",
-        summary["fps"],
-        summary["top1"],
+        record.summary["fps"],
+        record.summary["top1"],
     )
-    row = dict(zip(table.header, values, strict=True))
-    append_row(folder / reference_table_file(plan), table, row, unique=tuple(table.header) if once else ())
-    return ReferenceRow(tuple(table.header), tuple(format_cell(row[column.name], column) for column in table.columns))
+    return table, dict(zip(table.header, values, strict=True))
 
 
 def reference_table_file(plan: RunPlan) -> str:

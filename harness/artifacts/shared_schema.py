@@ -100,8 +100,22 @@ SUMMARY = Table(
         ),
         Column("top1", float, "fraction", GLOBAL, "after the last epoch; empty with --throughput-only", 4),
         Column("top5", float, "fraction", GLOBAL, "after the last epoch; empty with --throughput-only", 4),
+        Column("val_images", int, "images", GLOBAL, "validation images that top1 and top5 are of; empty without them"),
         Column("epochs", int, "epochs", RUN, "finished; 0 with --throughput-only"),
-        Column("bad_images", int, "images", GLOBAL, "that couldn't be used and were left out"),
+        Column(
+            "left_out_train_images",
+            int,
+            "images",
+            GLOBAL,
+            "training images that couldn't be used; empty for an evaluation",
+        ),
+        Column(
+            "left_out_val_images",
+            int,
+            "images",
+            GLOBAL,
+            "validation images that couldn't be used; empty with --throughput-only",
+        ),
         Column("gpu_util_percent", float, "%", GLOBAL, "mean of the window's steps, weighted by their seconds", 1),
         Column("cpu_util_percent", float, "%", HOST, "mean of the window's steps, weighted by their seconds", 1),
         Column(

@@ -7,20 +7,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.artifacts.bad_image import BadImage
+from harness.artifacts.bad_image import BadImage, rule_of
 from harness.errors import MachineError
 from harness.launch.decoder_probe import loads_to_try, probe_decoder
 from harness.machine.device import Devices, choose_devices, worker_environment
 from harness.machine.environment import describe
 from harness.plan.decisions import default_data, make_plan
-from harness.plan.options import FAIL, RunConfig
+from harness.plan.options import RunConfig
 from harness.plan.plan import DEFAULT_FOLDER, Decoding, RunPlan, facts_of
 from harness.report.console import Console
 from models.architecture import KEEP
 from models.fitting import WeightsFile, read_file
 from pipelines.dataset import Dataset, open_dataset
 from pipelines.errors import DataError
-from pipelines.image_lists import check_files
+from pipelines.image_lists import check_files, shown
 from pipelines.page_cache import data_state, read_into_memory, resident_share
 from pipelines.profile import profile
 from pipelines.settings import MIXED_DECODER
@@ -130,8 +130,7 @@ def _inspect_files(dataset: Dataset, plan: RunPlan, memory_bytes: int | None) ->
             BadImage(split, index, check.images.paths[index], check.images.labels[index], reason)
             for index, reason in check.faults.items()
         ]
-        if check.faults and (plan.operation.bad_images == FAIL or len(bad) > plan.operation.max_bad_images):
-            raise check.refuse()
+    rule_of(plan).enforce(bad, place=f"Paths are relative to {shown(images.root)}.")
     found = profile(images, checks[first].sizes)
     state = data_state(share, found.total_bytes, memory_bytes or found.total_bytes)
     larger = None if memory_bytes is None else state.larger_than_memory

@@ -11,10 +11,11 @@ from typing import Any
 
 from harness.analysis.summarize import summarize, summarize_evaluation
 from harness.artifacts.atomic import check_writable
+from harness.artifacts.bad_image import found_so_far
 from harness.artifacts.checkpoint import newest_checkpoint
 from harness.artifacts.file_names import LOCK, SUMMARY_FILE
 from harness.artifacts.record import NAME_TIME, RunFiles, RunRecord, read_record, write_record
-from harness.artifacts.reference_table import ReferenceRow, append_reference_row, reference_table_file
+from harness.artifacts.reference_table import append_reference_row, reference_table_file
 from harness.artifacts.run_claim import claimed, exclusive_run_lock
 from harness.artifacts.shared_schema import SUMMARY
 from harness.artifacts.shared_tables import append_row
@@ -73,6 +74,7 @@ class Run:
                 files = stack.enter_context(claimed(self.folder, self.config.run_name, usual, lock=resumable))
                 record = self._new_record(files, series)
             self.console.plan(record.plan, f"run {files.run}")
+            self.console.left_out(found_so_far(files, record), files)
             return self._execute(files, record)
 
     def _shared_tables(self) -> list[Path]:
@@ -150,7 +152,7 @@ class Run:
                 )
                 return replace(record, status="finished")
             conclude = {EVALUATION: self._conclude_evaluation}.get(record.plan.kind, self._conclude)
-            record, row = conclude(files, record)
+            record = conclude(files, record)
         except BaseException as error:
             reported = error if record.series is not None else _add_resume_hint(error, files, record.config)
             stopped = isinstance(reported, ActionableError) and reported.exit_code == INTERRUPTED_EXIT_CODE
@@ -162,17 +164,12 @@ class Run:
             if reported is error:
                 raise
             raise reported from error
-        if row is None:
-            self.console.evaluation(record, files)
-        else:
-            self.console.conclusion(record, files, row)
+        show = {EVALUATION: self.console.evaluation}.get(record.plan.kind, self.console.conclusion)
+        show(record, files)
         return record
 
-    def _conclude(self, files: RunFiles, record: RunRecord) -> tuple[RunRecord, ReferenceRow]:
-        """Compute what training measured, and add its rows to the shared tables.
-
-        Returns the finished record and the row in the reference's layout.
-        """
+    def _conclude(self, files: RunFiles, record: RunRecord) -> RunRecord:
+        """Compute what training measured, and add its rows to the shared tables. Returns the finished record."""
         breaks, first_segment = record.breaks()
         record = replace(record, status="finished", **summarize(files, record, breaks, first_segment).as_record())
         if not self.node.is_alone:
@@ -181,16 +178,16 @@ class Run:
         # Only a run that is concluded again has a row already; an earlier run of the same name keeps its row.
         unique = ("run",) if len(record.attempts) > 1 else ()
         is_first = append_row(files.folder / SUMMARY_FILE, SUMMARY, record.summary, unique)
-        row = append_reference_row(files.folder, record.plan, record.summary, once=not is_first)
+        append_reference_row(files.folder, record, once=not is_first)
         write_record(files.record, record)
-        return record, row
+        return record
 
-    def _conclude_evaluation(self, files: RunFiles, record: RunRecord) -> tuple[RunRecord, None]:
-        """Add an evaluation's figures to the summary. Returns the finished record, and no row for the reference."""
+    def _conclude_evaluation(self, files: RunFiles, record: RunRecord) -> RunRecord:
+        """Add an evaluation's figures to the summary. Returns the finished record."""
         record = replace(record, status="finished", summary=summarize_evaluation(files, record))
         append_row(files.folder / SUMMARY_FILE, SUMMARY, record.summary)
         write_record(files.record, record)
-        return record, None
+        return record
 
     def _train(self, files: RunFiles, plan: RunPlan) -> None:
         """Run the ranks; with --auto-batch, halve the batch and repeat while it does not fit into memory.
@@ -244,7 +241,13 @@ class Run:
 
 
 def _attempt(first_segment: int, step: int, plan: RunPlan) -> dict[str, Any]:
-    return {"first_segment": first_segment, "step": step, "started_unix_seconds": time.time(), "ranks": plan.ranks}
+    return {
+        "first_segment": first_segment,
+        "step": step,
+        "started_unix_seconds": time.time(),
+        "ranks": plan.ranks,
+        "epochs": plan.training.epochs,
+    }
 
 
 def _add_resume_hint(error: BaseException, files: RunFiles, config: RunConfig) -> BaseException:

@@ -14,16 +14,15 @@ from harness.machine.host import available_cores
 from harness.plan.declaration import AUTO
 from harness.plan.options import SYNC, RunConfig
 from harness.plan.plan import DEFAULT_FOLDER, DataFacts, Decoding, OperationPlan, RunPlan, TrainingPlan, WindowPlan
+from harness.plan.published import recipe_learning_rate, recipe_lr_warmup
 from models.architecture import NEW
-from models.fitting import WeightsFile, counted
+from models.fitting import WeightsFile
 from models.sizes import SIZES
 from models.words import count_of
 from pipelines.augmentation import Augmentation
 from pipelines.settings import CPU_DECODER, MIXED_DECODER, PipelineSettings
 from pipelines.sharding import steps_per_epoch
 
-LEARNING_RATE_PER_IMAGE = 0.1 / 256  # the published 0.8 at 2048 images a step
-LR_WARMUP_EPOCHS = 5
 NOTED_EXCESS = 0.05  # of the images in an epoch's full batches over those of the data set
 OTHER_NODES = "utilisation, power and interference are those of node 0; images and times are those of all nodes"
 MAX_DECODE_THREADS = 8  # with more, DALI's threads compete with the training's
@@ -84,11 +83,8 @@ def make_plan(
         training=TrainingPlan(
             epochs=config.epochs,
             steps_per_epoch=epoch_steps,
-            learning_rate=config.learning_rate or LEARNING_RATE_PER_IMAGE * step_images * ranks,
-            # PaddleClas shortens the warm-up of a run that is shorter than it.
-            lr_warmup_epochs=(
-                min(LR_WARMUP_EPOCHS, config.epochs) if config.lr_warmup_epochs is None else config.lr_warmup_epochs
-            ),
+            learning_rate=config.learning_rate or recipe_learning_rate(step_images * ranks),
+            lr_warmup_epochs=_given(config.lr_warmup_epochs, recipe_lr_warmup(config.epochs)),
             momentum=config.momentum,
             weight_decay=size.weight_decay if config.weight_decay is None else config.weight_decay,
             label_smoothing=config.label_smoothing,
@@ -112,6 +108,7 @@ def make_plan(
             telemetry_interval=config.telemetry_interval,
             bad_images=config.bad_images,
             max_bad_images=config.max_bad_images,
+            max_bad_share=config.max_bad_share,
             telemetry_library=config.telemetry_library,
             profile=config.profile,
         ),
@@ -179,13 +176,13 @@ def _notes(plan: RunPlan) -> list[str]:
 def _notes_of_weights(file: WeightsFile, num_classes: int) -> Iterator[str]:
     """What of a file of weights the model doesn't begin with."""
     if file.prefix:
-        others = f"; {counted(file.others, 'entry')} of other names are left out" if file.others else ""
+        others = f"; {count_of(file.others, 'entry')} of other names are left out" if file.others else ""
         yield f"the weights in {file.file} are those whose names begin with {file.prefix!r}{others}"
     if file.head == NEW and not file.classes:
-        yield f"{file.file} has no last layer: it starts anew, with {counted(num_classes, 'output')}"
+        yield f"{file.file} has no last layer: it starts anew, with {count_of(num_classes, 'output')}"
     elif file.head == NEW:
         note = (
-            f"the last layer of {file.file} starts anew: its {counted(file.classes, 'output')} are replaced by"
+            f"the last layer of {file.file} starts anew: its {count_of(file.classes, 'output')} are replaced by"
             f" {num_classes:,} new ones"
         )
         if file.classes != num_classes:

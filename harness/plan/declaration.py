@@ -1,4 +1,4 @@
-"""How an option is declared: once, with its help, its limits, and its rules for resuming, nodes and comparing."""
+"""How an option is declared: once, with its help, its limits, and its rules for resuming, nodes, comparing, marking."""
 
 from __future__ import annotations
 
@@ -26,6 +26,10 @@ SAME, KEPT, NOTED, FREE = "same", "kept", "noted", "free"
 OWN = "own"
 # Whether `compare` shows that two runs differ in it.
 SHOWN, HIDDEN = "shown", "hidden"
+# How a run's row in the table with the reference's header says that the option isn't as published. MARK: in words after
+# the method's name, see `harness.plan.published`. CELL: by a cell or the header. FILE: by the file's name. UNMARKED: it
+# doesn't, as the option changes neither the recipe nor the data.
+MARK, CELL, FILE, UNMARKED = "mark", "cell", "file", "unmarked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,7 @@ class Option:
     compare: str
     path: bool
     reason: str
+    row: str
 
     def check(self, value: Any) -> None:
         """Raise UsageError for a value that is not one of the choices, or is outside the limits.
@@ -145,13 +150,14 @@ def option(
     compare: str = SHOWN,
     path: bool = False,
     reason: str = "",
+    row: str = MARK,
 ) -> Any:
     """A dataclass field that is also a command-line option and a TOML key.
 
     help is a sentence that states the unit and the scope; "Default:" begins how a default of None is decided. bare is
     the value of an option that is given without one. resume is SAME, KEPT, NOTED or FREE, nodes SAME or OWN, compare
-    SHOWN or HIDDEN. path: the value is that of a file or folder, in which ~ stands for the home folder. reason is why
-    the number has its limits.
+    SHOWN or HIDDEN, row MARK, CELL, FILE or UNMARKED. path: the value is that of a file or folder, in which ~ stands
+    for the home folder. reason is why the number has its limits.
     """
     metadata = {
         "group": group,
@@ -165,6 +171,7 @@ def option(
         "compare": compare,
         "path": path,
         "reason": reason,
+        "row": row,
     }
     return field(default=default, metadata=metadata)
 

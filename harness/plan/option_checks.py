@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from harness.errors import UsageError
-from harness.plan.declaration import AUTO, flag
+from harness.plan.declaration import AUTO, MAX_INT, Limits, flag
 from harness.plan.kinds import EVALUATION, THROUGHPUT
 from models.architecture import MIN_IMAGE_SIZE, NEW
 from models.words import count_of
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # The levels of mixed precision.
 O1, O2 = "O1", "O2"
+MAX_PORT = 65535
 MAX_SERIES_NAME = 90  # the names of its runs are longer
 # Training the published model takes 0.7 GiB of memory per image at 1024 pixels, and 16 times that here.
 MAX_IMAGE_SIZE = 4096
@@ -25,6 +26,36 @@ WHY_THIS_SIZE = (
 )
 DEVICE_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def parse_master(text: str) -> tuple[str, int]:
+    """Host and port of --master. Raises UsageError for anything else."""
+    host, _, port = text.rpartition(":")
+    # Paddle's launcher splits the two at a colon, so it supports IPv4 only.
+    if not host or ":" in host or not (port.isascii() and port.isdigit()) or not 1 <= int(port) <= MAX_PORT:
+        raise UsageError(
+            f"--master {text} is not a HOST:PORT with a port from 1 to {MAX_PORT}",
+            "HOST is a name or an IPv4 address of node 0, such as 10.0.0.1:6170.",
+        )
+    return host, int(port)
+
+
+def parse_device_counts(text: str) -> tuple[int, ...]:
+    """The numbers of devices in --device-counts, in increasing order. Raises UsageError for anything else."""
+    try:
+        counts = tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(
+            f"--device-counts {text!r} is not a list of numbers", "For example: --device-counts 1,2,4"
+        ) from error
+    if len(counts) < 2 or list(counts) != sorted(set(counts)):
+        raise UsageError(
+            f"--device-counts {text} must be two or more numbers in increasing order",
+            "For example: --device-counts 1,2,4",
+        )
+    for count in counts:
+        Limits(at_least=1, at_most=MAX_INT).check("device_counts", count)
+    return counts
 
 
 def _check_learning_rate(config: RunConfig) -> None:

@@ -157,6 +157,7 @@ class OperationPlan:
     telemetry_interval: float
     bad_images: str
     max_bad_images: int
+    max_bad_share: float
     telemetry_library: str | None = None
     profile: int | None = None
 

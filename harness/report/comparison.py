@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -17,6 +17,7 @@ from harness.analysis.stored_result import StoredResult
 from harness.artifacts.record import RunRecord
 from harness.artifacts.schema import TRAIN
 from harness.machine.device_kinds import device_kind
+from harness.report.beside_reference import standing
 from harness.report.console import Console
 from harness.report.findings import with_interval
 from harness.report.text import plain_text
@@ -34,6 +35,10 @@ def show_comparison(console: Console, a: StoredResult, b: StoredResult, differen
     rich.print(plain_text(change_line(difference)))
     rich.print(plain_text(f"  based on: {difference.how}"))
     if not a.records or not b.records:
+        for result in (a, b):
+            for record in result.records[:1]:
+                for line in standing(record):
+                    rich.print(plain_text(f"  {line}"))
         rich.print(plain_text("  Nothing else is known about the reference's settings and machine."))
         return
     for letter, result in (("A", a), ("B", b)):
@@ -153,7 +158,7 @@ def _facts(result: StoredResult) -> list[tuple[str, str]]:
         )
         throughput = with_interval(figures)
         summaries = [record.summary for record in result.records]
-        top1 = _mean_accuracy([summary.get("top1") for summary in summaries])
+        top1 = _mean_accuracy(summaries)
         bottleneck = "|".join(
             sorted({str(summary["bottleneck"]) for summary in summaries if summary.get("bottleneck")})
         )
@@ -175,11 +180,16 @@ def _hardware(record: RunRecord) -> str:
     return str(record.summary.get("device_name") or record.plan.device_name)
 
 
-def _mean_accuracy(values: list[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    if not known or len(known) < len(values):
+def _mean_accuracy(summaries: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the top-1 with the number of images that it is of; empty unless all runs have one."""
+    known = [summary["top1"] for summary in summaries if summary.get("top1") is not None]
+    if not known or len(known) < len(summaries):
         return ""
-    return f"{known[0]:.4f}" if len(known) == 1 else f"{statistics.fmean(known):.4f}, mean"
+    text = f"{statistics.fmean(known):.4f}"
+    counts = {count for summary in summaries if (count := summary.get("val_images")) is not None}
+    if counts:
+        text += f" of {' or '.join(f'{count:,}' for count in sorted(counts))} images"
+    return text if len(known) == 1 else f"{text}, mean"
 
 
 def _differing_within(result: StoredResult) -> list[str]:

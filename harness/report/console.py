@@ -6,13 +6,16 @@ from rich import box
 from rich.console import Console as RichConsole
 from rich.table import Table as RichTable
 
+from harness.artifacts.bad_image import left_out_of
 from harness.artifacts.record import RunFiles, RunRecord
-from harness.artifacts.reference_table import ReferenceRow, method_marks, read_reference, reference_table_file
-from harness.artifacts.schema import EPOCHS, TRAIN
+from harness.artifacts.reference_table import method_marks, reference_table_file, refused_top1
+from harness.artifacts.schema import BAD_IMAGES, EPOCHS, TRAIN
 from harness.artifacts.tables import read_table
 from harness.machine.device_kinds import device_kind
 from harness.plan import kinds
+from harness.plan.left_out import LeftOut
 from harness.plan.plan import RunPlan
+from harness.report.beside_reference import REFERENCE_DATASET, beside_reference, hardware, standing
 from harness.report.findings import (
     WINDOW_ENDS,
     accelerator_text,
@@ -26,13 +29,12 @@ from harness.report.findings import (
     with_interval,
 )
 from harness.report.text import plain_text
-from models.sizes import SIZES
+from models.sizes import RECIPE, SIZES
 from models.words import count_of
+from pipelines.dataset import VAL_SPLIT
 from pipelines.settings import CPU_DECODER, PipelineSettings
 
-REFERENCE_DATASET = "ImageNet (ILSVRC2012)"
 SHOWN_DIGITS = 16
-PUBLISHED_PIXELS = 224
 # The rows of a plan that don't apply to a kind of run.
 LEFT_OUT = {kinds.EVALUATION: ("crops", "learning rate", "weight decay", "warm-up")}
 
@@ -55,18 +57,23 @@ class Console:
         """Print every figure of a plan."""
         self.rich.print(_facts(f"plan ({remark})", plan_facts(plan)))
 
-    def conclusion(self, record: RunRecord, files: RunFiles, reference_row: ReferenceRow) -> None:
-        """Print the run's figures, then its row beside the reference's, with what differs between them."""
-        for warning in record.warnings:
-            self.notice(warning)
+    def left_out(self, left_out: LeftOut, files: RunFiles) -> None:
+        """Print how many images of each split are left out from the start, if there are any."""
+        if left_out.total:
+            self.notice(f"left out: {', '.join(left_out.parts)}; see {files.table(BAD_IMAGES.name).name}")
+
+    def conclusion(self, record: RunRecord, files: RunFiles) -> None:
+        """Print the run's figures, then its row beside the reference's, and whether its top-1 may stand there."""
         self.rich.print(_facts(f"run {record.run}", summary_facts(record)))
         if record.verdict is not None:
             self.rich.print(phases_table(record))
             self.rich.print(_facts("verdict", verdict_facts(record)))
-        self.rich.print(_beside_reference(reference_row))
-        for line in differences(record):
-            self.rich.print(plain_text(f"  {line}"))
-        written = [f"{record.run}.*", "summary.csv", reference_table_file(record.plan)]
+        self.rich.print(beside_reference(record))
+        for line in (*standing(record), hardware(record)):
+            self.rich.print(plain_text(line))
+        written = [f"{record.run}.*", "summary.csv"]
+        if not refused_top1(record):
+            written.append(reference_table_file(record.plan))
         self.rich.print(plain_text(f"Written to {files.folder}/: {', '.join(written)}"))
 
     def evaluation(self, record: RunRecord, files: RunFiles) -> None:
@@ -150,14 +157,15 @@ def evaluation_facts(record: RunRecord, files: RunFiles) -> list[tuple[str, str]
     published = f"{size.top1:.4f} and {size.top5:.4f} for PPLCNet_{plan.model} on {REFERENCE_DATASET}"
     if not plan.data.imagenet:
         published += f"; not comparable: this run evaluated on {plan.data.name}"
-    pixels = plan.pipeline.image_size
-    others = [f"{pixels}x{pixels}"] if pixels != PUBLISHED_PIXELS else []
-    others += [mark for mark in method_marks(plan) if mark != "pretrained"]
+    elif refused := refused_top1(record):
+        published += f"; not comparable: {refused}"
+    pixels, usual = plan.pipeline.image_size, RECIPE.image_size
+    others = [*([f"{pixels}x{pixels}"] if pixels != usual else []), *method_marks(record)]
     if others:
-        published += f"; published at {PUBLISHED_PIXELS}x{PUBLISHED_PIXELS} in float32, this run: {', '.join(others)}"
+        published += f"; published at {usual}x{usual} in float32, this run: {', '.join(others)}"
     return [
         ("weights", f"{weights.get('file')}, SHA-256 {str(weights.get('sha256'))[:SHOWN_DIGITS]}..."),
-        ("top-1", f"{row['top1']:.4f} of {count_of(row['val_images'], 'image')}"),
+        ("top-1", f"{row['top1']:.4f} {_of_images(record)}"),
         ("top-5", f"{row['top5']:.4f}"),
         ("published", published),
         ("loss", f"{row['val_loss']:.4f}"),
@@ -192,48 +200,12 @@ def summary_facts(record: RunRecord) -> list[tuple[str, str]]:
         (f"{kind.title} utilisation", "" if kind.on_host else _percent(summary["gpu_util_percent"])),
         ("CPU utilisation", f"{_percent(summary['cpu_util_percent'])}, whole host"),
         ("accelerator", accelerator_text(summary)),
-        ("top-1", _accuracy(summary["top1"], summary["epochs"])),
-        ("top-5", _accuracy(summary["top5"], summary["epochs"])),
+        ("top-1", _accuracy(record, "top1")),
+        ("top-5", _accuracy(record, "top5")),
+        ("left out", ", ".join(left_out_of(record).parts)),
         ("data", _profile(record)),
     ]
     return [(label, value) for label, value in rows if value]
-
-
-def differences(record: RunRecord) -> list[str]:
-    """Returns what differs from the reference besides the harness. With any difference the rows aren't comparable."""
-    plan, lines = record.plan, []
-    if not plan.data.imagenet:
-        kind = "built-in, " if plan.data.builtin else ""
-        lines.append(f"data: reference {REFERENCE_DATASET}, this run {plan.data.name} ({kind}not ImageNet)")
-    hardware = device_kind(plan.device).several(plan.ranks, record.summary["device_name"])
-    lines.append(f"devices: reference 4 x BI-V100, this run {hardware}")
-    if plan.model != "x1_0":
-        lines.append(f"model: reference PPLCNet_x1_0, this run PPLCNet_{plan.model}")
-    lines += [f"method: this run uses {mark}" for mark in method_marks(plan)]
-    pixels = plan.pipeline.image_size
-    if pixels != PUBLISHED_PIXELS:
-        lines.append(f"crop: reference {PUBLISHED_PIXELS}x{PUBLISHED_PIXELS}, this run {pixels}x{pixels}")
-    if plan.global_batch != 2048:
-        lines.append(f"images per step: reference 2048, this run {plan.global_batch}")
-    if record.summary["top1"] is None:
-        lines.append("top-1: reference after 360 epochs, not measured in this run")
-    elif plan.training.epochs != 360:
-        lines.append(f"epochs: reference 360, this run {plan.training.epochs}")
-    return lines
-
-
-def _beside_reference(reference_row: ReferenceRow) -> RichTable:
-    reference = read_reference()
-    title = "compared with the reference (DeepSparkHub, BI-V100)"
-    table = RichTable(title=title, box=box.SIMPLE_HEAD, title_justify="left")
-    method, crop, _, top1 = reference.header
-    for title in (method, crop, "FPS (all devices)", "devices", top1):
-        table.add_column(title, justify="right" if title in ("FPS (all devices)", top1) else "left")
-    for row in (reference, reference_row):
-        name, size, fps, accuracy = row.cells
-        devices = row.header[2].removeprefix("FPS (").removesuffix(")")
-        table.add_row(*map(plain_text, (name, size, fps, devices, accuracy or "-")))
-    return table
 
 
 def _facts(title: str, rows: list[tuple[str, str]]) -> RichTable:
@@ -247,8 +219,15 @@ def _percent(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.0f} %"
 
 
-def _accuracy(value: float | None, epochs: int) -> str:
-    return "not measured" if value is None else f"{value:.4f} after {count_of(epochs, 'epoch')}"
+def _accuracy(record: RunRecord, name: str) -> str:
+    value, epochs = record.summary[name], count_of(record.summary["epochs"], "epoch")
+    return "not measured" if value is None else f"{value:.4f} {_of_images(record)}, after {epochs}"
+
+
+def _of_images(record: RunRecord) -> str:
+    """Returns how many images an accuracy is of, and how many were left out."""
+    left_out = left_out_of(record).counts[VAL_SPLIT]
+    return f"of {count_of(record.summary['val_images'], 'image')}" + (f" ({left_out:,} left out)" if left_out else "")
 
 
 def _profile(record: RunRecord) -> str:

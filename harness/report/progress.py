@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rich import progress as bars
 
 from harness.artifacts.record import RunFiles
-from harness.artifacts.schema import CHECKPOINT, COMPUTE, COMPUTE_NO_SYNC, EVALUATE, PIPELINE, STEPS, TRAIN
+from harness.artifacts.schema import BAD_IMAGES, CHECKPOINT, COMPUTE, COMPUTE_NO_SYNC, EVALUATE, PIPELINE, STEPS, TRAIN
 from harness.artifacts.tables import read_table
 from harness.plan.kinds import EPOCHS, EVALUATION, THROUGHPUT
 from harness.plan.plan import RunPlan
@@ -56,6 +56,8 @@ class Progress:
         self._plan = plan
         path = files.table(STEPS.name)
         self._rows = TableTail(path, STEPS.header)
+        self._bad_images = TableTail(files.table(BAD_IMAGES.name), BAD_IMAGES.header)
+        self._left_out = 0
         self._bar = bars.Progress(
             bars.TextColumn("{task.description}"),
             bars.BarColumn(),
@@ -86,13 +88,15 @@ class Progress:
         rows: list[dict[str, str]] = []
         with suppress(OSError):
             rows = self._rows.new()
+            self._left_out += len(self._bad_images.new())
+        left_out = f", {self._left_out:,} left out" if self._left_out else ""
         for row in rows:
             self._seconds += float(row["step_seconds"] or 0.0)
             epoch = f"epoch {row['epoch']} of {self._plan.training.epochs}, " if row["epoch"] not in ("", "0") else ""
             doing = DOING[row["phase"]]
             self._bar.update(self._task, description=epoch + doing)
             if row["phase"] != CHECKPOINT and row["fps"]:
-                self._bar.update(self._task, rate=f"{float(row['fps']):,.0f} images/s")
+                self._bar.update(self._task, rate=f"{float(row['fps']):,.0f} images/s{left_out}")
             counted = PROGRESS[self._plan.kind].phase
             if counted is None:
                 self._bar.update(self._task, completed=min(self._seconds, self._plan.window.max_seconds))

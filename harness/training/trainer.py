@@ -15,6 +15,7 @@ from paddle import nn
 from paddle.jit.dy2static.program_translator import StaticFunction
 
 import models
+from harness.artifacts.bad_image import rule_of
 from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
 from harness.errors import InvariantError, MachineError, TrainingError
 from harness.machine.clock import Clock
@@ -224,7 +225,7 @@ def open_trainer(plan: RunPlan, pretrained: Mapping[str, Any] | None = None) -> 
     precision.prepare(model, optimizer)
     if training.to_static:
         model = paddle.jit.to_static(model, full_graph=True)
-    bad = BadImages(plan.operation.bad_images, plan.operation.max_bad_images, ranks)
+    bad = BadImages(rule_of(plan), ranks)
     parallel = ranks.parallel(model)
 
     return Trainer(

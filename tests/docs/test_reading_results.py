@@ -46,11 +46,12 @@ def test_every_snippet_says_what_is_true(
     for snippet in code_blocks(read("reading-results.md"), "python"):
         exec(compile(snippet, "reading-results.md", "exec"), names)
         said.append(capsys.readouterr().out)
-    throughput, top1, waiting, comparison, devices, machines = said
+    throughput, top1, last, waiting, comparison, devices, machines = said
     assert names["fps"] == pytest.approx(RANKS * BATCH / STEP_SECONDS, rel=0.01)
     assert len(names["window"]) == EPOCHS * STEPS_PER_EPOCH - SLOW_STEPS
     assert throughput.endswith("images/s on 4 devices\n")
     assert "best top-1 0.7000 after epoch 3" in top1
+    assert last == "top-1 0.7000 of 50000 images, 0 left out\n"
     assert waiting.splitlines() == ["epoch", "1    10.0%", "2    10.0%", "3    10.0%"]
     assert comparison.endswith(f"{names['pair'].loc['after', 'fps'] / names['fps'] - 1:+.1%}\n")
     assert {"before", "after"} == {line.split()[0] for line in comparison.splitlines()[2:4]}

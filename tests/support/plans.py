@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from harness.machine.device_kinds import device_kind
 from harness.plan.kinds import EPOCHS, THROUGHPUT
 from harness.plan.options import RunConfig
 from harness.plan.plan import (
+    IMAGENET,
     PARTS,
     DataFacts,
     OperationPlan,
@@ -75,9 +77,19 @@ def a_plan(**changes: Any) -> RunPlan:
             telemetry_interval=0.5,
             bad_images="skip",
             max_bad_images=100,
+            max_bad_share=0.01,
         ),
     )
     return with_settings(plan, **changes)
+
+
+def a_published_plan(**changes: Any) -> RunPlan:
+    """The published training: x1_0 on ImageNet, 4 GPUs with 512 images each, 360 epochs."""
+    published = {
+        "model": "x1_0", "device": "gpu", "device_name": "H100", "ranks": 4, "data": IMAGENET, "image_size": 224,
+        "batch_size": 512, "epochs": 360, "steps_per_epoch": 626, "learning_rate": 0.8, "decode_threads": 2,
+    }  # fmt: skip
+    return a_plan(**{**published, **changes})
 
 
 def with_settings(plan: RunPlan, **changes: Any) -> RunPlan:
@@ -192,6 +204,17 @@ def a_record(**changes: Any) -> RunRecord:
     return replace(record, **changes)
 
 
+def a_published_record(*, summary: Mapping[str, Any] | None = None, **changes: Any) -> RunRecord:
+    """The finished run of `a_published_plan`; summary has changes to its row of summary.csv."""
+    known = {
+        "top1": 0.7102, "top5": 0.8987, "epochs": 360, "val_images": 50_000, "device_name": "H100",
+        "left_out_train_images": 0, "left_out_val_images": 0,
+    }  # fmt: skip
+    plan = changes.pop("plan", a_published_plan())
+    record = a_record(config=a_config(model="x1_0", device="gpu", gpus=4, epochs=360, image_size=224, data=None))
+    return replace(record, plan=plan, summary={**record.summary, **known, **(summary or {})}, **changes)
+
+
 def a_throughput_record(**changes: Any) -> RunRecord:
     """The same as a throughput run: every phase measured, with a verdict and without a top-1."""
     verdict = a_verdict()
@@ -214,7 +237,16 @@ def a_throughput_record(**changes: Any) -> RunRecord:
         phases={**epochs.phases, **{name: plain(found) for name, found in others.items()}},
         ledger={**plain(alone), "rest_seconds": alone.rest_seconds},
         verdict=plain(verdict),
-        summary={**epochs.summary, **known, "window_end": "target_ci", "top1": None, "top5": None, "epochs": 0},
+        summary={
+            **epochs.summary,
+            **known,
+            "window_end": "target_ci",
+            "top1": None,
+            "top5": None,
+            "epochs": 0,
+            "val_images": None,
+            "left_out_val_images": None,
+        },
     )
     return replace(record, **changes)
 
@@ -237,7 +269,7 @@ def a_summary(run: str, train: PhaseFigures) -> dict[str, Any]:
         "communication_gain": None, "communication_gain_low": None, "communication_gain_high": None,
         "outlier_steps": 4, "interference": "none", "interference_steps": 2,
         "model_flops_util": None, "images_per_joule": None, "top1": 0.95333, "top5": 0.99778, "epochs": 20,
-        "bad_images": 0,
+        "val_images": 450, "left_out_train_images": 0, "left_out_val_images": 0,
     }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from scipy.signal import lfilter
 
 from harness.analysis.summarize import RunFigures, summarize
+from harness.artifacts.bad_image import rule_of
 from harness.artifacts.record import RunFiles, RunRecord, write_record
 from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS
 from harness.artifacts.tables import TableWriter
@@ -332,7 +333,7 @@ class Simulation:
             parallel=training,
             train=training,  # type: ignore[arg-type]
             source=dali,  # type: ignore[arg-type]
-            bad=BadImages(config.bad_images, config.max_bad_images, ranks),
+            bad=BadImages(rule_of(plan), ranks),
         )
         with contextlib.ExitStack() as stack:
             recorder: Recorder = NoRecorder()

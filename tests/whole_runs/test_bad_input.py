@@ -189,7 +189,7 @@ def make_bad_data(folder: Path, split: str) -> Path:
     return data
 
 
-@pytest.mark.parametrize("limit", [("--bad-images", "fail"), ("--max-bad-images", "11"), ("--max-bad-images", "0")])
+@pytest.mark.parametrize("limit", [("--bad-images", "fail"), ("--max-bad-images", "11"), ("--max-bad-share", "0.1")])
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_unusable_files_are_counted_and_ten_named_and_nothing_is_recorded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], split: str, limit: tuple[str, str]
@@ -197,7 +197,8 @@ def test_unusable_files_are_counted_and_ten_named_and_nothing_is_recorded(
     data = make_bad_data(tmp_path / "data", split)
     assert main([*CPU, "--data", str(data), "--batch-size", "4", "--results", "out", *limit]) == 4
     err = capsys.readouterr().err
-    refused(err, f"12 of {100 if split == 'train' else 20} listed files", "and 2 more", "Restore these files")
+    counted = "12 of 100 training" if split == "train" else "12 of 20 validation"
+    refused(err, f"{counted} images can't be used", "and 2 more", "Restore these files")
     assert [line.strip() for line in err.splitlines() if f"'{split}/" in line] == [
         f"'{split}/000.jpg': no such file or directory",
         f"'{split}/001.jpg': no such file or directory",
@@ -207,17 +208,29 @@ def test_unusable_files_are_counted_and_ten_named_and_nothing_is_recorded(
     assert not list((tmp_path / "out").glob("**/*"))
 
 
-@pytest.mark.parametrize("more", [(), ("--max-bad-images", "12")])
+@pytest.mark.parametrize("more", [(), ("--max-bad-images", "11"), ("--bad-images", "fail")])
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_unusable_files_that_a_run_bears_are_left_out_and_recorded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str, more: tuple[str, ...]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    split: str,
+    more: tuple[str, ...],
 ) -> None:
+    """Case A4: what the refusal's cure names is enough, and the run then says what it leaves out."""
     data = make_bad_data(tmp_path / "data", split)
     started: list[RunFiles] = []
     monkeypatch.setattr(harness.commands.one_run, "run_workers", lambda files, *_, **__: started.append(files))
+    command = [*CPU, "--data", str(data), "--batch-size", "4", "--results", "out", *more]
+    assert main(command) == 4
+    cure = capsys.readouterr().err.partition("leave them out with ")[2].partition(". ")[0]
+    assert "--max-bad-share" in cure
+    assert started == []
     # Nobody measures anything, so there is nothing to conclude from.
-    assert main([*CPU, "--data", str(data), "--batch-size", "4", "--results", "out", *more]) != 0
+    assert main([*command, *cure.split()]) != 0
     (files,) = started
+    counted = "12 of 100 training" if split == "train" else "12 of 20 validation"
+    assert f"left out: {counted} images; see {files.run}.bad_images.csv" in " ".join(capsys.readouterr().out.split())
     # The ranks read them here, and rank 0 gives each a row.
     bad = read_record(files.record).bad_images
     assert [(image["split"], image["index"]) for image in bad] == [(split, index) for index in range(12)]
@@ -233,7 +246,7 @@ def test_throughput_alone_asks_nothing_of_validation_images(
     (data / "val" / "000.jpg").unlink()
     (data / "train" / "007.jpg").unlink()
     assert main([*CPU, "--data", str(data), "--throughput-only", "--results", "out", "--bad-images", "fail"]) == 4
-    refused(capsys.readouterr().err, "1 of 100 listed files", "'train/007.jpg'")
+    refused(capsys.readouterr().err, "error: 1 of 100 training images can't be used", "'train/007.jpg'")
 
 
 def test_a_batch_larger_than_the_share_of_a_rank(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

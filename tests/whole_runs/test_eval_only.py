@@ -69,7 +69,8 @@ def test_exported_weights_have_the_accuracy_of_the_run_they_are_from(
     assert row[["images", "seconds", "fps", "train_loss", "learning_rate"]].isna().all()
     summary = read_table(tmp_path / "summary.csv", SUMMARY).iloc[0]
     assert (summary["run"], summary["top1"], summary["epochs"]) == ("eval", last["top1"], 0)
-    assert summary[["fps", "images", "window_seconds"]].isna().all()
+    assert summary[["fps", "images", "window_seconds", "left_out_train_images"]].isna().all()
+    assert (summary["val_images"], summary["left_out_val_images"]) == (93, 0)
     steps = pd.read_csv(tmp_path / "eval.steps.csv")
     assert set(steps["phase"]) == {"evaluate"}
     assert steps["images"].sum() == 93
@@ -104,7 +105,8 @@ def test_a_training_begins_with_the_weights_it_is_given(data: Path, trained: Pat
     record = json.loads((tmp_path / "on.json").read_text())
     assert record["pretrained"]["file"] == "it.safetensors"
     (row,) = pd.read_csv(next(tmp_path.glob("table-cpux2-*.csv"))).to_dict("records")
-    assert row["Method"] == "PPLCNet_x0_25, pretrained"
+    assert row["Method"].split(", ")[0] == "PPLCNet_x0_25"
+    assert {"pretrained", "learning rate 1e-30"} <= set(row["Method"].split(", "))
 
 
 def test_a_training_for_other_classes_begins_with_a_new_last_layer(data: Path, trained: Path, tmp_path: Path) -> None:

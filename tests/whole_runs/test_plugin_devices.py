@@ -115,7 +115,9 @@ def test_bad_images_are_left_out_as_on_the_cpu(accelerator: Accelerator, tmp_pat
     for name in ("train/1/1.jpg", "train/2/2.jpg", "val/3/3.jpg"):
         whole = (data / name).read_bytes()
         (data / name).write_bytes(whole[: len(whole) // 2])
-    options = ["--gpus", "2", "--data", str(data), "--epochs", "2", "--batch-size", "8"]
+    options = [
+        "--gpus", "2", "--data", str(data), "--epochs", "2", "--batch-size", "8", "--max-bad-share", "0.05"
+    ]  # fmt: skip
     expected = run(tmp_path / "cpu", "--device", "cpu", *SMALL, *options)
     found = on_plugin(accelerator, tmp_path / "plugin", "--device", "standin", *options)
     assert (expected.code, found.code) == (0, 0), found.err

@@ -94,7 +94,8 @@ def test_its_summary_follows_from_its_tables(trained: Run) -> None:
     assert row["fps_per_device"] == pytest.approx(row["fps"] / 2, abs=0.001)
     assert row["top1"] == trained.table("epochs")["top1"].iloc[-1]
     assert (row["run"], row["model"], row["epochs"], row["devices"]) == ("it", "x0_25", 4, 2)
-    assert row["bad_images"] == len(trained.table("bad_images")) == 0
+    assert row["left_out_train_images"] == row["left_out_val_images"] == len(trained.table("bad_images")) == 0
+    assert row["val_images"] == VAL_IMAGES
     assert row["dataset"].startswith("colours")
 
 
@@ -105,7 +106,8 @@ def test_its_mirrored_table_has_the_references_header(trained: Run) -> None:
     reference = next(csv.reader((ROOT / "results" / "bi_v100.csv").read_text().splitlines()))
     assert [header[0], header[1], header[3]] == [reference[0], reference[1], reference[3]]
     assert header[2] == "FPS (CPU x 2)"
-    assert row[:2] == ["PPLCNet_x0_25", "32x32"]
+    assert row[0].startswith("PPLCNet_x0_25, 4 epochs, ")
+    assert row[1] == "32x32"
     summary = read_table(trained.folder / "summary.csv", SUMMARY).iloc[0]
     assert float(row[2]) == pytest.approx(summary["fps"], abs=0.051)
     assert float(row[3]) == summary["top1"]
@@ -156,10 +158,12 @@ def test_its_device_table_holds_the_host(trained: Run) -> None:
 
 
 def test_it_prints_both_rows_and_what_differs(trained: Run) -> None:
-    assert "PPLCNet_x1_0    224x224" in trained.out
-    assert "2537" in trained.out
-    assert "PPLCNet_x0_25   32x32" in trained.out
-    assert "CPU x 2" in trained.out
+    lines = [" ".join(line.split()) for line in trained.out.splitlines()]
+    assert "PPLCNet_x1_0 224x224 2537 BI x 4 0.7062" in lines
+    assert any(line.startswith("PPLCNet_x0_25, 4 ") and " 32x32 " in line and "CPU x 2" in line for line in lines)
+    assert any(
+        line.startswith("May top-1 ") and line.endswith(" stand beside the reference's 0.7062? NO:") for line in lines
+    )
     assert "not ImageNet" in trained.out
     assert "\x1b" not in trained.out  # no terminal, no progress bar
 

@@ -9,6 +9,7 @@ import pytest
 
 from harness.analysis.compare import Side
 from harness.analysis.stored_result import StoredResult, find_result
+from harness.artifacts.record import SCHEMA_VERSION
 from tests.support.compared_runs import (
     A_RATES,
     record,
@@ -16,6 +17,8 @@ from tests.support.compared_runs import (
     save,
     save_series,
 )
+
+LATER = SCHEMA_VERSION + 1
 
 
 def test_a_run_is_found_by_name_and_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +74,11 @@ def test_the_reference_is_found_by_name() -> None:
         ("list", "list.json' is not the record of a run", "Name a <run>.json that run_bench.py wrote."),
         ("object", "object.json' is not the record of a run or series", "Name a <run>.json that run_bench.py wrote."),
         ("folder", "folder.json': Is a directory", "Name a <run>.json that can be read."),
-        ("later", "later.json has schema version 7; this version reads 6", "Read it with the version of this project"),
+        (
+            "later",
+            f"later.json has schema version {LATER}; this version reads {SCHEMA_VERSION}",
+            "Read it with the version of this project",
+        ),
         ("rateless", "run 'rateless', which measures throughput, has no training throughput", "Name a run"),
         ("standing", "standing.json' has no valid training throughput: rates are (0.0,)", "Run it again"),
         ("worded", "worded.json' has no valid training throughput: ", "Run it again"),
@@ -88,7 +95,7 @@ def test_the_reference_is_found_by_name() -> None:
         ("nested", "five.json is not a run's record: ", "Name a <run>.json that run_bench.py wrote."),
         (
             "ahead",
-            "the series 'ahead' has schema version 7; this version reads 6",
+            f"the series 'ahead' has schema version {LATER}; this version reads {SCHEMA_VERSION}",
             "Read it with the version of this project",
         ),
     ],
@@ -105,17 +112,17 @@ def test_what_can_t_be_compared_is_one_clear_line_and_its_cure(
     (tmp_path / "gone.r2.json").unlink()
     save_series(tmp_path, "five", (1.0, 2.0))
     for series, version, runs in (
-        ("half", 6, ["before", "halted"]),
-        ("nobody", 6, []),
-        ("astray", 6, ["../secret"]),
-        ("twice", 6, ["before", "before"]),
-        ("nested", 6, ["five"]),
-        ("ahead", 7, ["before"]),
+        ("half", SCHEMA_VERSION, ["before", "halted"]),
+        ("nobody", SCHEMA_VERSION, []),
+        ("astray", SCHEMA_VERSION, ["../secret"]),
+        ("twice", SCHEMA_VERSION, ["before", "before"]),
+        ("nested", SCHEMA_VERSION, ["five"]),
+        ("ahead", LATER, ["before"]),
     ):
         values = {"schema_version": version, "kind": "repeats", "run": series, "status": "finished",
                   "runs": runs}  # fmt: skip
         (tmp_path / f"{series}.json").write_text(json.dumps(values), encoding="utf-8")
-    later = json.loads((tmp_path / "before.json").read_text(encoding="utf-8")) | {"schema_version": 7}
+    later = json.loads((tmp_path / "before.json").read_text(encoding="utf-8")) | {"schema_version": LATER}
     for file, content in (
         ("empty", b" \n"),
         ("text", b"{"),

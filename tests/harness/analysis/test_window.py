@@ -277,8 +277,10 @@ def test_an_interval_that_reaches_a_step_time_of_0_has_no_upper_end(tmp_path: Pa
 
 def test_the_final_accuracy_is_the_last_epochs(tmp_path: Path) -> None:
     with TableWriter(tmp_path / "epochs.csv", EPOCHS) as writer:
-        assert final_accuracy(read_table(tmp_path / "epochs.csv", EPOCHS)) == {"top1": None, "top5": None, "epochs": 0}
+        assert final_accuracy(read_table(tmp_path / "epochs.csv", EPOCHS)) == {
+            "top1": None, "top5": None, "val_images": None, "epochs": 0
+        }  # fmt: skip
         writer.write({"epoch": 1, "top1": 0.9, "top5": 0.99})
-        writer.write({"epoch": 2, "top1": 0.7062, "top5": 0.8991})
+        writer.write({"epoch": 2, "top1": 0.7062, "top5": 0.8991, "val_images": 49_997})
     accuracy = final_accuracy(read_table(tmp_path / "epochs.csv", EPOCHS))
-    assert accuracy == {"top1": 0.7062, "top5": 0.8991, "epochs": 2}
+    assert accuracy == {"top1": 0.7062, "top5": 0.8991, "val_images": 49_997, "epochs": 2}

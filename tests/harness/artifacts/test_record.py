@@ -28,7 +28,7 @@ def round_trip(folder: Path, record: RunRecord) -> RunRecord:
 
 def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
     assert round_trip(tmp_path, RECORD) == RECORD
-    assert RECORD.schema_version == SCHEMA_VERSION == 6
+    assert RECORD.schema_version == SCHEMA_VERSION
 
 
 def test_a_verdict_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_record_is_plain_json(tmp_path: Path) -> None:
         *("steady", "ledger", "outliers", "interference", "verdict", "summary", "attempts", "bad_images", "checkpoint"),
         *("pretrained", "decoding", "schema_version"),
     ]
-    assert (values["schema_version"], values["status"]) == (6, "finished")
+    assert (values["schema_version"], values["status"]) == (SCHEMA_VERSION, "finished")
     assert values["config"]["batch_size"] is None
     assert values["plan"]["kind"] == "epochs"
     assert values["plan"]["data"]["augmentation"]["crop_area_min"] == 0.5
@@ -187,15 +187,15 @@ def written(tmp_path: Path) -> str:
     return (tmp_path / "run.json").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("version", [5, 7, 0, 99, "6", None, 1.5])
+@pytest.mark.parametrize("version", [SCHEMA_VERSION - 1, SCHEMA_VERSION + 1, 0, 99, str(SCHEMA_VERSION), None, 1.5])
 def test_a_record_of_a_version_that_is_not_known(tmp_path: Path, written: str, version: object) -> None:
     with pytest.raises(UsageError) as caught:
         read(tmp_path, json.dumps({**json.loads(written), "schema_version": version}))
-    assert caught.value.message == f"run.json has schema version {version}; this version reads 6"
+    assert caught.value.message == f"run.json has schema version {version}; this version reads {SCHEMA_VERSION}"
     assert "version of this project that wrote it" in caught.value.cure
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", "{}", '{"schema_version": 6}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", "{}", f'{{"schema_version": {SCHEMA_VERSION}}}'])
 def test_a_file_that_is_not_a_record(tmp_path: Path, text: str) -> None:
     with pytest.raises(UsageError) as caught:
         read(tmp_path, text)

@@ -67,8 +67,9 @@ def test_columns_of_the_summary() -> None:
         "pipeline_fps",
         *("compute_fps", "accelerator_util", "exposed_communication_share", "images", "window_seconds"),
         *("window_steps", "warmup_steps", "step_seconds_p50", "step_seconds_p95", "step_seconds_p99"),
-        *("outlier_steps", "overflow_steps", "interference_steps", "data_wait_share", "top1", "top5", "epochs"),
-        *("bad_images", "gpu_util_percent", "cpu_util_percent", "model_flops_util", "images_per_joule"),
+        *("outlier_steps", "overflow_steps", "interference_steps", "data_wait_share", "top1", "top5", "val_images"),
+        *("epochs", "left_out_train_images", "left_out_val_images"),
+        *("gpu_util_percent", "cpu_util_percent", "model_flops_util", "images_per_joule"),
     ]
 
 

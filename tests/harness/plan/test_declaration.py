@@ -36,6 +36,7 @@ from harness.plan.options import RunConfig
 from harness.plan.decisions import make_plan
 from harness.plan.nodes import check_signatures, run_signature
 from harness.plan.plan import IMAGENET
+from harness.plan.published import marks
 from harness.report.docs import options_markdown
 
 def refusal(call, *arguments):
@@ -55,6 +56,7 @@ print(json.dumps({
     "resumed": refusal(check_same_run, Resumption(record, None, {}), other, plan),
     "nodes": refusal(check_signatures, signatures, [0, 1]),
     "compared": [one.name for one in differences(record, replace(record, config=other))],
+    "marked": [marks(one, plan)[-1] for one in (config, replace(config, fog=0.25))],
     "documented": "| `--fog SHARE` | Share of fog in training images. Weather follows. | 0.25 |" in options_markdown(),
 }))
 """
@@ -98,6 +100,8 @@ def test_adding_an_option_is_one_edit(edited: Path) -> None:
     assert "--fog: 0.5 before, 0.75" in found["resumed"]
     assert "--fog: 0.5 on node 0, 0.75 on node 1" in found["nodes"]
     assert found["compared"] == ["fog"]
+    assert found["marked"][0] == "fog 0.5"
+    assert "fog" not in found["marked"][1]
     assert found["documented"]
 
 

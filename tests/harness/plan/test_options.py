@@ -46,6 +46,7 @@ def test_the_defaults_are_the_published_recipe() -> None:
         *(("checkpoint_minutes", value, "above 0") for value in (0.0, -0.5)),
         ("checkpoint_minutes", math.nan, "finite"),
         ("max_bad_images", -1, "at least 0"),
+        ("max_bad_share", 1.5, "at most 1"),
         *((name, -0.5, "above 0") for name in ("max_seconds", "target_ci", "learning_rate", "crop_area_min")),
         *(("telemetry_interval", value, "at least 0.1") for value in (0.0, -0.5, 0.09)),
         ("target_ci", math.nan, "finite"),
@@ -99,6 +100,7 @@ def test_a_number_that_no_float_holds_is_a_mistake_of_the_user() -> None:
         ("target_ci", 1e-6),
         ("checkpoint_minutes", 1e-3),
         ("max_bad_images", 0),
+        ("max_bad_share", 0),
     ],
 )
 def test_the_limits_themselves_are_allowed(name: str, value: float) -> None:

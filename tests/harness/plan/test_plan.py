@@ -120,6 +120,7 @@ def test_the_published_plan_on_four_gpus() -> None:
             telemetry_interval=0.5,
             bad_images="skip",
             max_bad_images=100,
+            max_bad_share=0.01,
         ),
         notes=(),
     )

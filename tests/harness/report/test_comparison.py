@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console as RichConsole
@@ -12,7 +13,6 @@ from rich.console import Console as RichConsole
 from harness.analysis.compare import Difference, compare
 from harness.analysis.stored_result import StoredResult
 from harness.artifacts.record import RunRecord
-from harness.plan.plan import IMAGENET
 from harness.report.comparison import change_line, show_comparison, warnings
 from harness.report.console import Console
 from tests.support.compared_runs import (
@@ -27,7 +27,7 @@ from tests.support.compared_runs import (
     summarised,
     told,
 )
-from tests.support.plans import with_settings
+from tests.support.plans import a_published_plan
 
 
 def test_the_result_is_one_line() -> None:
@@ -54,7 +54,12 @@ def test_the_result_is_one_line() -> None:
 
 @pytest.mark.usefixtures("wide")
 def test_two_runs_are_shown_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    save(tmp_path, record("before", 100.0), summarised(record("after", 90.0), top1=0.95333))
+    """Case A4: of how many images a top-1 is, and that some were left out."""
+    none = {"left_out_train_images": 0, "left_out_val_images": None}
+    after = summarised(
+        record("after", 90.0), top1=0.95333, val_images=355, left_out_train_images=0, left_out_val_images=45
+    )
+    save(tmp_path, summarised(record("before", 100.0), **none), after)
     assert run_compare(tmp_path, "before", "after") == 0
     lines = told(capsys)
     assert lines[0] == "comparison"
@@ -65,13 +70,23 @@ def test_two_runs_are_shown_side_by_side(tmp_path: Path, capsys: pytest.CaptureF
         "throughput 100.0 images/s (99.2 to 100.8), all devices 90.0 images/s (89.3 to 90.7), all devices",
         "per device 50.0 images/s 45.0 images/s",
         "devices 2 CPU ranks on Xeon 6148 2 CPU ranks on Xeon 6148",
-        "top-1 - 0.9533",
+        "top-1 - 0.9533 of 355 images",
         "bottleneck compute compute",
         "B is 10.0 % slower than A (95 % interval 6.0 to 13.8 % slower, p < 0.0001)",
         "based on: A: its window's standard error, and 1.5 % assumed between runs;"
         " B: its window's standard error, and 1.5 % assumed between runs",
-        "The settings and everything recorded about files and machine are the same.",
+        "what differs",
+        "A B",
+        lines[-2],
+        "files left_out_val_images - 45",
     ]
+
+
+@pytest.mark.usefixtures("wide")
+def test_runs_alike_differ_in_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path, record("before", 100.0), record("after", 100.0))
+    assert run_compare(tmp_path, "before", "after") == 0
+    assert told(capsys)[-1] == "The settings and everything recorded about files and machine are the same."
 
 
 @pytest.mark.usefixtures("wide")
@@ -105,11 +120,25 @@ def test_two_series_are_compared_by_their_runs(tmp_path: Path, capsys: pytest.Ca
 
 
 @pytest.mark.usefixtures("wide")
-def test_the_reference_as_a(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plan = with_settings(
-        PLAN, model="x1_0", device="gpu", device_name="H100", ranks=4, data=IMAGENET, image_size=224, batch_size=512
-    )
-    save(tmp_path, summarised(record("mine", 5074.0, plan=plan), device_name="H100", top1=0.7101))
+@pytest.mark.parametrize(
+    ("changed", "standing"),
+    [
+        ({}, ["May top-1 0.7101 stand beside the reference's 0.7062? Yes: the data and recipe are the same."]),
+        (
+            {"epochs": 1, "lr_warmup_epochs": 1, "label_smoothing": 0.0},
+            [
+                "May top-1 0.7101 stand beside the reference's 0.7062? NO:",
+                "method: reference as published, this run 1 epoch, label smoothing 0",
+            ],
+        ),
+    ],
+)
+def test_the_reference_as_a(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changed: dict[str, Any], standing: list[str]
+) -> None:
+    """Case A9: the list of differences has every departure from the published training."""
+    plan = a_published_plan(**changed)
+    save(tmp_path, summarised(record("mine", 5074.0, plan=plan), device_name="H100", top1=0.7101, val_images=50_000))
     assert run_compare(tmp_path, "bi_v100", "mine") == 0
     lines = told(capsys)
     assert lines[3:] == [
@@ -118,11 +147,12 @@ def test_the_reference_as_a(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         "throughput 2537.0 images/s (no interval), all devices 5074.0 images/s (5033.3 to 5115.4), all devices",
         "per device 634.2 images/s 1268.5 images/s",
         "devices 4 x BI-V100 4 x H100",
-        "top-1 0.7062 0.7101",
+        "top-1 0.7062 0.7101 of 50,000 images",
         "bottleneck - compute",
         "B is 100.0 % faster than A (95 % interval 94.0 to 106.2 % faster, p < 0.0001)",
         "based on: A: published without an interval, assumed exact; B: its window's standard error, and 1.5 %"
         " assumed between runs; only B's uncertainty counts",
+        *(line.strip() for line in standing),
         "Nothing else is known about the reference's settings and machine.",
     ]
 

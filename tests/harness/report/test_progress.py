@@ -11,7 +11,7 @@ from rich.console import Console as RichConsole
 from rich.progress import Task
 
 from harness.artifacts.record import RunFiles
-from harness.artifacts.schema import STEPS
+from harness.artifacts.schema import BAD_IMAGES, STEPS
 from harness.artifacts.tables import TableWriter
 from harness.plan.kinds import EPOCHS, EVALUATION, THROUGHPUT, RunKind
 from harness.report.console import Console
@@ -132,6 +132,25 @@ def test_a_table_that_can_not_be_read_for_a_while_ends_nothing(tmp_path: Path) -
         shown.add(step(3))
         progress.poll()
     assert shown.completed() == 3
+
+
+def test_images_left_out_are_counted_once_there_are_some(tmp_path: Path) -> None:
+    """Case A4: from the start of the run, and those that are met on the way."""
+    shown, table = Shown(tmp_path), RunFiles(tmp_path, "run").table(BAD_IMAGES.name)
+    with shown.progress as progress:
+        shown.add(step(1))
+        progress.poll()
+        assert shown.task.fields["rate"] == "1,234 images/s"
+        with TableWriter(table, BAD_IMAGES) as writer:
+            for number in range(3):
+                writer.write({"split": "train", "path": f'{number}"\n=caf\udce9.jpg', "label": 0, "reason": "0 bytes"})
+            shown.add(step(2))
+            progress.poll()
+            assert shown.task.fields["rate"] == "1,234 images/s, 3 left out"
+            writer.write({"split": "val", "path": "4.jpg", "label": 0, "reason": "cut"})
+        shown.add(step(3))
+        progress.poll()
+        assert shown.task.fields["rate"] == "1,234 images/s, 4 left out"
 
 
 def test_a_run_of_epochs_is_as_far_as_its_training_steps(tmp_path: Path) -> None:

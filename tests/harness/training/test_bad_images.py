@@ -5,17 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from harness.artifacts.bad_image import BadImage, bad_image_row
+from harness.artifacts.bad_image import BadImage, BadImageRule, bad_image_row
 from harness.artifacts.schema import BAD_IMAGES
 from harness.artifacts.tables import TableWriter
+from harness.plan.left_out import Limit
 from harness.plan.options import FAIL, SKIP
-from harness.training.bad_images import BadImages, enforce_limit
+from harness.training.bad_images import BadImages
 from pipelines.bad_image_probe import Fault
 from pipelines.errors import DataError
 from pipelines.image_lists import ImageList
 from pipelines.sampling import Position
 from tests.support.simulation import Cluster, SimulatedRanks
 
+SIZES = {"train": 50, "val": 50}
 IMAGES = ImageList(Path("/data"), tuple(f"{index}.jpg" for index in range(50)), tuple(range(50)))
 
 
@@ -24,7 +26,8 @@ def on_ranks(
 ) -> tuple[list[BadImages], list[str], list[list[str]]]:
     """Each rank meets its images and tells them; what each then has, how it ended, and what it recorded."""
     cluster = Cluster(count)
-    ranks = [BadImages(SKIP, max_images, SimulatedRanks(rank, count, cluster)) for rank in range(count)]
+    rule = BadImageRule(SKIP, Limit(max_images, 1.0), SIZES)
+    ranks = [BadImages(rule, SimulatedRanks(rank, count, cluster)) for rank in range(count)]
     ended = [""] * count
     recorded: list[list[str]] = [[] for _ in range(count)]
 
@@ -66,25 +69,26 @@ def test_an_image_that_two_ranks_meet_counts_once() -> None:
 def test_more_than_the_run_bears_end_it_on_every_rank() -> None:
     _, ended, _ = on_ranks(3, 2, {0: [1], 1: [2], 2: [3]})
     assert len(set(ended)) == 1
-    assert ended[0].startswith("more than 2 images can't be used, 3 so far; the last ones:\n  '3.jpg': 0 bytes\n")
+    assert ended[0].startswith(
+        "3 of 50 training images can't be used so far, and the limit is --max-bad-images 2:\n  '3.jpg': 0 bytes\n"
+    )
 
 
-def test_more_than_the_run_bears_on_one_rank_end_it_before_it_meets_all() -> None:
-    bad = BadImages(SKIP, 2, SimulatedRanks(0, 1, Cluster(1)))
+@pytest.mark.parametrize(
+    ("limit", "reported"), [(Limit(2, 1.0), "--max-bad-images 2"), (Limit(100, 0.05), "--max-bad-share 0.05")]
+)
+def test_more_than_the_run_bears_on_one_rank_end_it_before_it_meets_all(limit: Limit, reported: str) -> None:
+    """Case A4: a share counts in the middle of a run, too."""
+    bad = BadImages(BadImageRule(SKIP, limit, SIZES), SimulatedRanks(0, 1, Cluster(1)))
     bad.report("train", IMAGES, [Fault(1, "0 bytes"), Fault(2, "0 bytes")], Position())
-    with pytest.raises(DataError, match="more than 2 images"):
+    with pytest.raises(DataError, match=f"3 of 50 training images can't be used so far, and the limit is {reported}:"):
         bad.report("train", IMAGES, [Fault(3, "0 bytes")], Position())
 
 
 def test_one_is_too_many_where_the_policy_says_so() -> None:
-    bad = BadImages(FAIL, 100, SimulatedRanks(0, 1, Cluster(1)))
-    with pytest.raises(DataError, match=r"1 of the images can't be used, and --bad-images is fail:\n  '8.jpg': cut"):
+    bad = BadImages(BadImageRule(FAIL, Limit(100, 1.0), SIZES), SimulatedRanks(0, 1, Cluster(1)))
+    with pytest.raises(DataError, match=r"--bad-images is fail:\n  '8.jpg': cut"):
         bad.report("val", IMAGES, [Fault(8, "cut")], Position())
-
-
-def test_none_is_no_error() -> None:
-    enforce_limit(FAIL, 0, [])
-    enforce_limit(SKIP, 0, [])
 
 
 def test_a_hostile_name_is_one_row_and_no_formula(tmp_path: Path) -> None:
