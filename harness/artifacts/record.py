@@ -104,6 +104,11 @@ class RunFiles:
         return self.folder / f"{self.run}.checkpoints"
 
     @property
+    def lock(self) -> Path:
+        """The file whose lock the run's process holds, if the run can be resumed."""
+        return self.checkpoints / ".lock"
+
+    @property
     def traces(self) -> Path:
         """The folder of the traces that --profile asks for."""
         return self.folder / f"{self.run}.traces"

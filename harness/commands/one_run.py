@@ -12,6 +12,7 @@ from typing import Any
 
 from harness.analysis.summarize import summarize, summarize_evaluation
 from harness.artifacts.checkpoint import newest_checkpoint
+from harness.artifacts.liveness import own_process
 from harness.artifacts.record import NAME_TIME, RunFiles, RunRecord, claim_files, read_record, write_record
 from harness.artifacts.reference_table import ReferenceRow, append_reference_row
 from harness.artifacts.shared_schema import SUMMARY
@@ -25,6 +26,7 @@ from harness.commands.resume import (
     truncate_to_checkpoint,
 )
 from harness.errors import INTERRUPTED_EXIT_CODE, InterruptedRunError, OutOfMemoryError, UsageError
+from harness.launch import signals
 from harness.launch.launcher import run_workers
 from harness.plan.decisions import make_plan, run_name
 from harness.plan.kinds import EVALUATION
@@ -127,7 +129,14 @@ class Run:
         return record
 
     def _execute(self, files: RunFiles, record: RunRecord) -> RunRecord:
-        """Run the ranks and conclude. Returns the finished record; an error is recorded before it is raised."""
+        """Run the ranks and conclude. Returns the finished record; an error is recorded before it is raised.
+
+        A request to end reaches the ranks, but doesn't cut this process short, which records how the run ended.
+        """
+        with signals.polled():
+            return self._executed(files, record)
+
+    def _executed(self, files: RunFiles, record: RunRecord) -> RunRecord:
         try:
             self._train(files, record.plan)
             record = read_record(files.record)
@@ -230,18 +239,29 @@ class Run:
 
 
 def _attempt(first_segment: int, step: int, plan: RunPlan) -> dict[str, Any]:
-    return {"first_segment": first_segment, "step": step, "started_unix_seconds": time.time(), "ranks": plan.ranks}
+    return {
+        "first_segment": first_segment,
+        "step": step,
+        "started_unix_seconds": time.time(),
+        "ranks": plan.ranks,
+        "process": own_process(),
+    }
 
 
 def _add_resume_hint(error: BaseException, files: RunFiles, config: RunConfig) -> BaseException:
-    """The error that ended a run; if there is a checkpoint, with the command that resumes it."""
+    """The error that ended a run; if there is a checkpoint, or it was interrupted, with the command that resumes it."""
     if not isinstance(error, (ActionableError, KeyboardInterrupt)):
         return error
     newest = newest_checkpoint(files.checkpoints)
-    if newest is None:
+    command = resume_command(files.run, config)
+    if newest is not None:
+        hint = f"A checkpoint after step {newest[1]['optimizer_steps']:,} was saved. To resume:\n  {command}"
+    elif not isinstance(error, KeyboardInterrupt):
         return error
-    step, command = newest[1]["optimizer_steps"], resume_command(files.run, config)
-    hint = f"A checkpoint after step {step:,} was saved. To resume:\n  {command}"
+    elif config.kind.resumable:
+        hint = f"No step has been saved. To start it again:\n  {command}"
+    else:
+        hint = f"A run that {config.kind.does} can't be resumed: start it again."
     if isinstance(error, KeyboardInterrupt):
         return InterruptedRunError("interrupted", hint)
     error.cure = f"{error.cure}\n{hint}" if error.cure else hint

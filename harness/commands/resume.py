@@ -23,7 +23,6 @@ from harness.plan.plan import RunPlan, decided_values, settings_of
 from harness.report.text import command_line
 from models.errors import ActionableError
 
-LOCK = ".lock"
 CUT = (STEPS, EPOCHS, DEVICES, BAD_IMAGES)
 # The facts about the data set that affect the weights; its place doesn't.
 DATA_FACTS = ("train_images", "val_images", "num_classes", "augmentation", "fingerprint")
@@ -216,7 +215,7 @@ def truncate_to_checkpoint(files: RunFiles, checkpoint: str | None, rows: Mappin
 def exclusive_run_lock(files: RunFiles) -> Iterator[None]:
     """Lock the run for this process. Raises UsageError when another one has it, MachineError when locking fails."""
     # The lock is on a file and not on the folder, whose locks network file systems don't share.
-    path = files.checkpoints / LOCK
+    path = files.lock
     with disk_errors(path):
         files.checkpoints.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(path, wait=False, held=f"run {files.run!r} is running in another process"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from harness.artifacts.record import RunRecord
 from harness.commands.inputs import find_inputs
 from harness.commands.one_run import Run
 from harness.commands.series import run_series, series_members
+from harness.launch.private_folder import private_folder
 from harness.machine.device import check_paddle, choose_devices
 from harness.machine.telemetry import check_telemetry_library
 from harness.plan.decisions import default_data, make_plan
@@ -60,8 +60,8 @@ def measure(
     if node.records:
         return Run(config, inputs, node, Path(config.results), environment, console).carry_out(series)
     # Node 0 records for all. The record here only passes the plan to this node's ranks.
-    with tempfile.TemporaryDirectory(prefix="pplcnet-bench-node-") as folder:
-        return Run(config, inputs, node, Path(folder), environment, console).carry_out(series)
+    with private_folder("node") as folder:
+        return Run(config, inputs, node, folder, environment, console).carry_out(series)
 
 
 def _print_plan(config: RunConfig, console: Console, environment: Mapping[str, str]) -> None:
