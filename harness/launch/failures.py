@@ -107,7 +107,7 @@ def stall(logs: Path, plan: RunPlan, first_rank: int, kept: Path) -> TrainingErr
     hint = "The end of each log has the stacks of all threads."
     limit = plan.operation.stall_timeout
     step = "no step"
-    if len(pulse_files(logs)) < plan.ranks_per_node:
+    if not pulse_files(logs):
         limit, step = plan.operation.start_seconds(plan.nodes), "no first step"
     if plan.nodes > 1:
         hint += " Another node may have stopped, or the network between them."

@@ -142,6 +142,7 @@ class _Running:
         The launcher would end them within seconds after a signal, so that it gets none. It also ends them once a rank
         has ended with an error; ranks that save end together, after a barrier, so that none is still working then.
         """
+        self.watch.look()
         started = self.watch.started
         if self.asked is None and not started:
             self.asked = 0
@@ -219,12 +220,12 @@ def _begin_launcher(parent: int) -> None:
 
 @contextmanager
 def _stopped_at_exit(run: _Running) -> Iterator[None]:
-    """End the launcher when this block ends, for whatever reason; unless they were asked before, the ranks may save."""
+    """End the launcher when this block ends, for whatever reason; after an error of this process, the ranks may save."""
     process = run.process
     try:
         yield
     finally:
-        if process.poll() is None and run.asked is None and run.watch.send(signals.ASK):
+        if process.poll() is None and not signals.requested() and run.watch.send(signals.ASK):
             with suppress(subprocess.TimeoutExpired):
                 process.wait(STOP_SECONDS)
         if process.poll() is None:
