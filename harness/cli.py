@@ -74,7 +74,10 @@ def main(arguments: Sequence[str]) -> int:
 def start(arguments: Sequence[str]) -> NoReturn:
     """Run the command line as a process of its own, and end it with the exit code."""
     output = tolerate_lost_output()
-    code = main(arguments)
+    try:
+        code = main(arguments)
+    except SystemExit as ended:  # argparse, after --help
+        code = int(ended.code or 0)
     # An interpreter that ends would die of them, after the work was done.
     signals.ignore()
     lost = output.flushed()

@@ -220,7 +220,7 @@ def _begin_launcher(parent: int) -> None:
 
 @contextmanager
 def _stopped_at_exit(run: _Running) -> Iterator[None]:
-    """End the launcher when this block ends, for whatever reason; after an error of this process, the ranks may save."""
+    """End the launcher when this block ends, for whatever reason; after an error of this process the ranks save."""
     process = run.process
     try:
         yield
