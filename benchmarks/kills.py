@@ -123,7 +123,7 @@ def _saved(files: RunFiles) -> Mapping[str, Any]:
 
 def _writing(files: RunFiles, since: float) -> bool:
     """Returns whether a checkpoint is being written, ignoring those that earlier kills left unfinished."""
-    for path in files.checkpoints.glob(".*.safetensors"):
+    for path in files.checkpoints.glob(".*.safetensors*"):
         with suppress(FileNotFoundError):
             if path.stat().st_mtime >= since:
                 return True

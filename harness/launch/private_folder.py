@@ -63,10 +63,9 @@ def _made(purpose: str) -> tuple[Path, int | None]:
             return folder, None
         unheld.rename(folder / LOCK)
     except OSError as error:
-        # Python's own message names every folder that it tried.
-        where = os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 - only named
-        reason = str(error.strerror or error)
-        raise MachineError(f"no temporary folder can be made in {where}: {reason}", _CURE) from error
+        # Where none could be chosen, Python's message names all that it tried.
+        where = f" in {tempfile.tempdir}" if tempfile.tempdir is not None else ""
+        raise MachineError(f"no temporary folder can be made{where}: {error.strerror or error}", _CURE) from error
     return folder, lock
 
 
