@@ -256,7 +256,7 @@ def _add_resume_hint(error: BaseException, files: RunFiles, config: RunConfig) -
     command = resume_command(files.run, config)
     if newest is not None:
         hint = f"A checkpoint after step {newest[1]['optimizer_steps']:,} was saved. To resume:\n  {command}"
-    elif not isinstance(error, KeyboardInterrupt):
+    elif not isinstance(error, KeyboardInterrupt) or not files.record.exists():
         return error
     elif config.kind.resumable:
         hint = f"No step has been saved. To start it again:\n  {command}"

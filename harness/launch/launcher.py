@@ -174,8 +174,9 @@ def _raise_what_ended(run: _Running, code: int, kept: Path) -> None:
     if left is not None:
         raise left
     first = run.watch.first_failed
-    # A rank that is asked before it trains has nothing to save, and leaves no error.
-    if run.asked is not None or (first is not None and first.exit_code == INTERRUPTED_EXIT_CODE):
+    # A rank that is asked before it trains has nothing to save, and leaves no error; it may end before it is seen. The
+    # launcher passes its code on.
+    if run.asked is not None or (code if first is None else first.exit_code) == INTERRUPTED_EXIT_CODE:
         raise KeyboardInterrupt
     keep_logs(logs, kept)
     if run.unjoined:
