@@ -3,7 +3,7 @@
 import sys
 
 try:
-    from harness.cli import main
+    from harness.cli import start
 except ModuleNotFoundError as missing:
     if missing.name in ("harness", "pipelines", "models"):
         raise
@@ -15,4 +15,4 @@ except ModuleNotFoundError as missing:
     sys.exit(3)
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    start(sys.argv[1:])

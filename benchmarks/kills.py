@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from harness import ROOT
 from harness.artifacts.checkpoint import newest_checkpoint
 from harness.artifacts.record import RunFiles
 from harness.artifacts.schema import CHECKPOINT, EVALUATE, STEPS, TRAIN
+from harness.launch.launcher import LAUNCHER_COMMAND
 from tests.support.data_sets import write_noise
 from tests.support.results import Result, result_of
 
@@ -65,11 +67,27 @@ def finish(job: Job, run: str, ranks: int) -> Result:
     return result_of(RunFiles(job.results, run))
 
 
-def kill(job: Job, run: str, ranks: int, moment: str, victim: str, epoch: int, delay_seconds: float) -> str:
-    """Start or resume a run, and kill one of its processes, delay_seconds after the moment has come in that epoch.
+@dataclass(frozen=True, slots=True)
+class Struck:
+    """A run that was signalled: what its files say about the moment, and its exit code; missed: why it wasn't."""
 
-    Returns a description of the moment from the run's files, "finished" if the run ended before, or "too early" if the
-    process did not exist yet.
+    seen: str
+    code: int
+    missed: bool = False
+
+
+def strike(
+    job: Job,
+    run: str,
+    ranks: int,
+    moment: str,
+    epoch: int,
+    delay_seconds: float,
+    signalled: Callable[[Mapping[str, psutil.Process]], bool],
+) -> Struck:
+    """Start or resume a run, and signal its processes, delay_seconds after the moment has come in that epoch.
+
+    signalled gets them by name and returns whether those that it wanted exist.
     """
     process = subprocess.Popen(command(job, run, ranks), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     files = RunFiles(job.results, run)
@@ -82,17 +100,20 @@ def kill(job: Job, run: str, ranks: int, moment: str, victim: str, epoch: int, d
             time.sleep(0.002)
         time.sleep(delay_seconds)
         if process.poll() is not None:
-            return "finished"
-        found = processes_of_run(process.pid).get(victim)
-        if found is None:
-            return "too early"
-        found.send_signal(signal.SIGKILL)
+            return Struck("finished", process.returncode, missed=True)
+        if not signalled(processes_of_run(process.pid)):
+            return Struck("too early", 0, missed=True)
         seen = _last(files, begun_at)
-        process.wait(MAX_SECONDS)
-        return seen
+        return Struck(seen, process.wait(MAX_SECONDS))
     finally:
         process.kill()
         process.wait()
+
+
+def _killed(victim: str, processes: Mapping[str, psutil.Process]) -> bool:
+    if victim in processes:
+        processes[victim].send_signal(signal.SIGKILL)
+    return victim in processes
 
 
 def _saved(files: RunFiles) -> Mapping[str, Any]:
@@ -102,7 +123,7 @@ def _saved(files: RunFiles) -> Mapping[str, Any]:
 
 def _writing(files: RunFiles, since: float) -> bool:
     """Returns whether a checkpoint is being written, ignoring those that earlier kills left unfinished."""
-    for path in files.checkpoints.glob(".*.safetensors"):
+    for path in files.checkpoints.glob(".*.safetensors*"):
         with suppress(FileNotFoundError):
             if path.stat().st_mtime >= since:
                 return True
@@ -127,7 +148,7 @@ def _last(files: RunFiles, begun_at: float) -> str:
 def processes_of_run(pid: int) -> dict[str, psutil.Process]:
     """Returns the launching process of that id, Paddle's launcher and the ranks, as far as they exist."""
     run = psutil.Process(pid)
-    launcher = next((child for child in run.children() if "paddle.distributed.launch" in child.cmdline()), None)
+    launcher = next((child for child in run.children() if LAUNCHER_COMMAND in child.cmdline()), None)
     ranks = launcher.children() if launcher is not None else []
     found = {"run": run}
     if launcher is not None:
@@ -158,11 +179,11 @@ def campaign(kills: int, seed: int, say: Callable[[str], None], job: Job, ranks:
                 break
             epoch = choose.randint(reached, EPOCHS_RUN)
             delay = 0.0 if moment == CHECKPOINT else choose.uniform(0.0, 0.15)
-            seen = kill(job, run, count, moment, victim, epoch, delay)
-            say(f"{run}: {victim} of {count} ranks killed during {moment} of epoch {epoch}: {seen}")
-            if seen == "finished":
+            struck = strike(job, run, count, moment, epoch, delay, partial(_killed, victim))
+            say(f"{run}: {victim} of {count} ranks killed during {moment} of epoch {epoch}: {struck.seen}")
+            if struck.seen == "finished":
                 break
-            done += seen != "too early"
+            done += not struck.missed
         differing = finish(job, run, count).differs(truth[count])
         wrong += bool(differing)
         say(f"{run}: {'not equal: ' + ', '.join(differing) if differing else 'equal'}")

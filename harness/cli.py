@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import codecs
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -15,11 +14,13 @@ from typing import Any, NoReturn
 from harness import ROOT
 from harness.commands.registry import Parser, commands_help, run_command
 from harness.errors import INTERRUPTED_EXIT_CODE, UsageError
-from harness.launch.launcher import WORKER_COMMAND
+from harness.launch import signals
+from harness.launch.launcher import LAUNCHER_COMMAND, WORKER_COMMAND
 from harness.launch.process_tree import RUN_PID, die_with_run
 from harness.plan.declaration import Option, first_sentence, flag, home_path
 from harness.plan.given import check_given
 from harness.plan.options import parse_config, run_options
+from harness.report.output import tolerate_lost_output
 from harness.report.text import ENTRY, printable
 from models.errors import ActionableError
 
@@ -34,17 +35,21 @@ LAYOUT = "\n\t"
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command line. Returns its exit code."""
-    # SIGTERM ends a run like Ctrl-C: its ranks end too, and its tables stay complete.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         # Whoever types it gets what any unknown command gets.
         if arguments[:1] == [WORKER_COMMAND] and len(arguments) == 2 and RUN_PID in os.environ:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             die_with_run(os.environ)
+            signals.end_at_once()
             from harness.training.worker import run_rank
 
             run_rank(Path(arguments[1]))
             return 0
+        if arguments[:1] == [LAUNCHER_COMMAND]:
+            from harness.launch.paddle_launcher import launch
+
+            launch(arguments[1:])
+            return 0
+        signals.listen()
         if arguments and not arguments[0].startswith("-"):
             run_command(arguments[0], arguments[1:])
             return 0
@@ -59,6 +64,21 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return _complain("interrupted", "", INTERRUPTED_EXIT_CODE)
     return 0
+
+
+def start(arguments: Sequence[str]) -> NoReturn:
+    """Run the command line as a process of its own, and end it with the exit code."""
+    output = tolerate_lost_output()
+    try:
+        code = main(arguments)
+    except SystemExit as ended:  # argparse, after --help
+        code = int(ended.code or 0)
+    # An interpreter that ends would die of them, after the work was done.
+    signals.ignore()
+    lost = output.flushed()
+    if lost:
+        code = code or _complain(f"the output is incomplete: {lost}", "What a run recorded is complete.", 3)
+    sys.exit(code)
 
 
 def parse(arguments: Sequence[str]) -> tuple[dict[str, Any], bool]:

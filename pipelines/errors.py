@@ -9,6 +9,12 @@ class DataError(ActionableError):
     exit_code = 4
 
 
+class CacheFolderError(DataError):
+    """The machine has no folder in which a built-in data set can be kept."""
+
+    exit_code = 3
+
+
 class DecoderError(ActionableError):
     """The decoder fails on images that nothing is wrong with, so that the machine or its libraries are at fault."""
 

@@ -9,7 +9,8 @@ from typing import Any
 from harness.analysis.compare import Side
 from harness.analysis.run_diff import REFERENCE_JOB, Job, job_of
 from harness.artifacts.file_names import REFERENCE
-from harness.artifacts.record import SCHEMA_VERSION, RunRecord, read_record
+from harness.artifacts.liveness import RUNNING, shown_status
+from harness.artifacts.record import SCHEMA_VERSION, RunFiles, RunRecord, read_record
 from harness.artifacts.reference_table import ReferenceRow, read_reference
 from harness.artifacts.run_lookup import (
     NAME_A_RECORD,
@@ -81,7 +82,7 @@ def find_result(name: str, folder: Path) -> StoredResult:
         )
     if values.get("status") != "finished":
         raise UsageError(
-            f"the series {path.stem!r} is not finished; its status is {values.get('status')!r}",
+            f"the series {path.stem!r} is not finished; its status is {shown_status(values)!r}",
             f"Compare its runs instead: {listed(members)}." if members else "Measure the series again.",
         )
     missing = [member for member in members if not exists(path.parent / f"{member}.json")]
@@ -112,11 +113,12 @@ def _members(path: Path, values: dict[str, Any]) -> list[str]:
 
 def _finished(path: Path) -> RunRecord:
     """Returns the record of a finished run with a valid throughput. Raises UsageError for anything else."""
-    read_stored(path)
+    values = read_stored(path)
     record = read_record(path)
     if record.status != "finished":
-        cure = "Wait for its end." if record.status == "running" else "Run it again, under another --run-name."
-        raise UsageError(f"run {path.stem!r} is not finished; its status is {record.status!r}", cure)
+        status = shown_status(values, RunFiles(path.parent, path.stem).lock)
+        cure = "Wait for its end." if status == RUNNING else "Run it again, under another --run-name."
+        raise UsageError(f"run {path.stem!r} is not finished; its status is {status!r}", cure)
     if TRAIN not in record.phases:
         raise UsageError(
             f"run {path.stem!r}, which {record.plan.kind.does}, has no training throughput", "Name a run that trains."

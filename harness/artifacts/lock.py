@@ -56,14 +56,18 @@ def exclusive_lock(path: Path, *, wait: bool, held: str = "") -> Iterator[bool]:
         lock.release()
 
 
-def is_locked(path: Path) -> bool:
-    """Returns whether another process holds the lock of the file at path. Changes nothing, and never raises."""
+def is_locked(path: Path) -> bool | None:
+    """Returns whether another process holds the lock of the file at path; None where that can't be known.
+
+    Changes nothing, and never raises.
+    """
     with suppress(OSError), path.open("rb") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
-    return False
+        return False
+    return None
 
 
 def has_locks(folder: Path) -> bool:

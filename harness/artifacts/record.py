@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.artifacts.atomic import read_whole, write_whole
+from harness.artifacts.file_names import LOCK
 from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS
 from harness.artifacts.shared_schema import SCALING
 from harness.errors import UsageError
@@ -104,6 +105,11 @@ class RunFiles:
     def checkpoints(self) -> Path:
         """The folder of the checkpoints."""
         return self.folder / f"{self.run}.checkpoints"
+
+    @property
+    def lock(self) -> Path:
+        """The file whose lock the run's process holds, if the run can be resumed."""
+        return self.checkpoints / LOCK
 
     @property
     def traces(self) -> Path:

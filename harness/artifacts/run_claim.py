@@ -59,7 +59,7 @@ def free_name(files: RunFiles) -> None:
         if not is_abandoned(files):
             return
         files.record.unlink()
-        (files.checkpoints / LOCK).unlink(missing_ok=True)
+        (files.lock).unlink(missing_ok=True)
         files.checkpoints.rmdir()
 
 
@@ -72,14 +72,14 @@ def is_abandoned(files: RunFiles) -> bool:
 
 def is_running(files: RunFiles) -> bool:
     """Returns whether another process carries out the run; False where the file system has no locks."""
-    return is_locked(files.checkpoints / LOCK)
+    return bool(is_locked(files.lock))
 
 
 @contextmanager
 def exclusive_run_lock(files: RunFiles) -> Iterator[None]:
     """Lock the run for this process. Raises UsageError when another one has it, MachineError when locking fails."""
     # The lock is on a file and not on the folder, whose locks network file systems don't share.
-    path = files.checkpoints / LOCK
+    path = files.lock
     with disk_errors(path):
         files.checkpoints.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(path, wait=False, held=f"run {files.run!r} is running in another process"):

@@ -14,6 +14,7 @@ from harness.artifacts.atomic import check_writable
 from harness.artifacts.bad_image import found_so_far
 from harness.artifacts.checkpoint import newest_checkpoint
 from harness.artifacts.file_names import LOCK, SUMMARY_FILE
+from harness.artifacts.liveness import own_process
 from harness.artifacts.record import NAME_TIME, RunFiles, RunRecord, read_record, write_record
 from harness.artifacts.reference_table import append_reference_row, reference_table_file
 from harness.artifacts.run_claim import claimed, exclusive_run_lock
@@ -27,6 +28,7 @@ from harness.commands.resume import (
     truncate_to_checkpoint,
 )
 from harness.errors import INTERRUPTED_EXIT_CODE, InterruptedRunError, OutOfMemoryError, UsageError
+from harness.launch import signals
 from harness.launch.launcher import run_workers
 from harness.launch.meeting import Meeting
 from harness.plan.decisions import make_plan, run_name
@@ -141,7 +143,14 @@ class Run:
         return record
 
     def _execute(self, files: RunFiles, record: RunRecord) -> RunRecord:
-        """Run the ranks and conclude. Returns the finished record; an error is recorded before it is raised."""
+        """Run the ranks and conclude. Returns the finished record; an error is recorded before it is raised.
+
+        A request to end reaches the ranks, but doesn't cut this process short, which records how the run ended.
+        """
+        with signals.polled():
+            return self._executed(files, record)
+
+    def _executed(self, files: RunFiles, record: RunRecord) -> RunRecord:
         try:
             self.meeting.start()
             self._train(files, record.plan)
@@ -247,18 +256,24 @@ def _attempt(first_segment: int, step: int, plan: RunPlan) -> dict[str, Any]:
         "started_unix_seconds": time.time(),
         "ranks": plan.ranks,
         "epochs": plan.training.epochs,
+        "process": own_process(),
     }
 
 
 def _add_resume_hint(error: BaseException, files: RunFiles, config: RunConfig) -> BaseException:
-    """The error that ended a run; if there is a checkpoint, with the command that resumes it."""
+    """The error that ended a run; if there is a checkpoint, or it was interrupted, with the command that resumes it."""
     if not isinstance(error, (ActionableError, KeyboardInterrupt)):
         return error
     newest = newest_checkpoint(files.checkpoints)
-    if newest is None:
+    command = resume_command(files.run, config)
+    if newest is not None:
+        hint = f"A checkpoint after step {newest[1]['optimizer_steps']:,} was saved. To resume:\n  {command}"
+    elif not isinstance(error, KeyboardInterrupt) or not files.record.exists():
         return error
-    step, command = newest[1]["optimizer_steps"], resume_command(files.run, config)
-    hint = f"A checkpoint after step {step:,} was saved. To resume:\n  {command}"
+    elif config.kind.resumable:
+        hint = f"No step has been saved. To start it again:\n  {command}"
+    else:
+        hint = f"A run that {config.kind.does} can't be resumed: start it again."
     if isinstance(error, KeyboardInterrupt):
         return InterruptedRunError("interrupted", hint)
     error.cure = f"{error.cure}\n{hint}" if error.cure else hint

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from harness.commands.one_run import Run
 from harness.commands.resume import node_options, requested_config
 from harness.commands.series import run_series, series_members
 from harness.launch.meeting import ALONE, Meeting, open_meeting
+from harness.launch.private_folder import private_folder
 from harness.machine.device import check_paddle, choose_devices
 from harness.machine.telemetry import check_telemetry_library
 from harness.plan.decisions import default_data, make_plan
@@ -104,8 +104,8 @@ def measure(
     if meeting.node.records:
         return Run(config, inputs, meeting, Path(config.results), environment, console).carry_out(series)
     # Node 0 records for all. The record here only passes the plan to this node's ranks.
-    with tempfile.TemporaryDirectory(prefix="pplcnet-bench-node-") as folder:
-        return Run(config, inputs, meeting, Path(folder), environment, console).carry_out(series)
+    with private_folder("node") as folder:
+        return Run(config, inputs, meeting, folder, environment, console).carry_out(series)
 
 
 def _print_plan(config: RunConfig, console: Console, environment: Mapping[str, str]) -> None:

@@ -13,12 +13,14 @@ from typing import Any
 
 from harness.analysis.compare import Side
 from harness.artifacts.atomic import write_whole
+from harness.artifacts.liveness import own_process
 from harness.artifacts.record import NAME_TIME, SCHEMA_VERSION, RunFiles, RunRecord
 from harness.artifacts.run_claim import claimed
 from harness.artifacts.schema import COMPUTE_NO_SYNC, REPEATS, SCALES
 from harness.artifacts.shared_schema import SCALING
 from harness.artifacts.tables import TableWriter
 from harness.errors import InterruptedRunError, UsageError
+from harness.launch import signals
 from harness.plan.options import RunConfig
 from harness.report.console import Console
 from harness.report.series import show_repeats, show_scaling
@@ -88,6 +90,8 @@ def _measure_all(
         with ExitStack() as stack:
             table = stack.enter_context(TableWriter(files.table(SCALING.name), SCALING)) if kind == SCALES else None
             for name, member in members.items():
+                # A run may still finish when it is asked to end.
+                signals.check()
                 records.append(measure(replace(member, run_name=name), files.run))
                 if table is not None:
                     rows.append(scaling_row(records[-1], records[0]))
@@ -142,4 +146,5 @@ def scaling_row(record: RunRecord, base: RunRecord) -> dict[str, Any]:
 
 def _write(files: RunFiles, kind: str, status: str, runs: Sequence[str], figures: dict[str, Any]) -> None:
     content = {"schema_version": SCHEMA_VERSION, "kind": kind, "run": files.run, "status": status, "runs": list(runs)}
-    write_whole(files.record, json.dumps({**content, **figures}, indent=2) + "\n")
+    process = {"process": own_process()}
+    write_whole(files.record, json.dumps({**content, **process, **figures}, indent=2) + "\n")

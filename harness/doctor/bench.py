@@ -23,7 +23,7 @@ from harness.artifacts.record import RunFiles
 from harness.artifacts.schema import Table
 from harness.artifacts.tables import read_table
 from harness.doctor.check import FAIL, Context, Finding
-from harness.launch.launcher import WORKER_COMMAND
+from harness.launch.launcher import LAUNCHER_COMMAND, WORKER_COMMAND
 from harness.launch.process_tree import die_with_parent
 from harness.machine.device import choose_devices
 from harness.machine.device_kinds import DeviceKind, device_kind
@@ -110,7 +110,7 @@ def ranks_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     found = []
     for child in psutil.Process(process.pid).children(recursive=True):
         with suppress(psutil.Error):
-            if WORKER_COMMAND in child.cmdline() and "paddle.distributed.launch" not in child.cmdline():
+            if WORKER_COMMAND in child.cmdline() and LAUNCHER_COMMAND not in child.cmdline():
                 found.append(child)
     return found
 

@@ -9,18 +9,17 @@ import importlib
 import json
 import os
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from harness import ROOT
 from harness.doctor.check import FAIL, Context, Finding
-from harness.errors import MachineError
 from harness.launch.limited_process import LimitedProcess, last_line, read_whole
+from harness.launch.private_folder import private_folder
 from models.errors import ActionableError
 
 if TYPE_CHECKING:
@@ -63,12 +62,8 @@ class Isolated:
         environment: Mapping[str, str] = os.environ,
     ) -> None:
         self._limit_seconds = limit_seconds
-        try:
-            self._folder = tempfile.TemporaryDirectory(prefix="pplcnet-bench-doctor-", ignore_cleanup_errors=True)
-        except OSError as error:
-            raise MachineError(
-                f"no temporary folder can be made: {error.strerror or error}", "Name one: TMPDIR=/path/to/folder"
-            ) from error
+        self._open = ExitStack()
+        folder = self._open.enter_context(private_folder("doctor"))
         # In memory: a full disk is for a check to find, and a pipe would stay open in what the function starts.
         self._answer, self._output = os.memfd_create("answer"), os.memfd_create("output")
         words = [f"{function.__module__}:{function.__qualname__}", json.dumps(asdict(context)),
@@ -76,7 +71,7 @@ class Isolated:
         self._process = LimitedProcess(
             [sys.executable, "-c", _CODE, *words],
             limit_seconds,
-            environment={**environment, "TMPDIR": self._folder.name},
+            environment={**environment, "TMPDIR": str(folder)},
             stdout=self._output,
             stderr=self._output,
             pass_fds=(self._answer,),
@@ -112,7 +107,7 @@ class Isolated:
         self._process.__exit__(kind, error, trace)
         os.close(self._answer)
         os.close(self._output)
-        self._folder.cleanup()
+        self._open.close()
 
 
 def answer(name: str, context: str, options: str, descriptor: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from harness import ROOT
 from harness.errors import MachineError, OutOfMemoryError, TrainingError
 from harness.launch.memory import memory_line
+from harness.launch.rank_files import pulse_files
 from harness.launch.rank_monitor import RankExit
 from harness.launch.watchdog import innermost_frame, timed_out
 from harness.machine.device_kinds import device_kind
@@ -106,10 +107,14 @@ def stall(logs: Path, plan: RunPlan, first_rank: int, kept: Path) -> TrainingErr
         frame = innermost_frame(read_log(logs / f"workerlog.{local}"), ROOT)
         positions.append(f"rank {first_rank + local}: {frame or 'no answer (stopped or hung in the kernel)'}")
     hint = "The end of each log has the stacks of all threads."
+    limit = plan.operation.stall_timeout
+    step = "no step"
+    if not pulse_files(logs):
+        limit, step = plan.operation.start_seconds(plan.nodes), "no first step"
     if plan.nodes > 1:
         hint += " Another node may have stopped, or the network between them."
     return TrainingError(
-        f"no step for {plan.operation.stall_timeout:g} s: {'; '.join(positions)}",
+        f"{step} for {limit:g} s: {'; '.join(positions)}",
         f"{hint} If a step may take that long, raise --stall-timeout.\nLogs: {kept}",
     )
 
@@ -121,12 +126,15 @@ def stalled(logs: Path, local_rank: int | None = None) -> bool:
 
 
 def keep_logs(logs: Path, kept: Path) -> None:
-    """Copy what the ranks printed, without the launcher's dumps, to the folder kept beside the tables.
+    """Copy what the ranks printed to the folder kept beside the tables, instead of what an earlier failure left there.
 
     On a full disk, which may be what ended the run, as much is copied as fits.
     """
     with suppress(OSError):
         kept.mkdir(parents=True, exist_ok=True)
+        # Of more ranks, perhaps.
+        for old in kept.glob("workerlog.*"):
+            old.unlink()
         for log in sorted(logs.glob("workerlog.*")):
             (kept / log.name).write_bytes(log.read_bytes())
 

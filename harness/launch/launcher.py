@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -16,8 +15,10 @@ from pathlib import Path
 
 from harness import ROOT
 from harness.artifacts.record import RunFiles
-from harness.errors import TrainingError
+from harness.errors import INTERRUPTED_EXIT_CODE, TrainingError
+from harness.launch import signals
 from harness.launch.failures import death, keep_logs, stall, stalled
+from harness.launch.private_folder import private_folder
 from harness.launch.process_tree import RUN_PID, die_with_parent
 from harness.launch.rank_files import first_failure, joined_ranks
 from harness.launch.rank_monitor import Pulse, RankMonitor
@@ -28,7 +29,7 @@ from harness.plan.plan import RunPlan
 
 # The workers start from the same entry point as the user's process, so that both import the same code.
 ENTRY = ROOT / "run_bench.py"
-WORKER_COMMAND = "worker"
+WORKER_COMMAND, LAUNCHER_COMMAND = "worker", "launcher"
 POLL_SECONDS = 0.2
 STOP_SECONDS = 20.0
 # Time for the launcher to end the other ranks after one has failed: it notices after 1 s, then takes 3 s and 1.2 s per
@@ -53,15 +54,14 @@ def run_workers(
 
     Raises the error that a rank left. Otherwise raises TrainingError with what ended the first rank, or with the
     position of every rank if none made progress within the plan's limit, or if the other nodes didn't join; the logs
-    are then copied to kept. The first Ctrl-C asks the ranks to finish, and waits for them; the second ends everything.
-    Both raise KeyboardInterrupt, unless the ranks left an error or have finished.
+    are then copied to kept. When this process is asked to end (`harness.launch.signals`), it asks the ranks to finish
+    their step and waits for them; a second Ctrl-C ends everything. Both raise KeyboardInterrupt, unless the ranks left
+    an error or have finished.
     """
     training = plan.training
     ranks = worker_environment(devices, training.compute_threads, environment, training.tf32)
     env = {**ranks, RUN_PID: str(os.getpid())}
-    # A private folder, because the launcher writes the whole environment of each rank, secrets included, to the logs.
-    with tempfile.TemporaryDirectory(prefix="pplcnet-bench-") as folder:
-        logs = Path(folder)
+    with private_folder("run") as logs:
         with (logs / "launcher.log").open("wb") as output:
             process = subprocess.Popen(
                 launch_command(
@@ -75,11 +75,11 @@ def run_workers(
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=partial(die_with_parent, os.getpid()),
+                preexec_fn=partial(_begin_launcher, os.getpid()),
             )
             watch = RankMonitor(process.pid, plan.ranks_per_node)
             run = _Running(process, watch, logs, plan, node, say)
-            with _stopped_at_exit(run):
+            with signals.polled(), _stopped_at_exit(run):
                 run.wait(poll)
         poll()
         _raise_what_ended(run, process.returncode, kept)
@@ -89,8 +89,8 @@ def run_workers(
 class _Running:
     """A launcher and its ranks while they run.
 
-    asked_to_end is set by the first Ctrl-C, stalled when no rank made progress, unjoined when nodes are missing after
-    the time limit. launcher_signalled_at is when the launcher got SIGTERM.
+    asked is the number of ranks that were asked to end, None before. stalled is set when no rank made progress,
+    unjoined when nodes are missing after the time limit.
     """
 
     process: subprocess.Popen[bytes]
@@ -99,10 +99,9 @@ class _Running:
     plan: RunPlan
     node: Node
     say: Callable[[str], None]
-    asked_to_end: bool = False
+    asked: int | None = None
     stalled: bool = False
     unjoined: bool = False
-    launcher_signalled_at: float | None = None
 
     def wait(self, poll: Callable[[], None]) -> None:
         """Return when the launcher has ended or was killed. Raises KeyboardInterrupt at the second Ctrl-C."""
@@ -110,30 +109,25 @@ class _Running:
         failed_at: float | None = None
         pulse = Pulse(self.logs)
         while self.process.poll() is None:
-            try:
-                self.watch.wait(POLL_SECONDS)
-                poll()
-                now = time.monotonic()
-                if failed_at is None and self.watch.first_failed is not None:
-                    failed_at = now
-                    if stalled(self.logs):
-                        # Dump the stacks of the other ranks before the launcher ends them.
-                        self.watch.send(DUMP_STACKS)
-                if pulse.max_silence_seconds() > self.plan.operation.stall_timeout + WATCHDOG_GRACE_SECONDS:
-                    self.stalled = True
-                    self.watch.send(DUMP_STACKS)
-                    time.sleep(POLL_SECONDS)
-                self.unjoined = not self.node.is_alone and self._joins_too_late(now - started_at)
-                # The launcher would wait for a rank that doesn't end, forever if that rank hangs in the kernel.
-                overdue = failed_at is not None and now - failed_at > END_SECONDS
-                if self.launcher_signalled_at is not None:
-                    overdue = now - self.launcher_signalled_at > STOP_SECONDS
-                if self.stalled or self.unjoined or overdue:
-                    self.kill()
-            except KeyboardInterrupt:  # noqa: PERF203 - it may come at any point of the loop
-                if self.asked_to_end:
-                    raise
+            self.watch.wait(POLL_SECONDS)
+            poll()
+            now = time.monotonic()
+            if signals.requested():
                 self._ask_to_end()
+            if failed_at is None and self.watch.first_failed is not None:
+                failed_at = now
+                if stalled(self.logs):
+                    # Dump the stacks of the other ranks before the launcher ends them.
+                    self.watch.send(DUMP_STACKS)
+            if self._is_silent(pulse, now - started_at):
+                self.stalled = True
+                self.watch.send(DUMP_STACKS)
+                time.sleep(POLL_SECONDS)
+            self.unjoined = not self.node.is_alone and self._joins_too_late(now - started_at)
+            # The launcher would wait for a rank that doesn't end, forever if that rank hangs in the kernel.
+            overdue = failed_at is not None and now - failed_at > END_SECONDS
+            if self.stalled or self.unjoined or overdue:
+                self.kill()
 
     def kill(self) -> None:
         """Kill the launcher and its ranks at once, including stopped ones."""
@@ -143,18 +137,29 @@ class _Running:
         self.process.wait()
 
     def _ask_to_end(self) -> None:
-        """Ask the ranks to finish their step and save.
+        """Ask the ranks, and those that started since, to finish their step and save.
 
-        The launcher gets no signal, because it would kill the ranks a few seconds later. It also kills them once a rank
+        The launcher would end them within seconds after a signal, so that it gets none. It also ends them once a rank
         has ended with an error; ranks that save end together, after a barrier, so that none is still working then.
         """
-        self.asked_to_end = True
         self.watch.look()
-        if self.watch.send(signal.SIGTERM):
-            self.say("finishing the step and saving; press Ctrl-C again to stop at once")
-        else:
-            self.process.terminate()
-            self.launcher_signalled_at = time.monotonic()
+        started = self.watch.started
+        if self.asked is None and not started:
+            self.asked = 0
+            self.kill()
+        elif started > (self.asked or 0):
+            if not self.asked:
+                self.say("finishing the step and saving; press Ctrl-C again to stop at once")
+            self.asked = started
+            self.watch.send(signals.ASK)
+
+    def _is_silent(self, pulse: Pulse, seconds: float) -> bool:
+        """Whether a rank made no progress for longer than its own watchdog allows, these seconds after the start."""
+        limits, silence = self.plan.operation, pulse.max_silence_seconds()
+        if silence is None:
+            # A rank counts twice: until it asks for its first batch, and from there on.
+            return seconds > 2 * limits.start_seconds(self.plan.nodes) + WATCHDOG_GRACE_SECONDS
+        return silence > limits.stall_timeout + WATCHDOG_GRACE_SECONDS
 
     def _joins_too_late(self, seconds: float) -> bool:
         return seconds > self.plan.operation.rendezvous_timeout and joined_ranks(self.logs) < self.plan.ranks_per_node
@@ -168,14 +173,16 @@ def _raise_what_ended(run: _Running, code: int, kept: Path) -> None:
     left = first_failure(logs)
     if left is not None:
         raise left
-    if run.asked_to_end:
+    first = run.watch.first_failed
+    # A rank that is asked before it trains has nothing to save, and leaves no error; it may end before it is seen. The
+    # launcher passes its code on.
+    if run.asked is not None or (code if first is None else first.exit_code) == INTERRUPTED_EXIT_CODE:
         raise KeyboardInterrupt
     keep_logs(logs, kept)
     if run.unjoined:
         error = not_all_joined(node, plan.operation.rendezvous_timeout)
         raise TrainingError(error.message, f"{error.cure}\nLogs: {kept}")
     first_rank = node.first_rank(plan.ranks_per_node)
-    first = run.watch.first_failed
     # A rank may fail and leave the others waiting for it until their watchdogs end them.
     failed_alone = first is not None and not stalled(logs, first.local_rank)
     if run.stalled or (stalled(logs) and not failed_alone):
@@ -186,12 +193,13 @@ def _raise_what_ended(run: _Running, code: int, kept: Path) -> None:
 def launch_command(ranks: int, logs: Path, program: Sequence[str], options: Sequence[str] = ()) -> list[str]:
     """Returns the command line of Paddle's launcher, for this number of ranks on this node.
 
-    Each rank runs the program, a script with its arguments; options are further ones of the launcher.
+    Each rank runs the program, a script with its arguments; options are further ones of the launcher. It is started by
+    `harness.launch.paddle_launcher`.
 
     No backend is passed, because the launcher would fall back to its legacy mode.
     """
     return [
-        sys.executable, "-m", "paddle.distributed.launch",
+        sys.executable, str(ENTRY), LAUNCHER_COMMAND,
         "--nproc_per_node", str(ranks),
         "--log_dir", str(logs),
         "--enable_gpu_log", "0",
@@ -200,15 +208,20 @@ def launch_command(ranks: int, logs: Path, program: Sequence[str], options: Sequ
     ]  # fmt: skip
 
 
+def _begin_launcher(parent: int) -> None:
+    """Prepare the launcher's process, before it runs: it ends with its parent, and signals don't reach it."""
+    die_with_parent(parent)
+    signals.block()
+
+
 @contextmanager
 def _stopped_at_exit(run: _Running) -> Iterator[None]:
-    """End the launcher when this block ends, for whatever reason; the launcher ends its ranks when it gets SIGTERM."""
+    """End the launcher when this block ends, for whatever reason; after an error of this process the ranks save."""
     process = run.process
     try:
         yield
     finally:
-        if process.poll() is None and not run.asked_to_end:
-            process.terminate()
+        if process.poll() is None and not signals.requested() and run.watch.send(signals.ASK):
             with suppress(subprocess.TimeoutExpired):
                 process.wait(STOP_SECONDS)
         if process.poll() is None:

@@ -89,6 +89,11 @@ class RankMonitor:
         self.exits += sorted(ended, key=lambda one: -(one.exit_code or 0) not in FIRST_SIGNALS)
 
     @property
+    def started(self) -> int:
+        """The number of ranks that were seen, those that have ended included."""
+        return len(self._seen)
+
+    @property
     def first_failed(self) -> RankExit | None:
         """The rank that failed first, as far as is known; None if no rank failed."""
         return next((rank_exit for rank_exit in self.exits if rank_exit.exit_code != 0), None)
@@ -147,8 +152,8 @@ class Pulse:
         self._last: dict[str, tuple[int, float]] = {}
         self._looked_at: float | None = None
 
-    def max_silence_seconds(self) -> float:
-        """Returns the longest time since a rank last made progress, in seconds; 0 before any rank has started.
+    def max_silence_seconds(self) -> float | None:
+        """Returns the longest time since a rank last made progress, in seconds; None before any has made a step.
 
         Measured with a monotonic clock between calls, so that setting the system's clock has no effect.
         """
@@ -160,7 +165,7 @@ class Pulse:
                     changed = path.stat().st_mtime_ns
                     if self._last.get(path.name, (None, at))[0] != changed:
                         self._last[path.name] = (changed, at)
-        return max((at - since for _, since in self._last.values()), default=0.0)
+        return max((at - since for _, since in self._last.values()), default=None)
 
 
 def _stat(pid: int) -> list[bytes] | None:

@@ -20,17 +20,22 @@ FRAME = re.compile(r'^  File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<functi
 PACKAGES = ("harness", "pipelines", "models")
 # The entry function of the thread that trains; the other threads wait for samples or events.
 ENTRY_FUNCTION = "run_rank"
-# Makes a rank write its stacks and continue. Nothing else in this project uses the signal.
-DUMP_STACKS = signal.SIGUSR1
+# Makes a rank write its stacks and continue. A real-time signal, as others mean that the run should end; the last ones
+# are those that libraries and debuggers use least.
+DUMP_STACKS = signal.SIGRTMAX - 2
 # Small compared with the shortest limit, 5 s; resetting a timer and a file's time costs too much for every batch.
 MIN_SECONDS = 0.2
 
 
 @dataclass(slots=True)
 class _Armed:
-    """The process's only watchdog, because faulthandler has one timer. seconds is None while it is off."""
+    """The process's only watchdog, because faulthandler has one timer.
+
+    seconds is None while it is off, start_seconds None once a step has been made.
+    """
 
     seconds: float | None = None
+    start_seconds: float | None = None
     pulse: Path | None = None
     counted_at: float = float("-inf")
 
@@ -38,22 +43,17 @@ class _Armed:
 _armed = _Armed()
 
 
-def arm(seconds: float, pulse: Path | None = None, *, first_seconds: float = 0.0) -> None:
+def arm(seconds: float, pulse: Path | None = None, *, start_seconds: float | None = None) -> None:
     """End this process after `seconds` without `progress`, with every thread's stack on standard error.
 
-    The first progress may take first_seconds, if these are more.
+    Until the first step is over, that is start_seconds, if given; the time of the pulse then stays unknown.
 
     The timer is a thread of faulthandler that needs no interpreter lock, so that it fires while native code holds it.
     pulse is a file whose modification time is that of the last progress; see `harness.launch.rank_monitor`.
     """
-    _armed.seconds, _armed.pulse = seconds, pulse
+    _armed.seconds, _armed.start_seconds, _armed.pulse = seconds, start_seconds, pulse
     faulthandler.register(DUMP_STACKS, file=sys.stderr, all_threads=True)
-    if first_seconds > seconds:
-        faulthandler.dump_traceback_later(first_seconds, exit=True, file=sys.stderr)
-    else:
-        if pulse is not None:
-            pulse.touch()
-        progress()
+    progress()
 
 
 def progress() -> None:
@@ -62,9 +62,16 @@ def progress() -> None:
     if _armed.seconds is None or now - _armed.counted_at < MIN_SECONDS:
         return
     _armed.counted_at = now
-    faulthandler.dump_traceback_later(_armed.seconds, exit=True, file=sys.stderr)
-    if _armed.pulse is not None:
+    faulthandler.dump_traceback_later(_armed.start_seconds or _armed.seconds, exit=True, file=sys.stderr)
+    if _armed.pulse is not None and _armed.start_seconds is None:
         _armed.pulse.touch()
+
+
+def step_made() -> None:
+    """Count the end of a step: from the first one on, the limit is that of a step."""
+    if _armed.start_seconds is not None:
+        _armed.start_seconds, _armed.counted_at = None, float("-inf")
+    progress()
 
 
 def timed_out(log: str) -> bool:

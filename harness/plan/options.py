@@ -295,7 +295,8 @@ class RunConfig:
         metavar="MINUTES", above=0, resume=FREE, nodes=OWN, row=UNMARKED,
     )  # fmt: skip
     stall_timeout: float = option(
-        600.0, "long runs", "Abort the run if any rank makes no progress for this many seconds. At least 5.",
+        600.0, "long runs", "Abort the run if any rank makes no progress for this many seconds. At least 5. Until"
+        " the first step it is at least 600, as loading libraries and listing images takes long on slow disks.",
         metavar="SECONDS", at_least=MIN_STALL_TIMEOUT, at_most=MAX_TIMEOUT, resume=FREE, nodes=OWN, compare=HIDDEN,
         row=UNMARKED,
     )  # fmt: skip

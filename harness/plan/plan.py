@@ -19,6 +19,9 @@ from pipelines.dataset import (
 )
 from pipelines.settings import PipelineSettings
 
+# Loading libraries from a slow disk and listing millions of images on a busy network file system take minutes.
+MIN_START_SECONDS = 600.0
+
 
 @dataclass(frozen=True, slots=True)
 class DataFacts:
@@ -160,6 +163,13 @@ class OperationPlan:
     max_bad_share: float
     telemetry_library: str | None = None
     profile: int | None = None
+
+    def start_seconds(self, nodes: int) -> float:
+        """Returns the seconds that a rank may take before its first step: to join, list images and build pipelines.
+
+        That takes as long however short a step's limit is.
+        """
+        return max(self.stall_timeout, MIN_START_SECONDS) + (self.rendezvous_timeout if nodes > 1 else 0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,7 +184,7 @@ def run_steps(
         table = _run_burst(burst * batches, source, consume, clock, in_flight, records, at_edge)
         table[0, BAD] = len(bad.unshared) if bad is not None else 0
         gathered = ranks.gather(table).reshape((ranks.world_size, burst, batches, -1))
-        watchdog.progress()
+        watchdog.step_made()
         burst_start, began = end_before, clock.host_seconds()
         for record in merge_ranks(gathered, index, end_before):
             records.add(record)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 
+from harness.launch.signals import heeded
+
 
 @dataclass(slots=True)
 class StopRequest:
@@ -14,12 +16,14 @@ class StopRequest:
 
     @staticmethod
     def on_signals() -> StopRequest:
-        """A request that is made when SIGTERM or SIGINT arrives."""
+        """A request that is made when one of the signals arrives that ask a run to end."""
         request = StopRequest()
 
         def ask(*_: object) -> None:
             request.requested = True
 
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in heeded():
             signal.signal(number, ask)
+            # A thread that reads an image goes on reading it, instead of failing with EINTR.
+            signal.siginterrupt(number, False)
         return request

@@ -17,7 +17,7 @@ from harness.artifacts.bad_image import BadImage
 from harness.artifacts.checkpoint import read_checkpoint
 from harness.artifacts.record import RunFiles, RunRecord, read_record, write_record
 from harness.errors import InterruptedRunError
-from harness.launch import watchdog
+from harness.launch import signals, watchdog
 from harness.launch.failures import memory_error
 from harness.launch.memory import out_of_memory
 from harness.launch.rank_files import RankFiles, leave_failure
@@ -184,12 +184,16 @@ def run_rank(record_path: Path) -> None:
     A rank that failed ends its process with the error's exit code.
     """
     record, files = read_record(record_path), RankFiles.of(os.environ)
-    # The other nodes may take longer to arrive than a step may take.
     limits = record.plan.operation
-    wait = limits.rendezvous_timeout if record.plan.nodes > 1 else 0.0
-    watchdog.arm(limits.stall_timeout, None if files is None else files.pulse, first_seconds=wait)
+    watchdog.arm(
+        limits.stall_timeout,
+        None if files is None else files.pulse,
+        start_seconds=limits.start_seconds(record.plan.nodes),
+    )
     try:
         run_worker(record, record_path.parent)
+        # An interpreter that ends would die of them.
+        signals.ignore()
     except Exception as error:
         shortage = out_of_memory(error)
         if shortage is not None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from pipelines.errors import DataError
+from pipelines.errors import CacheFolderError
 from pipelines.whole_folder import whole_folder
 
 CACHE_VARIABLE = "PPLCNET_BENCH_CACHE"
@@ -17,8 +17,8 @@ _CURE = f"Name a folder that can be written and has room: {CACHE_VARIABLE}=/path
 def cache_folder() -> Path:
     """The folder for built-in sets, which may not exist yet.
 
-    $PPLCNET_BENCH_CACHE, else pplcnet-bench in $XDG_CACHE_HOME, else in ~/.cache. Raises DataError if there is no home
-    folder to fall back on.
+    $PPLCNET_BENCH_CACHE, else pplcnet-bench in $XDG_CACHE_HOME, else in ~/.cache. Raises CacheFolderError if there is
+    no home folder to fall back on.
     """
     own = os.environ.get(CACHE_VARIABLE, "")
     if own:
@@ -30,7 +30,7 @@ def cache_folder() -> Path:
     try:
         return Path.home() / ".cache" / _FOLDER_NAME
     except RuntimeError as error:  # a container's user without an entry in /etc/passwd
-        raise DataError("there is no home folder to keep built-in data sets in", _CURE) from error
+        raise CacheFolderError("there is no home folder to keep built-in data sets in", _CURE) from error
 
 
 def make_once(name: str, version: int, build: Callable[[Path], None]) -> Path:
@@ -38,21 +38,23 @@ def make_once(name: str, version: int, build: Callable[[Path], None]) -> Path:
 
     build works in a temporary folder next to the final one, which is then renamed: a killed build leaves nothing under
     the final name, and of several processes the first to finish wins and the others use its result. A changed recipe
-    needs a new version. Raises DataError if the cache can't be written; other errors of build are passed on.
+    needs a new version. Raises CacheFolderError if the cache can't be read or written; other errors of build are passed
+    on.
     """
     cache = cache_folder()
     final = cache / f"{name}-v{version}"
-    if final.is_dir():
-        return final
     try:
+        # Raises PermissionError in another user's folder.
+        if final.is_dir():
+            return final
         with whole_folder(final, f".{name}-v{version}-") as unfinished:
             build(unfinished)
     except OSError as error:
         # A folder that is not empty is never overwritten: another process was first, and its set is the same.
-        if final.is_dir():
+        if os.path.isdir(final):  # noqa: PTH112 - unlike pathlib it raises nothing
             return final
         reason = error.strerror or str(error)
-        raise DataError(
+        raise CacheFolderError(
             f"the built-in data set {name} cannot be written to {os.fspath(cache)!r}: {reason}", _CURE
         ) from error
     return final

@@ -59,5 +59,5 @@ def build(folder: Path) -> None:
 
 
 def folder() -> Path:
-    """The set's folder, made on first use in about a second. Raises DataError if the cache cannot be written."""
+    """The set's folder, made on first use in about a second. Raises CacheFolderError without a usable cache."""
     return make_once(NAME, VERSION, build)

@@ -139,5 +139,5 @@ def build(folder: Path) -> None:
 
 
 def folder() -> Path:
-    """The set's folder, made on first use in a few seconds. Raises DataError if the cache cannot be written."""
+    """The set's folder, made on first use in a few seconds. Raises CacheFolderError without a usable cache."""
     return make_once(NAME, VERSION, build)

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ from pipelines.augmentation import Augmentation
 from pipelines.builtin import BUILTIN, digits, photos
 from pipelines.builtin.cache import cache_folder, make_once
 from pipelines.dataset import open_dataset
-from pipelines.errors import DataError
+from pipelines.errors import CacheFolderError, DataError
 from pipelines.image_lists import ImageList, check_files
 from pipelines.profile import profile
 
@@ -251,3 +254,49 @@ def test_the_sets_are_the_same_bytes_each_time(tmp_path: Path) -> None:
         expected = digest_of_each_file(BUILTIN[module.NAME]())
         assert len(expected) == files
         assert digest_of_each_file(again) == expected
+
+
+@pytest.fixture
+def nobody() -> Iterator[None]:
+    """This process has the rights of another user."""
+    groups = os.getgroups()
+    os.setgroups([])
+    os.setegid(65534)
+    os.seteuid(65534)
+    yield
+    os.seteuid(0)
+    os.setegid(0)
+    os.setgroups(groups)
+
+
+def make_file(folder: Path) -> None:
+    (folder / "image").touch()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
+@pytest.mark.parametrize("mode", [0o700, 0o755])
+def test_the_cache_of_another_user_is_refused_with_a_cure_that_works(
+    mode: int, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """Case B7: as after one run with sudo; the folder may be hidden, or only not be writable."""
+    # Not below tmp_path, which only its owner may enter.
+    with tempfile.TemporaryDirectory() as name:
+        home = Path(name)
+        home.chmod(0o755)
+        (home / ".cache").mkdir(mode=mode)
+        (home / "own").mkdir()
+        os.chown(home / "own", 65534, 65534)
+        request.getfixturevalue("nobody")
+        monkeypatch.setenv("HOME", name)
+        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+        monkeypatch.delenv("PPLCNET_BENCH_CACHE", raising=False)
+        with pytest.raises(CacheFolderError) as caught:
+            make_once("x", 1, make_file)
+        assert caught.value.exit_code == 3
+        assert f"cannot be written to '{name}/.cache/pplcnet-bench': Permission denied" in caught.value.message
+        assert "PPLCNET_BENCH_CACHE=/path/to/folder" in caught.value.cure
+        monkeypatch.setenv("XDG_CACHE_HOME", f"{name}/own")
+        assert make_once("x", 1, make_file) == home / "own" / "pplcnet-bench" / "x-v1"
+        monkeypatch.setenv("PPLCNET_BENCH_CACHE", f"{name}/own")
+        assert make_once("x", 1, make_file) == home / "own" / "x-v1"
+        os.seteuid(0)

@@ -71,7 +71,7 @@ def run_command_line(
 class ForkedLauncher:
     """A process that forks the ranks and waits for them, with what of subprocess.Popen the launching process uses.
 
-    Like Paddle's launcher it ends the other ranks once one has failed, passes SIGTERM on, and ends with a rank's code.
+    Like Paddle's launcher it ends the other ranks once one has failed, and ends with a rank's code.
     """
 
     def __init__(
@@ -115,30 +115,15 @@ class ForkedLauncher:
             time.sleep(POLL_SECONDS)
         return code
 
-    def terminate(self) -> None:
-        """Ask it to end."""
-        if self.poll() is None:
-            os.kill(self.pid, signal.SIGTERM)
-
 
 def _launch(ranks: int, logs: Path, environment: Mapping[str, str], worker: Sequence[str]) -> int:
     """Fork the ranks and wait for them; the exit code of the first that failed."""
     ports = _free_ports(ranks + 1)
     children: dict[int, int] = {}
-
-    def pass_on(number: int, _: object) -> None:
-        for pid in children:
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
-
-    signal.signal(signal.SIGTERM, pass_on)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     for rank in range(ranks):
         own = {**environment, **_rank_environment(rank, ports, logs)}
         pid = os.fork()
         if not pid:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
             for number in (1, 2):
                 _redirect(number, str(logs / f"workerlog.{rank}"))
             os.environ.clear()

@@ -6,6 +6,7 @@ the real tree of processes alone.
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from pathlib import Path
@@ -14,9 +15,11 @@ import psutil
 import pytest
 
 from benchmarks.kills import OPTIONS, processes_of_run
+from harness.analysis.stored_result import find_result
 from harness.artifacts.record import RunFiles
 from harness.artifacts.schema import STEPS
 from harness.artifacts.tables import read_table
+from harness.errors import UsageError
 from tests.support.data_sets import write_noise
 from tests.support.results import result_of
 from tests.support.runs import Started, fork, launch, wait_for_steps
@@ -56,23 +59,36 @@ def test_a_rank_that_is_killed_ends_the_run(colours: Path, tmp_path: Path) -> No
 
 
 def test_a_killed_run_leaves_no_process_and_resumes_to_the_same_end(tmp_path: Path) -> None:
-    """One kill, of the launching process; benchmarks/kills.py makes 25, of each process (`make soak`)."""
+    """One kill, of the launching process; benchmarks/kills.py makes 25, of each process (`make soak`).
+
+    Case B5: a planted secret is nowhere on the disk, and the next start removes what was left in the temporary folder.
+    """
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    environment = {**os.environ, "SECRET_TOKEN": "planted-1234", "TMPDIR": str(temporary)}
     data = write_noise(tmp_path / "data", 80, 16)
     options = (*OPTIONS, "--device", "cpu", "--data", str(data), "--results", str(tmp_path), "--gpus", "2")
-    whole = fork(*options, "--run-name", "whole").end()
+    whole = fork(*options, "--run-name", "whole", environment=environment).end()
     assert whole.code == 0, whole.err
-    started, files = launch(*options, "--run-name", "it"), RunFiles(tmp_path, "it")
+    started, files = launch(*options, "--run-name", "it", environment=environment), RunFiles(tmp_path, "it")
     # Four steps after the checkpoint of the first epoch, if the kill is quick.
     wait_for_steps(files, 7, started)
     started.send_signal(signal.SIGKILL)
     started.end()
     psutil.wait_procs(processes_of(tmp_path), timeout=30)
     assert processes_of(tmp_path) == []
+    left = list(temporary.iterdir())
+    assert [path.name[:18] for path in left] == ["pplcnet-bench-run-"]
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert [path for path in written if b"planted-1234" in path.read_bytes()] == []
+    with pytest.raises(UsageError, match="its status is 'interrupted'"):
+        find_result("it", tmp_path)
     table = read_table(files.table(STEPS.name), STEPS)
     assert len(table) >= 7
     assert table["step_seconds"].notna().all()
-    resumed = fork(*options, "--run-name", "it", "--resume").end()
+    resumed = fork(*options, "--run-name", "it", "--resume", environment=environment).end()
     assert resumed.code == 0, resumed.err
+    assert list(temporary.iterdir()) == []
     assert result_of(files).differs(result_of(RunFiles(tmp_path, "whole"))) == []
     assert len(table) < len(read_table(files.table(STEPS.name), STEPS))
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from benchmarks.kills import processes_of_run
+from benchmarks.signals import send
 from harness.artifacts.checkpoint import newest_checkpoint
 from harness.artifacts.record import RunFiles
 from harness.artifacts.schema import EPOCHS, STEPS
@@ -46,18 +48,27 @@ def bench(folder: Path, data: Path, name: str, *options: str) -> Run:
     return run(folder, *OPTIONS, "--data", str(data), *options, name=name)
 
 
-@pytest.mark.parametrize(("phase", "number"), [("train", signal.SIGINT), ("evaluate", signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("phase", "number", "everywhere"), [("train", signal.SIGHUP, True), ("evaluate", signal.SIGTERM, False)]
+)
 def test_a_stopped_run_tells_how_to_resume_and_ends_as_if_nothing_had_happened(
-    data: Path, undisturbed: Result, tmp_path: Path, phase: str, number: signal.Signals
+    data: Path, undisturbed: Result, tmp_path: Path, phase: str, number: signal.Signals, everywhere: bool
 ) -> None:
-    """Through Paddle's launcher: it must not end ranks that still save, and no process may be left behind."""
+    """Through Paddle's launcher: it must not end ranks that still save, and no process may be left behind.
+
+    Case B4: everywhere is to each process of the run at once, and twice; otherwise to the launching process alone.
+    benchmarks/signals.py sends six signals in each of three phases (`make soak`).
+    """
     files = RunFiles(tmp_path, "it")
     process = launch(
         *OPTIONS, "--data", str(data), "--results", str(tmp_path), "--run-name", "it", "--gpus", "2",
         "--checkpoint-minutes", "60",
     )  # fmt: skip
     wait_for_steps(files, 4, process, phase)
-    process.send_signal(number)
+    if everywhere:
+        assert send(number, processes_of_run(process.pid))
+    else:
+        process.send_signal(number)
     ended = process.end(60)
     assert ended.code == 75, ended.err
     assert [one for one in psutil.process_iter(["cmdline"]) if str(tmp_path) in (one.info["cmdline"] or [])] == []

@@ -17,7 +17,7 @@ from harness.artifacts.record import RunFiles, RunRecord, read_record, write_rec
 from harness.commands import one_run
 from harness.commands.inputs import Inputs, Inspection
 from harness.commands.series import run_series, series_members
-from harness.errors import MachineError, TrainingError, UsageError
+from harness.errors import InterruptedRunError, MachineError, TrainingError, UsageError
 from harness.launch.meeting import ALONE
 from harness.machine.device import Devices
 from harness.plan.options import RunConfig
@@ -79,9 +79,22 @@ def test_what_ended_a_run_is_told_even_if_it_can_t_be_recorded(
             files.record.write_text("{")
         raise error
 
-    with pytest.raises(type(error)) as caught:
+    with pytest.raises((type(error), InterruptedRunError)) as caught:
         measure(folder, fail)
-    assert caught.value is error
+    assert error in (caught.value, caught.value.__cause__)
+
+
+def test_an_interruption_without_a_checkpoint_says_how_to_begin_again(measure: Measure, tmp_path: Path) -> None:
+    """Case B4, while the ranks start."""
+
+    def interrupt(_: RunFiles) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(InterruptedRunError) as caught:
+        measure(tmp_path, interrupt)
+    command = f"python run_bench.py --resume it --results {tmp_path}"
+    assert caught.value.cure == f"No step has been saved. To start it again:\n  {command}"
+    assert read_record(tmp_path / "it.json").status == "interrupted"
 
 
 def test_what_ended_a_run_on_a_full_disk_is_told(measure: Measure, small_disk: SmallDisk) -> None:

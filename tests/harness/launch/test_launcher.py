@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ import psutil
 import pytest
 
 import harness.launch.launcher
+import harness.plan.plan
 from harness import ROOT
 from harness.artifacts.record import RunFiles
 from harness.errors import InterruptedRunError, OutOfMemoryError, TrainingError
+from harness.launch import signals
 from harness.launch.launcher import launch_command, run_workers
 from harness.launch.process_tree import run_root
 from harness.launch.rank_files import RankFiles
@@ -93,7 +95,7 @@ def test_the_launcher_s_command_line() -> None:
     program = (str(ROOT / "run_bench.py"), "worker", "results/first.json")
     assert launch_command(4, Path("/tmp/logs"), program, ("--nnodes", "2")) == [
         sys.executable,
-        *("-m", "paddle.distributed.launch"),
+        *(str(ROOT / "run_bench.py"), "launcher"),
         *("--nproc_per_node", "4"),
         *("--log_dir", "/tmp/logs"),
         *("--enable_gpu_log", "0"),
@@ -161,7 +163,7 @@ def test_the_launcher_gets_the_workers_environment(launch: Launch) -> None:
 
 
 def test_logs_go_to_a_private_folder(launch: Launch) -> None:
-    """The launcher dumps the whole environment there."""
+    """What ranks print may name files that are nobody else's business."""
     launch("(results / 'mode').write_text(oct(logs.stat().st_mode & 0o777))")
     assert (launch.files.folder / "mode").read_text(encoding="utf-8") == "0o700"
     assert launch.folders[0].parent == Path(tempfile.gettempdir())
@@ -203,8 +205,7 @@ CRASH = """
 (logs / "workerlog.1").write_text(
     "".join(f"step {n}\\n" for n in range(100)) + "Traceback (most recent call last):\\nMemoryError\\n"
 )
-(logs / "default.abcdef.log").write_text("MY_TOKEN=secret")
-(logs / "launcher.env").write_text("MY_TOKEN=secret")
+(logs / "pulse.0").touch()
 sys.exit(3)
 """
 
@@ -224,13 +225,17 @@ def test_a_rank_that_dies_is_told_with_the_end_of_its_log(launch: Launch) -> Non
     ]
 
 
-def test_logs_are_kept_and_dumps_of_the_environment_are_not(launch: Launch) -> None:
+@pytest.mark.parametrize("before", [[], ["workerlog.0", "workerlog.7"]])
+def test_the_logs_of_the_last_failure_alone_are_kept(launch: Launch, before: list[str]) -> None:
+    """Case E11: an earlier failure may have been one of more ranks. What else is there is the user's."""
+    kept = launch.files.folder / "first.logs"
+    kept.mkdir()
+    for name in (*before, "notes"):
+        (kept / name).write_text("earlier")
     with pytest.raises(TrainingError):
         launch(CRASH)
-    kept = launch.files.folder / "first.logs"
-    assert sorted(path.name for path in kept.iterdir()) == ["workerlog.0", "workerlog.1"]
+    assert sorted(path.name for path in kept.iterdir()) == ["notes", "workerlog.0", "workerlog.1"]
     assert (kept / "workerlog.0").read_text(encoding="utf-8") == "waiting for rank 1\n"
-    assert "secret" not in "".join(path.read_text(encoding="utf-8") for path in kept.iterdir())
     assert not launch.folders[0].exists()
 
 
@@ -305,49 +310,66 @@ class Watch:
             os.close(self.rank)
 
 
-def interrupt() -> None:
-    raise KeyboardInterrupt
-
-
-LISTENING = """
-def stop(*_):
-    (results / "told").touch()
-    sys.exit(15)
-signal.signal(signal.SIGTERM, stop)
-(results / "part").write_text(str(os.getpid()))
-(results / "part").rename(results / "rank")
+# A launcher that is not to be asked to end: only its ranks are.
+SHIELDED = """
+assert {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1} <= signal.pthread_sigmask(signal.SIG_BLOCK, [])
 """
 
 
-def test_ctrl_c_tells_the_launcher_to_stop(launch: Launch) -> None:
-    """Paddle's launcher then ends its ranks; the stand-in is launcher and rank in one."""
-    watch = Watch(launch.files.folder, interrupt)
+@pytest.fixture
+def listening() -> Iterator[None]:
+    """Signals end what this process does as they end a run."""
+    before = {number: signal.getsignal(number) for number in signals.STOP_SIGNALS}
+    signals.listen()
+    yield
+    signals.listen()  # forgets what was asked
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("listening")
+@pytest.mark.parametrize("number", signals.STOP_SIGNALS)
+def test_a_launcher_without_ranks_is_ended_at_once(launch: Launch, number: int) -> None:
+    """Case B4, for a signal before the ranks have started."""
+    began = launch.files.folder / "began"
+
+    def poll() -> None:
+        if began.exists() and not signals.requested():
+            signal.raise_signal(number)
+
     with pytest.raises(KeyboardInterrupt):
-        launch(f"{LISTENING}\n{SLEEP}", watch)
-    assert watch.rank_ended()
-    assert (launch.files.folder / "told").exists()
+        launch(f"{SHIELDED}\n(results / 'began').touch()\n{SLEEP}", poll)
+    assert began.exists()
     assert not launch.folders[0].exists()
 
 
-def test_ctrl_c_ends_a_launcher_that_does_not_listen_and_its_ranks(
-    launch: Launch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(harness.launch.launcher, "STOP_SECONDS", 0.2)
-    watch = Watch(launch.files.folder, interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        launch(f"signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{DEAF_RANK}\n{SLEEP}", watch)
-    assert watch.rank_ended()
+def fail_once_ready(folder: Path) -> Callable[[], None]:
+    """A poll that fails once a rank is ready."""
+
+    def poll() -> None:
+        if (folder / "ready").exists():
+            raise ZeroDivisionError
+
+    return poll
 
 
-def test_an_error_of_the_poll_ends_the_launcher_too(launch: Launch) -> None:
-    def fail() -> None:
-        raise ZeroDivisionError
-
-    watch = Watch(launch.files.folder, fail)
+def test_an_error_of_the_poll_lets_the_ranks_save(launch: Launch) -> None:
+    script = f"{RANK}\nprocess = rank({SAVING_RANK!r})\nprocess.wait()\n(results / 'saved').touch()"
     with pytest.raises(ZeroDivisionError):
-        launch(f"{LISTENING}\n{SLEEP}", watch)
-    assert watch.rank_ended()
-    assert (launch.files.folder / "told").exists()
+        launch(script, fail_once_ready(launch.files.folder))
+    assert (launch.files.folder / "saved").exists()
+    assert not launch.folders[0].exists()
+
+
+def test_an_error_of_the_poll_ends_a_rank_that_does_not_listen(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness.launch.launcher, "STOP_SECONDS", 0.2)
+    script = SAVING_RANK.replace("sys.exit(75)", "return")
+    with pytest.raises(ZeroDivisionError):
+        launch(
+            f"{RANK}\nprocess = rank({script!r})\n(results / 'id').write_text(str(process.pid))\n{SLEEP}",
+            fail_once_ready(launch.files.folder),
+        )
+    assert gone(int((launch.files.folder / "id").read_text(encoding="utf-8")))
 
 
 def test_a_launcher_that_is_killed_leaves_no_rank_behind(launch: Launch) -> None:
@@ -360,10 +382,10 @@ def test_a_launcher_that_is_killed_leaves_no_rank_behind(launch: Launch) -> None
 
 # A rank as the watching process knows it: a child of the launcher with a number, whose code the launcher passes on.
 RANK = """
-def rank(script, number=0):
+def rank(script, number=0, *more):
     environment = {**os.environ, "PADDLE_TRAINER_ID": str(number), "PADDLE_LOCAL_RANK": str(number)}
     log = (logs / f"workerlog.{number}").open("w")
-    return subprocess.Popen([sys.executable, "-c", script, str(logs), str(results)], env=environment, stdout=log,
+    return subprocess.Popen([sys.executable, "-c", script, str(logs), str(results), *more], env=environment, stdout=log,
                             stderr=log, start_new_session=True)
 def end_with(process):
     # As Paddle's launcher does, which looks once a second.
@@ -379,6 +401,7 @@ def save(*_):
     (Path(sys.argv[1]) / "failure.0").write_text(json.dumps(told))
     sys.exit(75)
 signal.signal(signal.SIGTERM, save)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
 (Path(sys.argv[2]) / "ready").touch()
 time.sleep(60)
 """
@@ -396,41 +419,78 @@ def gone(pid: int) -> bool:
     return False
 
 
-def interrupt_once_ready(folder: Path, times: int = 1) -> Callable[[], None]:
-    left = [times]
+def signal_once_ready(folder: Path, *numbers: int) -> Callable[[], None]:
+    """A poll in which the signals arrive at this process, once a rank is ready."""
+    left = list(numbers)
 
     def poll() -> None:
-        if left[0] and (folder / "ready").exists():
-            left[0] -= 1
-            raise KeyboardInterrupt
+        while left and (folder / "ready").exists():
+            signal.raise_signal(left.pop())
 
     return poll
 
 
-def test_ctrl_c_lets_the_ranks_save_and_tells_what_they_say(launch: Launch) -> None:
+@pytest.mark.usefixtures("listening")
+@pytest.mark.parametrize("number", signals.STOP_SIGNALS)
+def test_a_signal_lets_the_ranks_save_and_tells_what_they_say(launch: Launch, number: int) -> None:
+    """Case B4. It comes twice, as from a terminal and from the shell in it; the launcher gets it, too."""
     said: list[str] = []
     with pytest.raises(InterruptedRunError) as caught:
         launch(
-            f"{RANK}\nend_with(rank({SAVING_RANK!r}))", interrupt_once_ready(launch.files.folder),
-            say=said.append,
+            f"{RANK}\nprocess = rank({SAVING_RANK!r})\nos.kill(os.getpid(), {int(number)})\nend_with(process)",
+            signal_once_ready(launch.files.folder, number, number), say=said.append,
         )  # fmt: skip
     assert (caught.value.message, caught.value.cure) == ("stopped at step 7", "Use --resume.")
     assert caught.value.exit_code == 75
     assert said == ["finishing the step and saving; press Ctrl-C again to stop at once"]
 
 
-def test_ranks_that_die_of_the_first_ctrl_c_are_an_interruption(launch: Launch) -> None:
-    script = SAVING_RANK.replace("signal.signal(signal.SIGTERM, save)", "")
+@pytest.mark.usefixtures("listening")
+def test_ranks_that_die_of_the_first_signal_are_an_interruption(launch: Launch) -> None:
+    script = SAVING_RANK.replace("signal.signal(signal.SIGTERM, save)\n", "")
     with pytest.raises(KeyboardInterrupt):
-        launch(f"{RANK}\nend_with(rank({script!r}))", interrupt_once_ready(launch.files.folder))
+        launch(f"{RANK}\nend_with(rank({script!r}))", signal_once_ready(launch.files.folder, signal.SIGHUP))
 
 
-def test_a_second_ctrl_c_ends_everything_at_once(launch: Launch) -> None:
+STARTING_RANK = """
+import os, sys, time
+from pathlib import Path
+from harness.launch.signals import end_at_once
+if sys.argv[3:]:
+    os.kill(os.getpid(), int(sys.argv[3]))
+(Path(sys.argv[2]) / "loaded").touch()
+end_at_once()
+(Path(sys.argv[2]) / "ready").touch()
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", signals.STOP_SIGNALS)
+def test_a_rank_that_is_asked_while_it_starts_ends_the_run_as_interrupted(launch: Launch, number: int) -> None:
+    """Case B4: the signal goes to the rank alone."""
+    with pytest.raises(KeyboardInterrupt):
+        launch(
+            f"{RANK}\nprocess = rank({STARTING_RANK!r})\nwait_for(results / 'ready')\n"
+            f"process.send_signal({int(number)})\nend_with(process)"
+        )
+    assert not (launch.files.folder / "first.logs").exists()
+
+
+def test_a_signal_waits_while_the_interpreter_of_a_rank_starts(launch: Launch) -> None:
+    """Case B4: it would end that process, as if it had crashed."""
+    with pytest.raises(KeyboardInterrupt):
+        launch(f"{RANK}\nend_with(rank({STARTING_RANK!r}, 0, '{int(signal.SIGUSR2)}'))")
+    assert [path.name for path in launch.files.folder.iterdir()] == ["loaded"]
+
+
+@pytest.mark.usefixtures("listening")
+def test_a_second_ctrl_c_ends_everything_at_once(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "AGAIN_SECONDS", 0.0)
     script = SAVING_RANK.replace("sys.exit(75)", "return").replace("(Path(sys.argv[1])", "0 and (Path(sys.argv[1])")
     with pytest.raises(KeyboardInterrupt):
         launch(
             f"{RANK}\n(results / 'id').write_text(str(rank({script!r}).pid))\n{SLEEP}",
-            interrupt_once_ready(launch.files.folder, 2),
+            signal_once_ready(launch.files.folder, signal.SIGINT, signal.SIGINT),
         )
     assert gone(int((launch.files.folder / "id").read_text(encoding="utf-8")))
 
@@ -468,17 +528,21 @@ def test_a_rank_that_was_killed_is_named_though_another_is_found_first(launch: L
     assert "The end of workerlog.1:\nat step 7\n" in caught.value.cure
 
 
-def test_ranks_that_all_stand_still_are_ended_from_outside(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stopped rank's own watchdog is stopped with it."""
+@pytest.mark.parametrize(("pulse", "what"), [("(logs / 'pulse.0').touch()", "no step"), ("", "no first step")])
+def test_ranks_that_all_stand_still_are_ended_from_outside(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch, pulse: str, what: str
+) -> None:
+    """A stopped rank's own watchdog is stopped with it. Case E13: also before the first step."""
     monkeypatch.setattr(harness.launch.launcher, "WATCHDOG_GRACE_SECONDS", 0.5)
+    monkeypatch.setattr(harness.plan.plan, "MIN_START_SECONDS", 0.5)
     with pytest.raises(TrainingError) as caught:
         launch(
-            f"{RANK}\nprocess = rank('import time; time.sleep(60)')\n(logs / 'pulse.0').touch()\n"
+            f"{RANK}\nprocess = rank('import time; time.sleep(60)')\n{pulse}\n"
             f"os.kill(process.pid, signal.SIGSTOP)\n{SLEEP}",
             stall_timeout=1.5,
         )
     assert caught.value.message == (
-        "no step for 1.5 s: rank 0: no answer (stopped or hung in the kernel);"
+        f"{what} for 1.5 s: rank 0: no answer (stopped or hung in the kernel);"
         " rank 1: no answer (stopped or hung in the kernel)"
     )
     assert caught.value.exit_code == 5

@@ -17,14 +17,14 @@ import sys, time
 from pathlib import Path
 from harness.launch import watchdog
 def run_rank(seconds, first):
-    watchdog.arm(seconds, Path(sys.argv[1]), first_seconds=first)
+    watchdog.arm(seconds, Path(sys.argv[1]), start_seconds=first)
     {body}
 run_rank({seconds}, {first})
 print("alive")
 """
 
 
-def run(folder: Path, body: str, seconds: float = 0.5, first: float = 0.0) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, body: str, seconds: float = 0.5, first: float | None = None) -> subprocess.CompletedProcess[str]:
     script = SCRIPT.format(body=body, seconds=seconds, first=first)
     return subprocess.run([sys.executable, "-c", script, str(folder / "pulse.0")], cwd=ROOT, capture_output=True,
                           text=True, timeout=60, check=False)  # fmt: skip
@@ -49,11 +49,22 @@ def test_progress_starts_the_count_again(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
 
 
-def test_the_first_progress_may_take_longer(tmp_path: Path) -> None:
-    body = "time.sleep(1); assert not Path(sys.argv[1]).exists(); watchdog.progress(); time.sleep(60)"
+@pytest.mark.parametrize("progress", ["pass", "watchdog.progress()"])
+def test_the_first_step_may_take_longer(tmp_path: Path, progress: str) -> None:
+    """Case E13: joining other nodes is progress, but no step."""
+    body = f"{progress}; time.sleep(1); assert not Path(sys.argv[1]).exists(); watchdog.step_made(); time.sleep(60)"
     done = run(tmp_path, body, first=30.0)
     assert done.returncode == 1
+    assert "Timeout (0:00:00.5" in done.stderr
+    assert (tmp_path / "pulse.0").exists()
+
+
+def test_a_hang_before_the_first_step_is_found(tmp_path: Path) -> None:
+    """Case E13."""
+    done = run(tmp_path, "watchdog.progress(); time.sleep(60)", seconds=30.0, first=0.5)
+    assert done.returncode == 1
     assert timed_out(done.stderr)
+    assert not (tmp_path / "pulse.0").exists()
 
 
 LOG = """started
