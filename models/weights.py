@@ -61,6 +61,13 @@ def describe_weights(path: Path, size: str, num_classes: int) -> tuple[Weights, 
     return weights, {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
+def outputs_of(path: Path) -> int | None:
+    """The number of outputs of the weights in a file; None if they have no last layer. Raises WeightsError."""
+    last = "fc.bias"
+    found = (values for name, values in read_weights(path).items() if name == last or name.endswith(f".{last}"))
+    return next((values.size for values in found), None)
+
+
 def compare_shapes(found: Arrays, wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
     """A line for each entry that differs: those missing, those of another shape, and those that are not wanted."""
     missing = [f"{name} is missing" for name in wanted if name not in found]

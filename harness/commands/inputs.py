@@ -16,10 +16,11 @@ from harness.plan.decisions import default_data, make_plan
 from harness.plan.options import FAIL, RunConfig
 from harness.plan.plan import DEFAULT_FOLDER, Decoding, RunPlan, facts_of
 from harness.report.console import Console
-from models.weights import describe_weights
+from models.weights import describe_weights, outputs_of
 from pipelines.dataset import Dataset, open_dataset
-from pipelines.errors import DataError
 from pipelines.image_lists import check_files
+from pipelines.layout import Lists
+from pipelines.list_findings import label_notes, repeat_notes
 from pipelines.page_cache import data_state, read_into_memory, resident_share
 from pipelines.profile import profile
 from pipelines.settings import MIXED_DECODER
@@ -29,7 +30,7 @@ from pipelines.settings import MIXED_DECODER
 class Inputs:
     """A run before it begins: its devices, its data, and the plan that follows from them.
 
-    notices say what the user should know about the choice of devices. pretrained describes the file of weights.
+    notices say what the user should know about the devices and the data. pretrained describes the file of weights.
     decoding is what a trial of the GPUs' decoder found; None without one.
     """
 
@@ -59,16 +60,17 @@ def find_inputs(config: RunConfig, console: Console, environment: Mapping[str, s
     devices, notices = choose_devices(config.device, config.gpus, environment, look=look)
     for notice in notices:
         console.notice(notice)
-    source = default_data(config)
-    dataset = open_dataset(source, config.classes)
-    if not set(config.kind.splits) <= set(dataset.splits):
-        raise DataError(
-            f"{dataset.name} has no validation images, so a run can't end with a top-1",
-            "Add val_list.txt or a val/ folder, or measure with --throughput-only.",
-        )
-    if config.data is None and dataset.builtin:
+    source, lists = default_data(config), Lists(config.train_list, config.val_list, config.image_root)
+    outputs = _outputs(config)
+    dataset = open_dataset(source, config.classes, outputs=outputs, splits=config.kind.splits, lists=lists)
+    found = [*dataset.notes, *label_notes(dataset), *repeat_notes(dataset)]
+    if config.pretrained is not None and (note := dataset.classes.pretrained_note()):
+        found.append(note)
+    for note in found:
+        console.notice(note)
+    if dataset.builtin and config.data is None:
         console.notice(f"no --data, and no {DEFAULT_FOLDER} here: using the built-in set {dataset.name}")
-    facts, decoding = facts_of(dataset, source), None
+    facts, decoding = facts_of(dataset, source, config.classes, outputs, lists), None
     plan = make_plan(config, devices, facts, environment)
     if look and plan.pipeline.decoder == MIXED_DECODER:
         images = dataset.splits[config.kind.splits[0]]
@@ -83,7 +85,20 @@ def find_inputs(config: RunConfig, console: Console, environment: Mapping[str, s
         console.notice(note)
     # Only node 0 needs the file, and only at the beginning of a run.
     reads_weights = not config.node_rank and config.resume is None
-    return Inputs(devices, dataset, plan, notices, described_weights(plan) if reads_weights else None, decoding)
+    return Inputs(
+        devices, dataset, plan, (*notices, *found), described_weights(plan) if reads_weights else None, decoding
+    )
+
+
+def _outputs(config: RunConfig) -> int | None:
+    """The number of outputs of the weights that a run only evaluates; None for a run that trains.
+
+    Nodes other than node 0 may lack the file: then --classes has to say it.
+    """
+    if not config.kind.classes_from_weights or config.pretrained is None:
+        return None
+    path = Path(config.pretrained)
+    return outputs_of(path) if not config.node_rank or path.exists() else None
 
 
 def described_weights(plan: RunPlan) -> dict[str, Any] | None:
@@ -100,7 +115,11 @@ def inspect_inputs(inputs: Inputs, results: Path, environment: Mapping[str, str]
     training = inputs.plan.training
     ranks = worker_environment(inputs.devices, training.compute_threads, environment, training.tf32)
     machine = describe(
-        inputs.devices, inputs.dataset.train.root, results, environment=environment, ranks_environment=ranks
+        inputs.devices,
+        next(iter(inputs.dataset.splits.values())).root,
+        results,
+        environment=environment,
+        ranks_environment=ranks,
     )
     memory = [machine[name] for name in ("memory_bytes", "memory_limit_bytes") if machine[name]]
     profiled, bad = _inspect_files(inputs.dataset, inputs.plan, min(memory, default=None))

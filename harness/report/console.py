@@ -12,7 +12,7 @@ from harness.artifacts.schema import EPOCHS, TRAIN
 from harness.artifacts.tables import read_table
 from harness.machine.device_kinds import device_kind
 from harness.plan import kinds
-from harness.plan.plan import RunPlan
+from harness.plan.plan import DataFacts, RunPlan
 from harness.report.findings import (
     WINDOW_ENDS,
     accelerator_text,
@@ -99,7 +99,8 @@ def plan_facts(plan: RunPlan) -> list[tuple[str, str]]:
             f"{plan.ranks} x {plan.device_name}, one rank per device"
             + (f", {plan.ranks_per_node} on each of {plan.nodes} nodes" if plan.nodes > 1 else ""),
         ),
-        ("data", f"{data.name}: {data.train_images:,} training and {data.val_images:,} validation images"),
+        ("data", f"{data.name}: {_images(data)}"),
+        ("classes", data.classes or f"{data.num_classes:,}"),
         (
             "crops",
             f"{pipeline.image_size}x{pipeline.image_size}, area {data.augmentation.crop_area_min:g} to"
@@ -130,6 +131,13 @@ def plan_facts(plan: RunPlan) -> list[tuple[str, str]]:
         ("threads per rank", f"{training.compute_threads} training, {pipeline.decode_threads} DALI"),
     ]
     return [(label, value) for label, value in rows if label not in LEFT_OUT.get(plan.kind, ())]
+
+
+def _images(data: DataFacts) -> str:
+    """The images of the splits that the run reads."""
+    counts = {"training": data.train_images, "validation": data.val_images}
+    read = [f"{count:,} {split}" for split, count in counts.items() if count]
+    return f"{' and '.join(read) or 'no'} images"
 
 
 def _decoding(pipeline: PipelineSettings) -> str:

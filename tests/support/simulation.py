@@ -331,7 +331,7 @@ class Simulation:
             model=training,
             parallel=training,
             train=training,  # type: ignore[arg-type]
-            source=dali,  # type: ignore[arg-type]
+            _source=dali,  # type: ignore[arg-type]
             bad=BadImages(config.bad_images, config.max_bad_images, ranks),
         )
         with contextlib.ExitStack() as stack:
