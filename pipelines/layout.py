@@ -107,10 +107,10 @@ class Layout:
             labels = [file.images.labels for file in files.values()] + ([self._flat.labels] if self._flat else [])
             found = self._of_lists(labels, wanted, imagenet=beside_imagenet)
         for split, file in files.items():
-            check_range(file, found.count, found.origin)
             if names is not None:
                 _check_beside_folders(file, found, shown(names))
-            else:
+            check_range(file, found.count, found.origin)
+            if names is None:
                 found = found.noted(check_wnid_folders(file, found.count, numberings[split]), number_folders_note(file))
         if len(files) == len(SPLITS):
             check_lists_agree(files[TRAIN_SPLIT], files[VAL_SPLIT])

@@ -34,7 +34,7 @@ class ListFile:
 
 
 @dataclass(slots=True)
-class _Rows:
+class Rows:
     """Paths and labels, the lines that they are from, and the lines that are neither blank nor a row."""
 
     paths: list[str]
@@ -53,14 +53,8 @@ def read_list(list_file: Path, root: Path) -> ListFile:
     unreadable or empty list, a line without a label, a label that is negative or impossibly large, and a path that
     leaves root.
     """
-    rows = _rows(_read_lines(list_file))
-    total = len(rows.paths) + len(rows.faults)
-    if rows.faults:
-        raise DataError(
-            f"{len(rows.faults):,} of {total:,} lines of {shown(list_file)} do not read `path label`:\n"
-            + first_ten([f"{list_file.name}:{number}: {shown(line)}" for number, line in rows.faults]),
-            "End each line with a space and the image's class as a whole number, or remove the line.",
-        )
+    rows = read_rows(list_file)
+    total = len(rows.paths)
     outside = [index for index, label in enumerate(rows.labels) if not 0 <= label < MAX_CLASSES]
     if outside:
         raise DataError(
@@ -84,6 +78,19 @@ def read_list(list_file: Path, root: Path) -> ListFile:
         )
     images = ImageList(root=root, paths=tuple(path for path in paths if path is not None), labels=tuple(rows.labels))
     return ListFile(list_file, images, tuple(rows.lines))
+
+
+def read_rows(list_file: Path) -> Rows:
+    """The paths and labels of a list as they are written, whatever they mean; see `read_list`. Raises DataError."""
+    rows = _rows(_read_lines(list_file))
+    if rows.faults:
+        raise DataError(
+            f"{len(rows.faults):,} of {len(rows.paths) + len(rows.faults):,} lines of {shown(list_file)} do not read"
+            " `path label`:\n"
+            + first_ten([f"{list_file.name}:{number}: {shown(line)}" for number, line in rows.faults]),
+            "End each line with a space and the image's class as a whole number, or remove the line.",
+        )
+    return rows
 
 
 def _read_lines(list_file: Path) -> list[str]:
@@ -111,7 +118,7 @@ def decoded(data: bytes) -> str:
     return data.decode("utf-8-sig", errors="surrogateescape")
 
 
-def _rows(lines: list[str]) -> _Rows:
+def _rows(lines: list[str]) -> Rows:
     """The rows in the format that fits all lines; if none does, in that of `path label`, with its faults."""
     plain = _words(lines)
     if not plain.faults:
@@ -123,8 +130,8 @@ def _rows(lines: list[str]) -> _Rows:
     return plain
 
 
-def _words(lines: list[str]) -> _Rows:
-    rows = _Rows([], [], [], [])
+def _words(lines: list[str]) -> Rows:
+    rows = Rows([], [], [], [])
     labels: dict[str, int | None] = {}  # a look-up is several times faster than int()
     for number, line in enumerate(lines, start=1):
         words = line.rsplit(None, 1)
@@ -144,7 +151,7 @@ def _words(lines: list[str]) -> _Rows:
     return rows
 
 
-def _unquoted(rows: _Rows) -> _Rows:
+def _unquoted(rows: Rows) -> Rows:
     """The rows without what every path has around it: a comma in front of a blank, or quotes."""
     for mark in (",", ";"):
         if rows.paths and all(path.endswith(mark) for path in rows.paths):
@@ -154,8 +161,8 @@ def _unquoted(rows: _Rows) -> _Rows:
     return rows
 
 
-def _columns(lines: list[str], delimiter: str) -> _Rows:
-    rows = _Rows([], [], [], [])
+def _columns(lines: list[str], delimiter: str) -> Rows:
+    rows = Rows([], [], [], [])
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
     try:
         for cells in reader:

@@ -58,6 +58,12 @@ def check_numbering(file: ListFile) -> str | None:
     numbering = numbering_of(file.images)
     if numbering in (None, SORTED):
         return numbering
+    cure = _convert(file)
+    if numbering == RUNNING:
+        cure = (
+            "Make a list from Kaggle's LOC_val_solution.csv, or the kit's ILSVRC2012_validation_ground_truth.txt:"
+            " python run_bench.py import-labels FILE NEW_LIST"
+        )
     what = {
         KIT: "the numbers of ImageNet's development kit (1 to 1000)",
         KIT_FROM_0: "the numbers of ImageNet's development kit minus 1",
@@ -67,7 +73,7 @@ def check_numbering(file: ListFile) -> str | None:
     raise DataError(
         f"the labels of {shown(file.file)} are {what}{_example(file, numbering)}. Weights and class folders count"
         f" ImageNet's classes from 0 in the order of sorted WordNet IDs ({EXAMPLE})",
-        _convert(file),
+        cure,
     )
 
 
