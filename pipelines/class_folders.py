@@ -51,7 +51,8 @@ def _counted(count: int, what: str) -> str:
 
 
 def _most(counts: Counter[str], limit: int) -> str:
-    named = [f"{count:,} {name}" for name, count in counts.most_common(limit)]
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    named = [f"{count:,} {name}" for name, count in ordered[:limit]]
     return ", ".join([*named, *(["..."] if len(counts) > limit else [])])
 
 

@@ -10,9 +10,7 @@ from pipelines.imagenet.numbering import EXAMPLE, IMAGENET_CLASSES, known_label,
 from pipelines.list_files import read_rows
 from pipelines.list_labels import KIT, KIT_FROM_0, SORTED, SORTED_FROM_1, numbering_of
 
-_SOURCES = (
-    "Give Kaggle's LOC_val_solution.csv or the kit's ILSVRC2012_validation_ground_truth.txt, or correct the list."
-)
+_SOURCES = "Correct the list, or give Kaggle's LOC_val_solution.csv or the development kit's file instead."
 
 
 def converted_list(file: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
