@@ -104,8 +104,9 @@ def open_dataset(
     wanted = wanted_classes(num_classes, settings.num_classes, outputs)
     layout = Layout(folder, lists, splits, evaluated=outputs is not None, with_labels=with_labels)
     opened = layout.open(wanted, choices)
+    plain = str(data) if builtin else os.path.basename(os.path.abspath(folder))  # noqa: PTH100, PTH119
     return Dataset(
-        name=settings.name or os.path.basename(os.path.abspath(folder)) or str(folder),  # noqa: PTH100, PTH119
+        name=settings.name or plain or str(folder),
         root=folder,
         classes=opened.classes,
         splits=opened.splits,

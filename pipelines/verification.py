@@ -63,8 +63,8 @@ SIGNATURES = (
     ("JPEG 2000", b"\xff\x4f\xff\x51"),
 )
 FORMAT_OF_EXTENSION = {
-    "jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "bmp": "BMP", "webp": "WebP", "jp2": "JPEG 2000", "tif": "TIFF",
-    "tiff": "TIFF",
+    "jpg": "JPEG", "jpeg": "JPEG", "jpe": "JPEG", "jfif": "JPEG", "png": "PNG", "bmp": "BMP", "webp": "WebP",
+    "jp2": "JPEG 2000", "tif": "TIFF", "tiff": "TIFF",
 }  # fmt: skip
 
 

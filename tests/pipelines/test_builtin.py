@@ -251,3 +251,13 @@ def test_the_sets_are_the_same_bytes_each_time(tmp_path: Path) -> None:
         expected = digest_of_each_file(BUILTIN[module.NAME].folder())
         assert len(expected) == files
         assert digest_of_each_file(again) == expected
+
+
+@pytest.mark.parametrize("name", ["digits", "photos"])
+@pytest.mark.usefixtures("builtin_cache")
+def test_what_is_declared_about_a_set_is_what_it_is(name: str) -> None:
+    """Case A8: a dry run shows it without making the set."""
+    declared, dataset = BUILTIN[name], open_dataset(name)
+    assert declared.images == {split: len(images) for split, images in dataset.splits.items()}
+    assert (declared.num_classes, declared.origin) == (dataset.num_classes, dataset.classes.origin)
+    assert declared.augmentation == dataset.augmentation
