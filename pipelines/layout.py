@@ -84,7 +84,9 @@ class Layout:
         if not folder.is_dir():
             return ABSENT
         # Images directly in train/ have no labels, which the scan for class folders reports.
-        return FLAT if split == VAL_SPLIT and not class_names(folder) and flat_images(folder)[0] else FOLDERS
+        if split == TRAIN_SPLIT or class_names(folder):
+            return FOLDERS
+        return FLAT if flat_images(folder)[0] else ABSENT
 
     def open(self, wanted: Wanted | None, choices: str) -> Opened:
         """Read the needed splits. Raises DataError if one is missing, or its labels can't be what they should be."""
@@ -124,8 +126,8 @@ class Layout:
         if split == TRAIN_SPLIT:
             raise DataError(f"{shown(self._folder)} holds neither train_list.txt nor a folder train", choices)
         raise DataError(
-            f"{shown(self._folder)} has no validation images (neither val_list.txt nor a folder val), so a run can't"
-            " end with a top-1",
+            f"{shown(self._folder)} has no validation images, neither val_list.txt nor images in a folder val, so a run"
+            " can't end with a top-1",
             "Add val_list.txt or a val/ folder, or measure with --throughput-only.",
         )
 

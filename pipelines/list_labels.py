@@ -111,7 +111,8 @@ def check_range(file: ListFile, count: int, origin: str) -> None:
     outside = [index for index, label in enumerate(labels) if label >= count]
     if not outside:
         return
-    if 0 not in labels and max(labels) == count:
+    # One label alone says nothing about where a list begins to count.
+    if 0 not in labels and max(labels) == count and min(labels) < count:
         cure = (
             f"The labels run from {min(labels)} to {count} and none is 0, so they probably count from 1: subtract 1"
             " from each label, in all lists of the data set."

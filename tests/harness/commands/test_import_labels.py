@@ -1,4 +1,4 @@
-"""`run_bench.py import-labels`: lists with ImageNet's labels from Kaggle's table, the kit's file, or lists (case A2)."""
+"""`run_bench.py import-labels`: lists with ImageNet's labels, from the files that these are handed out in (case A2)."""
 
 from __future__ import annotations
 

@@ -85,6 +85,7 @@ def test_lists_elsewhere_need_no_data(option: str, tmp_path: Path) -> None:
     for split in ("train", "val"):
         (tmp_path / f"{split}_list.txt").write_text(f"{split}.jpg 0\n")
     given = tmp_path if option == "image_root" else tmp_path / f"{option}.txt"
-    inputs = find_inputs(RunConfig(device="cpu", gpus=1, **{option: str(given)}), Console(), {})
+    asked: dict[str, Any] = {option: str(given)}
+    inputs = find_inputs(RunConfig(device="cpu", gpus=1, **asked), Console(), {})
     assert inputs.plan.data.source == str(tmp_path)
     assert inputs.dataset.train.root == tmp_path
