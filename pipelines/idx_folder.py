@@ -13,8 +13,8 @@ from PIL import Image
 
 from pipelines.augmentation import Augmentation
 from pipelines.builtin.digits import JPEG_QUALITY
-from pipelines.dataset import SETTINGS_FILE
 from pipelines.idx import Bytes, IdxSet, IdxSplit
+from pipelines.settings_file import SETTINGS_FILE
 
 # A few hundredths of a second of work: often enough for a progress bar, and to notice an interruption.
 _IMAGES_PER_CHUNK = 256

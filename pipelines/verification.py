@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from pipelines.bad_image_probe import DATA_FAULT, file_name, reason_of
 from pipelines.dali_graphs import checking_graph
 from pipelines.image_lists import ImageList, check_files, file_fault
+from pipelines.list_findings import KINDS_OF_LISTS, Finding, Kind
 from pipelines.read_ahead import read_ahead
 from pipelines.settings import PipelineSettings
 
@@ -26,23 +26,7 @@ BATCH_SIZE = 32
 LOOKED_AT = 1024
 
 EMPTY, MISSING, UNREADABLE, UNDECODABLE, HUGE = "empty", "missing", "unreadable", "undecodable", "huge"
-LEAK, TWICE, FORMAT = "leak", "twice", "format"
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What is wrong with images and what to do, for one image and for several; bad: whether the data set is unusable.
-
-    Both texts follow a count.
-    """
-
-    one: str
-    several: str
-    bad: bool
-
-    def describe(self, count: int) -> str:
-        """Returns the sentence about that many images, such as "2 images are missing: restore them"."""
-        return f"{count:,} {self.one if count == 1 else self.several}"
+FORMAT = "format"
 
 
 KINDS = {
@@ -59,16 +43,7 @@ KINDS = {
         f"images have more than {MAX_PIXELS:,} pixels: scale them down",
         True,
     ),
-    LEAK: Kind(
-        "validation image is also in the training list: remove it from one of them",
-        "validation images are also in the training list: remove them from one of the lists",
-        True,
-    ),
-    TWICE: Kind(
-        "image is a repetition in its list: it counts as often as it is listed",
-        "images are repetitions in their list: they count as often as they are listed",
-        False,
-    ),
+    **KINDS_OF_LISTS,
     FORMAT: Kind(
         "image has another format than its name says: it is used anyway",
         "images have another format than their names say: they are used anyway",
@@ -88,18 +63,9 @@ SIGNATURES = (
     ("JPEG 2000", b"\xff\x4f\xff\x51"),
 )
 FORMAT_OF_EXTENSION = {
-    "jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "bmp": "BMP", "webp": "WebP", "jp2": "JPEG 2000", "tif": "TIFF",
-    "tiff": "TIFF",
+    "jpg": "JPEG", "jpeg": "JPEG", "jpe": "JPEG", "jfif": "JPEG", "png": "PNG", "bmp": "BMP", "webp": "WebP",
+    "jp2": "JPEG 2000", "tif": "TIFF", "tiff": "TIFF",
 }  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something wrong with the image at an index of its list; kind is a key of KINDS."""
-
-    index: int
-    kind: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,28 +83,6 @@ class _Drawn:
     end: int
     indices: tuple[int, ...]
     findings: tuple[Finding, ...]
-
-
-def find_repeats(images: ImageList, others: ImageList | None = None) -> dict[int, list[Finding]]:
-    """Images that the list repeats, and those that others lists, too, by index; only the paths are compared."""
-    elsewhere = {_plain(path): index for index, path in enumerate(others.paths)} if others is not None else {}
-    first: dict[str, int] = {}
-    found: dict[int, list[Finding]] = {}
-    for index, path in enumerate(images.paths):
-        plain = _plain(path)
-        before = first.setdefault(plain, index)
-        if before != index:
-            label = images.labels[before]
-            under = "" if label == images.labels[index] else f", there with label {label}"
-            found.setdefault(index, []).append(Finding(index, TWICE, f"also image {before + 1:,} of its list{under}"))
-        if plain in elsewhere:
-            reason = f"also image {elsewhere[plain] + 1:,} of the training list"
-            found.setdefault(index, []).append(Finding(index, LEAK, reason))
-    return found
-
-
-def _plain(path: str) -> str:
-    return posixpath.normpath(path) if "./" in path or "//" in path else path
 
 
 def format_of(signature: bytes) -> str:

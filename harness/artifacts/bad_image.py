@@ -13,9 +13,9 @@ from harness.artifacts.tables import format_cell, read_table
 from harness.plan.left_out import SPLIT_WORDS, LeftOut, Limit, split_sizes
 from harness.plan.options import FAIL
 from harness.plan.plan import RunPlan
-from pipelines.dataset import TRAIN_SPLIT, VAL_SPLIT
 from pipelines.errors import DataError
 from pipelines.image_lists import FAULTS_NAMED, shown
+from pipelines.layout import TRAIN_SPLIT, VAL_SPLIT
 
 # The columns of summary.csv that count left-out images, by split.
 LEFT_OUT_COLUMNS = {TRAIN_SPLIT: "left_out_train_images", VAL_SPLIT: "left_out_val_images"}

@@ -16,6 +16,7 @@ from harness.plan.kinds import KINDS
 from harness.plan.options import RunConfig, parse_config
 from harness.plan.plan import DataFacts, OperationPlan, RunPlan, TrainingPlan, WindowPlan
 from pipelines.augmentation import Augmentation
+from pipelines.layout import Lists
 from pipelines.settings import PipelineSettings
 
 SCHEMA_VERSION = 7
@@ -165,7 +166,13 @@ def _plan(values: dict[str, Any]) -> RunPlan:
         **{
             **values,
             "kind": KINDS[values["kind"]],
-            "data": DataFacts(**{**data, "augmentation": Augmentation(**data["augmentation"])}),
+            "data": DataFacts(
+                **{
+                    **data,
+                    "augmentation": Augmentation(**data["augmentation"]),
+                    "lists": Lists(**data.get("lists", {})),
+                }
+            ),
             "pipeline": PipelineSettings(**values["pipeline"]),
             "training": TrainingPlan(**values["training"]),
             "window": WindowPlan(**values["window"]),

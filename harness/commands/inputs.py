@@ -17,10 +17,11 @@ from harness.plan.options import RunConfig
 from harness.plan.plan import DEFAULT_FOLDER, Decoding, RunPlan, facts_of
 from harness.report.console import Console
 from models.architecture import KEEP
-from models.fitting import WeightsFile, read_file
+from models.fitting import ReadFile, WeightsFile, read_file
 from pipelines.dataset import Dataset, open_dataset
-from pipelines.errors import DataError
 from pipelines.image_lists import check_files, shown
+from pipelines.layout import Lists
+from pipelines.list_findings import label_notes, repeat_notes
 from pipelines.page_cache import data_state, read_into_memory, resident_share
 from pipelines.profile import profile
 from pipelines.settings import MIXED_DECODER
@@ -30,7 +31,7 @@ from pipelines.settings import MIXED_DECODER
 class Inputs:
     """A run before it begins: its devices, its data, and the plan that follows from them.
 
-    notices say what the user should know about the choice of devices. pretrained describes the file of weights.
+    notices say what the user should know about the devices and the data. pretrained describes the file of weights.
     decoding is what a trial of the GPUs' decoder found; None without one.
     """
 
@@ -60,19 +61,21 @@ def find_inputs(config: RunConfig, console: Console, environment: Mapping[str, s
     devices, notices = choose_devices(config.device, config.gpus, environment, look=look)
     for notice in notices:
         console.notice(notice)
-    source = default_data(config)
-    dataset = open_dataset(source, config.classes)
-    if not set(config.kind.splits) <= set(dataset.splits):
-        raise DataError(
-            f"{dataset.name} has no validation images, so a run can't end with a top-1",
-            "Add val_list.txt or a val/ folder, or measure with --throughput-only.",
-        )
-    if config.data is None and dataset.builtin:
-        console.notice(f"no --data, and no {DEFAULT_FOLDER} here: using the built-in set {dataset.name}")
-    facts, decoding = facts_of(dataset, source), None
-    # Only node 0 needs the file, and only at the beginning of a run.
+    source, lists = default_data(config), Lists(config.train_list, config.val_list, config.image_root)
+    # Only node 0 needs the file of weights, and only at the beginning of a run.
     reads_weights = not config.node_rank and config.resume is None
-    pretrained = described_weights(config, facts.num_classes) if reads_weights else None
+    file = read_file(Path(config.pretrained)) if config.pretrained is not None and reads_weights else None
+    outputs = file.outputs if file is not None and config.kind.classes_from_weights else None
+    dataset = open_dataset(source, config.classes, outputs=outputs, splits=config.kind.splits, lists=lists)
+    found = [*dataset.notes, *label_notes(dataset), *repeat_notes(dataset)]
+    if config.pretrained is not None and (note := dataset.classes.pretrained_note()):
+        found.append(note)
+    for note in found:
+        console.notice(note)
+    if dataset.builtin and config.data is None:
+        console.notice(f"no --data, and no {DEFAULT_FOLDER} here: using the built-in set {dataset.name}")
+    facts, decoding = facts_of(dataset, source, config.classes, outputs, lists), None
+    pretrained = None if file is None else _described(file, config, facts.num_classes)
     plan = make_plan(config, devices, facts, environment, pretrained=pretrained)
     if look and plan.pipeline.decoder == MIXED_DECODER:
         images = dataset.splits[config.kind.splits[0]]
@@ -85,18 +88,19 @@ def find_inputs(config: RunConfig, console: Console, environment: Mapping[str, s
         plan = make_plan(config, devices, facts, environment, decoding, pretrained)
     for note in plan.notes:
         console.notice(note)
-    return Inputs(devices, dataset, plan, notices, pretrained, decoding)
+    return Inputs(devices, dataset, plan, (*notices, *found), pretrained, decoding)
 
 
 def described_weights(config: RunConfig, num_classes: int) -> WeightsFile | None:
-    """The description of a run's file of initial weights; None without one. Raises WeightsError.
-
-    An evaluation is of the file as it is, its last layer included.
-    """
+    """The description of a run's file of initial weights; None without one. Raises WeightsError."""
     if config.pretrained is None:
         return None
-    head = config.pretrained_head if config.kind.trains else KEEP
-    return read_file(Path(config.pretrained)).fit(config.model, num_classes, head)[1]
+    return _described(read_file(Path(config.pretrained)), config, num_classes)
+
+
+def _described(file: ReadFile, config: RunConfig, num_classes: int) -> WeightsFile:
+    """The description of a file for a run's model. An evaluation is of the file as it is, its last layer included."""
+    return file.fit(config.model, num_classes, config.pretrained_head if config.kind.trains else KEEP)[1]
 
 
 def inspect_inputs(inputs: Inputs, results: Path, environment: Mapping[str, str]) -> Inspection:
@@ -107,7 +111,11 @@ def inspect_inputs(inputs: Inputs, results: Path, environment: Mapping[str, str]
     training = inputs.plan.training
     ranks = worker_environment(inputs.devices, training.compute_threads, environment, training.tf32)
     machine = describe(
-        inputs.devices, inputs.dataset.train.root, results, environment=environment, ranks_environment=ranks
+        inputs.devices,
+        next(iter(inputs.dataset.splits.values())).root,
+        results,
+        environment=environment,
+        ranks_environment=ranks,
     )
     memory = [machine[name] for name in ("memory_bytes", "memory_limit_bytes") if machine[name]]
     profiled, bad = _inspect_files(inputs.dataset, inputs.plan, min(memory, default=None))

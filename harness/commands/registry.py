@@ -173,6 +173,28 @@ def _import_idx(source: str, to: str, **options: Any) -> None:
     import_idx(source, to, **options)
 
 
+def _declare_import_labels(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source",
+        metavar="FROM",
+        help="Kaggle's LOC_val_solution.csv, the development kit's ILSVRC2012_validation_ground_truth.txt, or a list"
+        " whose labels are the kit's numbers",
+    )
+    parser.add_argument("to", metavar="TO", help="list to write, such as val_list.txt; it must not exist yet")
+    parser.add_argument(
+        "--prefix",
+        metavar="PATH",
+        default="val",
+        help="folder of the images in the data set's folder, for the first two (default: val)",
+    )
+
+
+def _import_labels(source: str, to: str, prefix: str) -> None:
+    from harness.commands.import_labels import import_labels
+
+    import_labels(source, to, prefix)
+
+
 def _declare_doctor(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checks", metavar="CHECK", nargs="*", default=[], help="names of checks to run (default: those of --level)"
@@ -219,6 +241,11 @@ COMMANDS = {
     "export": Command("write a run's weights to a file that other programs can read", _declare_export, _export),
     "import-idx": Command(
         "convert MNIST, or a set in its file format, to a folder to train on", _declare_import_idx, _import_idx
+    ),
+    "import-labels": Command(
+        "make a list with ImageNet's labels from Kaggle's or the kit's file",
+        _declare_import_labels,
+        _import_labels,
     ),
     "verify": Command("check that every image of a data set can be read and decoded", _declare_verify, _verify),
 }

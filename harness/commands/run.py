@@ -24,8 +24,9 @@ from harness.plan.decisions import default_data, make_plan
 from harness.plan.given import completed, shared_options
 from harness.plan.nodes import find_node
 from harness.plan.options import RunConfig
-from harness.plan.plan import DEFAULT_FOLDER, IMAGENET
+from harness.plan.plan import DEFAULT_FOLDER, declared_facts
 from harness.report.console import Console
+from pipelines.builtin import BUILTIN
 
 
 def run_given(given: Mapping[str, Any], *, dry_run: bool) -> None:
@@ -111,12 +112,15 @@ def measure(
 def _print_plan(config: RunConfig, console: Console, environment: Mapping[str, str]) -> None:
     """Print what a run would do; for a series, the run with the most devices."""
     config = series_members(config)[-1]
-    if config.data is None and default_data(config) != DEFAULT_FOLDER:
+    source = default_data(config)
+    if source in BUILTIN:
+        # A run makes the set, a dry run makes nothing.
         devices, notices = choose_devices(config.device, config.gpus, environment, look=False)
-        plan = make_plan(config, devices, IMAGENET, environment)
-        for notice in (*notices, *plan.notes):
+        plan = make_plan(config, devices, declared_facts(source, config.kind, config.classes), environment)
+        unasked = (f"no --data, and no {DEFAULT_FOLDER} here: {source} would be used",) if config.data is None else ()
+        for notice in (*notices, *unasked, *plan.notes):
             console.notice(notice)
-        console.plan(plan, "ImageNet's published counts; no data was read")
+        console.plan(plan, f"the built-in set {source}")
         return
     plan = find_inputs(config, console, environment, look=False).plan
     console.plan(plan, f"counted in {plan.data.source}")

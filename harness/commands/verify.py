@@ -27,13 +27,14 @@ from pipelines.dataset import Dataset, open_dataset
 from pipelines.dataset import fingerprint as lists_fingerprint
 from pipelines.errors import DataError
 from pipelines.image_lists import ImageList, shown
-from pipelines.verification import KINDS, Checked, Finding, Verification, find_repeats
+from pipelines.layout import TRAIN_SPLIT
+from pipelines.list_findings import Finding, find_repeats, label_notes
+from pipelines.verification import KINDS, Checked, Verification
 
 SCHEMA_VERSION = 1
 # A killed verification repeats at most the work of this time.
 SAVE_SECONDS = 2.0
 RUNNING, INTERRUPTED, FINISHED = "running", "interrupted", "finished"
-MAX_CLASSES_LISTED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,8 @@ def verify(data: str, results: str, classes: int | None = None, threads: int | N
     """
     if threads is not None and threads < 1:
         raise UsageError(f"--threads is {threads}; it must be at least 1")
-    dataset = open_dataset(data, classes)
+    # Pixels can be checked without labels.
+    dataset = open_dataset(data, classes, with_labels=False)
     console = Console()
     table, saved, lock = verification_files(Path(results), dataset.name)
     check_writable(table.parent, (table, saved, lock))
@@ -73,14 +75,6 @@ def verify(data: str, results: str, classes: int | None = None, threads: int | N
         command = _command(data, results, classes, threads)
         state = _check(dataset, table, state, threads or available_cores(), console, command)
     _conclude(dataset, table, state, console)
-
-
-def splits_of(dataset: Dataset) -> dict[str, ImageList]:
-    """Returns the lists by split."""
-    splits = {"train": dataset.train}
-    if dataset.val is not None:
-        splits["val"] = dataset.val
-    return splits
 
 
 def fingerprint(dataset: Dataset) -> str:
@@ -116,7 +110,7 @@ def _begin(table: Path, dataset: Dataset, console: Console) -> Verified:
             return replace(before, status=RUNNING)
     table.unlink(missing_ok=True)
     with TableWriter(table, BAD_FILES):
-        state = Verified(dataset.name, lists, dict.fromkeys(splits_of(dataset), 0), table.stat().st_size)
+        state = Verified(dataset.name, lists, dict.fromkeys(dataset.splits, 0), table.stat().st_size)
     _save(table, state)
     return state
 
@@ -140,7 +134,7 @@ def _done(state: Verified) -> int:
 
 def _check(dataset: Dataset, table: Path, state: Verified, threads: int, console: Console, command: str) -> Verified:
     """Check the remaining images, saving the state every SAVE_SECONDS. Returns the final state."""
-    total = sum(map(len, splits_of(dataset).values()))
+    total = sum(map(len, dataset.splits.values()))
     before, began = _done(state), time.monotonic()
     saved_at = began
     try:
@@ -176,11 +170,11 @@ def _check(dataset: Dataset, table: Path, state: Verified, threads: int, console
 
 def _checks(dataset: Dataset, done: Mapping[str, int], threads: int) -> Iterator[tuple[str, ImageList, Checked]]:
     """Yields the findings of each batch of each split, from the first unchecked image on, including repeated paths."""
-    for split, images in splits_of(dataset).items():
+    for split, images in dataset.splits.items():
         begin = done[split]
         if begin == len(images):
             continue
-        repeats = find_repeats(images, None if split == "train" else dataset.train)
+        repeats = find_repeats(images, None if split == TRAIN_SPLIT else dataset.splits.get(TRAIN_SPLIT))
         for checked in Verification(images, threads, begin):
             indices = range(begin, checked.end) if repeats else ()
             more = [finding for index in indices for finding in repeats.get(index, ())]
@@ -209,16 +203,11 @@ def _advanced(state: Verified, split: str, checked: Checked, table_bytes: int) -
 
 def _conclude(dataset: Dataset, table: Path, state: Verified, console: Console) -> None:
     """Print what was found. Raises DataError if images are bad."""
-    for split, images in splits_of(dataset).items():
-        present = set(images.labels)
-        # Validation may have only a few of the classes, but a class without training images can't be learnt.
-        absent = [label for label in range(dataset.num_classes) if label not in present] if split == "train" else []
-        line = f"{split}: {count_of(len(images), 'image')} of {count_of(len(present), 'class')}"
-        if absent:
-            more = ", ..." if len(absent) > MAX_CLASSES_LISTED else ""
-            listed = ", ".join(map(str, absent[:MAX_CLASSES_LISTED]))
-            line += f"; {len(absent):,} of the model's {dataset.num_classes:,} classes have no image: {listed}{more}"
-        _print(console, line)
+    for split, images in dataset.splits.items():
+        _print(console, f"{split}: {count_of(len(images), 'image')} of {count_of(len(set(images.labels)), 'class')}")
+    _print(console, f"classes: {dataset.classes.origin}")
+    for note in (*dataset.notes, *label_notes(dataset)):
+        _print(console, f"warning: {note}")
     counts = {kind: state.counts[kind] for kind in KINDS if state.counts.get(kind)}
     for kind, count in counts.items():
         if not KINDS[kind].bad:

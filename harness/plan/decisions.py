@@ -49,7 +49,8 @@ def make_plan(
     ranks = devices.count * config.nnodes
     batch_size, notes = _batch_size(config, kind, ranks, data)
     step_images = batch_size * config.accumulation_steps
-    epoch_steps = steps_per_epoch(data.train_images, ranks, step_images)
+    # An evaluation reads no training images.
+    epoch_steps = steps_per_epoch(data.train_images, ranks, step_images) if data.train_images else 0
     share = max(1, available_cores() // devices.count)
     size = SIZES[config.model]
     decoder = config.decoder if config.decoder != AUTO else CPU_DECODER if decoding.obstacle else kind.decoder
@@ -272,5 +273,9 @@ def default_data(config: RunConfig) -> str:
     """The data set of a run: --data, or what is used without it."""
     if config.data is not None:
         return config.data
+    if config.image_root is not None:
+        return config.image_root
+    if (listed := config.train_list or config.val_list) is not None:
+        return os.path.dirname(listed) or "."  # noqa: PTH120
     # pathlib would raise for a folder that can't be accessed.
     return DEFAULT_FOLDER if os.path.isdir(DEFAULT_FOLDER) else config.kind.default_data  # noqa: PTH112

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipelines.dataset import TRAIN_SPLIT, VAL_SPLIT
+from pipelines.layout import TRAIN_SPLIT, VAL_SPLIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,8 @@ class RunKind:
     its data profile describes the first one. trains: it updates weights. in_epochs: it trains on every image once an
     epoch, so that a batch is at most a rank's shard. resumable: it saves checkpoints. default_data is the built-in set
     that it uses without --data and without ImageNet. memory_cure is what to use besides a smaller batch when a batch
-    does not fit into a device's memory.
+    does not fit into a device's memory. classes_from_weights: the file of --pretrained decides how many classes there
+    are.
     """
 
     name: str
@@ -26,13 +27,14 @@ class RunKind:
     resumable: bool
     default_data: str
     memory_cure: str
+    classes_from_weights: bool = False
 
 
 HALVE = "--auto-batch, which halves it until it fits."
 EPOCHS = RunKind("epochs", "trains for epochs", (TRAIN_SPLIT, VAL_SPLIT), True, True, True, "digits", HALVE)
 THROUGHPUT = RunKind("throughput", "measures throughput", (TRAIN_SPLIT,), True, False, False, "photos", HALVE)
 EVALUATION = RunKind(
-    "evaluation", "only evaluates", (VAL_SPLIT,), False, False, False, "digits", "a smaller --image-size."
+    "evaluation", "only evaluates", (VAL_SPLIT,), False, False, False, "digits", "a smaller --image-size.", True
 )
 
 KINDS = {kind.name: kind for kind in (EPOCHS, THROUGHPUT, EVALUATION)}

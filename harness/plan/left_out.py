@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipelines.dataset import TRAIN_SPLIT, VAL_SPLIT
+from pipelines.layout import TRAIN_SPLIT, VAL_SPLIT
 
 if TYPE_CHECKING:
     from harness.plan.plan import RunPlan

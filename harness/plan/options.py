@@ -209,8 +209,21 @@ class RunConfig:
     )  # fmt: skip
 
     classes: int | None = option(
-        None, "data", "Number of classes. Default: the data set's, or 1000 for lists.", metavar="N", at_least=1,
-        at_most=MAX_CLASSES, resume=FREE, compare=HIDDEN,
+        None, "data", "Number of classes. Default: that in dataset.toml, else the number of class folders, or the"
+        " largest label in the lists plus 1; in an evaluation the number of the weights' outputs.", metavar="N",
+        at_least=1, at_most=MAX_CLASSES, resume=FREE, compare=HIDDEN,
+    )  # fmt: skip
+    train_list: str | None = option(
+        None, "data", "List of the training images. Default: train_list.txt in the folder of --data, if it exists.",
+        metavar="FILE", resume=FREE, nodes=OWN, path=True, row=FILE,
+    )  # fmt: skip
+    val_list: str | None = option(
+        None, "data", "List of the validation images. Default: val_list.txt in the folder of --data, if it exists.",
+        metavar="FILE", resume=FREE, nodes=OWN, path=True, row=FILE,
+    )  # fmt: skip
+    image_root: str | None = option(
+        None, "data", "Folder that the paths in the lists are relative to. Default: that of --data.",
+        metavar="PATH", resume=FREE, nodes=OWN, path=True, row=FILE,
     )  # fmt: skip
     crop_area_min: float | None = option(
         None, "data", "Smallest training crop as a share of the image. Default: the data set's.", metavar="SHARE",

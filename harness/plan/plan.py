@@ -9,14 +9,11 @@ from typing import Any
 from harness.plan.kinds import RunKind
 from harness.plan.options import RunConfig
 from pipelines.augmentation import Augmentation
-from pipelines.dataset import (
-    IMAGENET_CLASSES,
-    IMAGENET_TRAIN_IMAGES,
-    IMAGENET_VAL_IMAGES,
-    Dataset,
-    fingerprint,
-    is_imagenet,
-)
+from pipelines.builtin import BUILTIN
+from pipelines.dataset import IMAGENET_TRAIN_IMAGES, IMAGENET_VAL_IMAGES, Dataset, fingerprint, is_imagenet
+from pipelines.errors import DataError
+from pipelines.imagenet.numbering import IMAGENET_CLASSES
+from pipelines.layout import TRAIN_SPLIT, VAL_SPLIT, Lists
 from pipelines.settings import PipelineSettings
 
 # Loading libraries from a slow disk and listing millions of images on a busy network file system take minutes.
@@ -27,8 +24,10 @@ MIN_START_SECONDS = 600.0
 class DataFacts:
     """What a plan needs to know about a data set.
 
-    source is what `open_dataset` takes: a folder or a built-in set's name. imagenet: whether the counts are
-    ILSVRC2012's. fingerprint is that of the lists; empty where it wasn't computed.
+    source is what `open_dataset` takes: a folder or a built-in set's name; so are num_classes_asked, outputs (of
+    weights that are only evaluated) and lists. A split that the run doesn't read has 0 images. imagenet: whether the
+    counts are ILSVRC2012's. fingerprint is that of the lists; empty where it wasn't computed. classes says where the
+    classes are from.
     """
 
     source: str
@@ -40,6 +39,10 @@ class DataFacts:
     imagenet: bool
     builtin: bool
     fingerprint: str = ""
+    classes: str = ""
+    num_classes_asked: int | None = None
+    outputs: int | None = None
+    lists: Lists = field(default_factory=Lists)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +74,52 @@ IMAGENET = DataFacts(
 )
 
 
-def facts_of(dataset: Dataset, source: str) -> DataFacts:
-    """The facts of a data set opened from source."""
+def facts_of(
+    dataset: Dataset,
+    source: str,
+    num_classes_asked: int | None = None,
+    outputs: int | None = None,
+    lists: Lists = Lists(),  # noqa: B008 - it is frozen
+) -> DataFacts:
+    """The facts of a data set that `open_dataset` opened from source, with these arguments."""
+    counts = {split: len(images) for split, images in dataset.splits.items()}
     return DataFacts(
         source=source,
         name=dataset.name,
-        train_images=len(dataset.train),
-        val_images=len(dataset.val) if dataset.val is not None else 0,
+        train_images=counts.get(TRAIN_SPLIT, 0),
+        val_images=counts.get(VAL_SPLIT, 0),
         num_classes=dataset.num_classes,
         augmentation=dataset.augmentation,
         imagenet=is_imagenet(dataset),
         builtin=dataset.builtin,
         fingerprint=fingerprint(dataset),
+        classes=dataset.classes.origin,
+        num_classes_asked=num_classes_asked,
+        outputs=outputs,
+        lists=lists,
+    )
+
+
+def declared_facts(name: str, kind: RunKind, num_classes_asked: int | None) -> DataFacts:
+    """The facts of a built-in set, without making it. Raises DataError for fewer classes than it has."""
+    declared = BUILTIN[name]
+    count, origin = declared.num_classes, declared.origin
+    if num_classes_asked is not None:
+        count, origin = num_classes_asked, f"{num_classes_asked:,}, from --classes"
+    if count < declared.num_classes:
+        raise DataError(f"{name} has {declared.num_classes:,} classes", f"Use --classes {declared.num_classes}.")
+    counts = {split: images for split, images in declared.images.items() if split in kind.splits}
+    return DataFacts(
+        source=name,
+        name=name,
+        train_images=counts.get(TRAIN_SPLIT, 0),
+        val_images=counts.get(VAL_SPLIT, 0),
+        num_classes=count,
+        augmentation=declared.augmentation,
+        imagenet=False,
+        builtin=True,
+        classes=origin,
+        num_classes_asked=num_classes_asked,
     )
 
 

@@ -14,7 +14,7 @@ from harness.artifacts.tables import read_table
 from harness.machine.device_kinds import device_kind
 from harness.plan import kinds
 from harness.plan.left_out import LeftOut
-from harness.plan.plan import RunPlan
+from harness.plan.plan import DataFacts, RunPlan
 from harness.report.beside_reference import REFERENCE_DATASET, beside_reference, hardware, standing
 from harness.report.findings import (
     WINDOW_ENDS,
@@ -31,7 +31,7 @@ from harness.report.findings import (
 from harness.report.text import plain_text
 from models.sizes import RECIPE, SIZES
 from models.words import count_of
-from pipelines.dataset import VAL_SPLIT
+from pipelines.layout import VAL_SPLIT
 from pipelines.settings import CPU_DECODER, PipelineSettings
 
 SHOWN_DIGITS = 16
@@ -108,7 +108,8 @@ def plan_facts(plan: RunPlan) -> list[tuple[str, str]]:
             f"{plan.ranks} x {plan.device_name}, one rank per device"
             + (f", {plan.ranks_per_node} on each of {plan.nodes} nodes" if plan.nodes > 1 else ""),
         ),
-        ("data", f"{data.name}: {data.train_images:,} training and {count_of(data.val_images, 'validation image')}"),
+        ("data", f"{data.name}: {_images(data)}"),
+        ("classes", data.classes or f"{data.num_classes:,}"),
         (
             "crops",
             f"{pipeline.image_size}x{pipeline.image_size}, area {data.augmentation.crop_area_min:g} to"
@@ -139,6 +140,13 @@ def plan_facts(plan: RunPlan) -> list[tuple[str, str]]:
         ("threads per rank", f"{training.compute_threads} training, {pipeline.decode_threads} DALI"),
     ]
     return [(label, value) for label, value in rows if label not in LEFT_OUT.get(plan.kind, ())]
+
+
+def _images(data: DataFacts) -> str:
+    """The images of the splits that the run reads."""
+    counts = {"training": data.train_images, "validation": data.val_images}
+    read = [f"{count:,} {split}" for split, count in counts.items() if count]
+    return f"{' and '.join(read) or 'no'} images"
 
 
 def _decoding(pipeline: PipelineSettings) -> str:

@@ -61,7 +61,14 @@ def modules_markdown() -> str:
     """A section for every folder of the product's code, with what each of its modules is, by its docstring."""
     harness = ROOT / "harness"
     rooms = sorted(path.parent for path in harness.rglob("__init__.py") if path.parent != harness)
-    folders = [harness, *rooms, ROOT / "pipelines", ROOT / "pipelines" / "builtin", ROOT / "models"]
+    folders = [
+        harness,
+        *rooms,
+        ROOT / "pipelines",
+        ROOT / "pipelines" / "builtin",
+        ROOT / "pipelines" / "imagenet",
+        ROOT / "models",
+    ]
     return "\n\n".join(map(_modules_of, folders))
 
 

@@ -24,7 +24,7 @@ from harness.training.state import Progress, gather_state
 from harness.training.stop_signal import StopRequest
 from harness.training.trainer import Trainer
 from pipelines.dali_graphs import Feed, evaluation_graph
-from pipelines.dataset import TRAIN_SPLIT, VAL_SPLIT
+from pipelines.layout import TRAIN_SPLIT, VAL_SPLIT
 from pipelines.sampling import EvaluationOrder
 from pipelines.source import DaliSource, SourceState
 

@@ -14,8 +14,8 @@ from harness.artifacts.bad_image import BadImage
 from harness.artifacts.checkpoint import MODEL, STATISTICS, VELOCITY, Arrays, Checkpoint, of_rank
 from harness.errors import TrainingError
 from harness.training.loop import GlobalStep
-from harness.training.trainer import Trainer, training_source
-from pipelines.dataset import TRAIN_SPLIT
+from harness.training.trainer import Trainer
+from pipelines.layout import TRAIN_SPLIT
 from pipelines.sampling import Position
 from pipelines.source import SourceState
 
@@ -135,7 +135,7 @@ def restore_state(trainer: Trainer, checkpoint: Checkpoint | None) -> Progress:
     else:
         trainer.train.optimizer_steps = (progress.epoch - 1) * trainer.plan.training.steps_per_epoch
         start = SourceState(Position(progress.epoch - 1), trainer.bad.of(TRAIN_SPLIT))
-    trainer.source = training_source(trainer.dataset, trainer.plan, trainer.settings, ranks, trainer.bad, start)
+    trainer.read_from(start)
     return progress
 
 

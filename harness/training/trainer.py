@@ -24,7 +24,7 @@ from harness.machine.device_kinds import device_kind
 from harness.machine.tracing import TracedClock
 from harness.plan.effective_settings import check_settings
 from harness.plan.options import SYNC
-from harness.plan.plan import DataFacts, RunPlan, facts_of
+from harness.plan.plan import RunPlan, facts_of
 from harness.training import recipe
 from harness.training.bad_images import BadImages
 from harness.training.hand_over import HandOver, on_device
@@ -36,8 +36,9 @@ from harness.training.recorder import Recorder
 from harness.training.weights import load_weights
 from pipelines.batch import Batch
 from pipelines.dali_graphs import Feed, training_graph
-from pipelines.dataset import TRAIN_SPLIT, Dataset, open_dataset
+from pipelines.dataset import Dataset, open_dataset
 from pipelines.errors import DataError
+from pipelines.layout import TRAIN_SPLIT
 from pipelines.sampling import ContinuousOrder, Order, TrainingOrder
 from pipelines.settings import PipelineSettings
 from pipelines.source import CachedSource, DaliSource, SourceState
@@ -61,7 +62,6 @@ class Trainer:
     model: Any
     parallel: Any
     train: recipe.TrainingStep
-    source: DaliSource | HandOver
     bad: BadImages
     cached: CachedSource | None = None
     segments: int = 0
@@ -69,6 +69,19 @@ class Trainer:
     traced: TracedClock | None = None
     checked: bool = False
     effective_settings: dict[str, Any] = field(default_factory=dict)
+    _source: DaliSource | HandOver | None = None
+
+    @property
+    def source(self) -> DaliSource | HandOver:
+        """The rank's training images; their pipeline is built when they are first asked for."""
+        if self._source is None:
+            self.read_from(None)
+        assert self._source is not None
+        return self._source
+
+    def read_from(self, start: SourceState | None) -> None:
+        """Read the training images from the start, or from the state of an equal source."""
+        self._source = training_source(self.dataset, self.plan, self.settings, self.ranks, self.bad, start)
 
     def phase(self, name: str) -> Phase:
         """The phase of this name; compute-only phases share the batches that the first of them keeps."""
@@ -198,7 +211,7 @@ def open_trainer(plan: RunPlan, pretrained: Mapping[str, Any] | None = None) -> 
     ranks = join()
     if ranks.world_size != plan.ranks:
         raise InvariantError(f"{ranks.world_size} ranks are training, but {plan.ranks} were planned")
-    training, dataset = plan.training, _opened(plan.data)
+    training, dataset = plan.training, _opened(plan)
     settings = plan.pipeline.of_rank(local_rank())
     paddle.seed(settings.seed)
     model = models.build(plan.model, plan.data.num_classes, settings.layout.upper())
@@ -245,15 +258,16 @@ def open_trainer(plan: RunPlan, pretrained: Mapping[str, Any] | None = None) -> 
             accumulation_steps=training.accumulation_steps,
             precision=precision,
         ),
-        source=training_source(dataset, plan, settings, ranks, bad),
         bad=bad,
     )
 
 
-def _opened(planned: DataFacts) -> Dataset:
+def _opened(plan: RunPlan) -> Dataset:
     """The data set of a plan. Raises DataError when it has changed since the plan was made."""
-    dataset = open_dataset(planned.source, planned.num_classes)
-    found = facts_of(dataset, planned.source)
+    planned = plan.data
+    asked = (planned.num_classes_asked, planned.outputs, planned.lists)
+    dataset = open_dataset(planned.source, asked[0], outputs=asked[1], splits=plan.kind.splits, lists=asked[2])
+    found = facts_of(dataset, planned.source, *asked)
     if replace(found, augmentation=planned.augmentation) != planned:
         raise DataError(
             f"{planned.name} has changed since the run was planned: {found.train_images:,} training and"

@@ -36,7 +36,7 @@ from harness.training.state import Progress, restore_state
 from harness.training.stop_signal import StopRequest
 from harness.training.trainer import Trainer, open_trainer, throughput_phases
 from models.errors import ActionableError
-from pipelines.dataset import TRAIN_SPLIT
+from pipelines.layout import TRAIN_SPLIT
 
 
 def run_worker(record: RunRecord, folder: Path) -> None:

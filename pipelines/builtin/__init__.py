@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 from pipelines.builtin import digits, photos
+from pipelines.builtin.declared import BuiltinSet
 
-# Name -> function that makes the set's folder if necessary and returns it; it raises DataError if that fails.
-BUILTIN: dict[str, Callable[[], Path]] = {digits.NAME: digits.folder, photos.NAME: photos.folder}
+BUILTIN: dict[str, BuiltinSet] = {digits.NAME: digits.SET, photos.NAME: photos.SET}
 
 __all__ = ["BUILTIN"]

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from pipelines.builtin.cache import make_once
+from pipelines.builtin.declared import BuiltinSet
 
 NAME = "photos"
 VERSION = 1
@@ -141,3 +142,6 @@ def build(folder: Path) -> None:
 def folder() -> Path:
     """The set's folder, made on first use in a few seconds. Raises CacheFolderError without a usable cache."""
     return make_once(NAME, VERSION, build)
+
+
+SET = BuiltinSet(folder, {"train": TRAIN_IMAGES, "val": VAL_IMAGES}, NUM_CLASSES, f"{NUM_CLASSES:,}, from dataset.toml")

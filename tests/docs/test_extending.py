@@ -158,14 +158,22 @@ print(shapes == parameter_shapes(0.15, 10), (before != model.fc.weight.numpy()).
 """
     assert extended("-c", code).splitlines()[-1] == "True True True"
     plan = extended("run_bench.py", "--model", "x0_15", "--device", "cpu", "--dry-run")
-    assert "PPLCNet_x0_15, 1,000 classes" in plan
+    assert "PPLCNet_x0_15, 10 classes" in plan
 
 
 @pytest.mark.parametrize("extended", ["A data set"], indirect=True)
 def test_a_built_in_set_is_made_and_planned_for(extended: Check) -> None:
     plan = extended("run_bench.py", "--data", "stripes", "--device", "cpu", "--gpus", "1", "--dry-run")
-    assert "stripes-v1: 40 training and 10 validation images" in plan
+    assert "stripes: 40 training and 10 validation images" in plan
     assert "2 classes" in plan
+    code = """
+from pipelines.builtin import BUILTIN
+from pipelines.dataset import open_dataset
+made, declared = open_dataset("stripes"), BUILTIN["stripes"]
+print({split: len(images) for split, images in made.splits.items()} == declared.images, made.name, made.classes.origin
+      == declared.origin)
+"""
+    assert extended("-c", code).splitlines()[-1] == "True stripes True"
 
 
 @pytest.mark.parametrize("extended", ["A remedy"], indirect=True)

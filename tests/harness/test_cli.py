@@ -90,7 +90,7 @@ def test_a_resumed_run_gets_its_own_configuration(monkeypatch: pytest.MonkeyPatc
     assert given == [dataclasses.replace(own, results=str(tmp_path), checkpoint_minutes=3.0)]
 
 
-KNOWN = "Known: compare, doctor, export, import-idx, verify. See run_bench.py --help."
+KNOWN = "Known: compare, doctor, export, import-idx, import-labels, verify. See run_bench.py --help."
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ KNOWN = "Known: compare, doctor, export, import-idx, verify. See run_bench.py --
         ("epochs = ", "run.toml is not valid TOML: ", ""),
         ("epochs = 1\nepochs = 2", "run.toml is not valid TOML: ", ""),
         ("epoch = 1", "run.toml: unknown key 'epoch'", "  Did you mean 'epochs'?"),
-        ("[training]\nepochs = 1", "run.toml: unknown key 'training'", "  Known: throughput_only, model, data, "),
+        ("[loop]\nepochs = 1", "run.toml: unknown key 'loop'", "  Known: throughput_only, model, data, "),
         ("dry-run = true", "run.toml: unknown key 'dry-run'", "  Known: "),
         ('epochs = "1"', "run.toml: epochs is '1', of type str; it must be of type int", ""),
         ("gpus = true", "run.toml: gpus is True, of type bool; it must be of type int", ""),
@@ -279,11 +279,12 @@ def test_the_help_lists_the_commands_and_not_the_workers(capsys: pytest.CaptureF
     out = capsys.readouterr().out
     listed = out.partition("commands (run_bench.py COMMAND --help has their options):\n")[2].splitlines()
     assert listed[: len(COMMANDS)] == [
-        "  compare     tell whether run B is slower or faster than run A, beyond noise",
-        "  doctor      check this machine before a run does, and say how to mend it",
-        "  export      write a run's weights to a file that other programs can read",
-        "  import-idx  convert MNIST, or a set in its file format, to a folder to train on",
-        "  verify      check that every image of a data set can be read and decoded",
+        "  compare        tell whether run B is slower or faster than run A, beyond noise",
+        "  doctor         check this machine before a run does, and say how to mend it",
+        "  export         write a run's weights to a file that other programs can read",
+        "  import-idx     convert MNIST, or a set in its file format, to a folder to train on",
+        "  import-labels  make a list with ImageNet's labels from Kaggle's or the kit's file",
+        "  verify         check that every image of a data set can be read and decoded",
     ]
     assert "worker" not in out
 

@@ -251,7 +251,7 @@ def test_the_sets_are_the_same_bytes_each_time(tmp_path: Path) -> None:
         again = tmp_path / module.NAME
         again.mkdir()
         module.build(again)
-        expected = digest_of_each_file(BUILTIN[module.NAME]())
+        expected = digest_of_each_file(BUILTIN[module.NAME].folder())
         assert len(expected) == files
         assert digest_of_each_file(again) == expected
 
@@ -300,3 +300,13 @@ def test_the_cache_of_another_user_is_refused_with_a_cure_that_works(
         monkeypatch.setenv("PPLCNET_BENCH_CACHE", f"{name}/own")
         assert make_once("x", 1, make_file) == home / "own" / "x-v1"
         os.seteuid(0)
+
+
+@pytest.mark.parametrize("name", ["digits", "photos"])
+@pytest.mark.usefixtures("builtin_cache")
+def test_what_is_declared_about_a_set_is_what_it_is(name: str) -> None:
+    """Case A8: a dry run shows it without making the set."""
+    declared, dataset = BUILTIN[name], open_dataset(name)
+    assert declared.images == {split: len(images) for split, images in dataset.splits.items()}
+    assert (declared.num_classes, declared.origin) == (dataset.num_classes, dataset.classes.origin)
+    assert declared.augmentation == dataset.augmentation

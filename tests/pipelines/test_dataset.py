@@ -1,14 +1,15 @@
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
 
 from pipelines.augmentation import Augmentation
+from pipelines.classes import Classes
 from pipelines.dataset import Dataset, is_imagenet, open_dataset
 from pipelines.errors import DataError
 from pipelines.image_lists import ImageList
+from tests.support.data_sets import a_dataset
 
 
 def make_files(folder: Path, *names: str) -> None:
@@ -39,14 +40,16 @@ def refusal(data: str | Path, num_classes: int | None = None) -> DataError:
     return caught.value
 
 
-def test_lists_have_1000_classes_unless_said_otherwise(listed: Path) -> None:
+def test_lists_have_as_many_classes_as_their_labels_need(listed: Path) -> None:
     dataset = open_dataset(str(listed))
     assert dataset == Dataset(
         name=listed.name,
         root=listed,
-        num_classes=1000,
-        train=ImageList(listed, ("train/a.jpg", "train/b.jpg"), (0, 999)),
-        val=ImageList(listed, ("val/c.jpg",), (3,)),
+        classes=Classes(1000, {}, "1,000, from the largest label in the lists"),
+        splits={
+            "train": ImageList(listed, ("train/a.jpg", "train/b.jpg"), (0, 999)),
+            "val": ImageList(listed, ("val/c.jpg",), (3,)),
+        },
         augmentation=Augmentation(),
         builtin=False,
     )
@@ -61,16 +64,11 @@ def test_lists_go_before_folders(listed: Path) -> None:
     assert dataset.val.paths == ("val/c.jpg",)
 
 
-def test_without_a_val_list_there_is_no_val(listed: Path) -> None:
-    (listed / "val_list.txt").unlink()
-    make_files(listed, "val/ant/1.jpg")  # whose label the training list does not tell
-    assert open_dataset(listed).val is None
-
-
 def test_labels_of_both_lists_must_fit_the_classes(listed: Path) -> None:
     error = refusal(listed, 10)
     assert "outside 0..9" in error.message
     assert "--classes 1000" in error.cure
+    assert open_dataset(listed, 1000).num_classes == 1000
     (listed / "train_list.txt").write_text("train/a.jpg 0\n")
     (listed / "val_list.txt").write_text("val/c.jpg 10\n")
     assert "val_list.txt:1: label 10 of 'val/c.jpg'" in refusal(listed, 10).message
@@ -87,7 +85,7 @@ def test_class_folders_are_as_many_classes_as_there_are(foldered: Path) -> None:
 
 def test_fewer_classes_than_folders_are_refused(foldered: Path) -> None:
     error = refusal(foldered, 2)
-    assert error.message == f"'{foldered}/train' holds 3 class folders, more than the 2 classes asked for"
+    assert error.message == f"'{foldered}/train' holds 3 class folders, more than the 2 classes asked for (--classes)"
     assert "--classes 3" in error.cure
 
 
@@ -186,6 +184,16 @@ def test_what_dataset_toml_must_not_say(foldered: Path, text: str, parts: list[s
         assert part in f"{error.message}\n{error.cure}"
 
 
+@pytest.mark.parametrize("text", ['name = "insects"', "\n[augmentation]\nflip_probability = 0\n"])
+def test_a_byte_order_mark_in_dataset_toml_is_passed_over(foldered: Path, text: str) -> None:
+    """Case C8: some editors put one in front."""
+    (foldered / "dataset.toml").write_text(text, encoding="utf-8")
+    plain = open_dataset(foldered)
+    (foldered / "dataset.toml").write_text(text, encoding="utf-8-sig")
+    assert open_dataset(foldered) == plain
+    assert plain != open_dataset(foldered.parent / foldered.name, 4)
+
+
 def test_dataset_toml_that_cannot_be_read_is_refused(foldered: Path) -> None:
     (foldered / "dataset.toml").write_bytes(b'name = "\xff"')
     assert "is not TOML" in refusal(foldered).message
@@ -218,17 +226,17 @@ def of_length(images: int) -> ImageList:
     return ImageList(Path(), ("x.jpg",) * images, (0,) * images)
 
 
-def test_only_the_exact_counts_are_imagenet() -> None:
-    imagenet = Dataset("ILSVRC2012", Path(), 1000, of_length(1_281_167), of_length(50_000), Augmentation(), False)
-    assert is_imagenet(imagenet)
-    assert not is_imagenet(dataclasses.replace(imagenet, train=of_length(1_281_166)))
-    assert not is_imagenet(dataclasses.replace(imagenet, val=of_length(49_999)))
-    assert not is_imagenet(dataclasses.replace(imagenet, val=None))
-    assert not is_imagenet(dataclasses.replace(imagenet, num_classes=1001))
+def test_only_the_exact_counts_are_imagenet(tmp_path: Path) -> None:
+    both = {"train": of_length(1_281_167), "val": of_length(50_000)}
+    assert is_imagenet(a_dataset(tmp_path, 1000, both))
+    assert is_imagenet(a_dataset(tmp_path, 1000, {"train": both["train"]}))
+    assert not is_imagenet(a_dataset(tmp_path, 1000, {**both, "train": of_length(1_281_166)}))
+    assert not is_imagenet(a_dataset(tmp_path, 1000, {**both, "val": of_length(49_999)}))
+    assert not is_imagenet(a_dataset(tmp_path, 1001, both))
 
 
-def test_a_dataset_that_no_model_fits_is_refused() -> None:
+def test_a_dataset_that_no_model_fits_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="train holds 0 images"):
-        Dataset("x", Path(), 10, of_length(0), None, Augmentation(), False)
+        a_dataset(tmp_path, 10, {"train": of_length(0)})
     with pytest.raises(ValueError, match=r"val has labels 0\.\.10; 10 classes allow 0\.\.9"):
-        Dataset("x", Path(), 10, of_length(1), ImageList(Path(), ("a", "b"), (0, 10)), Augmentation(), False)
+        a_dataset(tmp_path, 10, {"train": of_length(1), "val": ImageList(tmp_path, ("a", "b"), (0, 10))})

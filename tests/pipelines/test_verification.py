@@ -9,15 +9,14 @@ from PIL import Image
 
 from pipelines import verification
 from pipelines.image_lists import ImageList
+from pipelines.list_findings import Finding, find_repeats
 from pipelines.verification import (
     BATCH_SIZE,
     KINDS,
     LOOKED_AT,
     MAX_PIXELS,
     Checked,
-    Finding,
     Verification,
-    find_repeats,
     format_of,
 )
 from tests.support.bad_files import OTHER_FORMATS, encoded, good, kinds, picture

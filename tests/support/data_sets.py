@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from pipelines.augmentation import Augmentation
+from pipelines.classes import Classes
+from pipelines.dataset import Dataset
+from pipelines.image_lists import ImageList
+
 SIZE = (40, 48)  # height and width in pixels
+
+
+def a_dataset(
+    root: Path, count: int, splits: Mapping[str, ImageList], *, name: str = "one", builtin: bool = False
+) -> Dataset:
+    """A data set of some lists, as if it had been opened."""
+    return Dataset(name, root, Classes(count, {}, ""), splits, Augmentation(), builtin)
 
 
 def write_noise(folder: Path, train: int, val: int) -> Path:

@@ -332,7 +332,7 @@ class Simulation:
             model=training,
             parallel=training,
             train=training,  # type: ignore[arg-type]
-            source=dali,  # type: ignore[arg-type]
+            _source=dali,  # type: ignore[arg-type]
             bad=BadImages(rule_of(plan), ranks),
         )
         with contextlib.ExitStack() as stack:

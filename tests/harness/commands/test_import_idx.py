@@ -150,7 +150,9 @@ def test_what_was_done_is_told_with_the_next_command(
     words = shlex.split(printed[2].removeprefix("To train on it: "))[2:]
     assert main([*words, "--device", "cpu", "--dry-run"]) == 0
     assert main(["verify", "./digits", "--results", "out"]) == 0
-    assert "train: 12 images of 4 classes; 1 of the model's 5 classes have no image: 2" in capsys.readouterr().out
+    verified = capsys.readouterr().out
+    assert "train: 12 images of 4 classes\n" in verified
+    assert "warning: train: 1 of the model's 5 classes has no image: 2\n" in verified
 
 
 def test_folders_above_are_made_and_all_may_read(tmp_path: Path) -> None:

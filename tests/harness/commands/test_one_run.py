@@ -25,9 +25,8 @@ from harness.report.console import Console
 from models.architecture import parameter_shapes
 from models.sizes import SIZES
 from models.weights import encode_weights
-from pipelines.augmentation import Augmentation
-from pipelines.dataset import Dataset
 from pipelines.image_lists import ImageList
+from tests.support.data_sets import a_dataset
 from tests.support.plans import a_config, a_plan, a_record
 from tests.support.small_disk import SmallDisk, fill
 
@@ -42,7 +41,7 @@ def measure(monkeypatch: pytest.MonkeyPatch) -> Measure:
 
     def carry_out(folder: Path, workers: Workers) -> RunRecord:
         images = ImageList(folder, ("0.jpg",), (0,))
-        dataset = Dataset("one", folder, 10, images, None, Augmentation(), False)
+        dataset = a_dataset(folder, 10, {"train": images})
         monkeypatch.setattr(one_run, "inspect_inputs", lambda *_: Inspection({}, {"mean_bytes": 1e5}, ()))
         monkeypatch.setattr(one_run, "run_workers", lambda files, *_, **__: workers(files))
         inputs = Inputs(Devices("cpu", 2, "CPU"), dataset, a_plan())
@@ -146,7 +145,7 @@ def test_a_run_that_begins_again_wants_the_weights_it_began_with(tmp_path: Path)
         a_record(run="it", status="interrupted", config=config, plan=a_plan(pretrained=str(path)), pretrained=first),
     )
     files.checkpoints.mkdir()
-    dataset = Dataset("one", tmp_path, 10, ImageList(tmp_path, ("0.jpg",), (0,)), None, Augmentation(), False)
+    dataset = a_dataset(tmp_path, 10, {"train": ImageList(tmp_path, ("0.jpg",), (0,))})
     inputs = Inputs(Devices("cpu", 2, "CPU"), dataset, plan)
     resumed = replace(config, resume="it")
     with pytest.raises(UsageError, match=r"w\.safetensors is not the file that run 'it' began with"):

@@ -147,7 +147,8 @@ def test_warnings_alone_are_no_failure(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["verify", str(tmp_path), "--results", str(tmp_path / "out"), "--classes", "4"]) == 0
     assert rows(tmp_path / "out") == [("train", "png.jpg", 1, "format"), ("train", "good0.jpg", 2, "twice")]
     printed, _ = capsys.readouterr()
-    assert "train: 3 images of 3 classes; 1 of the model's 4 classes have no image: 3\n" in printed
+    assert "train: 3 images of 3 classes\nclasses: 4, from --classes\n" in printed
+    assert "warning: train: 1 of the model's 4 classes has no image: 3\n" in printed
     assert "warning: 1 image is a repetition in its list: it counts as often as it is listed" in printed
     assert "every image can be read and decoded; see " in printed
 

@@ -25,10 +25,11 @@ from harness.plan.plan import (
     facts_of,
     settings_of,
 )
+from harness.report.console import plan_facts
 from pipelines.augmentation import Augmentation
-from pipelines.dataset import Dataset
 from pipelines.image_lists import ImageList
 from pipelines.settings import PipelineSettings
+from tests.support.data_sets import a_dataset
 
 DEFAULTS = RunConfig()
 RECIPE = Augmentation()
@@ -128,18 +129,11 @@ def test_the_published_plan_on_four_gpus() -> None:
     assert published.global_batch == 2048
 
 
-def test_the_published_plan_is_what_a_dry_run_prints(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(["--gpus", "4", "--model", "x1_0", "--epochs", "360", "--dry-run"]) == 0
-    out, err = capsys.readouterr()
-    assert err == ""
-    told = " ".join(out.split())
+def test_the_published_plan_is_printed_in_words() -> None:
+    told = " ".join(f"{label} {value}" for label, value in plan_facts(plan()))
     for figure in (
-        "no data was read",
         "model PPLCNet_x1_0, 1,000 classes",
-        "devices 4 x GPU, one rank per device",
+        "devices 4 x BI-V100, one rank per device",
         "data ILSVRC2012: 1,281,167 training and 50,000 validation images",
         "crops 224x224, area 0.08 to 1, flipped with probability 0.5",
         "batch 512 images per device, 2,048 images per step",
@@ -150,7 +144,46 @@ def test_the_published_plan_is_what_a_dry_run_prints(
         "threads per rank ",
     ):
         assert figure in told
+
+
+@pytest.mark.parametrize(
+    ("options", "data", "classes"),
+    [
+        ((), "digits: 1,442 training and 355 validation images", "10, from dataset.toml"),
+        (("--throughput-only",), "photos: 1,024 training images", "1,000, from dataset.toml"),
+        (
+            ("--data", "photos", "--classes", "1200"),
+            "1,024 training and 128 validation images",
+            "1,200, from --classes",
+        ),
+    ],
+)
+def test_a_dry_run_shows_the_run_that_would_be_made(
+    options: tuple[str, ...],
+    data: str,
+    classes: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Case A8: without data it is not ImageNet, and nothing is made for it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PPLCNET_BENCH_CACHE", str(tmp_path / "cache"))
+    assert main([*options, "--gpus", "4", "--dry-run"]) == 0
+    printed = capsys.readouterr()
+    told = " ".join(printed.out.split())
+    assert data in told
+    assert f"classes {classes}" in told
+    assert "ILSVRC2012:" not in told
+    assert ("no --data" in " ".join((printed.out + printed.err).split())) == ("--data" not in options)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_refuses_what_the_run_would(capsys: pytest.CaptureFixture[str]) -> None:
+    """Case A8: fewer classes than the built-in set has."""
+    assert main(["--data", "digits", "--classes", "5", "--dry-run"]) == 4
+    assert "Use --classes 10." in capsys.readouterr().err
+    assert main(["--data", "digits", "--classes", "10", "--dry-run"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -522,11 +555,14 @@ def test_the_data_of_a_run_that_names_none(monkeypatch: pytest.MonkeyPatch, tmp_
 
 def test_the_facts_of_a_data_set() -> None:
     train, val = ImageList(Path("d"), ("a", "b", "c"), (0, 1, 2)), ImageList(Path("d"), ("e",), (1,))
-    dataset = Dataset("mine", Path("d"), 3, train, val, Augmentation(flip_probability=0.0), True)
+    dataset = dataclasses.replace(
+        a_dataset(Path("d"), 3, {"train": train, "val": val}, name="mine", builtin=True),
+        augmentation=Augmentation(flip_probability=0.0),
+    )
     assert dataclasses.replace(facts_of(dataset, "d"), fingerprint="") == DataFacts(
         "d", "mine", 3, 1, 3, Augmentation(flip_probability=0.0), False, True
     )
-    without_val = dataclasses.replace(dataset, val=None, builtin=False)
+    without_val = dataclasses.replace(dataset, splits={"train": train}, builtin=False)
     assert facts_of(without_val, "d").val_images == 0
     assert not facts_of(without_val, "d").builtin
 
@@ -534,9 +570,9 @@ def test_the_facts_of_a_data_set() -> None:
 def test_imagenet_is_known_by_its_counts() -> None:
     train = ImageList(Path("d"), ("a",) * 1_281_167, (999,) * 1_281_167)
     val = ImageList(Path("d"), ("a",) * 50_000, (0,) * 50_000)
-    dataset = Dataset("ILSVRC2012", Path("d"), 1000, train, val, Augmentation(), False)
+    dataset = a_dataset(Path("d"), 1000, {"train": train, "val": val}, name="ILSVRC2012")
     assert dataclasses.replace(facts_of(dataset, "dataset/ILSVRC2012"), fingerprint="") == IMAGENET
-    assert not facts_of(dataclasses.replace(dataset, num_classes=1001), "d").imagenet
+    assert not facts_of(a_dataset(Path("d"), 1001, dataset.splits), "d").imagenet
 
 
 def test_counts_are_of_all_nodes_and_threads_of_one() -> None:
@@ -566,7 +602,7 @@ def test_no_two_parts_of_a_plan_share_a_setting_and_options_keep_their_names() -
 def test_a_fingerprint_tells_lists_apart_and_not_where_they_lie() -> None:
     def of(paths: tuple[str, ...], labels: tuple[int, ...], root: str = "d") -> str:
         images = ImageList(Path(root), paths, labels)
-        return facts_of(Dataset("it", Path(root), 3, images, None, Augmentation(), False), root).fingerprint
+        return facts_of(a_dataset(Path(root), 3, {"train": images}), root).fingerprint
 
     mine = of(("a", "b"), (0, 1))
     assert of(("a", "b"), (0, 1), "elsewhere") == mine

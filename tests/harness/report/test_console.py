@@ -278,6 +278,7 @@ def test_a_plan_is_told_in_full() -> None:
         "model": "PPLCNet_x0_25, 10 classes",
         "devices": "2 x CPU, one rank per device",
         "data": "digits: 1,347 training and 450 validation images",
+        "classes": "10",
         "crops": "64x64, area 0.5 to 1, flipped with probability 0",
         "decoding": "on the CPU, the needed region of each image",
         "batch": "32 images per device, 64 images per step",
