@@ -145,8 +145,11 @@ def plan_facts(plan: RunPlan) -> list[tuple[str, str]]:
 def _images(data: DataFacts) -> str:
     """The images of the splits that the run reads."""
     counts = {"training": data.train_images, "validation": data.val_images}
-    read = [f"{count:,} {split}" for split, count in counts.items() if count]
-    return f"{' and '.join(read) or 'no'} images"
+    read = [(count, split) for split, count in counts.items() if count]
+    if not read:
+        return "no images"
+    *first, (count, split) = read
+    return " and ".join([*(f"{one:,} {name}" for one, name in first), count_of(count, f"{split} image")])
 
 
 def _decoding(pipeline: PipelineSettings) -> str:

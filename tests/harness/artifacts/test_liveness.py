@@ -15,7 +15,7 @@ import pytest
 from harness import ROOT
 from harness.analysis.stored_result import find_result
 from harness.artifacts.liveness import is_gone, own_process, shown_status
-from harness.artifacts.record import RunFiles, RunRecord, write_record
+from harness.artifacts.record import SCHEMA_VERSION, RunFiles, RunRecord, write_record
 from harness.errors import UsageError
 from harness.plan.options import RunConfig
 from tests.support.plans import a_plan
@@ -103,7 +103,7 @@ def test_compare_says_what_became_of_a_run(
 
 
 def test_compare_says_what_became_of_a_series(ended: dict[str, Any], tmp_path: Path) -> None:
-    content = {"schema_version": 6, "kind": "repeats", "run": "x", "status": "running", "runs": ["x.r1"]}
+    content = {"schema_version": SCHEMA_VERSION, "kind": "repeats", "run": "x", "status": "running", "runs": ["x.r1"]}
     (tmp_path / "x.json").write_text(json.dumps({**content, "process": ended}), encoding="utf-8")
     with pytest.raises(UsageError, match="its status is 'interrupted'"):
         find_result("x", tmp_path)

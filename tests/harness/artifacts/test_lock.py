@@ -177,7 +177,7 @@ def test_on_a_file_system_without_locks_the_block_runs_without(
         [sys.executable, "-c", UNLOCKED, tmp_path / ".lock"],
         cwd=ROOT, env={**no_locks, "FLOCK_ERRNO": str(code)}, capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
-    assert (done.stdout, done.stderr) == ("False\nFalse False\nFalse False\n['.lock']\n", "")
+    assert (done.stdout, done.stderr) == ("False\nFalse None\nFalse None\n['.lock']\n", "")
 
 
 def test_an_error_that_has_nothing_to_do_with_locks_is_not_taken_for_their_absence(
