@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,8 @@ from models.errors import ActionableError
 class Run:
     """A run to carry out: what was asked for, what it uses, and where it records.
 
-    folder is where the tables are; on a node that doesn't record it is a private one.
+    folder is where the tables are; on a node that doesn't record it is a private one. notices are those that
+    are still to be recorded.
     """
 
     config: RunConfig
@@ -49,6 +50,7 @@ class Run:
     folder: Path
     environment: Mapping[str, str]
     console: Console
+    notices: list[str] = field(default_factory=list)
 
     def carry_out(self, series: str | None = None) -> RunRecord:
         """Begin or resume the run, train and conclude. Returns its finished record. Raises ActionableError."""
@@ -70,7 +72,7 @@ class Run:
         """Write and return the record of a run that has no step yet; its name is free again if that fails."""
         inputs = self.inputs
         try:
-            found = inspect_inputs(inputs, files.folder, self.environment)
+            found = inspect_inputs(inputs, files.folder, self.environment, self._note)
             record = RunRecord(
                 run=files.run,
                 status="running",
@@ -107,7 +109,7 @@ class Run:
                 f"{plan.training.pretrained} is not the file that run {files.run!r} began with",
                 "Start another run.",
             )
-        found = inspect_inputs(self.inputs, files.folder, self.environment)
+        found = inspect_inputs(self.inputs, files.folder, self.environment, self._note)
         truncate_to_checkpoint(files, before.checkpoint, before.rows)
         record = replace(
             before.record,
@@ -130,7 +132,7 @@ class Run:
         """Run the ranks and conclude. Returns the finished record; an error is recorded before it is raised."""
         try:
             self._train(files, record.plan)
-            record = read_record(files.record)
+            record = self._noticed(read_record(files.record))
             if not self.node.records:
                 self.console.notice(
                     f"node {self.node.rank} is done; node 0 ({self.node.master[0]}) has the tables in its --results"
@@ -144,7 +146,7 @@ class Run:
             status = "interrupted" if stopped or isinstance(reported, KeyboardInterrupt) else "failed"
             # A full disk, which may be what ended the run, must not replace the first error.
             with suppress(ActionableError):
-                failed = read_record(files.record).warned(f"{status}: {error}" if str(error) else status)
+                failed = self._noticed(read_record(files.record)).warned(f"{status}: {error}" if str(error) else status)
                 write_record(files.record, replace(failed, status=status))
             if reported is error:
                 raise
@@ -154,6 +156,15 @@ class Run:
         else:
             self.console.conclusion(record, files, row)
         return record
+
+    def _note(self, notice: str) -> None:
+        """Print a notice, and keep it for the record, which the ranks write while they run."""
+        self.console.notice(notice)
+        self.notices.append(notice)
+
+    def _noticed(self, record: RunRecord) -> RunRecord:
+        """The record with the notices that it doesn't have yet."""
+        return replace(record, warnings=tuple(dict.fromkeys((*record.warnings, *self.notices))))
 
     def _conclude(self, files: RunFiles, record: RunRecord) -> tuple[RunRecord, ReferenceRow]:
         """Compute what training measured, and add its rows to the shared tables.
@@ -199,6 +210,7 @@ class Run:
                         progress.poll,
                         node=self.node,
                         say=self.console.notice,
+                        note=self._note,
                         kept=kept,
                     )
                 return

@@ -24,8 +24,9 @@ from harness.report.progress import image_bar
 from harness.report.text import command_line, plain_text
 from pipelines.dataset import Dataset, open_dataset
 from pipelines.dataset import fingerprint as lists_fingerprint
-from pipelines.errors import DataError
+from pipelines.errors import DataError, StorageError
 from pipelines.image_lists import ImageList, shown
+from pipelines.storage import Patience, Storage
 from pipelines.verification import KINDS, Checked, Finding, Verification, find_repeats
 
 SCHEMA_VERSION = 1
@@ -145,7 +146,7 @@ def _check(dataset: Dataset, table: Path, state: Verified, threads: int, console
     try:
         with TableWriter(table, BAD_FILES) as writer, image_bar(console, total) as bar:
             task = bar.add_task("verifying", total=total, rate="images")
-            for split, images, checked in _checks(dataset, state.done, threads):
+            for split, images, checked in _checks(dataset, state.done, threads, Patience(say=console.notice)):
                 for finding in checked.findings:
                     writer.write(_row(split, images, finding))
                 # In one step, so that the state is valid whenever an interruption comes.
@@ -161,6 +162,10 @@ def _check(dataset: Dataset, table: Path, state: Verified, threads: int, console
         raise InterruptedRunError(
             f"interrupted: {_done(state):,} of {total:,} images verified", f"To resume: {command}"
         ) from None
+    except StorageError as error:
+        _save(table, replace(state, status=INTERRUPTED))
+        error.cure = f"Make it readable again. To resume: {command}"
+        raise
     state = replace(state, status=FINISHED)
     _save(table, state)
     seconds = time.monotonic() - began
@@ -173,14 +178,16 @@ def _check(dataset: Dataset, table: Path, state: Verified, threads: int, console
     return state
 
 
-def _checks(dataset: Dataset, done: Mapping[str, int], threads: int) -> Iterator[tuple[str, ImageList, Checked]]:
+def _checks(
+    dataset: Dataset, done: Mapping[str, int], threads: int, patience: Patience
+) -> Iterator[tuple[str, ImageList, Checked]]:
     """Yields the findings of each batch of each split, from the first unchecked image on, including repeated paths."""
     for split, images in splits_of(dataset).items():
         begin = done[split]
         if begin == len(images):
             continue
         repeats = find_repeats(images, None if split == "train" else dataset.train)
-        for checked in Verification(images, threads, begin):
+        for checked in Verification(Storage(images, patience), threads, begin):
             indices = range(begin, checked.end) if repeats else ()
             more = [finding for index in indices for finding in repeats.get(index, ())]
             found = sorted([*checked.findings, *more], key=lambda finding: finding.index)

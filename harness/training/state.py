@@ -135,7 +135,9 @@ def restore_state(trainer: Trainer, checkpoint: Checkpoint | None) -> Progress:
     else:
         trainer.train.optimizer_steps = (progress.epoch - 1) * trainer.plan.training.steps_per_epoch
         start = SourceState(Position(progress.epoch - 1), trainer.bad.of(TRAIN_SPLIT))
-    trainer.source = training_source(trainer.dataset, trainer.plan, trainer.settings, ranks, trainer.bad, start)
+    trainer.source = training_source(
+        trainer.dataset, trainer.plan, trainer.settings, ranks, trainer.bad, trainer.patience, start
+    )
     return progress
 
 
