@@ -33,6 +33,7 @@ from pipelines.bad_image_probe import file_name
 from pipelines.dataset import open_dataset
 from pipelines.image_lists import ImageList
 from pipelines.page_cache import read_into_memory
+from pipelines.storage import Storage
 from pipelines.verification import BATCH_SIZE, Verification
 
 
@@ -78,7 +79,7 @@ def seconds_of(work: Callable[[ImageList, int], None], images: ImageList, thread
 def verify(images: ImageList, threads: int) -> None:
     """Run a whole verification, including its table."""
     with tempfile.TemporaryDirectory() as folder, TableWriter(Path(folder) / "bad.csv", BAD_FILES) as writer:
-        for checked in Verification(images, threads):
+        for checked in Verification(Storage(images), threads):
             for finding in checked.findings:
                 writer.write({"path": images.paths[finding.index], "kind": finding.kind, "reason": finding.reason})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,9 @@ import numpy.typing as npt
 from pipelines.dali_graphs import decoding_graph
 from pipelines.decoder_versions import decoder_versions
 from pipelines.errors import DecoderError
-from pipelines.image_lists import ImageList, file_fault
+from pipelines.image_lists import EMPTY_FILE, file_fault
 from pipelines.settings import MIXED_DECODER, PipelineSettings
+from pipelines.storage import Storage
 
 # An error of an operator that reads or decodes, but not one of the GPU, such as a lack of memory.
 DATA_FAULT = re.compile(
@@ -22,6 +23,8 @@ DATA_FAULT = re.compile(
     r"fn\.(io\.file\.read|peek_image_shape|decoders\.)",
     re.DOTALL,
 )
+# Of those, an error of the operator that reads files: it is not about what is in them.
+READ_FAULT = re.compile(r"Error in \w+ operator `nvidia\.dali\.fn\.io\.file\.read`")
 # nvImageCodec's status codes, of which DALI reports only the number (nvimgcodec.h, nvimgcodecStatus_t).
 CODEC_FAILURE = re.compile(r"nvImageCodec failure: '#(\d+)'")
 BROKEN_HEADER, OTHER_FORMAT = "its header is broken or cut off", "not an image format that DALI decodes"
@@ -48,19 +51,41 @@ class Fault:
     reason: str
 
 
-def find_faults(images: ImageList, indices: Iterable[int]) -> Iterator[Fault]:
-    """The images among those at indices that can't be read, or that the CPU's decoder can't decode.
+def find_faults(storage: Storage, indices: Sequence[int]) -> list[Fault]:
+    """The images among those at indices whose content is at fault: empty, or not what the CPU's decoder can decode.
 
-    It judges for every decoder: a GPU's may take a damaged image for a good one, or fail for reasons of its own.
+    It judges for every decoder: a GPU's may take a damaged image for a good one, or fail for reasons of its own. Files
+    that can't be reached are waited for, whatever the reason. An image is blamed only if its fault was seen twice, with
+    a pause and no change of the file between. Raises StorageError when waiting takes too long.
     """
-    root = str(images.root)
     probe = _Probe()
-    for index in indices:
-        path = f"{root}/{images.paths[index]}"
-        _, reason = file_fault(path)
-        reason = reason or probe.fault(path)
-        if reason:
-            yield Fault(index, reason)
+    faults = _look(probe, storage, indices)
+    while faults:
+        suspects = [fault.index for fault in faults]
+        changed = storage.changed_unix(suspects)
+        storage.patience.before_second_look(changed)
+        faults = _look(probe, storage, suspects)
+        if storage.changed_unix(suspects) == changed:
+            break
+    return faults
+
+
+def _look(probe: _Probe, storage: Storage, indices: Sequence[int]) -> list[Fault]:
+    """The faults that one examination finds, at whose beginning and end the storage could be read."""
+    while True:
+        faults = []
+        place, obstacle = None, storage.obstacle()
+        for index in () if obstacle else indices:
+            obstacle, reason = probe.examine(storage.path(index))
+            if obstacle:
+                place = index
+                break
+            if reason:
+                faults.append(Fault(index, reason))
+        obstacle = obstacle or storage.obstacle()
+        if not obstacle:
+            return faults
+        storage.wait(obstacle, place)
 
 
 def file_name(root: str, path: str) -> npt.NDArray[np.uint8]:
@@ -74,6 +99,11 @@ def what_happened(text: str) -> str:
     lines = [line.strip() for line in cause.splitlines()]
     kept = [line for line in lines if line and not line.startswith(("Current pipeline object", "Stacktrace", "["))]
     return "; ".join(kept)
+
+
+def reading_failure(report: str) -> str:
+    """The cause in DALI's report about a file that it can't read."""
+    return "a file could not be opened" if "Could not open file" in report else what_happened(report)[:MAX_REASON]
 
 
 def decoder_error(report: str, settings: PipelineSettings) -> DecoderError:
@@ -99,8 +129,10 @@ class _Probe:
         self._pipeline: Any = None
         self._name: list[npt.NDArray[np.uint8]] = []
 
-    def fault(self, path: str) -> str:
-        """Why the file can't be decoded; empty if it can."""
+    def examine(self, path: str) -> tuple[str, str]:
+        """Why the file can't be reached, and else why its content can't be decoded; empty if nothing is wrong."""
+        if reason := file_fault(path)[1]:
+            return ("", reason) if reason == EMPTY_FILE else (reason, "")
         self._name = [file_name(*path.rsplit("/", 1))]
         if self._pipeline is None:
             self._pipeline = decoding_graph(lambda: self._name, PipelineSettings(batch_size=1, image_size=1))
@@ -109,10 +141,13 @@ class _Probe:
             self._pipeline.run()
         except RuntimeError as error:
             self._pipeline = None
-            if not DATA_FAULT.search(str(error)):
+            report = str(error)
+            if not DATA_FAULT.search(report):
                 raise
-            return reason_of(str(error))
-        return ""
+            if READ_FAULT.search(report):
+                return reading_failure(report), ""
+            return "", reason_of(report)
+        return "", ""
 
 
 def reason_of(text: str) -> str:

@@ -17,10 +17,10 @@ from models.errors import ActionableError
 from pipelines.augmentation import Augmentation
 from pipelines.bad_image_probe import Fault, what_happened
 from pipelines.dali_graphs import Feed, training_graph
-from pipelines.image_lists import ImageList
+from pipelines.image_lists import ImageList, check_files
 from pipelines.sampling import ContinuousOrder, Position
 from pipelines.settings import PipelineSettings
-from pipelines.source import DaliSource
+from pipelines.source import DaliSource, SourceState
 
 
 def rate(images: ImageList, settings: PipelineSettings, seconds: float) -> float:
@@ -37,7 +37,9 @@ def rate(images: ImageList, settings: PipelineSettings, seconds: float) -> float
         """Nothing to report: the run looks at its images itself."""
 
     order = ContinuousOrder(len(images), 0, 1, settings.batch_size, settings.seed)
-    source = DaliSource(images, order, graph, settings, leave_out)
+    # Missing files are left out at once: nothing is gained by waiting for them in a trial.
+    unusable = SourceState(bad=frozenset(check_files(images).faults))
+    source = DaliSource(images, order, graph, settings, leave_out, start=unusable)
     # The first batches wait for memory; DALI has prepared the next ones by then.
     for _ in range(1 + settings.prefetch):
         values = next(source).images.astype("float32").numpy()

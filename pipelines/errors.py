@@ -19,3 +19,9 @@ class DecoderError(ActionableError):
     """The decoder fails on images that nothing is wrong with, so that the machine or its libraries are at fault."""
 
     exit_code = 3
+
+
+class StorageError(ActionableError):
+    """The storage that the images are on can't be read, so that nothing is known about the images themselves."""
+
+    exit_code = 3

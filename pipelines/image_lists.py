@@ -22,6 +22,9 @@ _SHOWN_CHARACTERS = 300
 # Large enough that the cost of passing a chunk to a thread is negligible, small enough to keep 16 threads busy.
 _FILES_PER_CHUNK = 512
 
+# The only reason of file_fault that is about a file's content.
+EMPTY_FILE = "0 bytes"
+
 # Most images are readable by all, which saves a second request to the disk for each of them.
 _READABLE_BY_ALL = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 # The effective user is the one who will open a file, but not every platform can check for it.
@@ -47,6 +50,12 @@ class ImageList:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def part(self, indices: Sequence[int]) -> ImageList:
+        """Returns the images at these indices, in this order."""
+        return ImageList(
+            self.root, tuple(self.paths[index] for index in indices), tuple(self.labels[index] for index in indices)
+        )
 
 
 def shown(name: str | os.PathLike[str]) -> str:
@@ -79,7 +88,7 @@ def file_fault(path: str) -> tuple[int, str]:
         path, os.R_OK, effective_ids=_EFFECTIVE_IDS
     ):
         return status.st_size, "permission denied"
-    return status.st_size, "" if status.st_size else "0 bytes"
+    return status.st_size, "" if status.st_size else EMPTY_FILE
 
 
 def _check_chunk(root: str, paths: Sequence[str]) -> list[tuple[int, str]]:

@@ -14,13 +14,22 @@ import numpy.typing as npt
 from nvidia.dali.pipeline import Pipeline
 from paddle.utils import dlpack
 
-from pipelines.bad_image_probe import DATA_FAULT, Fault, decoder_error, file_name, find_faults
+from pipelines.bad_image_probe import (
+    DATA_FAULT,
+    READ_FAULT,
+    Fault,
+    decoder_error,
+    file_name,
+    find_faults,
+    reading_failure,
+)
 from pipelines.batch import Batch, Source
 from pipelines.dali_graphs import Feed, read_settings
 from pipelines.image_lists import ImageList
 from pipelines.read_ahead import read_ahead
 from pipelines.sampling import BEGINNING, Draw, Order, Position
 from pipelines.settings import PipelineSettings
+from pipelines.storage import Storage
 
 MAX_SEED = 2**31 - 1
 IMAGE_CHANNELS = 3
@@ -41,10 +50,12 @@ class SourceState:
 class DaliSource:
     """Endless batches of a list's images, in the sequence of an order, from a DALI pipeline.
 
-    graph(feed, seed, state) makes the pipeline. When DALI can't read or decode a batch, on_faults is called with the
-    images that are at fault, and the batch is made again without them; an error that on_faults raises ends the source.
-    Each pipeline's seed follows from the source's seed and the position at which it is built, so that the sequence is
-    always the same. Raises DecoderError when a batch fails twice although each of its images can be decoded.
+    graph(feed, seed, state) makes the pipeline. When DALI can't decode a batch, on_faults is called with the images
+    that are at fault, and the batch is made again without them; an error that on_faults raises ends the source. Each
+    pipeline's seed follows from the source's seed and the position at which it is built, so that the sequence is always
+    the same. When files can't be read, the source waits for their storage, and makes the batch that an undisturbed
+    source would have made. Raises StorageError when that takes too long, and DecoderError when a batch fails twice
+    although each of its images can be decoded.
     """
 
     def __init__(
@@ -57,6 +68,7 @@ class DaliSource:
         *,
         seed: Sequence[int] = (0,),
         start: SourceState | None = None,
+        storage: Storage | None = None,
     ) -> None:
         self._images, self._order, self._graph, self._settings = images, order, graph, settings
         self._on_faults, self._seed = on_faults, tuple(seed)
@@ -64,11 +76,15 @@ class DaliSource:
         self._labels = np.array(images.labels, dtype=np.int64)
         start = start or SourceState()
         self._bad = start.bad
+        self._storage = storage or Storage(images, bad=self._bad)
         self._first: dict[str, Any] | None = None
         self._build(start.position, start.dali)
 
     def _build(self, position: Position, state: bytes | None) -> None:
         self._position = position
+        # The random state until the pipeline has returned a batch.
+        self._built_state: bytes | None = state
+        self._returned = False
         self._drawn: deque[Draw] = deque()
         self._to_draw = read_ahead(self._draws(position), self._paths, self._settings.batch_size)
         seed = np.random.SeedSequence([*self._seed, position.epoch, position.step]).generate_state(1)[0]
@@ -98,7 +114,7 @@ class DaliSource:
         return self
 
     def __next__(self) -> Batch:
-        failed: RuntimeError | None = None
+        failed = False
         while True:
             try:
                 images, labels = self._pipeline.run()
@@ -106,14 +122,14 @@ class DaliSource:
             except RuntimeError as error:
                 if not DATA_FAULT.search(str(error)):
                     raise
-                faults = list(find_faults(self._images, np.unique(self._drawn[0].indices).tolist()))
-                if faults:
-                    self._on_faults(faults, self._position)
-                elif failed is not None:
+                if self._recover(str(error)):
+                    failed = False
+                elif failed:
                     raise decoder_error(str(error), self._settings) from error
-                failed = None if faults else error
-                self._bad = self._bad.union(fault.index for fault in faults)
-                self._build(self._position, None)
+                else:
+                    failed = True
+        self._storage.patience.over()
+        self._returned = True
         draw = self._drawn.popleft()
         self._position = draw.next
         # Dense views of DALI's own buffers; they live for as long as the Paddle tensors do.
@@ -127,6 +143,33 @@ class DaliSource:
                 "layout": "nhwc" if shape[3] == IMAGE_CHANNELS else "nchw",
             }
         return batch
+
+    def _recover(self, report: str) -> bool:
+        """After a batch that failed with DALI's report: find out why, and prepare to make it again.
+
+        Returns whether the failure is explained: by its images, which are left out, or by their storage.
+        """
+        state, patience = self._random_state(), self._storage.patience
+        waits = patience.waits
+        faults = find_faults(self._storage, np.unique(self._drawn[0].indices).tolist())
+        if faults:
+            self._on_faults(faults, self._position)
+            self._bad = self._bad.union(fault.index for fault in faults)
+            # Random numbers follow from the images that are left, whatever else happened on the way.
+            state = None
+        elif READ_FAULT.search(report) and patience.waits == waits:
+            self._storage.wait(reading_failure(report))
+        self._build(self._position, state)
+        return bool(faults) or patience.waits > waits
+
+    def _random_state(self) -> bytes | None:
+        """DALI's random state after the last batch that it returned, also after one that failed; None if it has none.
+
+        The checkpoint of a pipeline belongs to the batch that was returned last, however far it has read ahead.
+        """
+        if not self._returned:
+            return self._built_state
+        return self._pipeline.checkpoint() if getattr(self._pipeline, "_enable_checkpointing", False) else None
 
     def leave_out(self, bad: Iterable[int], since: Position | None = None) -> bool:
         """Continue without these images, too; batches that DALI has begun are dropped and made again.

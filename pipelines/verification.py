@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.bad_image_probe import DATA_FAULT, file_name, reason_of
+from pipelines.bad_image_probe import DATA_FAULT, READ_FAULT, file_name, reading_failure, reason_of
 from pipelines.dali_graphs import checking_graph
-from pipelines.image_lists import ImageList, check_files, file_fault
+from pipelines.image_lists import EMPTY_FILE, ImageList, file_fault
 from pipelines.list_findings import KINDS_OF_LISTS, Finding, Kind
 from pipelines.read_ahead import read_ahead
 from pipelines.settings import PipelineSettings
+from pipelines.storage import Storage
 
 # Above this Pillow treats an image as an attack (twice Image.MAX_IMAGE_PIXELS); decoded it has 0.5 GB.
 MAX_PIXELS = 178_956_970
@@ -96,11 +97,13 @@ class Verification:
     """Checks a list once from image `start` on, in batches, on this number of threads; yields each batch's findings.
 
     Every file is inspected before it is opened, and every header is read before pixels are decoded. A batch that fails
-    is checked again image by image.
+    is checked again image by image, each bad one twice. There are findings only about what was seen while the storage
+    could be read; while it can't, the check waits. Raises StorageError when that takes too long.
     """
 
-    def __init__(self, images: ImageList, threads: int, start: int = 0) -> None:
-        self._images, self._root = images, str(images.root)
+    def __init__(self, storage: Storage, threads: int, start: int = 0) -> None:
+        self._storage, self._images = storage, storage.images
+        self._root = storage.root
         self._settings = PipelineSettings(BATCH_SIZE, image_size=1, decode_threads=threads)
         # For single images: those too large for a batch, and those of a batch that failed.
         self._alone = PipelineSettings(1, image_size=1, decode_threads=1, prefetch=1)
@@ -129,7 +132,7 @@ class Verification:
                 drawn = self._begun.popleft()
                 self._dropped = self._begun
                 self._begun = deque()
-                decoded = [finding for index in drawn.indices for finding in self._check_alone(index)]
+                decoded = self._check_each(drawn.indices)
             else:
                 drawn = self._begun.popleft()
                 decoded = self._judge(drawn.indices, np.array(sizes.as_tensor()), np.array(signatures.as_tensor()))
@@ -149,7 +152,7 @@ class Verification:
         paths, labels = self._images.paths, self._images.labels
         for begin in range(start, len(paths), LOOKED_AT):
             part = slice(begin, begin + LOOKED_AT)
-            faults = check_files(ImageList(self._images.root, paths[part], labels[part])).faults
+            faults = self._storage.inspect(ImageList(self._images.root, paths[part], labels[part])).faults
             for index in range(begin, min(begin + LOOKED_AT, len(paths))):
                 reason = faults.get(index - begin)
                 if reason is not None:
@@ -167,10 +170,30 @@ class Verification:
     def _paths(self, drawn: _Drawn) -> Iterator[str]:
         return (f"{self._root}/{self._images.paths[index]}" for index in drawn.indices)
 
+    def _check_each(self, indices: Sequence[int]) -> list[Finding]:
+        """Check images one by one, and those with findings again, as reading may have failed on the way."""
+        first = self._look(indices)
+        suspects = sorted({finding.index for finding in first})
+        if not suspects:
+            return []
+        self._storage.patience.before_second_look(self._storage.changed_unix(suspects))
+        again = self._look(suspects)
+        self._storage.patience.over()
+        return again
+
+    def _look(self, indices: Sequence[int]) -> list[Finding]:
+        """The findings of one check of these images, at whose beginning and end the storage could be read."""
+        while True:
+            before = self._storage.obstacle()
+            found = [] if before else [finding for index in indices for finding in self._check_alone(index)]
+            obstacle = before or self._storage.obstacle()
+            if not obstacle:
+                return found
+            self._storage.wait(obstacle)
+
     def _check_alone(self, index: int) -> list[Finding]:
         """Check the image by itself, up to MAX_PIXELS."""
-        path = f"{self._root}/{self._images.paths[index]}"
-        _, reason = file_fault(path)
+        _, reason = file_fault(self._storage.path(index))
         if reason:  # it has changed since it was inspected
             return [_file_finding(index, reason)]
         self._name = [file_name(self._root, self._images.paths[index])]
@@ -182,6 +205,8 @@ class Verification:
         except RuntimeError as error:
             self._pipeline = None
             _raise_unless_data(error)
+            if READ_FAULT.search(str(error)):
+                return [Finding(index, UNREADABLE, reading_failure(str(error)))]
             return [Finding(index, UNDECODABLE, reason_of(str(error)))]
         (height, width), signature = np.array(sizes.at(0)), np.array(signatures.at(0))
         if int(height) * int(width) > MAX_PIXELS:
@@ -194,7 +219,7 @@ class Verification:
         pixels = sizes.astype(np.int64).prod(axis=1)
         for index, count, signature in zip(indices, pixels.tolist(), signatures, strict=True):
             if count > MAX_IN_A_BATCH_PIXELS:
-                found += self._check_alone(index)
+                found += self._check_each([index])
             else:
                 found += self._judge_format(index, signature.tobytes())
         return found
@@ -213,5 +238,5 @@ def _raise_unless_data(error: RuntimeError) -> None:
 
 
 def _file_finding(index: int, reason: str) -> Finding:
-    kind = {"0 bytes": EMPTY, "no such file or directory": MISSING}.get(reason, UNREADABLE)
+    kind = {EMPTY_FILE: EMPTY, "no such file or directory": MISSING}.get(reason, UNREADABLE)
     return Finding(index, kind, reason)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ from harness.report.console import Console
 from models.architecture import KEEP
 from models.fitting import ReadFile, WeightsFile, read_file
 from pipelines.dataset import Dataset, open_dataset
-from pipelines.image_lists import check_files, shown
+from pipelines.image_lists import shown
 from pipelines.layout import Lists
 from pipelines.list_findings import label_notes, repeat_notes
 from pipelines.page_cache import data_state, read_into_memory, resident_share
 from pipelines.profile import profile
 from pipelines.settings import MIXED_DECODER
+from pipelines.storage import Patience, Storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +104,13 @@ def _described(file: ReadFile, config: RunConfig, num_classes: int) -> WeightsFi
     return file.fit(config.model, num_classes, config.pretrained_head if config.kind.trains else KEEP)[1]
 
 
-def inspect_inputs(inputs: Inputs, results: Path, environment: Mapping[str, str]) -> Inspection:
-    """Inspect the machine and every file that the run will read.
+def inspect_inputs(
+    inputs: Inputs, results: Path, environment: Mapping[str, str], say: Callable[[str], None] = lambda _: None
+) -> Inspection:
+    """Inspect the machine and every file that the run will read; say is called with what the user should know.
 
-    Raises DataError when more files are unusable than the plan allows.
+    Raises DataError when more files are unusable than the plan allows, StorageError when they can't be read for longer
+    than a run may make no progress.
     """
     training = inputs.plan.training
     ranks = worker_environment(inputs.devices, training.compute_threads, environment, training.tf32)
@@ -118,11 +122,14 @@ def inspect_inputs(inputs: Inputs, results: Path, environment: Mapping[str, str]
         ranks_environment=ranks,
     )
     memory = [machine[name] for name in ("memory_bytes", "memory_limit_bytes") if machine[name]]
-    profiled, bad = _inspect_files(inputs.dataset, inputs.plan, min(memory, default=None))
+    patience = Patience(inputs.plan.operation.stall_timeout, say)
+    profiled, bad = _inspect_files(inputs.dataset, inputs.plan, min(memory, default=None), patience)
     return Inspection(machine, profiled, tuple(asdict(image) for image in bad))
 
 
-def _inspect_files(dataset: Dataset, plan: RunPlan, memory_bytes: int | None) -> tuple[dict[str, Any], list[BadImage]]:
+def _inspect_files(
+    dataset: Dataset, plan: RunPlan, memory_bytes: int | None, patience: Patience
+) -> tuple[dict[str, Any], list[BadImage]]:
     """The profile of the run's first split, with its share in the page cache, and the unusable files of all splits."""
     read = {split: images for split, images in dataset.splits.items() if split in plan.kind.splits}
     first, images = next(iter(read.items()))
@@ -131,7 +138,7 @@ def _inspect_files(dataset: Dataset, plan: RunPlan, memory_bytes: int | None) ->
         # A built-in set measures decoding and training; the disk that it happens to lie on should play no part.
         read_into_memory(paths)
     share = resident_share(paths)
-    checks = {split: check_files(of_split) for split, of_split in read.items()}
+    checks = {split: Storage(of_split, patience).inspect() for split, of_split in read.items()}
     bad: list[BadImage] = []
     for split, check in checks.items():
         bad += [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ class Run:
     """A run to carry out: what was asked for, what it uses, and where it records.
 
     meeting is this node's part in the agreement of all nodes on the run. folder is where the tables are; on a node that
-    doesn't record it is a private one.
+    doesn't record it is a private one. notices are those that are still to be recorded.
     """
 
     config: RunConfig
@@ -55,6 +55,7 @@ class Run:
     folder: Path
     environment: Mapping[str, str]
     console: Console
+    notices: list[str] = field(default_factory=list)
 
     @property
     def node(self) -> Node:
@@ -91,7 +92,7 @@ class Run:
     def _new_record(self, files: RunFiles, series: str | None) -> RunRecord:
         """Write and return the record of a run that has no step yet."""
         inputs = self.inputs
-        found = inspect_inputs(inputs, files.folder, self.environment)
+        found = inspect_inputs(inputs, files.folder, self.environment, self._note)
         self.meeting.meet(run_signature(self.config, inputs.plan))
         record = RunRecord(
             run=files.run,
@@ -122,7 +123,7 @@ class Run:
                     f"{plan.training.pretrained} is not the file that run {files.run!r} began with",
                     "Start another run.",
                 )
-        found = inspect_inputs(self.inputs, files.folder, self.environment)
+        found = inspect_inputs(self.inputs, files.folder, self.environment, self._note)
         self.meeting.meet(run_signature(self.config, plan))
         truncate_to_checkpoint(files, before.checkpoint, before.rows)
         record = replace(
@@ -154,7 +155,7 @@ class Run:
         try:
             self.meeting.start()
             self._train(files, record.plan)
-            record = read_record(files.record)
+            record = self._noticed(read_record(files.record))
             if not self.node.records:
                 self.console.notice(
                     f"node {self.node.rank} is done; node 0 ({self.node.master[0]}) has the tables in its --results"
@@ -168,7 +169,7 @@ class Run:
             status = "interrupted" if stopped or isinstance(reported, KeyboardInterrupt) else "failed"
             # A full disk, which may be what ended the run, must not replace the first error.
             with suppress(ActionableError):
-                failed = read_record(files.record).warned(f"{status}: {error}" if str(error) else status)
+                failed = self._noticed(read_record(files.record)).warned(f"{status}: {error}" if str(error) else status)
                 write_record(files.record, replace(failed, status=status))
             if reported is error:
                 raise
@@ -176,6 +177,15 @@ class Run:
         show = {EVALUATION: self.console.evaluation}.get(record.plan.kind, self.console.conclusion)
         show(record, files)
         return record
+
+    def _note(self, notice: str) -> None:
+        """Print a notice, and keep it for the record, which the ranks write while they run."""
+        self.console.notice(notice)
+        self.notices.append(notice)
+
+    def _noticed(self, record: RunRecord) -> RunRecord:
+        """The record with the notices that it doesn't have yet."""
+        return replace(record, warnings=tuple(dict.fromkeys((*record.warnings, *self.notices))))
 
     def _conclude(self, files: RunFiles, record: RunRecord) -> RunRecord:
         """Compute what training measured, and add its rows to the shared tables. Returns the finished record."""
@@ -218,6 +228,7 @@ class Run:
                         progress.poll,
                         node=self.node,
                         say=self.console.notice,
+                        note=self._note,
                         kept=kept,
                     )
                 return

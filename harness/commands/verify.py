@@ -25,10 +25,11 @@ from harness.report.text import command_line, plain_text
 from models.words import count_of
 from pipelines.dataset import Dataset, open_dataset
 from pipelines.dataset import fingerprint as lists_fingerprint
-from pipelines.errors import DataError
+from pipelines.errors import DataError, StorageError
 from pipelines.image_lists import ImageList, shown
 from pipelines.layout import TRAIN_SPLIT
 from pipelines.list_findings import Finding, find_repeats, label_notes
+from pipelines.storage import Patience, Storage
 from pipelines.verification import KINDS, Checked, Verification
 
 SCHEMA_VERSION = 1
@@ -140,7 +141,7 @@ def _check(dataset: Dataset, table: Path, state: Verified, threads: int, console
     try:
         with TableWriter(table, BAD_FILES) as writer, image_bar(console, total) as bar:
             task = bar.add_task("verifying", total=total, rate="images")
-            for split, images, checked in _checks(dataset, state.done, threads):
+            for split, images, checked in _checks(dataset, state.done, threads, Patience(say=console.notice)):
                 for finding in checked.findings:
                     writer.write(_row(split, images, finding))
                 # In one step, so that the state is valid whenever an interruption comes.
@@ -156,6 +157,10 @@ def _check(dataset: Dataset, table: Path, state: Verified, threads: int, console
         raise InterruptedRunError(
             f"interrupted: {_done(state):,} of {count_of(total, 'image')} verified", f"To resume: {command}"
         ) from None
+    except StorageError as error:
+        _save(table, replace(state, status=INTERRUPTED))
+        error.cure = f"Make it readable again. To resume: {command}"
+        raise
     state = replace(state, status=FINISHED)
     _save(table, state)
     seconds = time.monotonic() - began
@@ -168,14 +173,16 @@ def _check(dataset: Dataset, table: Path, state: Verified, threads: int, console
     return state
 
 
-def _checks(dataset: Dataset, done: Mapping[str, int], threads: int) -> Iterator[tuple[str, ImageList, Checked]]:
+def _checks(
+    dataset: Dataset, done: Mapping[str, int], threads: int, patience: Patience
+) -> Iterator[tuple[str, ImageList, Checked]]:
     """Yields the findings of each batch of each split, from the first unchecked image on, including repeated paths."""
     for split, images in dataset.splits.items():
         begin = done[split]
         if begin == len(images):
             continue
         repeats = find_repeats(images, None if split == TRAIN_SPLIT else dataset.splits.get(TRAIN_SPLIT))
-        for checked in Verification(images, threads, begin):
+        for checked in Verification(Storage(images, patience), threads, begin):
             indices = range(begin, checked.end) if repeats else ()
             more = [finding for index in indices for finding in repeats.get(index, ())]
             found = sorted([*checked.findings, *more], key=lambda finding: finding.index)

@@ -134,6 +134,7 @@ def data(context: Context) -> Finding:
     from pipelines.builtin.cache import CACHE_VARIABLE, cache_folder
     from pipelines.dataset import open_dataset
     from pipelines.image_lists import ImageList
+    from pipelines.storage import Storage
     from pipelines.verification import KINDS, Verification
 
     if context.data is None:
@@ -147,7 +148,7 @@ def data(context: Context) -> Finding:
     images = ImageList(first.root, first.paths[:DATA_IMAGES], first.labels[:DATA_IMAGES])
     bad = [
         f"{images.paths[finding.index]}: {finding.reason}"
-        for checked in Verification(images, available_cores())
+        for checked in Verification(Storage(images), available_cores())
         for finding in checked.findings
         if KINDS[finding.kind].bad
     ]

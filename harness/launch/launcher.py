@@ -20,7 +20,7 @@ from harness.launch import signals
 from harness.launch.failures import death, keep_logs, stall, stalled
 from harness.launch.private_folder import private_folder
 from harness.launch.process_tree import RUN_PID, die_with_parent
-from harness.launch.rank_files import first_failure, joined_ranks
+from harness.launch.rank_files import Notices, first_failure, joined_ranks
 from harness.launch.rank_monitor import Pulse, RankMonitor
 from harness.launch.watchdog import DUMP_STACKS
 from harness.machine.device import Devices, worker_environment
@@ -48,9 +48,10 @@ def run_workers(
     *,
     node: Node,
     say: Callable[[str], None] = lambda _: None,
+    note: Callable[[str], None] = lambda _: None,
     kept: Path,
 ) -> None:
-    """Run this node's ranks to their end, calling poll a few times a second.
+    """Run this node's ranks to their end, calling poll a few times a second, and note with each notice that they leave.
 
     Raises the error that a rank left. Otherwise raises TrainingError with what ended the first rank, or with the
     position of every rank if none made progress within the plan's limit, or if the other nodes didn't join; the logs
@@ -79,9 +80,16 @@ def run_workers(
             )
             watch = RankMonitor(process.pid, plan.ranks_per_node)
             run = _Running(process, watch, logs, plan, node, say)
+            notices = Notices(logs)
+
+            def look() -> None:
+                poll()
+                for notice in notices.new():
+                    note(notice)
+
             with signals.polled(), _stopped_at_exit(run):
-                run.wait(poll)
-        poll()
+                run.wait(look)
+        look()
         _raise_what_ended(run, process.returncode, kept)
 
 

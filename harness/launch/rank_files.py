@@ -13,7 +13,7 @@ from harness.errors import InterruptedRunError, MachineError, OutOfMemoryError, 
 from models.errors import ActionableError, WeightsError
 from pipelines.errors import DataError
 
-FAILURE, PULSE, JOINED = "failure", "pulse", "joined"
+FAILURE, PULSE, JOINED, NOTICES = "failure", "pulse", "joined", "notices"
 # The errors that are restored with their own type; any other keeps its exit code only.
 KINDS = {
     kind.__name__: kind
@@ -28,12 +28,14 @@ class RankFiles:
     """One rank's files.
 
     failure holds the error that ended the rank. The modification time of pulse is when the rank last made progress.
-    joined exists once the rank has connected to the ranks of the other nodes.
+    joined exists once the rank has connected to the ranks of the other nodes. notices has a line for each thing that
+    the user should know while the run goes on.
     """
 
     failure: Path
     pulse: Path
     joined: Path
+    notices: Path
 
     @staticmethod
     def of(environment: Mapping[str, str]) -> RankFiles | None:
@@ -41,7 +43,7 @@ class RankFiles:
         if "PADDLE_LOG_DIR" not in environment:
             return None
         folder, rank = Path(environment["PADDLE_LOG_DIR"]), environment["PADDLE_TRAINER_ID"]
-        return RankFiles(*(folder / f"{name}.{rank}" for name in (FAILURE, PULSE, JOINED)))
+        return RankFiles(*(folder / f"{name}.{rank}" for name in (FAILURE, PULSE, JOINED, NOTICES)))
 
 
 def leave_failure(files: RankFiles, error: ActionableError) -> None:
@@ -68,6 +70,31 @@ def first_failure(folder: Path) -> ActionableError | None:
             error.exit_code = values["exit_code"]
             return error
     return None
+
+
+def leave_notice(files: RankFiles, line: str) -> None:
+    """Add a line that `Notices` reads; a full disk loses it."""
+    with suppress(OSError), files.notices.open("a", encoding="utf-8", errors="surrogateescape") as stream:
+        stream.write(line.replace("\n", " ") + "\n")
+
+
+class Notices:
+    """Reads the notices of this node's ranks as they come."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read: dict[str, int] = {}
+
+    def new(self) -> list[str]:
+        """Returns the whole lines that were added since the last call, by rank."""
+        lines = []
+        for path in sorted(self._folder.glob(f"{NOTICES}.*")):
+            text = path.read_text(encoding="utf-8", errors="replace")
+            begin = self._read.get(path.name, 0)
+            whole = text.rfind("\n") + 1
+            lines += text[begin:whole].splitlines()
+            self._read[path.name] = whole
+        return lines
 
 
 def joined_ranks(folder: Path) -> int:

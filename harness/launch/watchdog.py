@@ -74,6 +74,11 @@ def step_made() -> None:
     progress()
 
 
+def silent_seconds() -> float:
+    """Returns the seconds since the last progress that restarted the timer; 0 if there was none."""
+    return 0.0 if _armed.seconds is None or _armed.counted_at < 0 else time.monotonic() - _armed.counted_at
+
+
 def timed_out(log: str) -> bool:
     """Returns whether the watchdog ended the rank that wrote this log."""
     return TIMED_OUT.search(log) is not None

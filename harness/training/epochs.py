@@ -27,6 +27,7 @@ from pipelines.dali_graphs import Feed, evaluation_graph
 from pipelines.layout import TRAIN_SPLIT, VAL_SPLIT
 from pipelines.sampling import EvaluationOrder
 from pipelines.source import DaliSource, SourceState
+from pipelines.storage import Storage
 
 
 def train_epochs(trainer: Trainer, recorder: Recorder, progress: Progress, saver: Saver, stop: StopRequest) -> None:
@@ -182,6 +183,7 @@ class Validation:
         self._order = EvaluationOrder(len(self._images), ranks.rank, ranks.world_size, trainer.settings.batch_size)
         self.steps_made = progress.evaluated
         self._trainer, self._recorder = trainer, recorder
+        self._storage = Storage(self._images, trainer.patience, trainer.bad.of(VAL_SPLIT))
 
     def _source(self) -> DaliSource | HandOver:
         """The validation images from the first to the last, without those that can't be used."""
@@ -197,6 +199,7 @@ class Validation:
             settings,
             partial(trainer.bad.report, VAL_SPLIT, self._images),
             start=SourceState(bad=trainer.bad.of(VAL_SPLIT)),
+            storage=self._storage,
         )
         return on_device(source, trainer.plan.device, settings.decoder, saves_state=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,6 +19,8 @@ import models
 from harness.artifacts.bad_image import rule_of
 from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
 from harness.errors import InvariantError, MachineError, TrainingError
+from harness.launch import watchdog
+from harness.launch.rank_files import RankFiles, leave_notice
 from harness.machine.clock import Clock
 from harness.machine.device import cudnn_tf32, gradients_add_up, local_rank, open_device
 from harness.machine.device_kinds import device_kind
@@ -42,7 +45,11 @@ from pipelines.layout import TRAIN_SPLIT
 from pipelines.sampling import ContinuousOrder, Order, TrainingOrder
 from pipelines.settings import PipelineSettings
 from pipelines.source import CachedSource, DaliSource, SourceState
+from pipelines.storage import Patience, Storage
 
+# Of the stall limit, the share that a rank waits for storage. The others wait for this rank meanwhile, in a collective
+# operation, and their timers run since the same exchange; the rest is for the steps until the next one.
+WAITING_SHARE = 0.6
 # Batches that compute-only phases cycle through: real data, several so that none stays in a processor's cache.
 CACHED_BATCHES = 4
 
@@ -51,7 +58,8 @@ CACHED_BATCHES = 4
 class Trainer:
     """One rank's training, and the number of steps it has made of each phase.
 
-    traced is the clock of measured training where --profile asks for a trace.
+    traced is the clock of measured training where --profile asks for a trace. patience is how long this rank waits for
+    the images' storage.
     """
 
     plan: RunPlan
@@ -63,6 +71,7 @@ class Trainer:
     parallel: Any
     train: recipe.TrainingStep
     bad: BadImages
+    patience: Patience = field(default_factory=Patience)
     cached: CachedSource | None = None
     segments: int = 0
     steps: dict[str, int] = field(default_factory=dict)
@@ -81,7 +90,9 @@ class Trainer:
 
     def read_from(self, start: SourceState | None) -> None:
         """Read the training images from the start, or from the state of an equal source."""
-        self._source = training_source(self.dataset, self.plan, self.settings, self.ranks, self.bad, start)
+        self._source = training_source(
+            self.dataset, self.plan, self.settings, self.ranks, self.bad, self.patience, start
+        )
 
     def phase(self, name: str) -> Phase:
         """The phase of this name; compute-only phases share the batches that the first of them keeps."""
@@ -211,7 +222,8 @@ def open_trainer(plan: RunPlan, pretrained: Mapping[str, Any] | None = None) -> 
     ranks = join()
     if ranks.world_size != plan.ranks:
         raise InvariantError(f"{ranks.world_size} ranks are training, but {plan.ranks} were planned")
-    training, dataset = plan.training, _opened(plan)
+    patience = _patience(plan, ranks)
+    training, dataset = plan.training, _opened(plan, patience)
     settings = plan.pipeline.of_rank(local_rank())
     paddle.seed(settings.seed)
     model = models.build(plan.model, plan.data.num_classes, settings.layout.upper())
@@ -259,14 +271,35 @@ def open_trainer(plan: RunPlan, pretrained: Mapping[str, Any] | None = None) -> 
             precision=precision,
         ),
         bad=bad,
+        patience=patience,
     )
 
 
-def _opened(plan: RunPlan) -> Dataset:
-    """The data set of a plan. Raises DataError when it has changed since the plan was made."""
+def _patience(plan: RunPlan, ranks: Ranks) -> Patience:
+    """How long this rank waits for storage; what it says about that is left for the launching process."""
+    files, who = RankFiles.of(os.environ), f"rank {ranks.rank}: " if ranks.world_size > 1 else ""
+
+    def say(line: str) -> None:
+        if files is not None:
+            leave_notice(files, who + line)
+
+    return Patience(WAITING_SHARE * plan.operation.stall_timeout, say, watchdog.silent_seconds)
+
+
+def _opened(plan: RunPlan, patience: Patience) -> Dataset:
+    """The data set of a plan, which is waited for as it was there a moment ago.
+
+    Raises StorageError when it can't be opened, DataError when it has changed since the plan was made.
+    """
     planned = plan.data
     asked = (planned.num_classes_asked, planned.outputs, planned.lists)
-    dataset = open_dataset(planned.source, asked[0], outputs=asked[1], splits=plan.kind.splits, lists=asked[2])
+    while True:
+        try:
+            dataset = open_dataset(planned.source, asked[0], outputs=asked[1], splits=plan.kind.splits, lists=asked[2])
+            break
+        except DataError as error:
+            patience.wait(error.message.partition("\n")[0], planned.source)
+    patience.over()
     found = facts_of(dataset, planned.source, *asked)
     if replace(found, augmentation=planned.augmentation) != planned:
         raise DataError(
@@ -283,6 +316,7 @@ def training_source(
     settings: PipelineSettings,
     ranks: Ranks,
     bad: BadImages,
+    patience: Patience,
     start: SourceState | None = None,
 ) -> DaliSource | HandOver:
     """A rank's training images, from the start or from the state of an equal source."""
@@ -302,6 +336,7 @@ def training_source(
         partial(bad.report, TRAIN_SPLIT, dataset.train),
         seed=(settings.seed, ranks.rank),
         start=start or SourceState(bad=bad.of(TRAIN_SPLIT)),
+        storage=Storage(dataset.train, patience, bad.of(TRAIN_SPLIT)),
     )
     return on_device(source, plan.device, settings.decoder, saves_state=plan.kind.resumable)
 

@@ -54,7 +54,11 @@ def run_worker(record: RunRecord, folder: Path) -> None:
         if local_rank() == 0:
             # Each node has inspected its own files.
             trainer.bad.unshared += [BadImage(**values) for values in record.bad_images]
+        known = trainer.bad.of(TRAIN_SPLIT)
         trainer.bad.share()
+        # What was found before this start, such as a file that is missing now; the others know what they leave out.
+        if record.plan.kind.trains:
+            trainer.source.leave_out(trainer.bad.of(TRAIN_SPLIT) - known)
         window_end = RUNS[record.plan.kind](Session(trainer, recorder, progress, files, stop))
     if trainer.ranks.rank == 0:
         ended = replace(read_record(files.record), effective_settings=trainer.effective_settings, window_end=window_end)
@@ -146,7 +150,6 @@ def _throughput(session: Session) -> str:
     trainer = session.trainer
     # The warm-up is a segment that isn't traced; the first step after it waits for an empty queue.
     session.trace_after(1)
-    trainer.source.leave_out(trainer.bad.of(TRAIN_SPLIT))
     return measure_throughput(trainer, session.recorder, session.stop)
 
 

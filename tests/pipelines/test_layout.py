@@ -15,6 +15,7 @@ from pipelines.imagenet.numbering import kit_number_of_label, known_validation_l
 from pipelines.imagenet.validation import KAGGLE_FILE, KIT_FILE
 from pipelines.layout import Lists
 from pipelines.list_findings import label_notes, repeat_notes
+from pipelines.storage import Storage
 from pipelines.verification import Verification
 
 TRAIN, VAL, BOTH = ("train",), ("val",), ("train", "val")
@@ -265,7 +266,7 @@ def test_images_of_every_ending_are_decoded(tmp_path: Path) -> None:
         image.save(tmp_path / "train" / "a" / f"1{ending.upper()}", name)
     images = open_dataset(tmp_path, splits=TRAIN).train
     assert len(images) == len(IMAGE_EXTENSIONS)
-    assert [finding for checked in Verification(images, 1) for finding in checked.findings] == []
+    assert [finding for checked in Verification(Storage(images), 1) for finding in checked.findings] == []
 
 
 def found(folder: Path, count: int | None = None) -> list[str]:

@@ -138,7 +138,9 @@ def test_a_rank_that_is_gone_is_its_own_root() -> None:
 
 def test_a_rank_leaves_its_error_beside_its_log() -> None:
     files = RankFiles.of({"PADDLE_LOG_DIR": "/tmp/logs", "PADDLE_TRAINER_ID": "3"})
-    assert files == RankFiles(Path("/tmp/logs/failure.3"), Path("/tmp/logs/pulse.3"), Path("/tmp/logs/joined.3"))
+    assert files == RankFiles(
+        Path("/tmp/logs/failure.3"), Path("/tmp/logs/pulse.3"), Path("/tmp/logs/joined.3"), Path("/tmp/logs/notices.3")
+    )
 
 
 def test_a_process_without_a_launcher_has_no_such_files() -> None:
