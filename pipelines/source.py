@@ -122,12 +122,13 @@ class DaliSource:
             except RuntimeError as error:
                 if not DATA_FAULT.search(str(error)):
                     raise
-                if self._recover(str(error)):
-                    failed = False
-                elif failed:
+                state, bad = self._random_state(), self._bad
+                explained = self._explain(str(error))
+                if failed and not explained:
                     raise decoder_error(str(error), self._settings) from error
-                else:
-                    failed = True
+                failed = not explained
+                # Random numbers follow from the images that are left, whatever else happened on the way.
+                self._build(self._position, state if self._bad == bad else None)
         self._storage.patience.over()
         self._returned = True
         draw = self._drawn.popleft()
@@ -144,22 +145,19 @@ class DaliSource:
             }
         return batch
 
-    def _recover(self, report: str) -> bool:
-        """After a batch that failed with DALI's report: find out why, and prepare to make it again.
+    def _explain(self, report: str) -> bool:
+        """Find out why a batch failed with DALI's report, and wait while files can't be read.
 
         Returns whether the failure is explained: by its images, which are left out, or by their storage.
         """
-        state, patience = self._random_state(), self._storage.patience
+        patience = self._storage.patience
         waits = patience.waits
         faults = find_faults(self._storage, np.unique(self._drawn[0].indices).tolist())
         if faults:
             self._on_faults(faults, self._position)
             self._bad = self._bad.union(fault.index for fault in faults)
-            # Random numbers follow from the images that are left, whatever else happened on the way.
-            state = None
         elif READ_FAULT.search(report) and patience.waits == waits:
             self._storage.wait(reading_failure(report))
-        self._build(self._position, state)
         return bool(faults) or patience.waits > waits
 
     def _random_state(self) -> bytes | None:

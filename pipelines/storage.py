@@ -21,9 +21,9 @@ WITNESSES = 8
 # Where a witness is unusable, one of the images that follow it in the list takes its place.
 TRIED_PER_WITNESS = 4
 TAIL_BYTES = 64
-# Before an image is examined again: the longer pause if it was changed a moment ago, or if the storage was away in the
-# last minute, so that it may be on its way.
-CALM_PAUSE_SECONDS, UNSTEADY_PAUSE_SECONDS = 0.01, 1.0
+# Before an image is examined again: longer if it was changed in the last minute, so that it may still be written, and
+# longest if the storage was away then, so that it may be on its way back.
+CALM_PAUSE_SECONDS, FRESH_PAUSE_SECONDS, TROUBLED_PAUSE_SECONDS = 0.01, 0.1, 1.0
 UNSTEADY_SECONDS = 60.0
 CURE = (
     "Make it readable again, or raise --stall-timeout if it comes back by itself. A run that is resumed, or started"
@@ -105,9 +105,12 @@ class Patience:
     def before_second_look(self, changed_unix: float) -> None:
         """Pause before files that were last changed at that time are examined again; see UNSTEADY_SECONDS."""
         clock = self.clock
-        troubled = clock.monotonic() - self._last_trouble < UNSTEADY_SECONDS
-        changing = clock.unix() - changed_unix < UNSTEADY_SECONDS
-        clock.sleep(UNSTEADY_PAUSE_SECONDS if troubled or changing else CALM_PAUSE_SECONDS)
+        if clock.monotonic() - self._last_trouble < UNSTEADY_SECONDS:
+            clock.sleep(TROUBLED_PAUSE_SECONDS)
+        elif clock.unix() - changed_unix < UNSTEADY_SECONDS:
+            clock.sleep(FRESH_PAUSE_SECONDS)
+        else:
+            clock.sleep(CALM_PAUSE_SECONDS)
 
     def _clock_time(self) -> str:
         return time.strftime("%H:%M:%S", time.localtime(self._began_unix))
