@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from models.words import count_of
 from pipelines.errors import DataError
 from pipelines.image_lists import ImageList, first_ten, shown
 
@@ -39,15 +40,11 @@ class PassedOver:
         """Returns a sentence such as "passed over in train: 3 files (2 .txt, 1 .gif)"; "" if there is nothing."""
         parts = []
         if self.files:
-            parts.append(f"{_counted(self.files.total(), 'file')} ({_most(self.files, _KINDS_NAMED)})")
+            parts.append(f"{count_of(self.files.total(), 'file')} ({_most(self.files, _KINDS_NAMED)})")
         if self.folders:
             names = Counter({shown(name): count for name, count in self.folders.items()})
-            parts.append(f"{_counted(self.folders.total(), 'folder')} ({_most(names, _FOLDERS_NAMED)})")
+            parts.append(f"{count_of(self.folders.total(), 'folder')} ({_most(names, _FOLDERS_NAMED)})")
         return f"passed over in {split}: {', '.join(parts)}" if parts else ""
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _most(counts: Counter[str], limit: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from models.words import count_of
 from pipelines.errors import DataError
 from pipelines.image_lists import shown
 from pipelines.imagenet.numbering import IMAGENET_CLASSES, are_wnids, label_of_wnid
@@ -78,7 +79,9 @@ def wanted_classes(asked: int | None, in_settings: int | None, outputs: int | No
             else "Evaluate weights that were trained on these classes."
         )
         raise DataError(
-            f"{given[0].source} says {given[0].count:,} classes, but the weights have {outputs:,} outputs", cure
+            f"{given[0].source} says {count_of(given[0].count, 'class')}, but the weights have"
+            f" {count_of(outputs, 'output')}",
+            cure,
         )
     return given[0] if given else Wanted(outputs, FROM_WEIGHTS)
 
@@ -129,15 +132,16 @@ def _origin(count: int, how: str, wanted: Wanted | None) -> str:
 def _refuse_fewer(names: Sequence[str], where: str, wanted: Wanted | None) -> None:
     if wanted is not None and wanted.count < len(names):
         raise DataError(
-            f"{where} holds {len(names):,} class folders, more than the {wanted.count:,} classes asked for"
-            f" ({wanted.source})",
+            f"{where} holds {count_of(len(names), 'class folder')}, more than the"
+            f" {count_of(wanted.count, 'class')} asked for ({wanted.source})",
             _LIST_LABELS if wanted.source == FROM_WEIGHTS else f"To train on all of them: --classes {len(names)}",
         )
 
 
 def _refuse_unknown_order(names: Sequence[str], where: str, wanted: Wanted, why: str) -> None:
     raise DataError(
-        f"{where} holds {len(names):,} class folders, and the weights have {wanted.count:,} outputs: {why}",
+        f"{where} holds {count_of(len(names), 'class folder')}, and the weights have"
+        f" {count_of(wanted.count, 'output')}: {why}",
         f"{_LIST_LABELS} Or add a folder train with all the class folders that the weights were trained on.",
     )
 
@@ -184,8 +188,8 @@ def _wnids(
         count = wanted.count if wanted is not None else IMAGENET_CLASSES
         if count < IMAGENET_CLASSES:
             raise DataError(
-                f"{count:,} classes were asked for ({wanted.source if wanted else ''}), but a list beside the class"
-                f" folders in {where} has ImageNet's labels, 0 to 999",
+                f"{count_of(count, 'class')} were asked for ({wanted.source if wanted else ''}), but a list beside the"
+                f" class folders in {where} has ImageNet's labels, 0 to 999",
                 f"To train with ImageNet's labels: --classes {IMAGENET_CLASSES}",
             )
         labels = {name: label_of_wnid()[name] for name in names}
@@ -232,6 +236,6 @@ def classes_of_lists(labels: Sequence[Sequence[int]], wanted: Wanted | None, *, 
     if count == IMAGENET_CLASSES:
         return found
     return found.noted(
-        f"the largest label in the lists is {highest}, so the model has {count:,} outputs; --classes sets another"
-        " number"
+        f"the largest label in the lists is {highest}, so the model has {count_of(count, 'output')}; --classes sets"
+        " another number"
     )

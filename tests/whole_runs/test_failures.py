@@ -65,7 +65,7 @@ def test_a_broken_image_ends_the_run_and_is_named(colours: Path, tmp_path: Path)
     )  # fmt: skip
     assert made.code == 4
     assert re.match(
-        r"error: \d of the images can't be used, and --bad-images is fail:\n  'broken\.jpg': ", made.err
+        r"error: \d of 16 training images can't be used so far, and --bad-images is fail:\n  'broken\.jpg': ", made.err
     ), made.err  # fmt: skip
     assert "--bad-images skip" in made.err
     assert "Traceback" not in made.err

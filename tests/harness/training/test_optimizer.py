@@ -14,7 +14,6 @@ import numpy as np
 import paddle
 import pytest
 
-import harness.training.state
 import models
 from harness import ROOT
 from harness.machine.device_kinds import CPU, GPU, device_kind
@@ -147,9 +146,8 @@ def join_alone() -> Ranks:
 
 
 @pytest.mark.parametrize("saved_by", [make_optimizer, OneByOne])
-def test_a_checkpoint_of_either_optimizer_resumes_in_the_other(saved_by: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_of_either_optimizer_resumes_in_the_other(saved_by: Any) -> None:
     """Half of the steps by one, a checkpoint, the rest by the other: the same weights as without a checkpoint."""
-    monkeypatch.setattr(harness.training.state, "training_source", lambda *_: None)
     given = batches(0, STEPS)
     whole, train = a_step(Ranks(0, 1), make_optimizer)
     for batch in given:
@@ -174,6 +172,7 @@ def a_trainer(model: Any, train: TrainingStep) -> Any:
     return SimpleNamespace(
         model=model, train=train, ranks=Ranks(0, 1), source=SimpleNamespace(state=SourceState), dataset=None,
         settings=None, bad=SimpleNamespace(known={}), segments=0, steps={}, plan=a_plan(), effective_settings={},
+        read_from=lambda _: None,
     )  # fmt: skip
 
 

@@ -10,7 +10,6 @@ import paddle
 import pytest
 from paddle import nn
 
-import harness.training.state
 from harness.training.ranks import Ranks
 from harness.training.recipe import Schedule, make_optimizer
 from harness.training.state import Progress, gather_state, restore_state
@@ -43,7 +42,7 @@ def a_trainer(dtype: str, scale: float) -> Any:
     return SimpleNamespace(
         model=model, ranks=Ranks(0, 1), train=train, source=SimpleNamespace(state=SourceState), dataset=None,
         settings=None, bad=SimpleNamespace(known={}), segments=3, steps={"train": 7}, config=a_config(), plan=a_plan(),
-        effective_settings={},
+        effective_settings={}, read_from=lambda _: None,
     )  # fmt: skip
 
 
@@ -63,10 +62,7 @@ def kept_by(trainer: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_weights_of_16_bits_are_saved_and_restored_in_full_precision(
-    dtype: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(harness.training.state, "training_source", lambda *_: None)
+def test_weights_of_16_bits_are_saved_and_restored_in_full_precision(dtype: str) -> None:
     first, generator = a_trainer(dtype, 2048.0), np.random.default_rng(1)
     make_a_step(first)
     copies, momentum = kept_by(first)
@@ -99,8 +95,7 @@ def test_weights_of_16_bits_are_saved_and_restored_in_full_precision(
         )
 
 
-def test_single_precision_has_no_copies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(harness.training.state, "training_source", lambda *_: None)
+def test_single_precision_has_no_copies() -> None:
     first, second = (a_trainer("float32", 1.0) for _ in range(2))
     make_a_step(first)
     _, momentum = kept_by(first)
