@@ -114,6 +114,7 @@ def test_bad_images_anywhere_are_found_from_any_start(tmp_path: Path) -> None:
 
 
 def test_a_list_without_a_file_ends_too(tmp_path: Path) -> None:
+    (tmp_path / "train_list.txt").touch()
     assert [one.kind for one in found_in(ImageList(tmp_path, ("a.jpg",) * 40, (0,) * 40))] == ["missing"] * 40
 
 

@@ -158,7 +158,7 @@ def test_the_main_job_on_a_plugin_of_another_name(accelerator: Accelerator, colo
         ({"fail": "rank1:lost@4000"}, 3, RANK_1_FAILED),
         ({"fail": "rank1:collective_error@20"}, 3, RANK_1_FAILED),
         ({"fail": "rank1:hang@6000"}, 5, "error: no step for 12 s: rank 0: harness/"),
-        ({"fail": "rank0:collective_hang@60"}, 5, "error: no step for 12 s: rank 0: harness/"),
+        ({"fail": "rank0:collective_hang@180"}, 5, "error: no step for 12 s: rank 0: harness/"),
     ],
 )
 def test_a_failure_ends_the_run_with_the_rank(
