@@ -42,7 +42,7 @@ def train_epochs(trainer: Trainer, recorder: Recorder, progress: Progress, saver
     while progress.epoch <= training.epochs:
         if progress.steps < training.steps_per_epoch:
             if progress.steps == 0:
-                trainer.source.leave_out(trainer.bad.of(TRAIN_SPLIT))
+                trainer.leave_out(trainer.bad.of(TRAIN_SPLIT))
             progress.add(
                 trainer.run(
                     phase,

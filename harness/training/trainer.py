@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -93,6 +93,11 @@ class Trainer:
         self._source = training_source(
             self.dataset, self.plan, self.settings, self.ranks, self.bad, self.patience, start
         )
+
+    def leave_out(self, images: Iterable[int]) -> None:
+        """Read the training images without these, too; a pipeline that is built later knows all bad images."""
+        if self._source is not None:
+            self._source.leave_out(images)
 
     def phase(self, name: str) -> Phase:
         """The phase of this name; compute-only phases share the batches that the first of them keeps."""

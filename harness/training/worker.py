@@ -57,8 +57,7 @@ def run_worker(record: RunRecord, folder: Path) -> None:
         known = trainer.bad.of(TRAIN_SPLIT)
         trainer.bad.share()
         # What was found before this start, such as a file that is missing now; the others know what they leave out.
-        if record.plan.kind.trains:
-            trainer.source.leave_out(trainer.bad.of(TRAIN_SPLIT) - known)
+        trainer.leave_out(trainer.bad.of(TRAIN_SPLIT) - known)
         window_end = RUNS[record.plan.kind](Session(trainer, recorder, progress, files, stop))
     if trainer.ranks.rank == 0:
         ended = replace(read_record(files.record), effective_settings=trainer.effective_settings, window_end=window_end)
