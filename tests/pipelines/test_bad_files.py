@@ -18,8 +18,8 @@ from pipelines.image_lists import ImageList, check_files
 from pipelines.sampling import EvaluationOrder, Position, TrainingOrder
 from pipelines.settings import PipelineSettings
 from pipelines.source import DaliSource, SourceState
-from pipelines.storage import Storage
 from tests.support.bad_files import Kind, encoded, kinds, picture
+from tests.support.storage import unpaused
 
 # Nothing by chance: the whole of the good pictures, which are 4:3.
 WHOLE = Augmentation(crop_area_min=1.0, crop_area_max=1.0, aspect_min=4 / 3, aspect_max=4 / 3, flip_probability=0.0)
@@ -64,6 +64,7 @@ def source(
             settings,
             remember,
             start=SourceState(bad=bad),
+            storage=unpaused(images),
         )
     return DaliSource(
         images,
@@ -72,6 +73,7 @@ def source(
         settings,
         remember,
         start=SourceState(bad=bad),
+        storage=unpaused(images),
     )
 
 
@@ -156,7 +158,7 @@ def test_the_faults_of_named_images_alone_are_looked_for(tmp_path: Path) -> None
     for index, content in enumerate((encoded(picture()), b"", b"text", encoded(picture()), b"text")):
         (tmp_path / f"{index}.jpg").write_bytes(content)
     images = ImageList(tmp_path, tuple(f"{index}.jpg" for index in range(5)), (0,) * 5)
-    assert find_faults(Storage(images), [3, 2, 0, 1]) == [
+    assert find_faults(unpaused(images), [3, 2, 0, 1]) == [
         Fault(2, "not an image format that DALI decodes"),
         Fault(1, "0 bytes"),
     ]

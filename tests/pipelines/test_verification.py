@@ -10,7 +10,6 @@ from PIL import Image
 from pipelines import verification
 from pipelines.image_lists import ImageList
 from pipelines.list_findings import Finding, find_repeats
-from pipelines.storage import Storage
 from pipelines.verification import (
     BATCH_SIZE,
     KINDS,
@@ -21,6 +20,7 @@ from pipelines.verification import (
     format_of,
 )
 from tests.support.bad_files import OTHER_FORMATS, encoded, good, kinds, picture
+from tests.support.storage import unpaused
 
 
 def folder_of_kinds(folder: Path) -> ImageList:
@@ -33,7 +33,7 @@ def folder_of_kinds(folder: Path) -> ImageList:
 
 def found_in(images: ImageList, threads: int = 2, start: int = 0) -> tuple[Finding, ...]:
     """All findings; each image is in one batch alone."""
-    checked = list(Verification(Storage(images), threads, start))
+    checked = list(Verification(unpaused(images), threads, start))
     ends = [start, *(one.end for one in checked)]
     assert ends == sorted(ends)
     assert ends[-1] == len(images)
@@ -121,7 +121,7 @@ def test_a_list_without_a_file_ends_too(tmp_path: Path) -> None:
 def test_the_ends_of_batches_are_where_one_can_resume(tmp_path: Path) -> None:
     images = folder_of_kinds(tmp_path)
     whole = found_in(images)
-    for checked in itertools.islice(Verification(Storage(images), 2), 2):
+    for checked in itertools.islice(Verification(unpaused(images), 2), 2):
         assert isinstance(checked, Checked)
         before = tuple(one for one in whole if one.index < checked.end)
         assert before + found_in(images, start=checked.end) == whole
