@@ -106,7 +106,7 @@ def test_bad_images_anywhere_are_found_from_any_start(tmp_path: Path) -> None:
     for index in bad:
         names[index] = "text.jpg" if index % 2 else "missing.jpg"
     images = ImageList(tmp_path, tuple(names), (0,) * len(names))
-    for start in (0, 1, 32, 100, 159, LOOKED_AT, len(names) - 1, len(names)):
+    for start in (0, 32, 100, LOOKED_AT, len(names)):
         found = found_in(images, start=start)
         assert [one.index for one in found] == [index for index in bad if index >= start]
         assert {one.kind for one in found if one.index % 2} <= {"undecodable"}

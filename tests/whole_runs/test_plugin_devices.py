@@ -157,15 +157,15 @@ def test_the_main_job_on_a_plugin_of_another_name(accelerator: Accelerator, colo
         ),
         ({"fail": "rank1:lost@4000"}, 3, RANK_1_FAILED),
         ({"fail": "rank1:collective_error@20"}, 3, RANK_1_FAILED),
-        ({"fail": "rank1:hang@6000"}, 5, "error: no step for 12 s: rank 0: harness/"),
-        ({"fail": "rank0:collective_hang@180"}, 5, "error: no step for 12 s: rank 0: harness/"),
+        ({"fail": "rank1:hang@6000"}, 5, "error: no step for 8 s: rank 0: harness/"),
+        ({"fail": "rank0:collective_hang@180"}, 5, "error: no step for 8 s: rank 0: harness/"),
     ],
 )
 def test_a_failure_ends_the_run_with_the_rank(
     accelerator: Accelerator, colours: Path, tmp_path: Path, failure: dict[str, Any], code: int, message: str
 ) -> None:
     found = on_plugin(
-        accelerator, tmp_path, "--device", "standin", *trained(colours, 2), "--stall-timeout", "12", **failure
+        accelerator, tmp_path, "--device", "standin", *trained(colours, 2), "--stall-timeout", "8", **failure
     )
     assert found.code == code, found.err
     errors = [line for line in found.err.splitlines() if line.startswith("error:")]
@@ -173,14 +173,14 @@ def test_a_failure_ends_the_run_with_the_rank(
     assert errors[0].startswith(message)
 
 
-@pytest.mark.parametrize("allocation_error", [0, 1])
-def test_auto_batch_halves_until_it_fits(
-    accelerator: Accelerator, colours: Path, tmp_path: Path, allocation_error: int
-) -> None:
-    """Also if the memory runs out after the first step, when more batches are on the device."""
+def test_auto_batch_halves_until_it_fits(accelerator: Accelerator, colours: Path, tmp_path: Path) -> None:
+    """On a plugin that calls any failure an error, also after the first step, when more batches are on the device.
+
+    tests/harness/doctor/test_gpu_day.py has a plugin that says what failed.
+    """
     found = on_plugin(
         accelerator, tmp_path, "--device", "standin", "--gpus", "1", "--data", str(colours), "--epochs", "1",
-        "--batch-size", "40", "--auto-batch", memory_bytes=8_000_000, allocation_error=allocation_error,
+        "--batch-size", "40", "--auto-batch", memory_bytes=8_000_000, allocation_error=1,
     )  # fmt: skip
     assert found.code == 0, found.err
     batch = found.record["plan"]["pipeline"]["batch_size"]
@@ -188,13 +188,12 @@ def test_auto_batch_halves_until_it_fits(
     assert found.train_steps()["images"].max() == batch
 
 
-@pytest.mark.parametrize("amp", ["bf16", "fp16"])
-def test_mixed_precision(accelerator: Accelerator, colours: Path, tmp_path: Path, amp: str) -> None:
-    """The stand-in says that it has both formats, but it has no kernels, and Paddle's for the CPU may lack them."""
-    found = on_plugin(accelerator, tmp_path, "--device", "standin", *trained(colours, 1), "--amp", amp)
+def test_mixed_precision(accelerator: Accelerator, colours: Path, tmp_path: Path) -> None:
+    """The stand-in says that it has the format, but it has no kernels, and Paddle's for the CPU may lack them."""
+    found = on_plugin(accelerator, tmp_path, "--device", "standin", *trained(colours, 1), "--amp", "bf16")
     if found.code == 3:
         refused = found.err.partition("\n")[0]
-        assert refused.startswith(f"error: --amp {amp} needs a device that computes in ")
+        assert refused.startswith("error: --amp bf16 needs a device that computes in ")
         pytest.skip(refused)
     assert found.code == 0, found.err
-    assert found.record["effective_settings"]["logits_dtype"] == {"bf16": "bfloat16", "fp16": "float16"}[amp]
+    assert found.record["effective_settings"]["logits_dtype"] == "bfloat16"

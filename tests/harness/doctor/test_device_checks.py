@@ -172,12 +172,12 @@ def test_a_collective_that_fails(accelerator: Accelerator) -> None:
 
 @pytest.mark.slow
 def test_a_collective_that_hangs_names_who_waits(accelerator: Accelerator, tmp_path: Path) -> None:
-    code = "import harness.doctor.ranks as r\nr.WAIT_SECONDS = 30.0"
+    code = "import harness.doctor.ranks as r\nr.WAIT_SECONDS = 18.0"
     environment = accelerator.environment(fail="rank1:collective_hang@2")
     path = os.pathsep.join([broken(tmp_path, code), str(Path(ranks.__file__).parents[2])])
     found = run(ranks.all_reduce, STANDIN, **environment, PYTHONPATH=path)
     assert found.status == FAIL
-    assert found.found.startswith("no sum within 30 s; rank ")
+    assert found.found.startswith("no sum within 18 s; rank ")
     assert found.found.endswith("waits for the sum")
     assert "NCCL_P2P_DISABLE=1" in found.cure
 
