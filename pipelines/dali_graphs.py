@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -113,7 +114,7 @@ def decoding_graph(names: Callable[[], Sequence[npt.NDArray[np.uint8]]], setting
     def graph() -> Any:
         files = fn.external_source(source=names, batch=True, dtype=types.UINT8, ndim=1)
         encoded = _read(files)
-        return _decoded(encoded, _height_and_width(encoded), settings)
+        return _decoded(encoded, _height_and_width(encoded), replace(settings, decode_region=False))
 
     return graph()
 

@@ -126,6 +126,12 @@ class Copy:
         os.close(self._descriptor)
 
 
+def close_all(copies: Iterable[Copy]) -> None:
+    """Let go of the memory of these copies."""
+    for copy in copies:
+        copy.close()
+
+
 def copy_with_end(path: str) -> Copy | None:
     """A copy with an end marker if the file is a JPEG that lacks only that (see `with_end`), else None.
 

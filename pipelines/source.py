@@ -25,7 +25,7 @@ from pipelines.bad_image_probe import (
 )
 from pipelines.batch import Batch, Source
 from pipelines.dali_graphs import Feed, read_settings
-from pipelines.end_marker import Copy, EndMarkers
+from pipelines.end_marker import Copy, EndMarkers, close_all
 from pipelines.image_lists import ImageList
 from pipelines.read_ahead import read_ahead
 from pipelines.sampling import BEGINNING, Draw, Order, Position
@@ -54,12 +54,6 @@ class _Drawn:
 
     draw: Draw
     copies: Collection[Copy]
-
-
-def _close(batches: Iterable[_Drawn]) -> None:
-    for batch in batches:
-        for copy in batch.copies:
-            copy.close()
 
 
 class DaliSource:
@@ -112,7 +106,8 @@ class DaliSource:
             # The source itself keeps the feed's position, see `state`.
             warnings.filterwarnings("ignore", message="Checkpointing enabled in a pipeline with external source")
             self._pipeline.build()
-        _close(before)
+        for batch in before:
+            close_all(batch.copies)
 
     def _feed(self) -> tuple[list[npt.NDArray[np.uint8]], npt.NDArray[np.int64]]:
         """Files and labels of the next batch that DALI begins, some batches ahead of the one that it returns."""
@@ -154,7 +149,7 @@ class DaliSource:
         self._storage.patience.over()
         self._returned = True
         drawn = self._drawn.popleft()
-        _close([drawn])
+        close_all(drawn.copies)
         draw = drawn.draw
         self._position = draw.next
         # Dense views of DALI's own buffers; they live for as long as the Paddle tensors do.
@@ -225,7 +220,8 @@ class DaliSource:
         self._to_draw.close()
         # The pipeline refers to this source, so that it would otherwise stay until Python looks for cycles.
         del self._pipeline
-        _close(self._drawn)
+        for batch in self._drawn:
+            close_all(batch.copies)
 
 
 class CachedSource:

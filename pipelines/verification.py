@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from pipelines.bad_image_probe import DATA_FAULT, READ_FAULT, file_name, reading_failure, reason_of
 from pipelines.dali_graphs import checking_graph
-from pipelines.end_marker import copy_with_end
+from pipelines.end_marker import Copy, EndMarkers, close_all, copy_with_end
 from pipelines.image_lists import EMPTY_FILE, ImageList, file_fault
 from pipelines.list_findings import KINDS_OF_LISTS, Finding, Kind
 from pipelines.read_ahead import read_ahead
@@ -115,6 +115,9 @@ class Verification:
         # As DALI reads ahead: what the pipeline has begun, and what was dropped with a pipeline that failed.
         self._begun: deque[_Drawn] = deque()
         self._dropped: deque[_Drawn] = deque()
+        # What the pipeline reads in place of files that lack an end marker, for each batch that it has begun.
+        self._end_markers = EndMarkers()
+        self._copies: deque[dict[str, Copy]] = deque()
         # Findings about the files after the last one that can be opened.
         self._last_findings: tuple[Finding, ...] = ()
         self._pipeline: Any = None
@@ -136,10 +139,14 @@ class Verification:
                 drawn = self._begun.popleft()
                 self._dropped = self._begun
                 self._begun = deque()
+                while self._copies:
+                    close_all(self._copies.popleft().values())
                 decoded = self._check_each(drawn.indices)
             else:
-                drawn = self._begun.popleft()
+                drawn, copies = self._begun.popleft(), self._copies.popleft()
+                close_all(copies.values())
                 decoded = self._judge(drawn.indices, np.array(sizes.as_tensor()), np.array(signatures.as_tensor()))
+                decoded += [_unended(index) for index in drawn.indices if self._storage.path(index) in copies]
             found = sorted([*drawn.findings, *decoded], key=lambda finding: finding.index)
             yield Checked(drawn.end, tuple(found))
         yield Checked(len(self._images), self._last_findings)
@@ -147,7 +154,10 @@ class Verification:
     def _feed(self) -> list[npt.NDArray[np.uint8]]:
         drawn = self._dropped.popleft() if self._dropped else next(self._to_draw)
         self._begun.append(drawn)
-        return [file_name(path) for path in self._paths(drawn)]
+        paths = list(self._paths(drawn))
+        copies = self._end_markers.copies(paths)
+        self._copies.append(copies)
+        return [file_name(copies[path].path if path in copies else path) for path in paths]
 
     def _draw(self, start: int) -> Iterator[_Drawn]:
         """Batches of images whose files can be opened; together with _last_findings they cover the whole list."""
@@ -205,7 +215,8 @@ class Verification:
         copy = copy_with_end(path) if any(finding.kind == UNDECODABLE for finding in found) else None
         if copy is not None:
             if not self._decode(index, copy.path):
-                found = [Finding(index, UNENDED, "the file ends after its last scan")]
+                found = [_unended(index)]
+                self._end_markers.report(path)
             copy.close()
         return found
 
@@ -250,6 +261,10 @@ class Verification:
 def _raise_unless_data(error: RuntimeError) -> None:
     if not DATA_FAULT.search(str(error)):
         raise error
+
+
+def _unended(index: int) -> Finding:
+    return Finding(index, UNENDED, "the file ends after its last scan")
 
 
 def _file_finding(index: int, reason: str) -> Finding:
