@@ -34,7 +34,6 @@ from harness.plan.decisions import make_plan
 from harness.plan.options import RunConfig
 from harness.plan.plan import RunPlan, facts_of
 from pipelines.dataset import Dataset, open_dataset
-from pipelines.storage import Patience
 
 # The first steps of each segment use batches that DALI had ready before it.
 TRANSITION_STEPS = 3
@@ -93,7 +92,7 @@ def _measurement(
     from harness.training.loop import GlobalStep, run_steps
     from harness.training.ranks import join
     from harness.training.recorder import NoRecorder, Recorder, open_recorder
-    from harness.training.trainer import training_source
+    from harness.training.trainer import Trainer, training_source
     from pipelines.source import CachedSource
 
     clock = open_device(plan.device, 0)
@@ -103,7 +102,8 @@ def _measurement(
     schedule = recipe.Schedule(0.01, 1, 10**9)
     settings = plan.pipeline.of_rank(0)
     train = recipe.TrainingStep(model, optimizer, schedule, plan.training.label_smoothing, (settings.seed, 1))
-    dali = training_source(dataset, plan, settings, ranks, BadImages(rule_of(plan), ranks), Patience())
+    bad = BadImages(rule_of(plan), ranks)
+    dali = training_source(Trainer(plan, ranks, clock, dataset, settings, model, model, train, bad))
     cached = CachedSource(dali, 4)
 
     def segment(source: Any, recorder: Recorder) -> float:

@@ -108,7 +108,7 @@ def decode(images: ImageList, threads: int) -> None:
 def _batches(images: ImageList) -> Iterator[list[npt.NDArray[np.uint8]]]:
     root = str(images.root)
     for start in range(0, len(images), BATCH_SIZE):
-        yield [file_name(root, path) for path in images.paths[start : start + BATCH_SIZE]]
+        yield [file_name(f"{root}/{path}") for path in images.paths[start : start + BATCH_SIZE]]
 
 
 if __name__ == "__main__":

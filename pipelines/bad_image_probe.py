@@ -12,17 +12,20 @@ import numpy.typing as npt
 
 from pipelines.dali_graphs import decoding_graph
 from pipelines.decoder_versions import decoder_versions
+from pipelines.end_marker import copy_with_end
 from pipelines.errors import DecoderError
 from pipelines.image_lists import EMPTY_FILE, file_fault
-from pipelines.settings import MIXED_DECODER, PipelineSettings
+from pipelines.settings import MAX_PIXELS, MIXED_DECODER, PipelineSettings
 from pipelines.storage import Storage
 
 # An error of an operator that reads or decodes, but not one of the GPU, such as a lack of memory.
 DATA_FAULT = re.compile(
     r"\A(?!.*(CUDA (allocation|runtime|driver|error)|out of memory)).*"
-    r"fn\.(io\.file\.read|peek_image_shape|decoders\.)",
+    r"(fn\.(io\.file\.read|peek_image_shape|decoders\.)|fn\.slice.*input_shape=\{3\})",
     re.DOTALL,
 )
+# Of those, an error of the operator that slices an image's shape: see dali_graphs.MAX_PIXELS.
+SIZE_FAULT = re.compile(r"fn\.slice.*input_shape=\{3\}", re.DOTALL)
 # Of those, an error of the operator that reads files: it is not about what is in them.
 READ_FAULT = re.compile(r"Error in \w+ operator `nvidia\.dali\.fn\.io\.file\.read`")
 # nvImageCodec's status codes, of which DALI reports only the number (nvimgcodec.h, nvimgcodecStatus_t).
@@ -39,6 +42,7 @@ CODEC_REASONS = {
 }
 # All that DALI reports about pixels that it can't decode; the decoder's own message goes to standard error.
 SAMPLE_FAILURE = re.compile(r"Failed to decode sample #\d+ :\s*")
+TOO_LARGE = f"it has more than {MAX_PIXELS:,} pixels"
 BROKEN_PIXELS = "its pixels can't be decoded: damaged or cut off"
 MAX_REASON = 200
 
@@ -51,46 +55,59 @@ class Fault:
     reason: str
 
 
-def find_faults(storage: Storage, indices: Sequence[int]) -> list[Fault]:
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What was found out about images: those that can't be used, and indices of those that lack only an end marker."""
+
+    faults: list[Fault]
+    unended: list[int]
+
+
+def find_faults(storage: Storage, indices: Sequence[int]) -> Findings:
     """The images among those at indices whose content is at fault: empty, or not what the CPU's decoder can decode.
 
     It judges for every decoder: a GPU's may take a damaged image for a good one, or fail for reasons of its own. Files
     that can't be reached are waited for, whatever the reason. An image is blamed only if its fault was seen twice, with
-    a pause and no change of the file between. Raises StorageError when waiting takes too long.
+    a pause and no change of the file between. A JPEG that lacks only its end marker (see `end_marker`) has no fault.
+    Raises StorageError when waiting takes too long.
     """
     probe = _Probe()
-    faults = _look(probe, storage, indices)
-    while faults:
-        suspects = [fault.index for fault in faults]
+    found = _look(probe, storage, indices)
+    unended = found.unended
+    while found.faults:
+        suspects = [fault.index for fault in found.faults]
         changed = storage.changed_unix(suspects)
         storage.patience.before_second_look(changed)
-        faults = _look(probe, storage, suspects)
+        found = _look(probe, storage, suspects)
+        unended = [*unended, *found.unended]
         if storage.changed_unix(suspects) == changed:
             break
-    return faults
+    return Findings(found.faults, unended)
 
 
-def _look(probe: _Probe, storage: Storage, indices: Sequence[int]) -> list[Fault]:
-    """The faults that one examination finds, at whose beginning and end the storage could be read."""
+def _look(probe: _Probe, storage: Storage, indices: Sequence[int]) -> Findings:
+    """What one examination finds, at whose beginning and end the storage could be read."""
     while True:
-        faults = []
+        found = Findings([], [])
         place, obstacle = None, storage.obstacle()
         for index in () if obstacle else indices:
-            obstacle, reason = probe.examine(storage.path(index))
-            if obstacle:
-                place = index
+            examined = probe.examine(storage.path(index))
+            if examined.obstacle:
+                place, obstacle = index, examined.obstacle
                 break
-            if reason:
-                faults.append(Fault(index, reason))
+            if examined.reason:
+                found.faults.append(Fault(index, examined.reason))
+            if examined.unended:
+                found.unended.append(index)
         obstacle = obstacle or storage.obstacle()
         if not obstacle:
-            return faults
+            return found
         storage.wait(obstacle, place)
 
 
-def file_name(root: str, path: str) -> npt.NDArray[np.uint8]:
+def file_name(path: str) -> npt.NDArray[np.uint8]:
     """A file's name as DALI's reader expects it: its bytes."""
-    return np.frombuffer(f"{root}/{path}".encode(errors="surrogateescape"), dtype=np.uint8)
+    return np.frombuffer(path.encode(errors="surrogateescape"), dtype=np.uint8)
 
 
 def what_happened(text: str) -> str:
@@ -122,6 +139,18 @@ def decoder_error(report: str, settings: PipelineSettings) -> DecoderError:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Examined:
+    """Why a file can't be reached, and else why its content can't be decoded; empty where nothing is wrong.
+
+    unended says that it could be decoded with an end marker.
+    """
+
+    obstacle: str = ""
+    reason: str = ""
+    unended: bool = False
+
+
 class _Probe:
     """Decodes one file at a time."""
 
@@ -129,11 +158,20 @@ class _Probe:
         self._pipeline: Any = None
         self._name: list[npt.NDArray[np.uint8]] = []
 
-    def examine(self, path: str) -> tuple[str, str]:
-        """Why the file can't be reached, and else why its content can't be decoded; empty if nothing is wrong."""
+    def examine(self, path: str) -> _Examined:
+        """Find out what is wrong with a file."""
         if reason := file_fault(path)[1]:
-            return ("", reason) if reason == EMPTY_FILE else (reason, "")
-        self._name = [file_name(*path.rsplit("/", 1))]
+            return _Examined(reason=reason) if reason == EMPTY_FILE else _Examined(obstacle=reason)
+        examined = self._decode(path)
+        copy = copy_with_end(path) if examined.reason == BROKEN_PIXELS else None
+        if copy is not None:
+            if self._decode(copy.path) == _Examined():
+                examined = _Examined(unended=True)
+            copy.close()
+        return examined
+
+    def _decode(self, path: str) -> _Examined:
+        self._name = [file_name(path)]
         if self._pipeline is None:
             self._pipeline = decoding_graph(lambda: self._name, PipelineSettings(batch_size=1, image_size=1))
             self._pipeline.build()
@@ -145,13 +183,15 @@ class _Probe:
             if not DATA_FAULT.search(report):
                 raise
             if READ_FAULT.search(report):
-                return reading_failure(report), ""
-            return "", reason_of(report)
-        return "", ""
+                return _Examined(obstacle=reading_failure(report))
+            return _Examined(reason=reason_of(report))
+        return _Examined()
 
 
 def reason_of(text: str) -> str:
     """The reason in a few words, from DALI's report about a single file."""
+    if SIZE_FAULT.search(text):
+        return TOO_LARGE
     cause = what_happened(text)
     code = CODEC_FAILURE.search(cause)
     if code and code[1] in CODEC_REASONS:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from nvidia.dali import fn, pipeline_def, types
+from nvidia.dali import fn, math, pipeline_def, types
 from nvidia.dali.pipeline import Pipeline
 
 from pipelines import auto_augment
 from pipelines.augmentation import MEAN, STD, Augmentation, eval_resize
 from pipelines.crops import draw_crop
-from pipelines.settings import CPU_DECODER, PipelineSettings
+from pipelines.settings import CPU_DECODER, MAX_PIXELS, PipelineSettings
 
 DTYPES = {"float32": types.FLOAT, "float16": types.FLOAT16}
 LAYOUTS = {"nchw": "CHW", "nhwc": "HWC"}
@@ -25,6 +26,9 @@ DECODERS = (REGION_DECODER, WHOLE_DECODER)
 GPU_DECODER_ARGUMENTS = ("hw_decoder_load", "preallocate_width_hint", "preallocate_height_hint")
 # The number of a file's first bytes that identify its format.
 SIGNATURE_BYTES = 16
+# Of an image that is longer than this many times its short side, evaluation decodes the middle: its centre crop has
+# nothing of the rest, and resized as a whole the image would need gigabytes.
+MAX_ASPECT = 64
 
 
 # What DALI calls for each batch; it returns the files' names, as bytes [length], and their labels [batch, 1].
@@ -84,9 +88,10 @@ def evaluation_graph(feed: Feed, settings: PipelineSettings) -> Pipeline:
     @_pipeline(settings, settings.seed)  # type: ignore[untyped-decorator]
     def graph() -> tuple[Any, Any]:
         encoded, labels = _files(feed)
-        whole = _decoded(encoded, _height_and_width(encoded), settings)
-        whole = _resized(whole, settings, resize_shorter=eval_resize(settings.image_size))
-        return _normalised(whole, settings, mirror=0), _class_indices(labels, settings)
+        size = _height_and_width(encoded)
+        whole = _decoded(encoded, size, settings)
+        middle = _resized(whole, settings, **_middle(size), resize_shorter=eval_resize(settings.image_size))
+        return _normalised(middle, settings, mirror=0), _class_indices(labels, settings)
 
     return graph()
 
@@ -108,7 +113,8 @@ def decoding_graph(names: Callable[[], Sequence[npt.NDArray[np.uint8]]], setting
     )
     def graph() -> Any:
         files = fn.external_source(source=names, batch=True, dtype=types.UINT8, ndim=1)
-        return fn.decoders.image(_read(files), output_type=types.RGB, **settings.decoder_arguments())
+        encoded = _read(files)
+        return _decoded(encoded, _height_and_width(encoded), replace(settings, decode_region=False))
 
     return graph()
 
@@ -131,7 +137,7 @@ def checking_graph(
     )
     def graph() -> tuple[Any, Any, Any]:
         encoded = _read(fn.external_source(source=names, batch=True, dtype=types.UINT8, ndim=1))
-        size = _height_and_width(encoded)
+        size = fn.slice(fn.peek_image_shape(encoded, dtype=types.INT32), 0, 2, axes=[0])
         # The product of two sizes may be beyond int32.
         if fn.cast(size[0], dtype=types.INT64) * size[1] > max_pixels:
             image = types.Constant(np.zeros((1, 1, 3), np.uint8), layout="HWC", device="cpu")
@@ -192,12 +198,23 @@ def _read(files: Any) -> Any:
 
 
 def _height_and_width(encoded: Any) -> Any:
-    """The height and width [2] of each image, from its header.
+    """The height and width [2] of each image, from its header; slicing fails for one of more than MAX_PIXELS.
 
-    Decoders that depend on them never see a file whose header can't be read. With DALI 2.4's dynamic executor,
-    successive batches in which decoders fail on such files can end the process (segmentation fault).
+    Decoders that depend on them never see a file whose header can't be read, or whose pixels would need gigabytes. With
+    DALI 2.4's dynamic executor, successive batches in which decoders fail on such files can end the process
+    (segmentation fault).
     """
-    return fn.slice(fn.peek_image_shape(encoded, dtype=types.INT32), 0, 2, axes=[0])
+    shape = fn.peek_image_shape(encoded, dtype=types.INT32)
+    # The product of two sizes may be beyond int32. Of the shape's three numbers there are no two after the first two.
+    too_large = fn.cast(shape[0], dtype=types.INT64) * shape[1] > MAX_PIXELS
+    return fn.slice(shape, 2 * fn.cast(too_large, dtype=types.INT32), 2, axes=[0])
+
+
+def _middle(size: Any) -> dict[str, Any]:
+    """The part of an image of this height and width [2] that is resized: all of it, unless longer than MAX_ASPECT."""
+    excess = math.max(size - MAX_ASPECT * fn.reductions.min(size, axes=[0]), 0)
+    start = fn.cast(excess // 2, dtype=types.FLOAT)
+    return {"roi_start": start, "roi_end": size - start}
 
 
 def _decoded(encoded: Any, size: Any, settings: PipelineSettings) -> Any:

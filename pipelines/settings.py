@@ -15,6 +15,11 @@ DEVICE_PADDING, HOST_PADDING = 211_025_920, 140_544_512
 HW_DECODER_LOADS = (0.0, 0.65, 1.0)
 
 
+# The pixels of the largest image that is decoded, which take 0.5 GB. Above this Pillow treats an image as an attack
+# (twice Image.MAX_IMAGE_PIXELS).
+MAX_PIXELS = 178_956_970
+
+
 @dataclass(frozen=True, slots=True)
 class PipelineSettings:
     """How a graph runs on one rank.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
@@ -25,6 +25,7 @@ from pipelines.bad_image_probe import (
 )
 from pipelines.batch import Batch, Source
 from pipelines.dali_graphs import Feed, read_settings
+from pipelines.end_marker import Copy, EndMarkers, close_all
 from pipelines.image_lists import ImageList
 from pipelines.read_ahead import read_ahead
 from pipelines.sampling import BEGINNING, Draw, Order, Position
@@ -45,6 +46,14 @@ class SourceState:
     position: Position = BEGINNING
     bad: frozenset[int] = frozenset()
     dali: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """A batch that DALI has begun, and the copies that it reads in place of some of its files."""
+
+    draw: Draw
+    copies: Collection[Copy]
 
 
 class DaliSource:
@@ -69,6 +78,7 @@ class DaliSource:
         seed: Sequence[int] = (0,),
         start: SourceState | None = None,
         storage: Storage | None = None,
+        end_markers: EndMarkers | None = None,
     ) -> None:
         self._images, self._order, self._graph, self._settings = images, order, graph, settings
         self._on_faults, self._seed = on_faults, tuple(seed)
@@ -77,6 +87,8 @@ class DaliSource:
         start = start or SourceState()
         self._bad = start.bad
         self._storage = storage or Storage(images, bad=self._bad)
+        self._end_markers = end_markers or EndMarkers()
+        self._drawn: deque[_Drawn] = deque()
         self._first: dict[str, Any] | None = None
         self._build(start.position, start.dali)
 
@@ -85,7 +97,8 @@ class DaliSource:
         # The random state until the pipeline has returned a batch.
         self._built_state: bytes | None = state
         self._returned = False
-        self._drawn: deque[Draw] = deque()
+        # The pipeline before reads its copies until it is gone.
+        before, self._drawn = self._drawn, deque()
         self._to_draw = read_ahead(self._draws(position), self._paths, self._settings.batch_size)
         seed = np.random.SeedSequence([*self._seed, position.epoch, position.step]).generate_state(1)[0]
         self._pipeline = self._graph(self._feed, int(seed) % MAX_SEED, state)
@@ -93,12 +106,16 @@ class DaliSource:
             # The source itself keeps the feed's position, see `state`.
             warnings.filterwarnings("ignore", message="Checkpointing enabled in a pipeline with external source")
             self._pipeline.build()
+        for batch in before:
+            close_all(batch.copies)
 
     def _feed(self) -> tuple[list[npt.NDArray[np.uint8]], npt.NDArray[np.int64]]:
         """Files and labels of the next batch that DALI begins, some batches ahead of the one that it returns."""
         draw = next(self._to_draw)
-        self._drawn.append(draw)
-        names = [file_name(self._root, self._images.paths[index]) for index in draw.indices]
+        paths = list(self._paths(draw))
+        copies = self._end_markers.copies(paths)
+        self._drawn.append(_Drawn(draw, copies.values()))
+        names = [file_name(copies[path].path if path in copies else path) for path in paths]
         return names, self._labels[draw.indices, np.newaxis]
 
     def _draws(self, position: Position) -> Iterator[Draw]:
@@ -131,7 +148,9 @@ class DaliSource:
                 self._build(self._position, state if self._bad == bad else None)
         self._storage.patience.over()
         self._returned = True
-        draw = self._drawn.popleft()
+        drawn = self._drawn.popleft()
+        close_all(drawn.copies)
+        draw = drawn.draw
         self._position = draw.next
         # Dense views of DALI's own buffers; they live for as long as the Paddle tensors do.
         batch = Batch(dlpack.from_dlpack(images.as_tensor()), dlpack.from_dlpack(labels.as_tensor()), draw.valid_images)
@@ -148,17 +167,20 @@ class DaliSource:
     def _explain(self, report: str) -> bool:
         """Find out why a batch failed with DALI's report, and wait while files can't be read.
 
-        Returns whether the failure is explained: by its images, which are left out, or by their storage.
+        Returns whether the failure is explained: by its images, which are left out or replaced, or by their storage.
         """
         patience = self._storage.patience
         waits = patience.waits
-        faults = find_faults(self._storage, np.unique(self._drawn[0].indices).tolist())
-        if faults:
-            self._on_faults(faults, self._position)
-            self._bad = self._bad.union(fault.index for fault in faults)
+        found = find_faults(self._storage, np.unique(self._drawn[0].draw.indices).tolist())
+        # The first of them alone, as copies of the later ones are read in their place.
+        explained = bool(found.unended) and self._end_markers.report(self._images.paths[found.unended[0]])
+        if found.faults:
+            explained = True
+            self._on_faults(found.faults, self._position)
+            self._bad = self._bad.union(fault.index for fault in found.faults)
         elif READ_FAULT.search(report) and patience.waits == waits:
             self._storage.wait(reading_failure(report))
-        return bool(faults) or patience.waits > waits
+        return explained or patience.waits > waits
 
     def _random_state(self) -> bytes | None:
         """DALI's random state after the last batch that it returned, also after one that failed; None if it has none.
@@ -198,6 +220,8 @@ class DaliSource:
         self._to_draw.close()
         # The pipeline refers to this source, so that it would otherwise stay until Python looks for cycles.
         del self._pipeline
+        for batch in self._drawn:
+            close_all(batch.copies)
 
 
 class CachedSource:

@@ -12,14 +12,13 @@ import numpy.typing as npt
 
 from pipelines.bad_image_probe import DATA_FAULT, READ_FAULT, file_name, reading_failure, reason_of
 from pipelines.dali_graphs import checking_graph
+from pipelines.end_marker import Copy, EndMarkers, close_all, copy_with_end
 from pipelines.image_lists import EMPTY_FILE, ImageList, file_fault
 from pipelines.list_findings import KINDS_OF_LISTS, Finding, Kind
 from pipelines.read_ahead import read_ahead
-from pipelines.settings import PipelineSettings
+from pipelines.settings import MAX_PIXELS, PipelineSettings
 from pipelines.storage import Storage
 
-# Above this Pillow treats an image as an attack (twice Image.MAX_IMAGE_PIXELS); decoded it has 0.5 GB.
-MAX_PIXELS = 178_956_970
 # Larger images are decoded one at a time: a batch of them would need gigabytes.
 MAX_IN_A_BATCH_PIXELS = 25_000_000
 BATCH_SIZE = 32
@@ -27,7 +26,7 @@ BATCH_SIZE = 32
 LOOKED_AT = 1024
 
 EMPTY, MISSING, UNREADABLE, UNDECODABLE, HUGE = "empty", "missing", "unreadable", "undecodable", "huge"
-FORMAT = "format"
+FORMAT, UNENDED = "format", "no_end_marker"
 
 
 KINDS = {
@@ -45,6 +44,11 @@ KINDS = {
         True,
     ),
     **KINDS_OF_LISTS,
+    UNENDED: Kind(
+        "JPEG lacks the marker at its end: its pixels are whole, and it is used",
+        "JPEGs lack the marker at their end: their pixels are whole, and they are used",
+        False,
+    ),
     FORMAT: Kind(
         "image has another format than its name says: it is used anyway",
         "images have another format than their names say: they are used anyway",
@@ -111,6 +115,9 @@ class Verification:
         # As DALI reads ahead: what the pipeline has begun, and what was dropped with a pipeline that failed.
         self._begun: deque[_Drawn] = deque()
         self._dropped: deque[_Drawn] = deque()
+        # What the pipeline reads in place of files that lack an end marker, for each batch that it has begun.
+        self._end_markers = EndMarkers()
+        self._copies: deque[dict[str, Copy]] = deque()
         # Findings about the files after the last one that can be opened.
         self._last_findings: tuple[Finding, ...] = ()
         self._pipeline: Any = None
@@ -132,10 +139,14 @@ class Verification:
                 drawn = self._begun.popleft()
                 self._dropped = self._begun
                 self._begun = deque()
+                while self._copies:
+                    close_all(self._copies.popleft().values())
                 decoded = self._check_each(drawn.indices)
             else:
-                drawn = self._begun.popleft()
+                drawn, copies = self._begun.popleft(), self._copies.popleft()
+                close_all(copies.values())
                 decoded = self._judge(drawn.indices, np.array(sizes.as_tensor()), np.array(signatures.as_tensor()))
+                decoded += [_unended(index) for index in drawn.indices if self._storage.path(index) in copies]
             found = sorted([*drawn.findings, *decoded], key=lambda finding: finding.index)
             yield Checked(drawn.end, tuple(found))
         yield Checked(len(self._images), self._last_findings)
@@ -143,7 +154,10 @@ class Verification:
     def _feed(self) -> list[npt.NDArray[np.uint8]]:
         drawn = self._dropped.popleft() if self._dropped else next(self._to_draw)
         self._begun.append(drawn)
-        return [file_name(self._root, self._images.paths[index]) for index in drawn.indices]
+        paths = list(self._paths(drawn))
+        copies = self._end_markers.copies(paths)
+        self._copies.append(copies)
+        return [file_name(copies[path].path if path in copies else path) for path in paths]
 
     def _draw(self, start: int) -> Iterator[_Drawn]:
         """Batches of images whose files can be opened; together with _last_findings they cover the whole list."""
@@ -193,10 +207,22 @@ class Verification:
 
     def _check_alone(self, index: int) -> list[Finding]:
         """Check the image by itself, up to MAX_PIXELS."""
-        _, reason = file_fault(self._storage.path(index))
+        path = self._storage.path(index)
+        _, reason = file_fault(path)
         if reason:  # it has changed since it was inspected
             return [_file_finding(index, reason)]
-        self._name = [file_name(self._root, self._images.paths[index])]
+        found = self._decode(index, path)
+        copy = copy_with_end(path) if any(finding.kind == UNDECODABLE for finding in found) else None
+        if copy is not None:
+            if not self._decode(index, copy.path):
+                found = [_unended(index)]
+                self._end_markers.report(path)
+            copy.close()
+        return found
+
+    def _decode(self, index: int, path: str) -> list[Finding]:
+        """Decode the image at an index, from its file or a copy."""
+        self._name = [file_name(path)]
         if self._pipeline is None:
             self._pipeline = checking_graph(lambda: self._name, self._alone, MAX_PIXELS)
             self._pipeline.build()
@@ -235,6 +261,10 @@ class Verification:
 def _raise_unless_data(error: RuntimeError) -> None:
     if not DATA_FAULT.search(str(error)):
         raise error
+
+
+def _unended(index: int) -> Finding:
+    return Finding(index, UNENDED, "the file ends after its last scan")
 
 
 def _file_finding(index: int, reason: str) -> Finding:

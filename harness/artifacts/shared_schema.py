@@ -181,7 +181,8 @@ BAD_FILES = Table(
             "",
             RUN,
             "empty (0 bytes), missing, unreadable, undecodable, huge (too many pixels) or leak (in val and in train);"
-            " as warnings twice (named before) and format (another than the file's name says)",
+            " as warnings twice (named before), format (another than the file's name says) and no_end_marker (of a JPEG"
+            " whose pixels are whole)",
         ),
         Column("reason", str, "", RUN, "what is wrong, in words"),
     ),

@@ -169,7 +169,7 @@ def decode_on(files: Sequence[Path], region: bool, load: float, decoder: str) ->
 
     from pipelines.bad_image_probe import file_name
 
-    names = [file_name(str(file.parent), file.name) for file in files]
+    names = [file_name(str(file)) for file in files]
     mixed = decoder == MIXED_DECODER
     options = {"device": decoder, "output_type": types.RGB, **({"hw_decoder_load": load} if mixed else {})}
 

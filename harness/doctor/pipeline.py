@@ -86,7 +86,7 @@ def decoded(files: Sequence[Path]) -> list[Pixels]:
     from pipelines.dali_graphs import decoding_graph
     from pipelines.settings import PipelineSettings
 
-    names = [file_name(str(file.parent), file.name) for file in files]
+    names = [file_name(str(file)) for file in files]
     settings = PipelineSettings(batch_size=len(names), image_size=224, decode_threads=available_cores())
     pipeline = decoding_graph(lambda: names, settings)
     pipeline.build()

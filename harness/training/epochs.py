@@ -200,6 +200,7 @@ class Validation:
             partial(trainer.bad.report, VAL_SPLIT, self._images),
             start=SourceState(bad=trainer.bad.of(VAL_SPLIT)),
             storage=self._storage,
+            end_markers=trainer.end_markers,
         )
         return on_device(source, trainer.plan.device, settings.decoder, saves_state=False)
 

@@ -40,6 +40,7 @@ from harness.training.weights import load_weights
 from pipelines.batch import Batch
 from pipelines.dali_graphs import Feed, training_graph
 from pipelines.dataset import Dataset, open_dataset
+from pipelines.end_marker import EndMarkers
 from pipelines.errors import DataError
 from pipelines.layout import TRAIN_SPLIT
 from pipelines.sampling import ContinuousOrder, Order, TrainingOrder
@@ -72,6 +73,7 @@ class Trainer:
     train: recipe.TrainingStep
     bad: BadImages
     patience: Patience = field(default_factory=Patience)
+    end_markers: EndMarkers = field(default_factory=EndMarkers)
     cached: CachedSource | None = None
     segments: int = 0
     steps: dict[str, int] = field(default_factory=dict)
@@ -90,9 +92,7 @@ class Trainer:
 
     def read_from(self, start: SourceState | None) -> None:
         """Read the training images from the start, or from the state of an equal source."""
-        self._source = training_source(
-            self.dataset, self.plan, self.settings, self.ranks, self.bad, self.patience, start
-        )
+        self._source = training_source(self, start)
 
     def leave_out(self, images: Iterable[int]) -> None:
         """Read the training images without these, too; a pipeline that is built later knows all bad images."""
@@ -277,6 +277,7 @@ def open_trainer(plan: RunPlan, pretrained: Mapping[str, Any] | None = None) -> 
         ),
         bad=bad,
         patience=patience,
+        end_markers=EndMarkers(patience.say),
     )
 
 
@@ -315,33 +316,28 @@ def _opened(plan: RunPlan, patience: Patience) -> Dataset:
     return dataset
 
 
-def training_source(
-    dataset: Dataset,
-    plan: RunPlan,
-    settings: PipelineSettings,
-    ranks: Ranks,
-    bad: BadImages,
-    patience: Patience,
-    start: SourceState | None = None,
-) -> DaliSource | HandOver:
+def training_source(trainer: Trainer, start: SourceState | None = None) -> DaliSource | HandOver:
     """A rank's training images, from the start or from the state of an equal source."""
+    plan, settings, ranks, images = trainer.plan, trainer.settings, trainer.ranks, trainer.dataset.train
+    bad = trainer.bad.of(TRAIN_SPLIT)
 
     def graph(feed: Feed, seed: int, state: bytes | None) -> Pipeline:
         return training_graph(feed, plan.data.augmentation, settings, seed, state)
 
-    dealt = (len(dataset.train), ranks.rank, ranks.world_size, settings.batch_size, settings.seed)
+    dealt = (len(images), ranks.rank, ranks.world_size, settings.batch_size, settings.seed)
     order: Order = ContinuousOrder(*dealt)
     if plan.kind.in_epochs:
         order = TrainingOrder(*dealt, plan.training.accumulation_steps)
     source = DaliSource(
-        dataset.train,
+        images,
         order,
         graph,
         settings,
-        partial(bad.report, TRAIN_SPLIT, dataset.train),
+        partial(trainer.bad.report, TRAIN_SPLIT, images),
         seed=(settings.seed, ranks.rank),
-        start=start or SourceState(bad=bad.of(TRAIN_SPLIT)),
-        storage=Storage(dataset.train, patience, bad.of(TRAIN_SPLIT)),
+        start=start or SourceState(bad=bad),
+        storage=Storage(images, trainer.patience, bad),
+        end_markers=trainer.end_markers,
     )
     return on_device(source, plan.device, settings.decoder, saves_state=plan.kind.resumable)
 

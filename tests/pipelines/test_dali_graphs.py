@@ -33,15 +33,36 @@ GPU_DECODER = {
 }
 
 
-# What reads the files and their headers, of either graph; slicing takes a constant for each bound.
+def arithmetic(expression: str, *inputs: str, number: int = 1, constant: int | None = None) -> Operator:
+    return Operator(
+        "_ArithmeticGenericOp" + (f"#{number}" if number > 1 else ""),
+        "cpu",
+        inputs=tuple(f"{name}[0]" for name in inputs),
+        arguments={"expression_desc": expression} | ({} if constant is None else {"integer_constants": [constant]}),
+    )
+
+
+# What reads the files and their headers, of either graph.
 FILES = (
     Operator("ExternalSource", "cpu", arguments={"dtype": int(types.UINT8), "ndim": 1, "repeat_last": False}),
     Operator("io__file__Read", "cpu", inputs=("ExternalSource[0]",), arguments={"dont_use_mmap": True}),
     # image_slice takes its shape as int32 only.
     Operator("PeekImageShape", "cpu", inputs=("io__file__Read[0]",), arguments={"dtype": int(types.INT32)}),
-    Operator("Constant", "cpu", arguments={"idata": [0], "shape": [], "dtype": int(types.INT32)}),
-    Operator("Constant#2", "cpu", arguments={"idata": [2], "shape": [], "dtype": int(types.INT32)}),
-    Operator("Slice", "cpu", inputs=("PeekImageShape[0]", "Constant[0]", "Constant#2[0]"), arguments={"axes": [0]}),
+    # Nothing of an image with more than 178,956,970 pixels is decoded: of three numbers, there are no two after two.
+    Operator("_TensorSubscript", "cpu", inputs=("PeekImageShape[0]",), arguments={"at_0": 0, "num_subscripts": 1}),
+    Operator("Cast", "cpu", inputs=("_TensorSubscript[0]",), arguments={"dtype": int(types.INT64)}),
+    Operator("_TensorSubscript#2", "cpu", inputs=("PeekImageShape[0]",), arguments={"at_0": 1, "num_subscripts": 1}),
+    arithmetic("mul(&0 &1)", "Cast", "_TensorSubscript#2"),
+    arithmetic("gt(&0 $0:int32)", "_ArithmeticGenericOp", number=2, constant=178_956_970),
+    Operator("Cast#2", "cpu", inputs=("_ArithmeticGenericOp#2[0]",), arguments={"dtype": int(types.INT32)}),
+    arithmetic("mul($0:int32 &0)", "Cast#2", number=3, constant=2),
+    Operator("Constant", "cpu", arguments={"idata": [2], "shape": [], "dtype": int(types.INT32)}),
+    Operator(
+        "Slice",
+        "cpu",
+        inputs=("PeekImageShape[0]", "_ArithmeticGenericOp#3[0]", "Constant[0]"),
+        arguments={"axes": [0]},
+    ),
 )
 LABELS = (
     Operator("ExternalSource#2", "cpu", arguments={"dtype": int(types.INT64), "ndim": 1, "repeat_last": False}),
@@ -101,7 +122,10 @@ def expected_training_operators(decoder: str, device: str, decoder_options: dict
     )
 
 
-def expected_evaluation_operators(decoder: str, device: str, decoder_options: dict[str, Any]) -> tuple[Operator, ...]:
+def expected_evaluation_operators(
+    decoder: str, device: str, decoder_options: dict[str, Any], first: int = 4
+) -> tuple[Operator, ...]:
+    """first is the number that its first arithmetic operator has after those of FILES."""
     return (
         *FILES,
         Operator(
@@ -111,10 +135,21 @@ def expected_evaluation_operators(decoder: str, device: str, decoder_options: di
             tensor_arguments={"shape": "Slice[0]"},
             arguments={"start": [0, 0], "axis_names": "HW", "output_type": int(types.RGB), **decoder_options},
         ),
+        # The middle of an image that is longer than 64 times its short side, and all of any other.
+        Operator("reductions__Min", "cpu", inputs=("Slice[0]",), arguments={"axes": [0]}),
+        arithmetic("mul($0:int32 &0)", "reductions__Min", number=first, constant=64),
+        arithmetic("sub(&0 &1)", "Slice", f"_ArithmeticGenericOp#{first}", number=first + 1),
+        arithmetic("max(&0 $0:int32)", f"_ArithmeticGenericOp#{first + 1}", number=first + 2, constant=0),
+        arithmetic("div(&0 $0:int32)", f"_ArithmeticGenericOp#{first + 2}", number=first + 3, constant=2),
+        Operator(
+            "Cast#3", "cpu", inputs=(f"_ArithmeticGenericOp#{first + 3}[0]",), arguments={"dtype": int(types.FLOAT)}
+        ),
+        arithmetic("sub(&0 &1)", "Slice", "Cast#3", number=first + 4),
         Operator(
             "Resize",
             device,
             inputs=("decoders__ImageSlice[0]",),
+            tensor_arguments={"roi_start": "Cast#3[0]", "roi_end": f"_ArithmeticGenericOp#{first + 4}[0]"},
             # 64 * 256 / 224 = 73.1
             arguments={"resize_shorter": 73.0, **resizing(antialias=False)},
         ),
@@ -173,23 +208,16 @@ def test_the_cpu_evaluation_graph_is_this_one() -> None:
     assert evaluation(CPU) == expected_graph(operators, "cpu", seed=17)
 
 
-def with_whole_decoding(operators: tuple[Operator, ...], decoder: str, device: str) -> tuple[Operator, ...]:
-    """The operators of a graph that decodes whole images: the bytes that its decoder gets depend on the header."""
-    (region,) = (operator for operator in operators if operator.name == "decoders__ImageSlice")
-    decoder_options = {name: value for name, value in region.arguments.items() if name in GPU_DECODER}
-    decoded = (
-        Operator("_TensorSubscript", "cpu", inputs=("Slice[0]",), arguments={"at_0": 0, "num_subscripts": 1}),
-        Operator(
-            "_ArithmeticGenericOp",
-            "cpu",
-            inputs=("_TensorSubscript[0]",),
-            arguments={"expression_desc": "mul($0:int32 &0)", "integer_constants": [0]},
-        ),
+def whole_decoding(decoder: str, decoder_options: dict[str, Any]) -> tuple[Operator, ...]:
+    """What decodes whole images: the bytes that the decoder gets depend on the header."""
+    return (
+        Operator("_TensorSubscript#3", "cpu", inputs=("Slice[0]",), arguments={"at_0": 0, "num_subscripts": 1}),
+        arithmetic("mul($0:int32 &0)", "_TensorSubscript#3", number=4, constant=0),
         Operator(
             "Slice#2",
             "cpu",
             inputs=("io__file__Read[0]",),
-            tensor_arguments={"start": "_ArithmeticGenericOp[0]"},
+            tensor_arguments={"start": "_ArithmeticGenericOp#4[0]"},
             arguments={"axes": [0]},
         ),
         Operator(
@@ -199,6 +227,12 @@ def with_whole_decoding(operators: tuple[Operator, ...], decoder: str, device: s
             arguments={"output_type": int(types.RGB), **decoder_options},
         ),
     )
+
+
+def with_whole_decoding(operators: tuple[Operator, ...], decoder: str, device: str) -> tuple[Operator, ...]:
+    """The operators of a graph that decodes whole images."""
+    (region,) = (operator for operator in operators if operator.name == "decoders__ImageSlice")
+    decoded = whole_decoding(decoder, {name: region.arguments[name] for name in GPU_DECODER if decoder == "mixed"})
     before, after = operators[: len(FILES)], operators[len(FILES) :]
     if len(region.inputs) == 1:
         # The whole image is wanted.
@@ -226,7 +260,7 @@ def test_whole_images_are_decoded_and_then_cropped_where_regions_are_not(
     assert training(dataclasses.replace(whole, preprocessing="dali")) == expected_graph(
         with_whole_decoding(crops, decoder, device), device, seed=18, checkpointing=True
     )
-    images = expected_evaluation_operators(decoder, device, options)
+    images = expected_evaluation_operators(decoder, device, options, first=5)
     assert evaluation(whole) == expected_graph(with_whole_decoding(images, decoder, device), device, seed=17)
 
 
@@ -317,15 +351,7 @@ def test_the_graph_that_only_decodes_does_nothing_ahead(
     settings: PipelineSettings, device: str, options: dict[str, Any]
 ) -> None:
     graph = read_graph(decoding_graph(lambda: [], settings).serialize())
-    assert graph.operators == (
-        *FILES[:2],
-        Operator(
-            "decoders__Image",
-            device,
-            inputs=("io__file__Read[0]",),
-            arguments={"output_type": int(types.RGB), **options},
-        ),
-    )
+    assert graph.operators == (*FILES, *whole_decoding(device, options))
     assert graph.outputs == (("decoders__Image[0]", "gpu" if device == "mixed" else "cpu"),)
     assert (graph.threads, graph.batch_size, graph.cpu_prefetch) == (3, 2, 1)
 

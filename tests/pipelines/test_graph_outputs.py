@@ -120,7 +120,7 @@ def test_the_files_come_as_they_are_fed(tmp_path: Path, mode: str) -> None:
 def test_whole_images_come_from_the_graph_that_only_decodes(tmp_path: Path) -> None:
     pictures = [*noise(1, 24, 32), *noise(1, 40, 16)]
     files = write_images(tmp_path, pictures)
-    names = [file_name(str(tmp_path), path) for path in files.paths]
+    names = [file_name(f"{tmp_path}/{path}") for path in files.paths]
     pipeline = decoding_graph(lambda: names, PipelineSettings(batch_size=2, image_size=1, decode_threads=2))
     pipeline.build()
     for _ in range(3):
@@ -298,7 +298,7 @@ for _ in range(6):
 
     def feed():
         start = 32 * next(batches)
-        names = [file_name("", paths[(start + entry) % len(paths)][1:]) for entry in range(32)]
+        names = [file_name(paths[(start + entry) % len(paths)]) for entry in range(32)]
         return names, np.zeros((32, 1), dtype=np.int64)
 
     settings = PipelineSettings(32, 32, decode_threads=2, decode_region=sys.argv[2] == "region")

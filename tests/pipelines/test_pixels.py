@@ -81,7 +81,7 @@ def test_the_photos_are_of_both_kinds(photos: Photos) -> None:
 def test_the_cpu_decoder_s_pixels_are_libjpeg_s(photos: Photos) -> None:
     """So nothing of what follows is due to decoding."""
     files, pictures = photos
-    names = [file_name(str(files.root), path) for path in files.paths]
+    names = [file_name(f"{files.root}/{path}") for path in files.paths]
     pipeline = decoding_graph(lambda: names, settings(COUNT))
     pipeline.build()
     (decoded,) = pipeline.run()

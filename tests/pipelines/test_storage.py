@@ -209,7 +209,7 @@ def test_a_missing_file_is_waited_for_in_a_run_and_reported_by_an_inspection(nam
         find_faults(disturbed.storage, [index])
     disturbed.time.due.append((len(disturbed.time.pauses) + 1, lambda: (tmp_path / name).rename(disturbed.root / name)))
     disturbed.patience.over()
-    assert find_faults(disturbed.storage, [0, index]) == []
+    assert find_faults(disturbed.storage, [0, index]).faults == []
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -237,9 +237,9 @@ def test_an_image_that_is_cut_while_it_is_looked_at_is_not_blamed(kept: int, tmp
     whole = path.read_bytes()
     path.write_bytes(whole[:kept])
     disturbed.time.due.append((1, lambda: path.write_bytes(whole)))
-    assert find_faults(disturbed.storage, range(4, 12)) == []
+    assert find_faults(disturbed.storage, range(4, 12)).faults == []
     path.write_bytes(whole[:kept])
-    (fault,) = find_faults(disturbed.storage, range(4, 12))
+    (fault,) = find_faults(disturbed.storage, range(4, 12)).faults
     assert fault.index == 7
 
 

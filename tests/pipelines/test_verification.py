@@ -10,11 +10,11 @@ from PIL import Image
 from pipelines import verification
 from pipelines.image_lists import ImageList
 from pipelines.list_findings import Finding, find_repeats
+from pipelines.settings import MAX_PIXELS
 from pipelines.verification import (
     BATCH_SIZE,
     KINDS,
     LOOKED_AT,
-    MAX_PIXELS,
     Checked,
     Verification,
     format_of,
@@ -50,7 +50,16 @@ def test_every_kind_of_file_is_found_with_its_reason_and_no_other(tmp_path: Path
     found = {finding.index: finding for finding in found_in(images, threads)}
     verdicts = {kind.name: kind.verdict for kind in kinds()}
     assert dict.fromkeys(images.paths, "") | {images.paths[i]: one.kind for i, one in found.items()} == verdicts
-    assert set(verdicts.values()) == {"", "empty", "missing", "unreadable", "undecodable", "huge", "format"}
+    assert set(verdicts.values()) == {
+        "",
+        "empty",
+        "missing",
+        "unreadable",
+        "undecodable",
+        "huge",
+        "format",
+        "no_end_marker",
+    }
     assert sum(bool(verdict) and KINDS[verdict].bad for verdict in verdicts.values()) >= 30
     reasons = {images.paths[index]: finding.reason for index, finding in found.items()}
     assert reasons["huge.jpg"] == "30,000 x 30,000 pixels"

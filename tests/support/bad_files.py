@@ -52,6 +52,10 @@ def _flipped_scan() -> bytes:
     return bytes(content)
 
 
+def _without_last_scan(content: bytes) -> bytes:
+    return content[: content.rindex(START_OF_SCAN)]
+
+
 def _animated_gif() -> bytes:
     return encoded(picture(), "GIF", save_all=True, append_images=[picture(2), picture(3)])
 
@@ -84,6 +88,10 @@ def contents() -> dict[str, bytes]:
         "cut-at-half": jpeg[: len(jpeg) // 2],
         "cut-near-end": jpeg[: -len(jpeg) // 20],
         "cut-end-marker": jpeg[:-2],
+        "cut-in-end-marker": jpeg[:-1],
+        "cut-last-byte": jpeg[:-3],
+        "progressive-cut-end-marker": encoded(picture(), progressive=True)[:-2],
+        "progressive-cut-last-scan": _without_last_scan(encoded(picture(), progressive=True)),
         "text": b"hello world\n" * 40,
         "html": b"<!DOCTYPE html><html><body>404 Not Found</body></html>\n" * 10,
         "random": noise,
@@ -125,15 +133,21 @@ OTHER = "not an image format that DALI decodes"
 
 # The reason why DALI can't decode a content; the others it can.
 UNDECODABLE = {
-    **dict.fromkeys(("cut-at-scan-start", "cut-at-half", "cut-near-end", "cut-end-marker", "12-bit"), PIXELS),
+    **dict.fromkeys(
+        ("cut-at-scan-start", "cut-at-half", "cut-near-end", "12-bit", "cut-last-byte", "progressive-cut-last-scan"),
+        PIXELS,
+    ),
     **dict.fromkeys(("lossless", "png-flipped", "webp-cut", "bmp-cut"), PIXELS),
     **dict.fromkeys(("cut-after-magic", "cut-before-frame", "cut-in-frame", "cut-before-scan"), HEADER),
     **dict.fromkeys(("flipped-components", "flipped-quantisation", "flipped-huffman"), HEADER),
     **dict.fromkeys(("png-cut", "png-cut-in-header", "jp2-broken"), HEADER),
     **dict.fromkeys(("cut-in-magic", "text", "html", "random", "zeros", "gif"), OTHER),
+    "huge": "it has more than 178,956,970 pixels",
     # A decoder's first image fails another way than its later ones.
     "no-height": f"{HEADER}|{PIXELS}",
 }
+# Contents that train from a copy that has what they lack.
+UNENDED = ("cut-end-marker", "cut-in-end-marker", "progressive-cut-end-marker")
 # Contents that are images, but no JPEGs, and what each is.
 OTHER_FORMATS = {
     **dict.fromkeys(("png", "png-16-bit", "png-alpha"), "PNG"),
@@ -169,7 +183,11 @@ def _of_content(name: str, content: bytes) -> Kind:
     if name == "empty":
         return Kind("empty.jpg", partial(_put, content), "0 bytes", "empty", looked_at=True)
     fault = UNDECODABLE.get(name, "")
-    verdict = "undecodable" if fault else "huge" if name == "huge" else "format" if name in OTHER_FORMATS else ""
+    verdict = "undecodable" if fault else "format" if name in OTHER_FORMATS else ""
+    if name == "huge":
+        verdict = "huge"
+    elif name in UNENDED:
+        verdict = "no_end_marker"
     return Kind(f"{name}.jpg", partial(_put, content), fault, verdict)
 
 

@@ -107,7 +107,7 @@ def feed(images: ImageList, *batches: Sequence[int]) -> Feed:
 
     def next_batch() -> tuple[list[NDArray[np.uint8]], NDArray[np.int64]]:
         indices = next(over_and_over)
-        names = [file_name(str(images.root), images.paths[index]) for index in indices]
+        names = [file_name(f"{images.root}/{images.paths[index]}") for index in indices]
         return names, np.array([[images.labels[index]] for index in indices], np.int64)
 
     return next_batch
