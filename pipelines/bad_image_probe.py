@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from pipelines.dali_graphs import decoding_graph
 from pipelines.decoder_versions import decoder_versions
-from pipelines.end_marker import copy_with_end
 from pipelines.errors import DecoderError
 from pipelines.image_lists import EMPTY_FILE, file_fault
+from pipelines.jpeg_data import copy_with_end
 from pipelines.settings import MAX_PIXELS, MIXED_DECODER, PipelineSettings
 from pipelines.storage import Storage
 
@@ -68,7 +68,7 @@ def find_faults(storage: Storage, indices: Sequence[int]) -> Findings:
 
     It judges for every decoder: a GPU's may take a damaged image for a good one, or fail for reasons of its own. Files
     that can't be reached are waited for, whatever the reason. An image is blamed only if its fault was seen twice, with
-    a pause and no change of the file between. A JPEG that lacks only its end marker (see `end_marker`) has no fault.
+    a pause and no change of the file between. A JPEG that lacks only its end marker (see `jpeg_data`) has no fault.
     Raises StorageError when waiting takes too long.
     """
     probe = _Probe()

@@ -14,7 +14,7 @@ from pipelines.builtin import BUILTIN
 from pipelines.classes import Classes, wanted_classes
 from pipelines.errors import DataError
 from pipelines.image_lists import ImageList, shown
-from pipelines.imagenet.numbering import IMAGENET_CLASSES
+from pipelines.imagenet.numbering import IMAGENET_CLASSES, known_label, validation_image_number
 from pipelines.imagenet.validation import VALIDATION_IMAGES
 from pipelines.layout import TRAIN_SPLIT, VAL_SPLIT, Layout, Lists
 from pipelines.settings_file import SETTINGS_FILE, read_settings
@@ -22,6 +22,8 @@ from pipelines.settings_file import SETTINGS_FILE, read_settings
 # ILSVRC2012, the classification task of 2012 (Russakovsky et al., arXiv:1409.0575, table 2).
 IMAGENET_TRAIN_IMAGES = 1_281_167
 IMAGENET_VAL_IMAGES = VALIDATION_IMAGES
+# Images spread over a list whose names are compared with their labels.
+NAMES_LOOKED_AT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +141,22 @@ def fingerprint(dataset: Dataset) -> str:
 
 
 def is_imagenet(dataset: Dataset) -> bool:
-    """Whether the splits that were opened have ILSVRC2012's exact counts.
+    """Whether the splits that were opened have ILSVRC2012's exact counts, and names that go with their labels.
 
     Only then may the set's top-1 be compared with published ones.
     """
     counts = {TRAIN_SPLIT: IMAGENET_TRAIN_IMAGES, VAL_SPLIT: IMAGENET_VAL_IMAGES}
     return dataset.num_classes == IMAGENET_CLASSES and all(
-        len(images) == counts[split] for split, images in dataset.splits.items()
+        len(images) == counts[split] and _has_imagenet_s_names(images) for split, images in dataset.splits.items()
     )
+
+
+def _has_imagenet_s_names(images: ImageList) -> bool:
+    """Whether the folder or the name of each image that is looked at says its label, or is one of validation's."""
+    for index in range(0, len(images), max(1, len(images) // NAMES_LOOKED_AT)):
+        label = known_label(images.paths[index])
+        if label is None and validation_image_number(images.paths[index]) is None:
+            return False
+        if label is not None and label != images.labels[index]:
+            return False
+    return True

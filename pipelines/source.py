@@ -25,8 +25,8 @@ from pipelines.bad_image_probe import (
 )
 from pipelines.batch import Batch, Source
 from pipelines.dali_graphs import Feed, read_settings
-from pipelines.end_marker import Copy, EndMarkers, close_all
 from pipelines.image_lists import ImageList
+from pipelines.jpeg_data import Copy, EndMarkers, close_all
 from pipelines.read_ahead import read_ahead
 from pipelines.sampling import BEGINNING, Draw, Order, Position
 from pipelines.settings import PipelineSettings

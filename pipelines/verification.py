@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +16,8 @@ import numpy.typing as npt
 
 from pipelines.bad_image_probe import DATA_FAULT, READ_FAULT, file_name, reading_failure, reason_of
 from pipelines.dali_graphs import checking_graph
-from pipelines.end_marker import Copy, EndMarkers, close_all, copy_with_end
 from pipelines.image_lists import EMPTY_FILE, ImageList, file_fault
+from pipelines.jpeg_data import Copy, EndMarkers, close_all, copy_with_end, damage
 from pipelines.list_findings import KINDS_OF_LISTS, Finding, Kind
 from pipelines.read_ahead import read_ahead
 from pipelines.settings import MAX_PIXELS, PipelineSettings
@@ -26,7 +30,7 @@ BATCH_SIZE = 32
 LOOKED_AT = 1024
 
 EMPTY, MISSING, UNREADABLE, UNDECODABLE, HUGE = "empty", "missing", "unreadable", "undecodable", "huge"
-FORMAT, UNENDED = "format", "no_end_marker"
+FORMAT, UNENDED, DAMAGED = "format", "no_end_marker", "damaged"
 
 
 KINDS = {
@@ -47,6 +51,11 @@ KINDS = {
     UNENDED: Kind(
         "JPEG lacks the marker at its end: its pixels are whole, and it is used",
         "JPEGs lack the marker at their end: their pixels are whole, and they are used",
+        False,
+    ),
+    DAMAGED: Kind(
+        "JPEG is damaged, but decodes: what it lacks is filled in, and it is used anyway; restore it",
+        "JPEGs are damaged, but decode: what they lack is filled in, and they are used anyway; restore them",
         False,
     ),
     FORMAT: Kind(
@@ -107,6 +116,7 @@ class Verification:
 
     def __init__(self, storage: Storage, threads: int, start: int = 0) -> None:
         self._storage, self._images = storage, storage.images
+        self._pool = ThreadPoolExecutor(threads)
         self._root = storage.root
         self._settings = PipelineSettings(BATCH_SIZE, image_size=1, decode_threads=threads)
         # For single images: those too large for a batch, and those of a batch that failed.
@@ -237,25 +247,35 @@ class Verification:
         (height, width), signature = np.array(sizes.at(0)), np.array(signatures.at(0))
         if int(height) * int(width) > MAX_PIXELS:
             return [Finding(index, HUGE, f"{width:,} x {height:,} pixels")]
-        return self._judge_format(index, signature.tobytes())
+        return self._judge_content(index, signature.tobytes())
 
     def _judge(self, indices: Sequence[int], sizes: npt.NDArray[Any], signatures: npt.NDArray[Any]) -> list[Finding]:
         """Findings about a decoded batch from its headers; larger images were not decoded yet, and are checked here."""
-        found: list[Finding] = []
         pixels = sizes.astype(np.int64).prod(axis=1)
-        for index, count, signature in zip(indices, pixels.tolist(), signatures, strict=True):
-            if count > MAX_IN_A_BATCH_PIXELS:
-                found += self._check_each([index])
-            else:
-                found += self._judge_format(index, signature.tobytes())
-        return found
+        fits = (pixels <= MAX_IN_A_BATCH_PIXELS).tolist()
+        decoded = [
+            (index, bytes(signature)) for index, signature, fit in zip(indices, signatures, fits, strict=True) if fit
+        ]
+        judged = self._pool.map(lambda image: self._judge_content(*image), decoded)
+        large = [index for index, fit in zip(indices, fits, strict=True) if not fit]
+        return [
+            *itertools.chain.from_iterable(judged),
+            *(found for index in large for found in self._check_each([index])),
+        ]
 
-    def _judge_format(self, index: int, signature: bytes) -> list[Finding]:
+    def _judge_content(self, index: int, signature: bytes) -> list[Finding]:
+        """Findings about a decoded image: its format, and damage that its decoder passes over."""
         path = self._images.paths[index]
+        actual, found = format_of(signature), []
         expected = FORMAT_OF_EXTENSION.get(path[path.rfind(".") + 1 :].lower())
-        if expected is None or (actual := format_of(signature)) == expected:
-            return []
-        return [Finding(index, FORMAT, f"a {actual} file" if actual else f"not a {expected} file")]
+        if expected is not None and actual != expected:
+            found.append(Finding(index, FORMAT, f"a {actual} file" if actual else f"not a {expected} file"))
+        if actual == "JPEG":
+            # What can't be read now was read a moment ago.
+            with suppress(OSError):
+                if reason := damage(Path(self._storage.path(index)).read_bytes()):
+                    found.append(Finding(index, DAMAGED, reason))
+        return found
 
 
 def _raise_unless_data(error: RuntimeError) -> None:

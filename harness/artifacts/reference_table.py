@@ -24,6 +24,9 @@ from harness.plan.plan import RunPlan
 from harness.plan.published import marks
 from models.words import count_of
 
+# The mean size of ILSVRC2012's JPEGs lies between these, in training (115 kB) and in validation (135 kB), by the sizes
+# of the archives that they are handed out in.
+IMAGENET_MEAN_BYTES = (100_000, 150_000)
 REFERENCE_FILE = ROOT / "results" / f"{REFERENCE}.csv"
 
 
@@ -50,7 +53,15 @@ def method_marks(record: RunRecord) -> tuple[str, ...]:
         for split, count in left_out_of(record).counts.items()
         if count
     ]
-    return (*marks(record.config, record.plan), *filter(None, changed), *left_out)
+    return (*marks(record.config, record.plan), *_other_files(record), *filter(None, changed), *left_out)
+
+
+def _other_files(record: RunRecord) -> tuple[str, ...]:
+    """Returns the mean size of a run's files if they can't be ImageNet's own, such as resized ones."""
+    mean_bytes = record.profile["mean_bytes"]
+    if not record.plan.data.imagenet or IMAGENET_MEAN_BYTES[0] <= mean_bytes <= IMAGENET_MEAN_BYTES[1]:
+        return ()
+    return (f"files of {mean_bytes / 1024:.3g} KiB",)
 
 
 def _changed_on_the_way(record: RunRecord, name: str, words: str) -> str:

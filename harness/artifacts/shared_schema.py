@@ -181,8 +181,8 @@ BAD_FILES = Table(
             "",
             RUN,
             "empty (0 bytes), missing, unreadable, undecodable, huge (too many pixels) or leak (in val and in train);"
-            " as warnings twice (named before), format (another than the file's name says) and no_end_marker (of a JPEG"
-            " whose pixels are whole)",
+            " as warnings twice (named before), format (another than the file's name says) , damaged (a JPEG that"
+            " decodes all the same) and no_end_marker (of a JPEG whose pixels are whole)",
         ),
         Column("reason", str, "", RUN, "what is wrong, in words"),
     ),

@@ -212,5 +212,9 @@ def parse_values(declared: type, values: Mapping[str, Any], where: str) -> dict[
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}."
             raise UsageError(f"{where}: unknown key {key!r}", hint)
+        if name in parsed:
+            raise UsageError(
+                f"{where}: {name!r} is there twice, with a dash and with an underscore", "Keep one of them."
+            )
         parsed[name] = known[name].parse(value, f"{where}: {key}")
     return parsed

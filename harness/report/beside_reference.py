@@ -44,8 +44,8 @@ def departures(record: RunRecord) -> list[str]:
     """Returns why a run's top-1 is not comparable with the reference's; empty if it is."""
     plan, lines = record.plan, []
     if not plan.data.imagenet:
-        kind = "built-in, " if plan.data.builtin else ""
-        lines.append(f"data: reference {REFERENCE_DATASET}, this run {plan.data.name} ({kind}not ImageNet)")
+        why = "built-in, not ImageNet" if plan.data.builtin else "not ImageNet by the number and names of its images"
+        lines.append(f"data: reference {REFERENCE_DATASET}, this run {plan.data.name} ({why})")
     if plan.model != REFERENCE_MODEL:
         lines.append(f"model: reference PPLCNet_{REFERENCE_MODEL}, this run PPLCNet_{plan.model}")
     pixels, published = plan.pipeline.image_size, RECIPE.image_size

@@ -40,8 +40,8 @@ from harness.training.weights import load_weights
 from pipelines.batch import Batch
 from pipelines.dali_graphs import Feed, training_graph
 from pipelines.dataset import Dataset, open_dataset
-from pipelines.end_marker import EndMarkers
 from pipelines.errors import DataError
+from pipelines.jpeg_data import EndMarkers
 from pipelines.layout import TRAIN_SPLIT
 from pipelines.sampling import ContinuousOrder, Order, TrainingOrder
 from pipelines.settings import PipelineSettings

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from pipelines.classes import Classes
 from pipelines.dataset import Dataset, is_imagenet, open_dataset
 from pipelines.errors import DataError
 from pipelines.image_lists import ImageList
-from tests.support.data_sets import a_dataset
+from pipelines.imagenet.numbering import known_validation_labels
+from tests.support.data_sets import a_dataset, imagenet_list
 
 
 def make_files(folder: Path, *names: str) -> None:
@@ -227,12 +229,29 @@ def of_length(images: int) -> ImageList:
 
 
 def test_only_the_exact_counts_are_imagenet(tmp_path: Path) -> None:
-    both = {"train": of_length(1_281_167), "val": of_length(50_000)}
+    both = {"train": imagenet_list(1_281_167), "val": imagenet_list(50_000)}
     assert is_imagenet(a_dataset(tmp_path, 1000, both))
     assert is_imagenet(a_dataset(tmp_path, 1000, {"train": both["train"]}))
-    assert not is_imagenet(a_dataset(tmp_path, 1000, {**both, "train": of_length(1_281_166)}))
-    assert not is_imagenet(a_dataset(tmp_path, 1000, {**both, "val": of_length(49_999)}))
+    assert not is_imagenet(a_dataset(tmp_path, 1000, {**both, "train": imagenet_list(1_281_166)}))
+    assert not is_imagenet(a_dataset(tmp_path, 1000, {**both, "val": imagenet_list(49_999)}))
     assert not is_imagenet(a_dataset(tmp_path, 1001, both))
+
+
+def test_names_that_are_not_imagenet_s_are_not_imagenet(tmp_path: Path) -> None:
+    """Whatever the counts: names that say nothing, other WordNet IDs, labels that are not theirs."""
+    train, val = imagenet_list(1_281_167), imagenet_list(50_000)
+    numbered = tuple(f"val/ILSVRC2012_val_{number:08}.JPEG" for number in range(1, 50_001))
+    known = known_validation_labels()
+    labels = tuple(known.get(number, 0) for number in range(1, 50_001))
+    assert is_imagenet(a_dataset(tmp_path, 1000, {"train": train, "val": ImageList(tmp_path, numbered, labels)}))
+    others = (
+        {"train": of_length(1_281_167)},
+        {"train": replace(train, paths=tuple(path.replace("/n", "/n9") for path in train.paths))},
+        {"train": replace(train, labels=tuple(reversed(train.labels)))},
+        {"train": train, "val": replace(val, labels=(0, *val.labels[:-1]))},
+        {"train": train, "val": ImageList(tmp_path, numbered, tuple(label ^ 1 for label in labels))},
+    )
+    assert [is_imagenet(a_dataset(tmp_path, 1000, splits)) for splits in others] == [False] * len(others)
 
 
 def test_a_dataset_that_no_model_fits_is_refused(tmp_path: Path) -> None:

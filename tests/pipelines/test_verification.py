@@ -59,6 +59,7 @@ def test_every_kind_of_file_is_found_with_its_reason_and_no_other(tmp_path: Path
         "huge",
         "format",
         "no_end_marker",
+        "damaged",
     }
     assert sum(bool(verdict) and KINDS[verdict].bad for verdict in verdicts.values()) >= 30
     reasons = {images.paths[index]: finding.reason for index, finding in found.items()}

@@ -85,6 +85,7 @@ def contents() -> dict[str, bytes]:
         "cut-in-frame": jpeg[: frame + 6],
         "cut-before-scan": jpeg[:scan],
         "cut-at-scan-start": jpeg[: scan + 20],
+        "cut-and-ended": jpeg[: len(jpeg) // 2] + b"\xff\xd9",
         "cut-at-half": jpeg[: len(jpeg) // 2],
         "cut-near-end": jpeg[: -len(jpeg) // 20],
         "cut-end-marker": jpeg[:-2],
@@ -148,6 +149,8 @@ UNDECODABLE = {
 }
 # Contents that train from a copy that has what they lack.
 UNENDED = ("cut-end-marker", "cut-in-end-marker", "progressive-cut-end-marker")
+# Contents that decode, though some of their bits are missing.
+DAMAGED = ("cut-and-ended",)
 # Contents that are images, but no JPEGs, and what each is.
 OTHER_FORMATS = {
     **dict.fromkeys(("png", "png-16-bit", "png-alpha"), "PNG"),
@@ -188,6 +191,8 @@ def _of_content(name: str, content: bytes) -> Kind:
         verdict = "huge"
     elif name in UNENDED:
         verdict = "no_end_marker"
+    elif name in DAMAGED:
+        verdict = "damaged"
     return Kind(f"{name}.jpg", partial(_put, content), fault, verdict)
 
 

@@ -12,6 +12,7 @@ from pipelines.augmentation import Augmentation
 from pipelines.classes import Classes
 from pipelines.dataset import Dataset
 from pipelines.image_lists import ImageList
+from pipelines.imagenet.numbering import wnids
 
 SIZE = (40, 48)  # height and width in pixels
 
@@ -21,6 +22,13 @@ def a_dataset(
 ) -> Dataset:
     """A data set of some lists, as if it had been opened."""
     return Dataset(name, root, Classes(count, {}, ""), splits, Augmentation(), builtin)
+
+
+def imagenet_list(images: int) -> ImageList:
+    """A list of this length with ImageNet's folders and their labels, class after class."""
+    labels = tuple(index * 1000 // images for index in range(images))
+    folders = wnids()
+    return ImageList(Path("d"), tuple(f"d/{folders[label]}/{index}.JPEG" for index, label in enumerate(labels)), labels)
 
 
 def write_noise(folder: Path, train: int, val: int) -> Path:

@@ -185,7 +185,7 @@ def a_record(**changes: Any) -> RunRecord:
         plan=a_plan(),
         environment={"python": "3.11.7", "cores": 2, "gpus": [], "packages": {"numpy": "2.3"}},
         window_end="epochs",
-        profile={"images": 1347, "mean_bytes": 1536.0, "bits_per_pixel": 3.456},
+        profile={"images": 1347, "mean_bytes": 113_287.0, "bits_per_pixel": 3.456},
         effective_settings={
             "decode_threads": 2, "prefetch": 2, "decoder": "cpu", "decode_region": True, "hw_decoder_load": None,
             "width_hint": None, "height_hint": None, "batch_size": 32, "image_size": 64,

@@ -73,6 +73,25 @@ def attempt(first_segment: int, ranks: int, epochs: int) -> dict[str, Any]:
     return {"first_segment": first_segment, "step": 0, "started_unix_seconds": 0.0, "ranks": ranks, "epochs": epochs}
 
 
+@pytest.mark.parametrize(
+    ("mean_bytes", "mark"),
+    [
+        (1024.0, "files of 1 KiB"),
+        (99_000.0, "files of 96.7 KiB"),
+        (512_000.0, "files of 500 KiB"),
+        (114_700.0, ""),
+        (134_000.0, ""),
+    ],
+)
+def test_files_that_are_not_imagenet_s_as_published_mark_the_row(mean_bytes: float, mark: str) -> None:
+    """A copy with smaller images has the same counts and names, and is read several times as fast."""
+    record = finished(IMAGENET_ON_CPU, top1=0.7)
+    profile = {**record.profile, "mean_bytes": mean_bytes}
+    assert method_marks(dataclasses.replace(record, profile=profile)) == ((mark,) if mark else ())
+    mine = dataclasses.replace(finished(on_data("mine"), top1=0.7), profile=profile)
+    assert method_marks(mine) == ()
+
+
 def test_what_changed_on_the_way_is_marked() -> None:
     """Case A9: 360 epochs of which the schedule knew 300 are another training; so are other devices."""
     attempts = (attempt(1, 4, 300), attempt(5, 4, 360), attempt(9, 8, 360), attempt(9, 4, 360))

@@ -312,6 +312,12 @@ def test_an_unknown_key_gets_the_closest_one() -> None:
     assert caught.value.cure == "Did you mean 'epochs'?"
 
 
+@pytest.mark.parametrize("keys", [("learning-rate", "learning_rate"), ("lr-warmup_epochs", "lr_warmup_epochs")])
+def test_a_key_that_is_there_in_two_spellings_is_refused(keys: tuple[str, str]) -> None:
+    with pytest.raises(UsageError, match="is there twice, with a dash and with an underscore"):
+        parse_config(dict.fromkeys(keys, 1), "run.toml")
+
+
 def test_an_unknown_key_like_no_other_gets_all_of_them() -> None:
     with pytest.raises(UsageError) as caught:
         parse_config({"zzz": 1}, "run.toml")

@@ -29,7 +29,7 @@ from harness.report.console import plan_facts
 from pipelines.augmentation import Augmentation
 from pipelines.image_lists import ImageList
 from pipelines.settings import PipelineSettings
-from tests.support.data_sets import a_dataset
+from tests.support.data_sets import a_dataset, imagenet_list
 
 DEFAULTS = RunConfig()
 RECIPE = Augmentation()
@@ -567,10 +567,9 @@ def test_the_facts_of_a_data_set() -> None:
     assert not facts_of(without_val, "d").builtin
 
 
-def test_imagenet_is_known_by_its_counts() -> None:
-    train = ImageList(Path("d"), ("a",) * 1_281_167, (999,) * 1_281_167)
-    val = ImageList(Path("d"), ("a",) * 50_000, (0,) * 50_000)
-    dataset = a_dataset(Path("d"), 1000, {"train": train, "val": val}, name="ILSVRC2012")
+def test_imagenet_is_known_by_its_counts_and_names() -> None:
+    splits = {"train": imagenet_list(1_281_167), "val": imagenet_list(50_000)}
+    dataset = a_dataset(Path("d"), 1000, splits, name="ILSVRC2012")
     assert dataclasses.replace(facts_of(dataset, "dataset/ILSVRC2012"), fingerprint="") == IMAGENET
     assert not facts_of(a_dataset(Path("d"), 1001, dataset.splits), "d").imagenet
 

@@ -36,7 +36,7 @@ def test_the_published_training_on_other_devices_may_stand_there() -> None:
         (planned(image_size=192), "crop: reference 224x224, this run 192x192"),
         (planned(model="x0_5"), "model: reference PPLCNet_x1_0, this run PPLCNet_x0_5"),
         (planned(data=dataclasses.replace(IMAGENET, name="mine", imagenet=False)),
-         "data: reference ImageNet (ILSVRC2012), this run mine (not ImageNet)"),
+         "data: reference ImageNet (ILSVRC2012), this run mine (not ImageNet by the number and names of its images)"),
         (a_published_record(summary={"left_out_val_images": 3, "val_images": 49_997}),
          "method: reference as published, this run 3 validation images left out"),
     ],

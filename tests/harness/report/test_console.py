@@ -134,7 +134,7 @@ def test_a_run_s_figures_have_their_scope() -> None:
         "CPU utilisation": "94 %, whole host",
         "top-1": "0.9533 of 450 images, after 20 epochs",
         "top-5": "0.9978 of 450 images, after 20 epochs",
-        "data": "digits: 1,347 files of 1.5 KiB, 3.46 bits per pixel",
+        "data": "digits: 1,347 files of 110.6 KiB, 3.46 bits per pixel",
     }
 
 
@@ -161,7 +161,7 @@ def test_what_is_not_known_is_not_made_up() -> None:
     assert facts["outliers"] == "none"
     assert facts["disturbed"] == "unknown"
     assert facts["CPU utilisation"].startswith("unknown")
-    assert facts["data"] == "digits: 1,347 files of 1.5 KiB"
+    assert facts["data"] == "digits: 1,347 files of 110.6 KiB"
     # A CPU run has no GPU whose utilisation could be unknown.
     assert "GPU utilisation" not in facts
     assert "accelerator" not in facts

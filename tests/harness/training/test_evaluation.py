@@ -9,7 +9,7 @@ import paddle
 import pytest
 from paddle import nn
 
-from harness.training.evaluation import Evaluator
+from harness.training.evaluation import Evaluator, cross_entropy
 from harness.training.ranks import FloatArray, Ranks
 from pipelines.batch import Batch
 from pipelines.sampling import BEGINNING, EvaluationOrder, Position
@@ -74,3 +74,15 @@ def test_with_fewer_than_five_classes_top5_is_among_all() -> None:
     evaluator.step(Batch(logits, paddle.to_tensor([0, 0]), 2), no_lap)
     accuracy = evaluator.result(Ranks(0, 1))
     assert (accuracy.top1, accuracy.top5) == (0.5, 1.0)
+
+
+def test_the_loss_of_a_confident_mistake_is_not_cut() -> None:
+    """Paddle's own cross-entropy has at most 64 for an image on a CPU."""
+    logits = np.array([[0.0, 100.0, 5000.0], [1e-3, -70.0, 2.0], [1.0, 2.0, 3.0]], np.float32)
+    labels = np.array([0, 1, 2])
+    exact = logits.astype(np.float64)
+    largest = exact.max(axis=1, keepdims=True)
+    expected = np.log(np.exp(exact - largest).sum(axis=1)) + largest[:, 0] - exact[np.arange(3), labels]
+    assert expected[0] == 5000.0
+    found = cross_entropy(paddle.to_tensor(logits), paddle.to_tensor(labels)).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-6)

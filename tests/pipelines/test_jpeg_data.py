@@ -16,13 +16,13 @@ from PIL import Image
 from pipelines.augmentation import Augmentation
 from pipelines.bad_image_probe import Fault, find_faults
 from pipelines.dali_graphs import Feed, evaluation_graph, training_graph
-from pipelines.end_marker import END_OF_IMAGE, EndMarkers, copy_with_end, with_end
 from pipelines.image_lists import ImageList
+from pipelines.jpeg_data import END_OF_IMAGE, EndMarkers, copy_with_end, damage, with_end
 from pipelines.sampling import EvaluationOrder, Position, TrainingOrder
 from pipelines.settings import PipelineSettings
 from pipelines.source import DaliSource
 from pipelines.verification import BATCH_SIZE, Verification
-from tests.support.bad_files import SIZE, START_OF_FRAME, changed, encoded, picture
+from tests.support.bad_files import SIZE, START_OF_FRAME, START_OF_SCAN, changed, encoded, picture
 from tests.support.storage import unpaused
 
 ENCODINGS: dict[str, dict[str, Any]] = {
@@ -79,6 +79,17 @@ def test_other_files_are_left_as_they_are(tmp_path: Path) -> None:
     assert copy_with_end(str(tmp_path / "one.jpg")) is None
     assert copy_with_end(str(tmp_path / "none.jpg")) is None
     assert copy_with_end(str(tmp_path)) is None
+
+
+def test_damage_is_what_lacks_bits_or_has_none_that_mean_anything() -> None:
+    whole = encoded(picture(), restart_marker_blocks=5)
+    scan = whole.index(START_OF_SCAN) + 20
+    broken = [whole[:-9] + END_OF_IMAGE, whole[: scan + 9] + END_OF_IMAGE, changed(whole, scan, b"\xff\xd3")]
+    assert [bool(damage(content)) for content in broken] == [True] * 3
+    padded = whole[:-2] + bytes(9) + END_OF_IMAGE
+    assert [damage(content) for content in (whole, whole + bytes(99), padded, encoded(picture(mode="CMYK")))] == [
+        ""
+    ] * 4
 
 
 def write(folder: Path, count: int, unended: Sequence[int]) -> ImageList:

@@ -1,6 +1,7 @@
-"""JPEGs without the marker at their end, which some phones and programs write: told from files that were cut off.
+"""What is in a JPEG behind its header: whole, damaged though it decodes, or without the marker at its end.
 
-libjpeg and browsers show such an image whole; DALI's decoder refuses it. Markers and scans are those of ITU-T T.81.
+Some phones and programs leave the end marker out. libjpeg and browsers show such an image whole; DALI's decoder refuses
+it. Markers and scans are those of ITU-T T.81.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ END, SCAN = 0xD9, 0xDA
 # A marker that ends the coded data of a scan: neither a stuffed zero nor a restart marker nor a fill byte.
 AFTER_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 COEFFICIENTS = 64
+# What libjpeg says about coded data that is cut off or makes no sense, with its own spelling.
+DAMAGE = re.compile("premature end of data segment|bad Huffman code|instead of RST|bad progression|Invalid progressive")
 # Colours that can't be made grey.
 FOUR_COLOURS = ("CMYK", "YCCK")
 
@@ -41,13 +44,38 @@ def with_end(content: bytes) -> bytes | None:
         return None
     ended = content + END_OF_IMAGE
     try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(ended)
-        if height * width > MAX_PIXELS:
-            return None
-        simplejpeg.decode_jpeg(ended, colorspace="CMYK" if colours in FOUR_COLOURS else "GRAY", strict=True)
+        height, width, *_ = simplejpeg.decode_jpeg_header(ended)
     except ValueError:
         return None
-    return ended
+    return None if height * width > MAX_PIXELS or _complaint(ended) else ended
+
+
+def damage(content: bytes) -> str:
+    """What libjpeg says about bits that a JPEG lacks or that mean nothing, which decoders fill in; empty for none.
+
+    Of no image with more than MAX_PIXELS. Other oddities, such as bytes too many between its parts, are no damage.
+    """
+    complaint = _complaint(content)
+    return complaint if DAMAGE.search(complaint) else ""
+
+
+def _complaint(content: bytes) -> str:
+    """What libjpeg's strict reading ends with; empty if it ends well."""
+    try:
+        colours = simplejpeg.decode_jpeg_header(content)[2]
+        # All of its bits are read for an image of an eighth of the size, too.
+        simplejpeg.decode_jpeg(
+            content,
+            colorspace="CMYK" if colours in FOUR_COLOURS else "GRAY",
+            min_height=1,
+            min_width=1,
+            min_factor=8,
+            fastdct=True,
+            strict=True,
+        )
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _ends_in_last_scan(content: bytes) -> bool:
