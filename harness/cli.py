@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from harness import ROOT
 from harness.commands.registry import Parser, commands_help, run_command
-from harness.errors import INTERRUPTED_EXIT_CODE, UsageError
+from harness.errors import INTERRUPTED_EXIT_CODE, MachineError, UsageError
 from harness.launch import signals
 from harness.launch.launcher import LAUNCHER_COMMAND, WORKER_COMMAND
 from harness.launch.process_tree import RUN_PID, die_with_run
@@ -31,11 +31,18 @@ else:
 
 # Kept in messages: some have several lines, and the end of a log may have tabs.
 LAYOUT = "\n\t"
+# The level of optimisation at which Python drops docstrings.
+NO_DOCSTRINGS = 2
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command line. Returns its exit code."""
     try:
+        if sys.flags.optimize >= NO_DOCSTRINGS:
+            raise MachineError(
+                "Python runs without docstrings (python -OO, or PYTHONOPTIMIZE), which Paddle needs",
+                "Start it without: env -u PYTHONOPTIMIZE",
+            )
         # Whoever types it gets what any unknown command gets.
         if arguments[:1] == [WORKER_COMMAND] and len(arguments) == 2 and RUN_PID in os.environ:
             die_with_run(os.environ)

@@ -34,6 +34,8 @@ def claimed(folder: Path, given: str | None, usual: str, *, lock: bool = False) 
                 stack.callback(free_name, files)
                 yield files
                 return
+        if given and is_running(files):
+            raise UsageError(f"run {given!r} is running in another process", "Give another --run-name.")
         if given:
             raise UsageError(f"{taken[0]} exists already", "Give another --run-name, or remove its files.")
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from harness.artifacts.bad_image import BadImage, rule_of
 from harness.errors import MachineError
@@ -150,4 +153,11 @@ def _inspect_files(
     state = data_state(share, found.total_bytes, memory_bytes or found.total_bytes)
     larger = None if memory_bytes is None else state.larger_than_memory
     cache = {"share": state.share, "state": state.state, "bytes": state.bytes, "memory_bytes": memory_bytes}
-    return {**asdict(found), "page_cache": {**cache, "larger_than_memory": larger}}, bad
+    sizes = hashlib.sha256()
+    for check in checks.values():
+        sizes.update(np.array(check.sizes, np.int64).tobytes())
+    return {
+        **asdict(found),
+        "sizes_sha256": sizes.hexdigest(),
+        "page_cache": {**cache, "larger_than_memory": larger},
+    }, bad

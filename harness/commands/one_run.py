@@ -40,6 +40,12 @@ from harness.report.console import Console
 from harness.report.progress import Progress
 from models.errors import ActionableError
 
+# Files of the same names can't be told apart by the lists.
+OTHER_FILES = (
+    "the image files have other sizes than when the run began, or others of them can't be read: its steps so far used"
+    " other images"
+)
+
 
 @dataclass(slots=True)
 class Run:
@@ -125,6 +131,10 @@ class Run:
                 )
         found = inspect_inputs(self.inputs, files.folder, self.environment, self._note)
         self.meeting.meet(run_signature(self.config, plan))
+        sizes = (before.record.profile.get("sizes_sha256"), found.profile.get("sizes_sha256"))
+        if before.checkpoint is not None and None not in sizes and sizes[0] != sizes[1]:
+            self.console.notice(OTHER_FILES)
+            notes = (*notes, OTHER_FILES)
         truncate_to_checkpoint(files, before.checkpoint, before.rows)
         record = replace(
             before.record,

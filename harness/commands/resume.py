@@ -179,14 +179,16 @@ def check_same_run(before: Resumption, config: RunConfig, plan: RunPlan) -> tupl
     if plan.ranks != ranks and config.learning_rate == old.config.learning_rate is None:
         # It follows from the global batch.
         fixed.remove("learning_rate")
-    lines = [*_differing(fixed, *settings), *_data_differences(old.plan, plan)]
+    lines, data = list(_differing(fixed, *settings)), list(_data_differences(old.plan, plan))
     epochs, epochs_before = plan.training.epochs, old.plan.training.epochs
     if epochs < epochs_before:
         lines.append(f"--epochs: {epochs_before} before, {epochs} now; more epochs are possible, fewer are not")
-    if lines:
+    if lines or data:
+        cures = ["Omit these options"] if lines else []
+        cures += ["Make the images and their lists again what they were"] if data else []
         raise UsageError(
-            f"run {old.run!r} can't be resumed with other settings",
-            "\n".join([*lines, "Omit these options, or start another run."]),
+            f"run {old.run!r} can't be resumed with other {'settings' if lines else 'data'}",
+            "\n".join([*lines, *data, f"{'. '.join(cures)}, or start another run."]),
         )
     notes = []
     if epochs > epochs_before:

@@ -121,7 +121,8 @@ CAVEATS = (
     ),
     Caveat(
         lambda record: _known(record) and _too_short(record),
-        "too few steps for an interval or a steady state; raise --max-seconds or --epochs",
+        "no interval, or not known whether its steps are steady: too few of them, or too noisy; raise --max-seconds or"
+        " --epochs, and use nothing else on the machine",
     ),
     Caveat(
         lambda record: (

@@ -3,6 +3,8 @@ from __future__ import annotations
 import codecs
 import dataclasses
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -431,3 +433,15 @@ def test_a_dry_run_prints_the_plan_s_notes(
     assert main(["--dry-run", "--gpus", "4", "--layout", "nhwc"]) == 0
     printed = capsys.readouterr()
     assert "--layout nhwc is slower in float32" in " ".join((printed.out + printed.err).split())
+
+
+def test_a_python_without_docstrings_is_refused_with_a_cure_that_works() -> None:
+    """Paddle adds to its docstrings as it is imported."""
+    command = [sys.executable, "-OO", str(ROOT / "run_bench.py"), "--version"]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (refused.returncode, refused.stdout) == (3, "")
+    assert refused.stderr.splitlines() == [
+        "error: Python runs without docstrings (python -OO, or PYTHONOPTIMIZE), which Paddle needs",
+        "  Start it without: env -u PYTHONOPTIMIZE",
+    ]
+    assert subprocess.run([sys.executable, *command[2:]], stdout=subprocess.DEVNULL, check=False).returncode == 0

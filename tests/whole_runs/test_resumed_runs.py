@@ -16,6 +16,7 @@ from harness.artifacts.record import RunFiles
 from harness.artifacts.schema import EPOCHS, STEPS
 from harness.artifacts.shared_schema import SUMMARY
 from harness.artifacts.tables import read_table
+from harness.commands.one_run import OTHER_FILES
 from tests.support.data_sets import write_noise
 from tests.support.results import Result, result_of
 from tests.support.runs import Run, Started, fork, kill, launch, run, wait_for_checkpoint, wait_for_steps
@@ -163,8 +164,14 @@ def test_more_epochs_are_trained_and_other_settings_are_refused_by_name(data: Pa
     assert "--seed: 0 before, 9" in refused.err
     assert "--momentum: 0.9 before, 0.5" in refused.err
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+    image = next((data / "val").rglob("*.jpg"))
+    whole = image.read_bytes()
+    image.write_bytes(whole + b"other")
     longer = bench(tmp_path, data, "it", "--gpus", "1", "--resume", "--epochs", "5")
+    image.write_bytes(whole)
     assert longer.code == 0, longer.err
+    # What an adversary found: images that were replaced under the same names between two attempts.
+    assert OTHER_FILES in longer.record["warnings"]
     assert "5 epochs instead of 4" in " ".join(longer.out.split())
     assert len(longer.table(EPOCHS.name)) == 5
     finished = bench(tmp_path, data, "it", "--gpus", "1", "--resume", "--epochs", "5")

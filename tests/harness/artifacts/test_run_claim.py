@@ -129,8 +129,13 @@ def test_a_run_is_running_while_another_process_has_its_lock(tmp_path: Path) -> 
         assert is_running(files)
         with pytest.raises(UsageError, match="run 'usual' is running in another process"), exclusive_run_lock(files):
             raise AssertionError
-        with pytest.raises(UsageError, match="exists already"), claimed(tmp_path, "usual", "usual", lock=True):
+        with pytest.raises(UsageError) as caught, claimed(tmp_path, "usual", "usual", lock=True):
             raise AssertionError
+        # To remove its files is no cure.
+        assert (caught.value.message, caught.value.cure) == (
+            "run 'usual' is running in another process",
+            "Give another --run-name.",
+        )
         assert os.path.getsize(files.record) == 0  # noqa: PTH202
         process.communicate()
     assert not is_running(files)

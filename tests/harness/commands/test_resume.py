@@ -238,6 +238,18 @@ def test_all_differences_are_named_at_once() -> None:
         "--data (train images): 1347 before, 9 now",
     ]
     assert len(lines) == 5
+    assert lines[4] == (
+        "Omit these options. Make the images and their lists again what they were, or start another run."
+    )
+
+
+def test_no_option_is_blamed_where_the_data_alone_have_changed() -> None:
+    """What an adversary found: labels that changed between two attempts were called other settings."""
+    with pytest.raises(UsageError, match="can't be resumed with other data") as caught:
+        check_same_run(before(), a_config(), a_plan(data=replace(DIGITS, train_images=9)))
+    assert caught.value.cure.splitlines()[1:] == [
+        "Make the images and their lists again what they were, or start another run."
+    ]
 
 
 @pytest.mark.parametrize(

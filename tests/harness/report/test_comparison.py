@@ -181,7 +181,10 @@ def test_what_makes_a_figure_doubtful_is_a_warning() -> None:
     assert warned(summarised(record("b", 1.0), steady=False, window_end="max_seconds")) == (
         "B: no steady state, so the throughput depends on when the run ended; raise --warmup or --max-seconds"
     )
-    too_few = "B: too few steps for an interval or a steady state; raise --max-seconds or --epochs"
+    too_few = (
+        "B: no interval, or not known whether its steps are steady: too few of them, or too noisy; raise"
+        " --max-seconds or --epochs, and use nothing else on the machine"
+    )
     assert warned(summarised(record("b", 1.0, error=None), window_end="max_seconds")) == too_few
     assert warned(summarised(record("b", 1.0), steady=None)) == too_few
     assert warned(summarised(record("b", 1.0), window_end="max_seconds")) == (
