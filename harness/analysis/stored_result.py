@@ -111,6 +111,16 @@ def _members(path: Path, values: dict[str, Any]) -> list[str]:
     return runs
 
 
+def _check_edited(record: RunRecord) -> None:
+    """Raise ValueError for figures that no run can have written, as somebody has edited them."""
+    train, top1 = record.phases[TRAIN], record.summary.get("top1")
+    low, high = train.get("fps_low"), train.get("fps_high")
+    if (low is not None and train["fps"] < low) or (high is not None and train["fps"] > high):
+        raise ValueError(f"{train['fps']} images/s are outside of their own interval, {low} to {high}")
+    if top1 is not None and not 0 <= top1 <= 1:
+        raise ValueError(f"top-1 is {top1}")
+
+
 def _finished(path: Path) -> RunRecord:
     """Returns the record of a finished run with a valid throughput. Raises UsageError for anything else."""
     values = read_stored(path)
@@ -126,6 +136,7 @@ def _finished(path: Path) -> RunRecord:
     try:
         train = record.phases[TRAIN]
         Side(path.stem, (train["fps"],), train.get("relative_standard_error"), train.get("degrees_of_freedom"))
+        _check_edited(record)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UsageError(
             f"{str(path)!r} has no valid training throughput: {error}", "Run it again, under another --run-name."

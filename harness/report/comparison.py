@@ -68,10 +68,15 @@ def change_line(difference: Difference) -> str:
     )
 
 
+def _is_copy(record: RunRecord, other: RunRecord) -> bool:
+    """Returns whether both are of one run, which began once, whatever their files are called."""
+    return record == other or (bool(record.attempts) and record.attempts == other.attempts)
+
+
 def warnings(a: StoredResult, b: StoredResult) -> list[str]:
     """Returns what makes a side's figures doubtful, each with its cure."""
     lines = []
-    shared = [record.run for record in a.records if record in b.records]
+    shared = [record.run for record in a.records if any(_is_copy(record, other) for other in b.records)]
     if shared:
         lines.append(f"A and B share runs, which hides their difference: {', '.join(shared)}; compare different runs")
     for letter, result in (("A", a), ("B", b)):

@@ -81,6 +81,12 @@ def test_the_reference_is_found_by_name() -> None:
         ),
         ("rateless", "run 'rateless', which measures throughput, has no training throughput", "Name a run"),
         ("standing", "standing.json' has no valid training throughput: rates are (0.0,)", "Run it again"),
+        (
+            "edited",
+            "edited.json' has no valid training throughput: 9999.0 images/s are outside of their own interval",
+            "Run it again",
+        ),
+        ("perfect", "perfect.json' has no valid training throughput: top-1 is 2.5", "Run it again"),
         ("worded", "worded.json' has no valid training throughput: ", "Run it again"),
         (
             "scaling",
@@ -106,6 +112,8 @@ def test_what_can_t_be_compared_is_one_clear_line_and_its_cure(
     save(tmp_path, record("before", 100.0), record("20261124-1-x1_0-cpu2", 1.0), record("20261124-2-x1_0-cpu2", 1.0))
     save(tmp_path, record("running", 1.0, status="running"), record("halted", 1.0, status="interrupted"))
     save(tmp_path, record("rateless", 1.0, phases={}), record("standing", 1.0, phases={"train": {"fps": 0.0}}))
+    save(tmp_path, record("edited", 1.0, phases={"train": {"fps": 9999.0, "fps_low": 292.6, "fps_high": 296.9}}))
+    save(tmp_path, record("perfect", 1.0, summary={"top1": 2.5}))
     save(tmp_path, record("worded", 1.0, phases={"train": {"fps": "fast"}}))
     save_series(tmp_path, "scaling", (1.0, 2.0), kind="scaling")
     save_series(tmp_path, "gone", (1.0, 2.0))

@@ -206,6 +206,20 @@ def test_a_series_warning_names_its_runs() -> None:
     ]
 
 
+def test_a_copy_of_a_record_is_the_same_run_whatever_it_is_called() -> None:
+    """What an adversary found: a record under another name was compared as another run."""
+    began = ({"started_unix_seconds": 1.5, "process": {"pid": 7}},)
+    run, other = (
+        dataclasses.replace(record("a", 100.0), attempts=began),
+        dataclasses.replace(record("b", 100.0), attempts=()),
+    )
+    copied = dataclasses.replace(run, run="copy", warnings=("edited",))
+    assert warnings(StoredResult("a", (run,)), StoredResult("copy", (copied,))) == [
+        "A and B share runs, which hides their difference: a; compare different runs"
+    ]
+    assert warnings(StoredResult("a", (run,)), StoredResult("b", (other,))) == []
+
+
 @pytest.mark.usefixtures("wide")
 def test_warnings_come_before_the_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(tmp_path, record("a", 100.0), summarised(record("b", 90.0), interference="swap"))
