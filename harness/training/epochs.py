@@ -58,6 +58,8 @@ def train_epochs(trainer: Trainer, recorder: Recorder, progress: Progress, saver
         else:
             evaluation = validation.run(progress.epoch, lambda _: stop.requested)
             if evaluation is not None:
+                if progress.epoch == training.epochs:
+                    _note_only_answer(trainer, evaluation.accuracy)
                 row = epoch_row(progress, evaluation, trainer)
                 recorder.epoch(**row)
                 progress.next_epoch(row, validation.steps_made)
@@ -87,7 +89,17 @@ def evaluate_alone(trainer: Trainer, recorder: Recorder, stop: StopRequest) -> N
             f"the loss on the validation images is {evaluation.accuracy.loss}: the network's outputs are not finite",
             "Check where the weights come from; with --amp, try without it.",
         )
+    _note_only_answer(trainer, evaluation.accuracy)
     recorder.epoch(epoch=0, **_evaluated(evaluation))
+
+
+def _note_only_answer(trainer: Trainer, accuracy: Accuracy) -> None:
+    """Say so if every validation image was taken for the same class, which says nothing about the images."""
+    if accuracy.only_answer is not None and accuracy.images > 1 and trainer.ranks.rank == 0:
+        trainer.patience.say(
+            f"all {accuracy.images:,} validation images were taken for class {accuracy.only_answer}: top-1 is that"
+            " class's share of them"
+        )
 
 
 def epoch_row(progress: Progress, evaluation: Evaluation, trainer: Trainer) -> dict[str, Any]:

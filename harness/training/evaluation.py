@@ -19,12 +19,16 @@ TOP = 5
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """Shares of all validation images, and their mean cross-entropy (without label smoothing)."""
+    """Shares of all validation images, and their mean cross-entropy (without label smoothing).
+
+    only_answer is the class that every image was taken for, if there is one.
+    """
 
     images: int
     top1: float
     top5: float
     loss: float
+    only_answer: int | None = None
 
 
 def cross_entropy(logits: Any, labels: Any) -> Any:
@@ -41,6 +45,8 @@ class Evaluator:
     def __init__(self, model: nn.Layer, precision: MixedPrecision | None = None) -> None:
         self._model, self._precision = model, precision or MixedPrecision()
         self._counts: Any = paddle.zeros([4], dtype="float64")
+        # The lowest and the highest class that an image was taken for.
+        self._answers: tuple[Any, Any] | None = None
         self.logits_dtype = ""
 
     @paddle.no_grad()  # type: ignore[untyped-decorator]
@@ -60,14 +66,26 @@ class Evaluator:
         self._counts += paddle.stack(
             [paddle.full([], batch.valid_images, "float64"), *(c.astype("float64") for c in counts)]
         )
+        low, high = best[:, 0].min(), best[:, 0].max()
+        if self._answers is not None:
+            low, high = paddle.minimum(low, self._answers[0]), paddle.maximum(high, self._answers[1])
+        self._answers = (low, high)
         return losses.mean()
 
     def counts(self) -> FloatArray:
-        """The counts of this rank: images, correct top-1, correct top-5, sum of losses."""
-        counted: FloatArray = self._counts.numpy()
+        """The counts of this rank: images, correct top-1, correct top-5, sum of losses, lowest and highest class.
+
+        The classes are infinite on a rank without images.
+        """
+        answers = (np.inf, -np.inf) if self._answers is None else [float(one) for one in self._answers]
+        counted: FloatArray = np.concatenate([self._counts.numpy(), answers])
         return counted
 
     def result(self, ranks: Ranks) -> Accuracy:
         """The accuracy over all ranks' images."""
-        images, correct1, correct5, loss = np.sum(ranks.gather(self.counts()), axis=0)
-        return Accuracy(int(images), correct1 / images, correct5 / images, loss / images)
+        counted = ranks.gather(self.counts())
+        images, correct1, correct5, loss = np.sum(counted[:, :4], axis=0)
+        low, high = counted[:, 4].min(), counted[:, 5].max()
+        return Accuracy(
+            int(images), correct1 / images, correct5 / images, loss / images, int(low) if low == high else None
+        )

@@ -66,6 +66,7 @@ def test_accuracy_is_exact_for_every_split(world_size: int, batch_size: int) -> 
     assert accuracy.top1 == (PLACE == 0).sum() / IMAGES
     assert accuracy.top5 == (PLACE < 5).sum() / IMAGES
     assert accuracy.loss == pytest.approx(LOSS, rel=1e-6)
+    assert accuracy.only_answer is None
 
 
 def test_with_fewer_than_five_classes_top5_is_among_all() -> None:
@@ -86,3 +87,16 @@ def test_the_loss_of_a_confident_mistake_is_not_cut() -> None:
     assert expected[0] == 5000.0
     found = cross_entropy(paddle.to_tensor(logits), paddle.to_tensor(labels)).numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("logits", [np.zeros((7, 3)), np.eye(3)[[2] * 7], -np.eye(3)[[0, 1] * 3 + [1]]])
+def test_one_answer_for_all_images_is_noticed(logits: FloatArray) -> None:
+    """What an adversary found: weights of zeros have the top-1 of one class's share, and look like any other's."""
+    evaluators = [Evaluator(lambda images: images) for _ in range(4)]
+    for evaluator, part in zip(evaluators, (slice(0, 3), slice(3, 6), slice(6, 7)), strict=False):
+        images = paddle.to_tensor(logits[part].astype("float32"))
+        evaluator.step(Batch(images, paddle.zeros([len(images)], "int64"), len(images)), no_lap)
+    ranks = SomeRanks(0, 4)
+    object.__setattr__(ranks, "counted", [evaluator.counts() for evaluator in evaluators])
+    answers = {int(answer) for answer in logits.argmax(axis=1)}
+    assert evaluators[0].result(ranks).only_answer == (answers.pop() if len(answers) == 1 else None)
