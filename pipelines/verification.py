@@ -15,6 +15,7 @@ from pipelines.dali_graphs import checking_graph
 from pipelines.end_marker import Copy, EndMarkers, close_all, copy_with_end
 from pipelines.image_lists import EMPTY_FILE, ImageList, file_fault
 from pipelines.list_findings import KINDS_OF_LISTS, Finding, Kind
+from pipelines.misread import WRONG_PIXELS, misread
 from pipelines.read_ahead import read_ahead
 from pipelines.settings import MAX_PIXELS, PipelineSettings
 from pipelines.storage import Storage
@@ -26,7 +27,7 @@ BATCH_SIZE = 32
 LOOKED_AT = 1024
 
 EMPTY, MISSING, UNREADABLE, UNDECODABLE, HUGE = "empty", "missing", "unreadable", "undecodable", "huge"
-FORMAT, UNENDED = "format", "no_end_marker"
+MISREAD, FORMAT, UNENDED = "misread", "format", "no_end_marker"
 
 
 KINDS = {
@@ -43,6 +44,11 @@ KINDS = {
         f"images have more than {MAX_PIXELS:,} pixels: scale them down",
         True,
     ),
+    MISREAD: Kind(
+        "image would be read with wrong pixels: convert it to PNG",
+        "images would be read with wrong pixels: convert them to PNG",
+        True,
+    ),
     **KINDS_OF_LISTS,
     UNENDED: Kind(
         "JPEG lacks the marker at its end: its pixels are whole, and it is used",
@@ -57,19 +63,22 @@ KINDS = {
 }
 
 # What a file begins with, by format.
+TIFF, PNM = "TIFF", "PNM"
 SIGNATURES = (
     ("JPEG", b"\xff\xd8\xff"),
     ("PNG", b"\x89PNG"),
     ("BMP", b"BM"),
     ("GIF", b"GIF8"),
-    ("TIFF", b"II*\0"),
-    ("TIFF", b"MM\0*"),
+    (TIFF, b"II*\0"),
+    (TIFF, b"MM\0*"),
     ("JPEG 2000", b"\0\0\0\x0cjP"),
     ("JPEG 2000", b"\xff\x4f\xff\x51"),
+    *((PNM, kind) for kind in (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6")),
 )
 FORMAT_OF_EXTENSION = {
     "jpg": "JPEG", "jpeg": "JPEG", "jpe": "JPEG", "jfif": "JPEG", "png": "PNG", "bmp": "BMP", "webp": "WebP",
-    "jp2": "JPEG 2000", "tif": "TIFF", "tiff": "TIFF",
+    "jp2": "JPEG 2000", "tif": TIFF, "tiff": TIFF, "ppm": PNM, "pgm": PNM,
+    "pbm": PNM, "pnm": PNM,
 }  # fmt: skip
 
 
@@ -208,7 +217,7 @@ class Verification:
     def _check_alone(self, index: int) -> list[Finding]:
         """Check the image by itself, up to MAX_PIXELS."""
         path = self._storage.path(index)
-        _, reason = file_fault(path)
+        reason = file_fault(path)
         if reason:  # it has changed since it was inspected
             return [_file_finding(index, reason)]
         found = self._decode(index, path)
@@ -253,7 +262,13 @@ class Verification:
     def _judge_format(self, index: int, signature: bytes) -> list[Finding]:
         path = self._images.paths[index]
         expected = FORMAT_OF_EXTENSION.get(path[path.rfind(".") + 1 :].lower())
-        if expected is None or (actual := format_of(signature)) == expected:
+        actual = format_of(signature)
+        if actual == expected:
+            return []
+        # A file that its name gives away was looked at before it was opened.
+        if actual in (TIFF, PNM) and (reason := misread(self._storage.path(index))):
+            return [_file_finding(index, reason)]
+        if expected is None:
             return []
         return [Finding(index, FORMAT, f"a {actual} file" if actual else f"not a {expected} file")]
 
@@ -269,4 +284,5 @@ def _unended(index: int) -> Finding:
 
 def _file_finding(index: int, reason: str) -> Finding:
     kind = {EMPTY_FILE: EMPTY, "no such file or directory": MISSING}.get(reason, UNREADABLE)
+    kind = MISREAD if reason.endswith(WRONG_PIXELS) else kind
     return Finding(index, kind, reason)
