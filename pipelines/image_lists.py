@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from array import array
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.misread import fault_of_pixels
+from pipelines.misread import ENDS_OF_MISREAD, fault_of_pixels
 
 # More classes would need a head of billions of weights; such a number is a typing error.
 MAX_CLASSES = 1_000_000
@@ -33,6 +32,8 @@ EMPTY_FILE = "0 bytes"
 
 # Most images are readable by all, which saves a second request to the disk for each of them.
 _READABLE_BY_ALL = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
+_KIND_AND_READABLE = stat.S_IFMT(0xFFFF) | _READABLE_BY_ALL
+_REGULAR_AND_READABLE = stat.S_IFREG | _READABLE_BY_ALL
 # The effective user is the one who will open a file, but not every platform can check for it.
 _EFFECTIVE_IDS = os.access in os.supports_effective_ids
 
@@ -93,29 +94,30 @@ def _look(path: str) -> tuple[os.stat_result | None, str]:
         return None, (error.strerror or type(error).__name__).lower()
     except ValueError:  # a NUL in the name
         return None, "not a possible file name"
-    if not stat.S_ISREG(status.st_mode):
-        return status, "not a regular file"
-    if status.st_mode & _READABLE_BY_ALL != _READABLE_BY_ALL and not os.access(
-        path, os.R_OK, effective_ids=_EFFECTIVE_IDS
-    ):
-        return status, "permission denied"
+    if status.st_mode & _KIND_AND_READABLE != _REGULAR_AND_READABLE:
+        if not stat.S_ISREG(status.st_mode):
+            return status, "not a regular file"
+        if not os.access(path, os.R_OK, effective_ids=_EFFECTIVE_IDS):
+            return status, "permission denied"
     return status, "" if status.st_size else EMPTY_FILE
 
 
-def _check_chunk(root: str, paths: Sequence[str]) -> tuple[list[int], dict[int, str], array[int]]:
-    """Sizes, faults by index, and the device and inode of each file in turn, zeros where there is a fault."""
-    sizes, faults, files = [], {}, array("Q")
+def _check_chunk(root: str, paths: Sequence[str]) -> tuple[list[int], dict[int, str], npt.NDArray[np.uint64]]:
+    """Sizes, faults by index, and each file's device and inode, zeros where there is a fault."""
+    sizes, devices, inodes = [0] * len(paths), [0] * len(paths), [0] * len(paths)
+    faults: dict[int, str] = {}
     for index, name in enumerate(paths):
         path = f"{root}/{name}"
         status, reason = _look(path)
-        sizes.append(0 if status is None else status.st_size)
-        reason = reason or fault_of_pixels(path)
+        if status is not None:
+            sizes[index] = status.st_size
+        if not reason and name.endswith(ENDS_OF_MISREAD):
+            reason = fault_of_pixels(path)
         if reason or status is None:
             faults[index] = reason
-            files.extend((0, 0))
         else:
-            files.extend((status.st_dev, status.st_ino))
-    return sizes, faults, files
+            devices[index], inodes[index] = status.st_dev, status.st_ino
+    return sizes, faults, np.array((devices, inodes), dtype=np.uint64).T
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +148,10 @@ def check_files(image_list: ImageList, threads: int = 16) -> FileCheck:
     ]
     sizes: list[int] = []
     faults: dict[int, str] = {}
-    files = array("Q")
+    files: list[npt.NDArray[np.uint64]] = [np.zeros((0, 2), np.uint64)]
     with ThreadPoolExecutor(threads) as pool:
         for of_chunk, found, identities in pool.map(_check_chunk, [root] * len(chunks), chunks):
             faults.update((len(sizes) + index, reason) for index, reason in found.items())
             sizes += of_chunk
-            files += identities
-    return FileCheck(image_list, tuple(sizes), faults, np.array(files, dtype=np.uint64).reshape(-1, 2))
+            files.append(identities)
+    return FileCheck(image_list, tuple(sizes), faults, np.concatenate(files))

@@ -7,6 +7,7 @@ bits.
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ from typing import BinaryIO
 
 PNM_ENDINGS, TIFF_ENDINGS = (".ppm", ".pgm", ".pnm", ".pbm"), (".tif", ".tiff")
 _ENDINGS = (*PNM_ENDINGS, *TIFF_ENDINGS)
+# The last letters of these, by which most other names are told from them in no time.
+ENDS_OF_MISREAD = ("m", "M", "f", "F")
 # All reasons end so.
 WRONG_PIXELS = "so that DALI would read wrong pixels"
 
@@ -66,7 +69,7 @@ def _pnm(head: bytes) -> str:
 def _tiff(head: bytes, stream: BinaryIO) -> str:
     try:
         fields = _fields(head, stream)
-    except (struct.error, KeyError, OverflowError):  # DALI reports what is wrong with such a file
+    except (struct.error, KeyError):  # DALI reports what is wrong with such a file
         return ""
     photometric, samples, bits = fields.get(_PHOTOMETRIC), fields.get(_SAMPLES, 1), fields.get(_BITS, 1)
     if photometric == _CIELAB:
@@ -91,8 +94,7 @@ def _fields(head: bytes, stream: BinaryIO) -> Mapping[int, int]:
     big = version == _BIG
     offset, count = ("Q", "Q") if big else ("I", "H")
     (place,) = struct.unpack_from(order + offset, head, 8 if big else 4)
-    stream.seek(place)
-    (entries,) = struct.unpack(order + count, stream.read(struct.calcsize(count)))
+    (entries,) = struct.unpack(order + count, _read_at(stream, place, struct.calcsize(count)))
     entry = struct.Struct(f"{order}HH{offset}{struct.calcsize(offset)}s")
     content = stream.read(entry.size * min(entries, _MAX_ENTRIES))
     found: dict[int, int] = {}
@@ -101,7 +103,14 @@ def _fields(head: bytes, stream: BinaryIO) -> Mapping[int, int]:
             continue
         code = _TYPES[kind]
         if values * struct.calcsize(code) > len(inline):
-            stream.seek(struct.unpack(order + offset, inline)[0])
-            inline = stream.read(struct.calcsize(code))
+            inline = _read_at(stream, struct.unpack(order + offset, inline)[0], struct.calcsize(code))
         (found[tag],) = struct.unpack_from(order + code, inline)
     return found
+
+
+def _read_at(stream: BinaryIO, place: int, size: int) -> bytes:
+    """Returns this number of bytes from a place in the file on. Raises struct.error if the file ends before."""
+    if place + size > stream.seek(0, os.SEEK_END):
+        raise struct.error("the file ends before")
+    stream.seek(place)
+    return stream.read(size)
