@@ -17,6 +17,8 @@ from pipelines.layout import TRAIN_SPLIT, VAL_SPLIT
 
 LEAK, TWO_LABELS, TWICE = _ORDER = "leak", "two_labels", "twice"
 _LABELS_NAMED = 10
+# A label is rare if it has at most one of this number of images.
+_RARE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +207,22 @@ def label_notes(dataset: Dataset) -> list[str]:
         are, they = ("is", "it") if len(only) == 1 else ("are", "they")
         count = count_of(len(only), "class")
         notes.append(f"val: {count} {are} in no training image, so {they} can't be learnt: {_listed(only)}")
+    if note := _far_label(dataset):
+        notes.append(note)
     return notes
+
+
+def _far_label(dataset: Dataset) -> str:
+    """A note about a rare label far above all others, which alone gives the model most of its classes; else empty."""
+    counts = Counter(label for images in dataset.splits.values() for label in images.labels)
+    below, largest = ([-1, *sorted(counts)])[-2:]
+    rare = counts[largest] <= max(1, counts.total() // _RARE)
+    if largest + 1 != dataset.num_classes or 2 * (below + 1) >= largest or below < 0 or not rare:
+        return ""
+    return (
+        f"label {largest} alone, of {count_of(counts[largest], 'image')}, makes it {dataset.num_classes:,} classes: the"
+        f" next smaller label is {below}. If it is an error, correct it"
+    )
 
 
 def _listed(labels: Sequence[int]) -> str:

@@ -88,6 +88,16 @@ def test_a_class_that_training_does_not_know_is_refused(tmp_path: Path) -> None:
     assert "2 classes" in error.cure
 
 
+def test_names_that_differ_only_in_how_accents_are_stored_are_told_apart(tmp_path: Path) -> None:
+    """Attack 22: macOS writes an accent as a character of its own, which looks the same."""
+    make_files(tmp_path / "val", "a\u0308nt/1.jpg", "cat/1.jpg", "emu/1.jpg")
+    error = scan_refusal(tmp_path / "val", ("cat", "\xe4nt"))
+    assert error.message.splitlines()[1:] == [
+        r"  'a\u0308nt', where training has '\xe4nt': only the accents are stored in another way",
+        "  'emu'",
+    ]
+
+
 def test_an_empty_training_class_is_refused(tmp_path: Path) -> None:
     make_files(tmp_path / "train", "cat/1.jpg", "fish/notes.txt")
     error = scan_refusal(tmp_path / "train")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from pipelines.classes import Classes
 from pipelines.dataset import Dataset, open_dataset
 from pipelines.image_lists import FileCheck, ImageList, check_files
 from pipelines.list_findings import Finding, find_repeats, label_notes, link_notes, repeat_notes
@@ -20,7 +22,7 @@ def lists(train: Sequence[tuple[str, int]], val: Sequence[tuple[str, int]] = ())
         for split, rows in (("train", train), ("val", val))
         if rows
     }
-    return a_dataset(Path("/data"), 10, splits)
+    return a_dataset(Path("/data"), 1000, splits)
 
 
 def checked(dataset: Dataset) -> dict[str, FileCheck]:
@@ -154,3 +156,17 @@ def test_classes_without_a_folder_are_noted_once(tmp_path: Path) -> None:
     (tmp_path / "val/2").mkdir()
     dataset = open_dataset(tmp_path, outputs=9, splits=("val",))
     assert label_notes(dataset) == ["val: 1 of the folders' 3 classes has no image: 2"]
+
+
+def test_a_rare_label_far_above_the_others_is_noted() -> None:
+    """Attack 56."""
+    usual = [(f"{index}.jpg", index % 10) for index in range(200)]
+    dataset = replace(lists([*usual, ("x.jpg", 255)]), classes=Classes(256, {}, ""))
+    assert label_notes(dataset)[-1] == (
+        "label 255 alone, of 1 image, makes it 256 classes: the next smaller label is 9. If it is an error, correct it"
+    )
+    # Not where it has as many images as others, or where something else decides the number of classes.
+    many = [(f"x{index}.jpg", 255) for index in range(20)]
+    for images, count in (([*usual, *many], 256), ([*usual, ("x.jpg", 255)], 1000), ([*usual, ("x.jpg", 12)], 13)):
+        notes = label_notes(replace(lists(images), classes=Classes(count, {}, "")))
+        assert not [note for note in notes if note.startswith("label ")]
