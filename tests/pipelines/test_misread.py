@@ -28,7 +28,8 @@ def with_alpha(pixels: Pixels) -> Pixels:
 
 
 def scaled(pixels: Pixels, maximum: int) -> Pixels:
-    return np.rint(pixels * (maximum / 255)).astype(np.int64)
+    result: Pixels = np.rint(pixels * (maximum / 255)).astype(np.int64)
+    return result
 
 
 RIGHT = {

@@ -173,8 +173,9 @@ def test_what_was_done_is_told_with_the_next_command(
     assert printed[0].startswith("17 images imported in ")
     assert printed[1] == "'mine': 12 for training, 5 for validation, 5 classes, 28 x 28 pixels as 64 x 64"
     # "digits" alone would mean the built-in set.
-    assert printed[2] == "To train on it: python run_bench.py --data ./digits --image-size 64"
-    words = shlex.split(printed[2].removeprefix("To train on it: "))[2:]
+    assert printed[2] == "note: train: 1 of the model's 5 classes has no image: 2"
+    assert printed[3] == "To train on it: python run_bench.py --data ./digits --image-size 64"
+    words = shlex.split(printed[3].removeprefix("To train on it: "))[2:]
     assert main([*words, "--device", "cpu", "--dry-run"]) == 0
     assert main(["verify", "./digits", "--results", "out"]) == 0
     verified = capsys.readouterr().out

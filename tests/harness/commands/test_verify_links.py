@@ -66,7 +66,7 @@ def test_images_that_would_be_misread_are_named_whatever_their_names(tmp_path: P
     (tmp_path / "data/3.tif").write_bytes(lab)
     (tmp_path / "data/4.jpg").write_bytes(lab)
     (tmp_path / "data/5.ppm").write_bytes(b"P6 2 2 100\n" + bytes(12))
-    (tmp_path / "data/train_list.txt").write_text("".join(f"{n} 0\n" for n in "1.png 2.png 3.tif 4.jpg 5.ppm".split()))
+    (tmp_path / "data/train_list.txt").write_text("1.png 0\n2.png 0\n3.tif 0\n4.jpg 0\n5.ppm 0\n")
     in_lab, maximum = "a TIFF in CIELAB", "a PNM with a maximum of 100"
     code, rows = verified(tmp_path / "data", tmp_path / "out")
     assert code == 4
