@@ -201,7 +201,8 @@ def label_notes(dataset: Dataset) -> list[str]:
             whose = whose if split == TRAIN_SPLIT or trained is None else "training's"
             have = "has" if len(absent) == 1 else "have"
             notes.append(
-                f"{split}: {len(absent):,} of {whose} {len(expected):,} classes {have} no image: {_listed(absent)}"
+                f"{split}: {len(absent):,} of {whose} {count_of(len(expected), 'class')} {have} no image:"
+                f" {_listed(absent)}"
             )
     if trained is not None and (only := sorted(present.get(VAL_SPLIT, set()) - trained)):
         are, they = ("is", "it") if len(only) == 1 else ("are", "they")
