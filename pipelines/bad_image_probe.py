@@ -160,7 +160,7 @@ class _Probe:
 
     def examine(self, path: str) -> _Examined:
         """Find out what is wrong with a file."""
-        if reason := file_fault(path)[1]:
+        if reason := file_fault(path):
             return _Examined(reason=reason) if reason == EMPTY_FILE else _Examined(obstacle=reason)
         examined = self._decode(path)
         copy = copy_with_end(path) if examined.reason == BROKEN_PIXELS else None

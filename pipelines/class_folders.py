@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -104,7 +105,7 @@ def scan_class_folders(
             f"the folder {shown(folder)} holds no class folders",
             f"Sort its images into one folder per class, or list them in {folder.name}_list.txt (lines `path label`).",
         )
-    unknown = [shown(name) for name in found if name not in labels]
+    unknown = _unknown(found, labels)
     if unknown:
         raise DataError(
             f"{len(unknown):,} of {len(found):,} class folders in {shown(folder)} are not classes of the training"
@@ -125,6 +126,19 @@ def scan_class_folders(
     ordered = sorted(found, key=lambda name: labels[name])
     paths = tuple(f"{prefix}/{name}/{file}" for name in ordered for file in files[name])
     return ImageList(root, paths, tuple(labels[name] for name in ordered for _ in files[name])), passed
+
+
+def _unknown(names: Iterable[str], labels: Mapping[str, int]) -> list[str]:
+    """The names that labels lacks, quoted; with the one that it has in their place if both look alike."""
+    known = {unicodedata.normalize("NFC", name): name for name in labels}
+    lines = []
+    for name in names:
+        if name not in labels:
+            twin = known.get(unicodedata.normalize("NFC", name))
+            # Escaped, as the two can't be told apart otherwise.
+            alike = f"{name!a}, where training has {twin!a}: only the accents are stored in another way"
+            lines.append(shown(name) if twin is None else alike)
+    return lines
 
 
 def _images(folder: Path, passed: PassedOver) -> list[str]:

@@ -39,6 +39,10 @@ _CURE = (
     "t10k-labels-idx1-ubyte, each packed (.gz) or not."
 )
 _AGAIN = "Fetch the file again."
+_OTHER_SHAPES = (
+    "Write the images as files (PNG or JPEG), which may have any shape, into class folders below train/ and val/, or"
+    " list them in train_list.txt and val_list.txt (lines `path label`): --data takes that folder."
+)
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -75,6 +79,11 @@ class IdxSet:
         """One more than the highest label of either split."""
         return int(max(self.train.labels.max(), self.val.labels.max())) + 1
 
+    def shared_images(self) -> int:
+        """The number of val's images that are in train, too, to the byte."""
+        known = {hash(image.tobytes()) for image in self.train.images}
+        return sum(hash(image.tobytes()) in known for image in self.val.images)
+
     def transposed(self) -> IdxSet:
         """The set with every image's rows and columns swapped."""
         return IdxSet(*(IdxSplit(one.images.swapaxes(1, 2), one.labels) for one in (self.train, self.val)))
@@ -96,9 +105,10 @@ def read_idx_folder(folder: Path) -> IdxSet:
             return IdxSplit(arrays[split, "images"], arrays[split, "labels"])
         except ValueError as error:
             images, labels = found[split, "images"], found[split, "labels"]
+            height, width = arrays[split, "images"].shape[1:]
             raise DataError(
                 f"{shown(images)} and {shown(labels.name)}: {error}",
-                "Both files must be of one set and split.",
+                "Both files must be of one set and split." if height == width else _OTHER_SHAPES,
             ) from error
 
     return IdxSet(pair("train"), pair("val"))

@@ -9,6 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.misread import ENDS_OF_MISREAD, fault_of_pixels
+
 # More classes would need a head of billions of weights; such a number is a typing error.
 MAX_CLASSES = 1_000_000
 
@@ -27,6 +32,8 @@ EMPTY_FILE = "0 bytes"
 
 # Most images are readable by all, which saves a second request to the disk for each of them.
 _READABLE_BY_ALL = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
+_KIND_AND_READABLE = stat.S_IFMT(0xFFFF) | _READABLE_BY_ALL
+_REGULAR_AND_READABLE = stat.S_IFREG | _READABLE_BY_ALL
 # The effective user is the one who will open a file, but not every platform can check for it.
 _EFFECTIVE_IDS = os.access in os.supports_effective_ids
 
@@ -74,38 +81,61 @@ def first_ten(faults: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def file_fault(path: str) -> tuple[int, str]:
-    """A file's size in bytes, and why it can't be read as an image; the reason is empty if none was found."""
+def file_fault(path: str) -> str:
+    """Why a file can't be read as an image, whatever its content; empty if no reason was found."""
+    return _look(path)[1]
+
+
+def _look(path: str) -> tuple[os.stat_result | None, str]:
+    """What the file system says about a file, None if nothing; and the reason of `file_fault`."""
     try:
         status = os.stat(path)  # noqa: PTH116 - a Path object per file would double the time
     except OSError as error:
-        return 0, (error.strerror or type(error).__name__).lower()
+        return None, (error.strerror or type(error).__name__).lower()
     except ValueError:  # a NUL in the name
-        return 0, "not a possible file name"
-    if not stat.S_ISREG(status.st_mode):
-        return status.st_size, "not a regular file"
-    if status.st_mode & _READABLE_BY_ALL != _READABLE_BY_ALL and not os.access(
-        path, os.R_OK, effective_ids=_EFFECTIVE_IDS
-    ):
-        return status.st_size, "permission denied"
-    return status.st_size, "" if status.st_size else EMPTY_FILE
+        return None, "not a possible file name"
+    if status.st_mode & _KIND_AND_READABLE != _REGULAR_AND_READABLE:
+        if not stat.S_ISREG(status.st_mode):
+            return status, "not a regular file"
+        if not os.access(path, os.R_OK, effective_ids=_EFFECTIVE_IDS):
+            return status, "permission denied"
+    return status, "" if status.st_size else EMPTY_FILE
 
 
-def _check_chunk(root: str, paths: Sequence[str]) -> list[tuple[int, str]]:
-    return [file_fault(f"{root}/{path}") for path in paths]
+def _check_chunk(root: str, paths: Sequence[str]) -> tuple[list[int], dict[int, str], npt.NDArray[np.uint64]]:
+    """Sizes, faults by index, and each file's device and inode, zeros where there is a fault."""
+    sizes, devices, inodes = [0] * len(paths), [0] * len(paths), [0] * len(paths)
+    faults: dict[int, str] = {}
+    for index, name in enumerate(paths):
+        path = f"{root}/{name}"
+        status, reason = _look(path)
+        if status is not None:
+            sizes[index] = status.st_size
+        if not reason and name.endswith(ENDS_OF_MISREAD):
+            reason = fault_of_pixels(path)
+        if reason or status is None:
+            faults[index] = reason
+        else:
+            devices[index], inodes[index] = status.st_dev, status.st_ino
+    return sizes, faults, np.array((devices, inodes), dtype=np.uint64).T
 
 
 @dataclass(frozen=True, slots=True)
 class FileCheck:
-    """The result of inspecting every file of a list: sizes in bytes, in its order, and why files are unusable."""
+    """The result of inspecting every file of a list: sizes in bytes, in its order, and why files are unusable.
+
+    files [images, 2] has each file's device and inode, by which one file is known under several names; zeros for an
+    unusable one.
+    """
 
     images: ImageList
     sizes: tuple[int, ...]
     faults: dict[int, str]
+    files: npt.NDArray[np.uint64]
 
 
 def check_files(image_list: ImageList, threads: int = 16) -> FileCheck:
-    """Inspect every file without opening it.
+    """Inspect every file without opening it, apart from those of formats that may be misread (see `misread`).
 
     Several threads do so at the same time, because on a network disk each inspection waits for an answer. Raises
     ValueError for threads below 1.
@@ -118,10 +148,10 @@ def check_files(image_list: ImageList, threads: int = 16) -> FileCheck:
     ]
     sizes: list[int] = []
     faults: dict[int, str] = {}
+    files: list[npt.NDArray[np.uint64]] = [np.zeros((0, 2), np.uint64)]
     with ThreadPoolExecutor(threads) as pool:
-        for checked in pool.map(_check_chunk, [root] * len(chunks), chunks):
-            for size, reason in checked:
-                if reason:
-                    faults[len(sizes)] = reason
-                sizes.append(size)
-    return FileCheck(image_list, tuple(sizes), faults)
+        for of_chunk, found, identities in pool.map(_check_chunk, [root] * len(chunks), chunks):
+            faults.update((len(sizes) + index, reason) for index, reason in found.items())
+            sizes += of_chunk
+            files.append(identities)
+    return FileCheck(image_list, tuple(sizes), faults, np.concatenate(files))

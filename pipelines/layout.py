@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,6 +113,8 @@ class Layout:
             if names is not None:
                 _check_beside_folders(file, found, shown(names))
             check_range(file, found.count, found.origin)
+            if names is None and numberings[split] is None:
+                self._check_beside_unread_folders(file, wanted)
             if names is None:
                 found = found.noted(check_wnid_folders(file, found.count, numberings[split]), number_folders_note(file))
         if len(files) == len(SPLITS):
@@ -147,6 +150,21 @@ class Layout:
         if val_folders and train == FOLDERS and class_names(self._folder / TRAIN_SPLIT):
             return self._folder / TRAIN_SPLIT
         return self._folder / VAL_SPLIT if val_folders and train != LISTED else None
+
+    def _check_beside_unread_folders(self, file: ListFile, wanted: Wanted | None) -> None:
+        """Check an evaluation's list against train/, though its images aren't read: its folders may be the weights'.
+
+        They are if there is one for each of the weights' outputs; DataError is raised if the list contradicts these.
+        """
+        folder = self._folder / TRAIN_SPLIT
+        if not self._evaluated or wanted is None or self._kinds[TRAIN_SPLIT] != FOLDERS:
+            return
+        labels: Mapping[str, int] = {}
+        with suppress(DataError):  # an evaluation needs no training images
+            names = class_names(folder)
+            if len(names) == wanted.count:
+                labels = classes_of_folders(names, shown(folder), wanted, evaluated=True).labels
+        check_against_folders(file, labels, shown(folder))
 
     def _read_flat(self) -> None:
         """Find the labels of the images that lie directly in val/."""

@@ -6,6 +6,7 @@ import codecs
 import csv
 import os
 import posixpath
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +19,8 @@ from pipelines.image_lists import MAX_CLASSES, ImageList, first_ten, shown
 _HEADS = frozenset(("label", "labels", "class", "classes", "class_id", "class_index", "classid", "target", "category"))
 _DELIMITERS = (",", ";", "\t")
 _MAX_DIGITS = 18
+# The first bytes of a list, by which its encoding is known.
+_SAMPLE_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +106,29 @@ def _read_lines(list_file: Path) -> list[str]:
     except (OSError, ValueError) as error:  # ValueError for a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(f"the list {shown(list_file)} cannot be read: {reason}", cure) from error
+    if (encoding := _utf_16(data)) is not None:
+        raise DataError(
+            f"the list {shown(list_file)} is {encoding} without a byte order mark",
+            f"Convert it: iconv -f {encoding} -t UTF-8 {shlex.quote(str(list_file))} > NEW_LIST",
+        )
     text = decoded(data)
     if not text.strip():
         raise DataError(f"the list {shown(list_file)} is empty", cure)
-    # Only "\n" ends a line: str.splitlines would also cut file names at U+2028 and its like.
+    # Nothing else ends a line: str.splitlines would also cut file names at U+2028 and its like.
+    if "\n" not in text:  # as on the first Macs
+        text = text.replace("\r", "\n")
     return [line.removesuffix("\r") for line in text.split("\n")]
+
+
+def _utf_16(data: bytes) -> str | None:
+    """The encoding of text of which about every second byte is zero; None for other text, and for a mark."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return None
+    even, odd = (data[begin:_SAMPLE_BYTES:2] for begin in (0, 1))
+    for high, low, encoding in ((odd, even, "UTF-16LE"), (even, odd, "UTF-16BE")):
+        if high.count(0) > 0.4 * len(high) and low.count(0) < 0.05 * len(low):
+            return encoding
+    return None
 
 
 def decoded(data: bytes) -> str:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
+from models.words import count_of
 from pipelines.dataset import Dataset
-from pipelines.image_lists import ImageList
+from pipelines.image_lists import FileCheck, shown
 from pipelines.layout import TRAIN_SPLIT, VAL_SPLIT
 
-LEAK, TWICE = "leak", "twice"
+LEAK, TWO_LABELS, TWICE = _ORDER = "leak", "two_labels", "twice"
 _LABELS_NAMED = 10
+# A label is rare if it has at most one of this number of images.
+_RARE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,11 @@ KINDS_OF_LISTS = {
         "validation images are also in the training list: remove them from one of the lists",
         True,
     ),
+    TWO_LABELS: Kind(
+        "image is listed with two labels: keep the right one",
+        "images are listed with two labels: keep the right one of each",
+        True,
+    ),
     TWICE: Kind(
         "image is a repetition in its list: it counts as often as it is listed",
         "images are repetitions in their list: they count as often as they are listed",
@@ -53,58 +65,165 @@ KINDS_OF_LISTS = {
 }
 
 
-def find_repeats(images: ImageList, others: ImageList | None = None) -> dict[int, list[Finding]]:
-    """Images that the list repeats, and those that others lists, too, by index; only the paths are compared."""
-    elsewhere = {_plain(path): index for index, path in enumerate(others.paths)} if others is not None else {}
-    first: dict[str, int] = {}
-    found: dict[int, list[Finding]] = {}
-    for index, path in enumerate(images.paths):
-        plain = _plain(path)
-        before = first.setdefault(plain, index)
-        if before != index:
-            label = images.labels[before]
-            under = "" if label == images.labels[index] else f", there with label {label}"
-            found.setdefault(index, []).append(Finding(index, TWICE, f"also image {before + 1:,} of its list{under}"))
-        if plain in elsewhere:
-            reason = f"also image {elsewhere[plain] + 1:,} of the training list"
-            found.setdefault(index, []).append(Finding(index, LEAK, reason))
+@dataclass(frozen=True, slots=True)
+class _Same:
+    """An image of a split, by index, that was listed before: at another index of that split, or of the training's.
+
+    linked: it has another name there, so that both are links to one file, or lie in folders of which one is a link.
+    """
+
+    split: str
+    index: int
+    other_split: str
+    other: int
+    linked: bool
+
+
+def find_repeats(dataset: Dataset, checks: Mapping[str, FileCheck]) -> dict[str, dict[int, list[Finding]]]:
+    """Images that a list repeats, and those in both lists, by split and index; known by their paths and by their files.
+
+    checks are the splits' inspections. Copies of a file are other files: contents are not compared.
+    """
+    found: dict[str, dict[int, list[Finding]]] = {split: {} for split in dataset.splits}
+    for same in (*_same_paths(dataset), *_same_files(dataset, checks)):
+        found[same.split].setdefault(same.index, []).extend(_findings(dataset, same))
     return found
+
+
+def _findings(dataset: Dataset, same: _Same) -> Iterator[Finding]:
+    images, others = dataset.splits[same.split], dataset.splits[same.other_split]
+    leak = same.split != same.other_split
+    what = "the same file as" if same.linked else "also"
+    where = f"image {same.other + 1:,} of {'the training' if leak else 'its'} list"
+    name = f", {shown(others.paths[same.other])}" if same.linked else ""
+    label, there = images.labels[same.index], others.labels[same.other]
+    if leak or label == there:
+        yield Finding(same.index, LEAK if leak else TWICE, f"{what} {where}{name}")
+    if label != there:
+        yield Finding(same.index, TWO_LABELS, f"label {label} here, {there} as {where}{name}")
+
+
+def repeat_notes(dataset: Dataset) -> list[str]:
+    """Images that are in both splits, or in one several times, in words; only the paths are compared."""
+    return _notes(dataset, _same_paths(dataset))
+
+
+def link_notes(dataset: Dataset, checks: Mapping[str, FileCheck]) -> list[str]:
+    """Images that are in both splits, or in one several times, as one file under several names, in words."""
+    return _notes(dataset, _same_files(dataset, checks))
+
+
+def _notes(dataset: Dataset, repeated: Sequence[_Same]) -> list[str]:
+    """One note for each kind of finding and split, with an example where the paths alone don't show it."""
+    counts: Counter[tuple[str, str]] = Counter()
+    examples: dict[tuple[str, str], str] = {}
+    for same in repeated:
+        for finding in _findings(dataset, same):
+            key = (finding.kind, same.split)
+            counts[key] += 1
+            if key not in examples:
+                name = shown(dataset.splits[same.split].paths[same.index])
+                examples[key] = f" ({name}: {finding.reason})" if same.linked or finding.kind == TWO_LABELS else ""
+    return [
+        f"{'' if kind == LEAK else f'{split}: '}{KINDS_OF_LISTS[kind].describe(count)}{examples[kind, split]}"
+        for (kind, split), count in sorted(counts.items(), key=lambda item: (_ORDER.index(item[0][0]), item[0][1]))
+    ]
 
 
 def _plain(path: str) -> str:
     return posixpath.normpath(path) if "./" in path or "//" in path else path
 
 
-def repeat_notes(dataset: Dataset) -> list[str]:
-    """Images that are in both splits, or in one several times, in words; only the paths are compared."""
-    train, val = (dataset.splits.get(split) for split in (TRAIN_SPLIT, VAL_SPLIT))
-    notes = []
-    if train is not None and val is not None:
-        both = len({_plain(path) for path in train.paths} & {_plain(path) for path in val.paths})
-        if both:
-            notes.append(KINDS_OF_LISTS[LEAK].describe(both))
-    for split, images in dataset.splits.items():
-        repeated = len(images) - len({_plain(path) for path in images.paths})
-        if repeated:
-            notes.append(f"{split}: {KINDS_OF_LISTS[TWICE].describe(repeated)}")
-    return notes
+def _same_paths(dataset: Dataset) -> list[_Same]:
+    """Images whose path was listed before."""
+    found: list[_Same] = []
+    plain = {split: [_plain(path) for path in images.paths] for split, images in dataset.splits.items()}
+    known: dict[str, int] = {}
+    for split, paths in plain.items():
+        first: dict[str, int] = {}
+        for index, path in enumerate(paths):
+            before = first.setdefault(path, index)
+            if before != index:
+                found.append(_Same(split, index, split, before, linked=False))
+            if path in known:
+                found.append(_Same(split, index, TRAIN_SPLIT, known[path], linked=False))
+        if split == TRAIN_SPLIT:
+            known = first
+    return found
+
+
+def _same_files(dataset: Dataset, checks: Mapping[str, FileCheck]) -> list[_Same]:
+    """Images whose file was listed before under another path."""
+    pairs: list[tuple[str, int, str, int]] = []
+    for split, check in checks.items():
+        pairs += [(split, index, split, before) for index, before in _repeated(check.files)]
+        if split != TRAIN_SPLIT and TRAIN_SPLIT in checks:
+            train = checks[TRAIN_SPLIT].files
+            both = _repeated(np.concatenate((train, check.files)))
+            count = len(train)
+            pairs += [(split, index - count, TRAIN_SPLIT, first) for index, first in both if first < count <= index]
+    paths = {split: images.paths for split, images in dataset.splits.items()}
+    return [
+        _Same(split, index, other_split, other, linked=True)
+        for split, index, other_split, other in pairs
+        if _plain(paths[split][index]) != _plain(paths[other_split][other])
+    ]
+
+
+def _repeated(files: npt.NDArray[np.uint64]) -> list[tuple[int, int]]:
+    """The rows of files (see `FileCheck`) that repeat an earlier one, each with the first such row, in order."""
+    inodes = np.sort(files[:, 1])
+    inodes = inodes[inodes != 0]  # some network file systems have none
+    if not (inodes[1:] == inodes[:-1]).any():  # nearly always: a tenth of the time
+        return []
+    order = np.lexsort((files[:, 1], files[:, 0]))
+    rows = files[order]
+    begins = np.concatenate(([True], (rows[1:] != rows[:-1]).any(axis=1)))
+    first = order[np.maximum.accumulate(np.where(begins, np.arange(len(rows)), 0))]
+    again = ~begins & (rows[:, 1] != 0)
+    return sorted(zip(order[again].tolist(), first[again].tolist(), strict=True))
 
 
 def label_notes(dataset: Dataset) -> list[str]:
     """Classes of which a split that was opened has no image, in words."""
     present = {split: set(images.labels) for split, images in dataset.splits.items()}
+    trained = present.get(TRAIN_SPLIT)
+    # Classes without a folder have a note of their own (see `pipelines.classes`); a training needs all.
+    of_model = range(dataset.num_classes)
+    in_folders = sorted(dataset.classes.labels.values()) or of_model
     notes = []
     for split, labels in present.items():
         # Validation may have only a few of the classes, but a class without training images can't be learnt.
-        expected = range(dataset.num_classes) if split == TRAIN_SPLIT else sorted(present.get(TRAIN_SPLIT, ()))
+        expected = of_model if split == TRAIN_SPLIT else in_folders if trained is None else sorted(trained)
         absent = [label for label in expected if label not in labels]
         if absent:
-            of = f"the model's {dataset.num_classes:,}" if split == TRAIN_SPLIT else f"training's {len(expected):,}"
+            whose = "the model's" if len(expected) == dataset.num_classes else "the folders'"
+            whose = whose if split == TRAIN_SPLIT or trained is None else "training's"
             have = "has" if len(absent) == 1 else "have"
-            notes.append(f"{split}: {len(absent):,} of {of} classes {have} no image: {_listed(absent)}")
-    if TRAIN_SPLIT in present and (only := sorted(present.get(VAL_SPLIT, set()) - present[TRAIN_SPLIT])):
-        notes.append(f"val: {len(only):,} classes are in no training image, so they can't be learnt: {_listed(only)}")
+            notes.append(
+                f"{split}: {len(absent):,} of {whose} {count_of(len(expected), 'class')} {have} no image:"
+                f" {_listed(absent)}"
+            )
+    if trained is not None and (only := sorted(present.get(VAL_SPLIT, set()) - trained)):
+        are, they = ("is", "it") if len(only) == 1 else ("are", "they")
+        count = count_of(len(only), "class")
+        notes.append(f"val: {count} {are} in no training image, so {they} can't be learnt: {_listed(only)}")
+    if note := _far_label(dataset):
+        notes.append(note)
     return notes
+
+
+def _far_label(dataset: Dataset) -> str:
+    """A note about a rare label far above all others, which alone gives the model most of its classes; else empty."""
+    counts = Counter(label for images in dataset.splits.values() for label in images.labels)
+    below, largest = ([-1, *sorted(counts)])[-2:]
+    rare = counts[largest] <= max(1, counts.total() // _RARE)
+    if largest + 1 != dataset.num_classes or 2 * (below + 1) >= largest or below < 0 or not rare:
+        return ""
+    return (
+        f"label {largest} alone, of {count_of(counts[largest], 'image')}, makes it {dataset.num_classes:,} classes: the"
+        f" next smaller label is {below}. If it is an error, correct it"
+    )
 
 
 def _listed(labels: Sequence[int]) -> str:

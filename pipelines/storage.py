@@ -165,12 +165,13 @@ class Storage:
         """
         images = images or self.images
         check = check_files(images)
-        sizes, faults = list(check.sizes), dict(check.faults)
+        sizes, faults, files = list(check.sizes), dict(check.faults), check.files
         while faults:
             self._note_good(images, faults)
             before = self.obstacle()
             asked = sorted(faults)
             again = check_files(images.part(asked))
+            files[asked] = again.files
             for place, index in enumerate(asked):
                 sizes[index] = again.sizes[place]
             faults = {asked[place]: reason for place, reason in again.faults.items()}
@@ -180,7 +181,7 @@ class Storage:
             elif len(faults) == len(asked):
                 break
         self.patience.over()
-        return FileCheck(images, tuple(sizes), faults)
+        return FileCheck(images, tuple(sizes), faults, files)
 
     def _note_good(self, images: ImageList, faults: Collection[int]) -> None:
         """Take witnesses from images that were found to be good, if there are none."""

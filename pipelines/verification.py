@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from pipelines.dali_graphs import checking_graph
 from pipelines.image_lists import EMPTY_FILE, ImageList, file_fault
 from pipelines.jpeg_data import Copy, EndMarkers, close_all, copy_with_end, damage
 from pipelines.list_findings import KINDS_OF_LISTS, Finding, Kind
+from pipelines.misread import WRONG_PIXELS, misread
 from pipelines.read_ahead import read_ahead
 from pipelines.settings import MAX_PIXELS, PipelineSettings
 from pipelines.storage import Storage
@@ -30,7 +29,7 @@ BATCH_SIZE = 32
 LOOKED_AT = 1024
 
 EMPTY, MISSING, UNREADABLE, UNDECODABLE, HUGE = "empty", "missing", "unreadable", "undecodable", "huge"
-FORMAT, UNENDED, DAMAGED = "format", "no_end_marker", "damaged"
+MISREAD, FORMAT, UNENDED, DAMAGED = "misread", "format", "no_end_marker", "damaged"
 
 
 KINDS = {
@@ -45,6 +44,11 @@ KINDS = {
     HUGE: Kind(
         f"image has more than {MAX_PIXELS:,} pixels: scale it down",
         f"images have more than {MAX_PIXELS:,} pixels: scale them down",
+        True,
+    ),
+    MISREAD: Kind(
+        "image would be read with wrong pixels: convert it to PNG",
+        "images would be read with wrong pixels: convert them to PNG",
         True,
     ),
     **KINDS_OF_LISTS,
@@ -66,19 +70,22 @@ KINDS = {
 }
 
 # What a file begins with, by format.
+TIFF, PNM = "TIFF", "PNM"
 SIGNATURES = (
     ("JPEG", b"\xff\xd8\xff"),
     ("PNG", b"\x89PNG"),
     ("BMP", b"BM"),
     ("GIF", b"GIF8"),
-    ("TIFF", b"II*\0"),
-    ("TIFF", b"MM\0*"),
+    (TIFF, b"II*\0"),
+    (TIFF, b"MM\0*"),
     ("JPEG 2000", b"\0\0\0\x0cjP"),
     ("JPEG 2000", b"\xff\x4f\xff\x51"),
+    *((PNM, kind) for kind in (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6")),
 )
 FORMAT_OF_EXTENSION = {
     "jpg": "JPEG", "jpeg": "JPEG", "jpe": "JPEG", "jfif": "JPEG", "png": "PNG", "bmp": "BMP", "webp": "WebP",
-    "jp2": "JPEG 2000", "tif": "TIFF", "tiff": "TIFF",
+    "jp2": "JPEG 2000", "tif": TIFF, "tiff": TIFF, "ppm": PNM, "pgm": PNM,
+    "pbm": PNM, "pnm": PNM,
 }  # fmt: skip
 
 
@@ -218,14 +225,15 @@ class Verification:
     def _check_alone(self, index: int) -> list[Finding]:
         """Check the image by itself, up to MAX_PIXELS."""
         path = self._storage.path(index)
-        _, reason = file_fault(path)
+        reason = file_fault(path)
         if reason:  # it has changed since it was inspected
             return [_file_finding(index, reason)]
         found = self._decode(index, path)
         copy = copy_with_end(path) if any(finding.kind == UNDECODABLE for finding in found) else None
         if copy is not None:
-            if not self._decode(index, copy.path):
-                found = [_unended(index)]
+            ended = self._decode(index, copy.path)
+            if not any(KINDS[finding.kind].bad for finding in ended):
+                found = [_unended(index), *ended]
                 self._end_markers.report(path)
             copy.close()
         return found
@@ -247,7 +255,10 @@ class Verification:
         (height, width), signature = np.array(sizes.at(0)), np.array(signatures.at(0))
         if int(height) * int(width) > MAX_PIXELS:
             return [Finding(index, HUGE, f"{width:,} x {height:,} pixels")]
-        return self._judge_content(index, signature.tobytes())
+        try:
+            return self._judge_content(index, signature.tobytes())
+        except OSError as error:
+            return [Finding(index, UNREADABLE, error.strerror or type(error).__name__)]
 
     def _judge(self, indices: Sequence[int], sizes: npt.NDArray[Any], signatures: npt.NDArray[Any]) -> list[Finding]:
         """Findings about a decoded batch from its headers; larger images were not decoded yet, and are checked here."""
@@ -256,25 +267,27 @@ class Verification:
         decoded = [
             (index, bytes(signature)) for index, signature, fit in zip(indices, signatures, fits, strict=True) if fit
         ]
-        judged = self._pool.map(lambda image: self._judge_content(*image), decoded)
-        large = [index for index, fit in zip(indices, fits, strict=True) if not fit]
-        return [
-            *itertools.chain.from_iterable(judged),
-            *(found for index in large for found in self._check_each([index])),
-        ]
+        alone = [index for index, fit in zip(indices, fits, strict=True) if not fit]
+        found: list[Finding] = []
+        for (index, _), judged in [(image, self._pool.submit(self._judge_content, *image)) for image in decoded]:
+            if isinstance(judged.exception(), OSError):  # it could be read a moment ago
+                alone.append(index)
+            else:
+                found += judged.result()
+        return [*found, *(self._check_each(alone) if alone else ())]
 
     def _judge_content(self, index: int, signature: bytes) -> list[Finding]:
-        """Findings about a decoded image: its format, and damage that its decoder passes over."""
+        """Findings about a decoded image: its format, and damage that its decoder passes over. Raises OSError."""
         path = self._images.paths[index]
         actual, found = format_of(signature), []
         expected = FORMAT_OF_EXTENSION.get(path[path.rfind(".") + 1 :].lower())
+        # A file that its name gives away was looked at before it was opened.
+        if actual != expected and actual in (TIFF, PNM) and (reason := misread(self._storage.path(index))):
+            return [_file_finding(index, reason)]
         if expected is not None and actual != expected:
             found.append(Finding(index, FORMAT, f"a {actual} file" if actual else f"not a {expected} file"))
-        if actual == "JPEG":
-            # What can't be read now was read a moment ago.
-            with suppress(OSError):
-                if reason := damage(Path(self._storage.path(index)).read_bytes()):
-                    found.append(Finding(index, DAMAGED, reason))
+        if actual == "JPEG" and (reason := damage(Path(self._storage.path(index)).read_bytes())):
+            found.append(Finding(index, DAMAGED, reason))
         return found
 
 
@@ -289,4 +302,5 @@ def _unended(index: int) -> Finding:
 
 def _file_finding(index: int, reason: str) -> Finding:
     kind = {EMPTY_FILE: EMPTY, "no such file or directory": MISSING}.get(reason, UNREADABLE)
+    kind = MISREAD if reason.endswith(WRONG_PIXELS) else kind
     return Finding(index, kind, reason)

@@ -16,6 +16,7 @@ from harness.plan.plan import RunPlan
 from pipelines.errors import DataError
 from pipelines.image_lists import FAULTS_NAMED, shown
 from pipelines.layout import TRAIN_SPLIT, VAL_SPLIT
+from pipelines.misread import WRONG_PIXELS
 
 # The columns of summary.csv that count left-out images, by split.
 LEFT_OUT_COLUMNS = {TRAIN_SPLIT: "left_out_train_images", VAL_SPLIT: "left_out_val_images"}
@@ -93,10 +94,11 @@ class BadImageRule:
         named = "\n".join(f"  {shown(image.path)}: {image.reason}" for image in bad[:FAULTS_NAMED])
         if len(bad) > FAULTS_NAMED:
             named += f"\n  and {len(bad) - FAULTS_NAMED:,} more"
+        convert = " Convert those that DALI would misread to PNG." if any(map(_is_misread, bad)) else ""
         if whole:
             raise DataError(
                 f"none of the {self.sizes[whole[0]]:,} {SPLIT_WORDS[whole[0]]} images can be used:\n{named}",
-                f"{place} Check that the files are there, and that they are images.".lstrip(),
+                f"{place} Check that the files are there, and that they are images.{convert}".lstrip(),
             )
         why = (
             "--bad-images is fail"
@@ -104,12 +106,16 @@ class BadImageRule:
             else "the limit is " + " and ".join(one for one, _ in exceeded)
         )
         allow = [*(["--bad-images skip"] if self.policy == FAIL else []), *(wider for _, wider in exceeded)]
-        cure = f"Restore these files, remove them from the list, or leave them out with {' '.join(allow)}."
+        cure = f"Restore these files, remove them from the list, or leave them out with {' '.join(allow)}.{convert}"
         if Limit().exceeded(left_out):
             cure += " A top-1 without so many images is not written to the table with the reference's header."
         if so_far:
             cure = f"List all of them with run_bench.py verify. {cure}"
         raise DataError(f"{parts} can't be used{so_far}, and {why}:\n{named}", f"{place} {cure}".lstrip())
+
+
+def _is_misread(image: BadImage) -> bool:
+    return image.reason.endswith(WRONG_PIXELS)
 
 
 def rule_of(plan: RunPlan) -> BadImageRule:

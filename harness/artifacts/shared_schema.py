@@ -180,9 +180,10 @@ BAD_FILES = Table(
             str,
             "",
             RUN,
-            "empty (0 bytes), missing, unreadable, undecodable, huge (too many pixels) or leak (in val and in train);"
-            " as warnings twice (named before), format (another than the file's name says) , damaged (a JPEG that"
-            " decodes all the same) and no_end_marker (of a JPEG whose pixels are whole)",
+            "empty (0 bytes), missing, unreadable, undecodable, huge (too many pixels), misread (DALI would read wrong"
+            " pixels), leak (in val and in train) or two_labels (listed with another label before); as"
+            " warnings twice (named before), format (another than the file's name says), damaged (a JPEG that decodes"
+            " all the same) and no_end_marker (of a JPEG whose pixels are whole)",
         ),
         Column("reason", str, "", RUN, "what is wrong, in words"),
     ),

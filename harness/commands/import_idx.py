@@ -17,9 +17,11 @@ from harness.report.text import command_line, plain_text
 from models.architecture import MIN_IMAGE_SIZE
 from models.words import count_of
 from pipelines.augmentation import Augmentation
+from pipelines.dataset import open_dataset
 from pipelines.idx import IdxSet, read_idx_folder
 from pipelines.idx_folder import write_folder
 from pipelines.image_lists import shown
+from pipelines.list_findings import label_notes
 from pipelines.whole_folder import whole_folder
 
 # PP-LCNet halves its input five times: 64 pixels leave 2 x 2 for the last stage, as for the built-in digits.
@@ -114,10 +116,28 @@ def _conclude(console: Console, data: IdxSet, target: Path, name: str, image_siz
         f"{count_of(total, 'image')} imported in {seconds:,.1f} s: {total / max(seconds, 1e-9):,.0f} images/s",
         f"{name!r}: {len(data.train.labels):,} for training, {len(data.val.labels):,} for validation,"
         f" {count_of(data.num_classes, 'class')}, {side} x {side} pixels as {image_size} x {image_size}",
+        *(f"note: {note}" for note in _notes(data, target)),
         f"To train on it: {_training_command(target, image_size)}",
     ]
     for line in lines:
         console.rich.print(plain_text(line), soft_wrap=True)
+
+
+def _notes(data: IdxSet, target: Path) -> list[str]:
+    """What the user should know about the labels and the splits, in words."""
+    notes = label_notes(open_dataset(target))
+    lowest = int(min(data.train.labels.min(), data.val.labels.min()))
+    if lowest:
+        notes.append(
+            f"the labels run from {lowest} to {data.num_classes - 1} and none is 0: the model has an output for each"
+            f" label from 0 on, so that {count_of(lowest, 'output')} will never be right"
+        )
+    if shared := data.shared_images():
+        notes.append(
+            f"{shared:,} of {count_of(len(data.val.labels), 'validation image')} are among the training images, too, to"
+            " the byte: top-1 will look better than it is"
+        )
+    return notes
 
 
 def _training_command(target: Path, image_size: int) -> str:

@@ -24,7 +24,7 @@ from models.fitting import ReadFile, WeightsFile, read_file
 from pipelines.dataset import Dataset, open_dataset
 from pipelines.image_lists import shown
 from pipelines.layout import Lists
-from pipelines.list_findings import label_notes, repeat_notes
+from pipelines.list_findings import label_notes, link_notes, repeat_notes
 from pipelines.page_cache import data_state, read_into_memory, resident_share
 from pipelines.profile import profile
 from pipelines.settings import MIXED_DECODER
@@ -149,6 +149,8 @@ def _inspect_files(
             for index, reason in check.faults.items()
         ]
     rule_of(plan).enforce(bad, place=f"Paths are relative to {shown(images.root)}.")
+    for note in link_notes(dataset, checks):
+        patience.say(note)
     found = profile(images, checks[first].sizes)
     state = data_state(share, found.total_bytes, memory_bytes or found.total_bytes)
     larger = None if memory_bytes is None else state.larger_than_memory

@@ -27,7 +27,6 @@ from pipelines.dataset import Dataset, open_dataset
 from pipelines.dataset import fingerprint as lists_fingerprint
 from pipelines.errors import DataError, StorageError
 from pipelines.image_lists import ImageList, shown
-from pipelines.layout import TRAIN_SPLIT
 from pipelines.list_findings import Finding, find_repeats, label_notes
 from pipelines.storage import Patience, Storage
 from pipelines.verification import KINDS, Checked, Verification
@@ -176,12 +175,14 @@ def _check(dataset: Dataset, table: Path, state: Verified, threads: int, console
 def _checks(
     dataset: Dataset, done: Mapping[str, int], threads: int, patience: Patience
 ) -> Iterator[tuple[str, ImageList, Checked]]:
-    """Yields the findings of each batch of each split, from the first unchecked image on, including repeated paths."""
+    """Yields the findings of each batch of each split, from the first unchecked image on, including repeated images."""
+    checks = {split: Storage(images, patience).inspect() for split, images in dataset.splits.items()}
+    repeats_of = find_repeats(dataset, checks)
     for split, images in dataset.splits.items():
         begin = done[split]
         if begin == len(images):
             continue
-        repeats = find_repeats(images, None if split == TRAIN_SPLIT else dataset.splits.get(TRAIN_SPLIT))
+        repeats = repeats_of[split]
         for checked in Verification(Storage(images, patience), threads, begin):
             indices = range(begin, checked.end) if repeats else ()
             more = [finding for index in indices for finding in repeats.get(index, ())]

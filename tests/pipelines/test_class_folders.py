@@ -6,7 +6,7 @@ import pytest
 
 from pipelines.class_folders import PassedOver, class_names, scan_class_folders
 from pipelines.errors import DataError
-from pipelines.image_lists import FileCheck, ImageList, check_files
+from pipelines.image_lists import ImageList, check_files
 
 HOSTILE_NAMES = [
     "a b.jpg",
@@ -60,7 +60,8 @@ def test_hostile_file_names_are_listed_and_found(tmp_path: Path) -> None:
     make_files(tmp_path / "train" / "=a b", *HOSTILE_NAMES)
     images, _ = scan(tmp_path / "train")
     assert set(images.paths) == {f"train/=a b/{name}" for name in HOSTILE_NAMES}
-    assert check_files(images) == FileCheck(images, (1,) * len(HOSTILE_NAMES), {})
+    check = check_files(images)
+    assert (check.sizes, check.faults) == ((1,) * len(HOSTILE_NAMES), {})
 
 
 def test_linked_class_folders_count(tmp_path: Path) -> None:
@@ -85,6 +86,16 @@ def test_a_class_that_training_does_not_know_is_refused(tmp_path: Path) -> None:
         r"  'do\ng'",
     ]
     assert "2 classes" in error.cure
+
+
+def test_names_that_differ_only_in_how_accents_are_stored_are_told_apart(tmp_path: Path) -> None:
+    """Attack 22: macOS writes an accent as a character of its own, which looks the same."""
+    make_files(tmp_path / "val", "a\u0308nt/1.jpg", "cat/1.jpg", "emu/1.jpg")
+    error = scan_refusal(tmp_path / "val", ("cat", "\xe4nt"))
+    assert error.message.splitlines()[1:] == [
+        r"  'a\u0308nt', where training has '\xe4nt': only the accents are stored in another way",
+        "  'emu'",
+    ]
 
 
 def test_an_empty_training_class_is_refused(tmp_path: Path) -> None:

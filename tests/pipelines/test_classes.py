@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -190,6 +191,7 @@ def test_folders_whose_labels_only_the_training_knew_are_refused(
     fill(tmp_path / "train", *names, *missing[: outputs - len(names)])
     trained = sorted((*names, *missing[: outputs - len(names)]), key=lambda name: (len(name), name))
     assert evaluated(tmp_path, outputs=outputs).splits["val"].labels == tuple(trained.index(name) for name in names)
+    shutil.rmtree(tmp_path / "train")
     write_list(tmp_path / "val_list.txt", [(f"val/{names[0]}/1.jpg", 3)])
     assert evaluated(tmp_path, outputs=outputs).splits["val"].labels == (3,)
 

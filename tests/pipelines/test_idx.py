@@ -148,6 +148,21 @@ def test_every_defect_names_its_file_the_value_and_the_cure(
     assert caught.value.cure
 
 
+def test_images_that_are_not_square_have_a_cure_of_their_own(tmp_path: Path) -> None:
+    """Attack 58: the two files belong together."""
+    with pytest.raises(DataError) as caught:
+        read_idx_folder(write_set(tmp_path / "set", train_images=images(12, 20, 28) + bytes(12 * 560)))
+    assert caught.value.cure.startswith("Write the images as files (PNG or JPEG), which may have any shape")
+
+
+def test_images_of_both_splits_are_counted(tmp_path: Path) -> None:
+    """Attack 59."""
+    train = pictures(12, seed=1)
+    shared = np.concatenate((train[3:5], pictures(3, seed=2)))
+    assert read_idx_folder(write_set(tmp_path / "some", t10k_images=idx(shared))).shared_images() == 2
+    assert read_idx_folder(write_set(tmp_path / "none")).shared_images() == 0
+
+
 def test_a_set_of_no_images_is_refused(tmp_path: Path) -> None:
     folder = write_set(tmp_path / "set", train_images=images(0, 28, 28), train_labels=idx(np.zeros(0, np.uint8)))
     with pytest.raises(DataError, match="0 images; at least 1 is needed"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.image_lists import FileCheck, ImageList, check_files
+from pipelines.image_lists import ImageList, check_files
 
 HOSTILE_NAMES = [
     "a b.jpg",
@@ -38,7 +38,11 @@ def test_sizes_come_in_the_lists_order(tmp_path: Path, threads: int) -> None:
         (tmp_path / f"{size}.jpg").write_bytes(bytes(size))
     sizes = tuple(1 + index % 7 for index in range(2000))  # more than one chunk
     images = ImageList(tmp_path, tuple(f"{size}.jpg" for size in sizes), (0,) * 2000)
-    assert check_files(images, threads) == FileCheck(images, sizes, {})
+    check = check_files(images, threads)
+    assert (check.sizes, check.faults) == (sizes, {})
+    assert check.files.tolist() == [
+        [status.st_dev, status.st_ino] for status in ((tmp_path / path).stat() for path in images.paths)
+    ]
 
 
 def test_faults_are_told_by_index_beside_the_sizes_of_the_others(tmp_path: Path) -> None:
@@ -47,6 +51,7 @@ def test_faults_are_told_by_index_beside_the_sizes_of_the_others(tmp_path: Path)
     names = [("3.jpg", "0.jpg", "missing.jpg")[index % 3] for index in range(1200)]  # more than one chunk
     check = check_files(ImageList(tmp_path, tuple(names), (0,) * 1200))
     assert check.sizes == (3, 0, 0) * 400
+    assert [not any(row) for row in check.files.tolist()] == [False, True, True] * 400
     assert check.faults == {
         index: "0 bytes" if index % 3 == 1 else "no such file or directory" for index in range(1200) if index % 3
     }

@@ -281,7 +281,7 @@ def test_classes_that_only_one_split_has_are_named(tmp_path: Path) -> None:
     assert found(tmp_path) == [
         "train: 2 of the model's 5 classes have no image: 1, 4",
         "val: 2 of training's 3 classes have no image: 2, 3",
-        "val: 1 classes are in no training image, so they can't be learnt: 4",
+        "val: 1 class is in no training image, so it can't be learnt: 4",
     ]
     fill(tmp_path / "f", "train/a/1.jpg", "train/b/1.jpg", "val/b/1.jpg")
     assert found(tmp_path / "f") == ["val: 1 of training's 2 classes has no image: 0"]

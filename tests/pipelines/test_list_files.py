@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from pipelines.errors import DataError
-from pipelines.image_lists import FileCheck, ImageList, check_files
+from pipelines.image_lists import ImageList, check_files
 from pipelines.list_files import read_list
 
 
@@ -40,7 +41,8 @@ def test_names_that_are_not_utf8_are_read_and_found(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"\xff\xfe.jpg")).write_bytes(b"1234")
     images = read_list(write(tmp_path, b"\xff\xfe.jpg 5\n"), tmp_path).images
     assert os.fsencode(images.paths[0]) == b"\xff\xfe.jpg"
-    assert check_files(images) == FileCheck(images, (4,), {})
+    check = check_files(images)
+    assert (check.sizes, check.faults) == ((4,), {})
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_path(tmp_path: Path) -> None:
@@ -140,6 +142,25 @@ def test_lists_of_other_programs_are_read(tmp_path: Path, text: str, encoding: s
     """Case C6: separators, quotes, titles, ends of lines and encodings."""
     images = read_list(write(tmp_path, text.encode(encoding)), tmp_path).images
     assert (images.paths, images.labels) == (("a/1.jpg", "b/x y.jpg"), (0, 1))
+
+
+@pytest.mark.parametrize("text", ["a/1.jpg 0\rb/x y.jpg 1\r", 'path,label\r"a/1.jpg",0\r"b/x y.jpg",1'])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_lines_may_end_as_on_the_first_macs(tmp_path: Path, text: str, encoding: str) -> None:
+    """Attack 14: where no line ends in another way."""
+    images = read_list(write(tmp_path, text.encode(encoding)), tmp_path).images
+    assert (images.paths, images.labels) == (("a/1.jpg", "b/x y.jpg"), (0, 1))
+    assert read_list(write(tmp_path, "a\rb.jpg 5\n"), tmp_path).images.paths == ("a\rb.jpg",)
+
+
+@pytest.mark.parametrize(("encoding", "text"), [("UTF-16LE", "a/1.jpg 0\r\n"), ("UTF-16BE", "caf\xe9/\u4e2d.jpg 1\n")])
+def test_utf_16_without_a_mark_is_named_and_the_cure_leads_on(tmp_path: Path, encoding: str, text: str) -> None:
+    """Attack 10."""
+    error = refusal(write(tmp_path, text.encode(encoding) * 40), tmp_path)
+    assert error.message == f"the list '{tmp_path}/train_list.txt' is {encoding} without a byte order mark"
+    command = error.cure.removeprefix("Convert it: ").replace("NEW_LIST", f"{tmp_path}/new.txt")
+    subprocess.run(command, shell=True, check=True)
+    assert len(read_list(tmp_path / "new.txt", tmp_path).images) == 40
 
 
 @pytest.mark.parametrize("path", ["a,b.jpg", "a;b, c.jpg", 'q"uote.jpg', "tab\there.jpg", "1,2"])

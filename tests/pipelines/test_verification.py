@@ -9,7 +9,7 @@ from PIL import Image
 
 from pipelines import verification
 from pipelines.image_lists import ImageList
-from pipelines.list_findings import Finding, find_repeats
+from pipelines.list_findings import Finding
 from pipelines.settings import MAX_PIXELS
 from pipelines.verification import (
     BATCH_SIZE,
@@ -135,20 +135,6 @@ def test_the_ends_of_batches_are_where_one_can_resume(tmp_path: Path) -> None:
         assert isinstance(checked, Checked)
         before = tuple(one for one in whole if one.index < checked.end)
         assert before + found_in(images, start=checked.end) == whole
-
-
-def test_images_named_twice_and_in_both_splits() -> None:
-    train = ImageList(Path("/data"), ("a.jpg", "b.jpg", "x/../a.jpg", "b.jpg", "c//d.jpg"), (0, 1, 0, 2, 3))
-    val = ImageList(Path("/data"), ("e.jpg", "c/d.jpg", "a.jpg", "./a.jpg"), (0, 3, 1, 1))
-    assert find_repeats(train) == {
-        2: [Finding(2, "twice", "also image 1 of its list")],
-        3: [Finding(3, "twice", "also image 2 of its list, there with label 1")],
-    }
-    assert find_repeats(val, train) == {
-        1: [Finding(1, "leak", "also image 5 of the training list")],
-        2: [Finding(2, "leak", "also image 3 of the training list")],
-        3: [Finding(3, "twice", "also image 3 of its list"), Finding(3, "leak", "also image 3 of the training list")],
-    }
 
 
 @pytest.mark.parametrize(

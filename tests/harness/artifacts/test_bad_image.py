@@ -16,6 +16,7 @@ from harness.artifacts.tables import TableWriter
 from harness.plan.left_out import Limit
 from harness.plan.options import FAIL, SKIP
 from pipelines.errors import DataError
+from pipelines.misread import WRONG_PIXELS
 from tests.support.plans import a_plan, a_record
 
 SIZES = {"val": 50, "train": 64}
@@ -79,6 +80,13 @@ def test_a_split_without_any_usable_image_is_refused_whatever_is_allowed() -> No
     assert error.message.endswith("\n  and 40 more")
     assert error.cure == "Paths are relative to '/data'. Check that the files are there, and that they are images."
     assert refusal(bad("train", 64), Limit(), FAIL).message.startswith("none of the 64 training images")
+
+
+@pytest.mark.parametrize("count", [3, 50])
+def test_images_that_would_be_misread_have_a_cure_of_their_own(count: int) -> None:
+    """Attacks 45 and 46."""
+    misread = [dataclasses.replace(image, reason=f"a TIFF in CIELAB, {WRONG_PIXELS}") for image in bad("val", count)]
+    assert "Convert those that DALI would misread to PNG." in refusal(misread, Limit(1, 0.01)).cure
 
 
 def test_what_a_rank_met_last_is_named_first() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from harness.commands.inputs import Inputs, find_inputs
+from harness.commands.inputs import Inputs, find_inputs, inspect_inputs
 from harness.plan.options import RunConfig
 from harness.report.console import Console, plan_facts
 from models.architecture import parameter_shapes
@@ -82,3 +82,24 @@ def test_lists_elsewhere_need_no_data(option: str, tmp_path: Path) -> None:
     inputs = find_inputs(RunConfig(device="cpu", gpus=1, **asked), Console(), {})
     assert inputs.plan.data.source == str(tmp_path)
     assert inputs.dataset.train.root == tmp_path
+
+
+def test_a_run_reports_files_of_several_names(tmp_path: Path) -> None:
+    """Attacks 23 and 25: known once the files were inspected."""
+    fill(tmp_path / "data", "train/ant/1.jpg", "train/bee/2.jpg")
+    (tmp_path / "data" / "val").symlink_to("train")
+    said: list[str] = []
+    inspect_inputs(found(tmp_path / "data"), tmp_path, {}, said.append)
+    (note,) = said
+    assert note.startswith("2 validation images are also in the training list")
+
+
+def test_a_run_leaves_out_what_would_have_wrong_pixels(tmp_path: Path) -> None:
+    """Attacks 45 and 46: with the reason."""
+    fill(tmp_path / "data", *(f"train/a/{index}.jpg" for index in range(200)))
+    (tmp_path / "data/train/a/1.ppm").write_bytes(b"P6 1 1 100\n123")
+    inputs = found(tmp_path / "data", throughput_only=True)
+    (bad,) = inspect_inputs(inputs, tmp_path, {}).bad_images
+    assert (bad["path"], bad["reason"]) == (
+        "train/a/1.ppm", "a PNM with a maximum of 100, so that DALI would read wrong pixels",
+    )  # fmt: skip

@@ -67,6 +67,33 @@ def test_the_command_that_is_printed_can_be_run(
     assert (config.image_size, config.data) == (trained, str(tmp_path / "set"))
 
 
+def notes_of(folder: Path, capsys: pytest.CaptureFixture[str], **changes: bytes) -> list[str]:
+    """What an import says about the labels and the splits of a set with these files."""
+    capsys.readouterr()
+    assert main(["import-idx", str(write_set(folder / "idx", **changes)), str(folder / "set")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    return [line.removeprefix("note: ") for line in lines if line.startswith("note: ")]
+
+
+def test_what_is_odd_about_labels_and_splits_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Attacks 55, 56 and 59."""
+    above = {"train_labels": idx(TRAIN_LABELS % 2 + 1), "t10k_labels": idx(VAL_LABELS % 2 + 1)}
+    assert notes_of(tmp_path / "letters", capsys, **above) == [
+        "train: 1 of the model's 3 classes has no image: 0",
+        "the labels run from 1 to 2 and none is 0: the model has an output for each label from 0 on, so that 1 output"
+        " will never be right",
+    ]
+    far = TRAIN_LABELS.copy()
+    far[5] = 255
+    assert "label 255 alone, of 1 image, makes it 256 classes: the next smaller label is 4" in " ".join(
+        notes_of(tmp_path / "far", capsys, train_labels=idx(far))
+    )
+    held_out = notes_of(tmp_path / "held out", capsys, t10k_labels=idx(np.array([2, 0, 3, 4, 1], np.uint8)))
+    assert any(note.startswith("val: 1 class is in no training image, so it can't be learnt: 2") for note in held_out)
+    same = notes_of(tmp_path / "same", capsys, t10k_images=idx(pictures(12, seed=1)), t10k_labels=idx(TRAIN_LABELS))
+    assert same[-1].startswith("12 of 12 validation images are among the training images, too, to the byte")
+
+
 def test_files_are_named_by_split_label_and_index(tmp_path: Path) -> None:
     """A label that no image has gets no folder, and the labels above it stay as they are."""
     dataset = imported(tmp_path)
@@ -146,8 +173,9 @@ def test_what_was_done_is_told_with_the_next_command(
     assert printed[0].startswith("17 images imported in ")
     assert printed[1] == "'mine': 12 for training, 5 for validation, 5 classes, 28 x 28 pixels as 64 x 64"
     # "digits" alone would mean the built-in set.
-    assert printed[2] == "To train on it: python run_bench.py --data ./digits --image-size 64"
-    words = shlex.split(printed[2].removeprefix("To train on it: "))[2:]
+    assert printed[2] == "note: train: 1 of the model's 5 classes has no image: 2"
+    assert printed[3] == "To train on it: python run_bench.py --data ./digits --image-size 64"
+    words = shlex.split(printed[3].removeprefix("To train on it: "))[2:]
     assert main([*words, "--device", "cpu", "--dry-run"]) == 0
     assert main(["verify", "./digits", "--results", "out"]) == 0
     verified = capsys.readouterr().out
