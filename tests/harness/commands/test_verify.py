@@ -143,11 +143,11 @@ def test_the_built_in_sets_are_clean(
 def test_warnings_alone_are_no_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_good(tmp_path, 2)
     (tmp_path / "png.jpg").write_bytes(encoded(Image.new("RGB", (8, 8)), "PNG"))
-    write_list(tmp_path, "train", ["good0.jpg", "png.jpg", "good0.jpg"])
+    write_list(tmp_path, "train", ["good0.jpg", "png.jpg", "good1.jpg", "good0.jpg"])
     assert main(["verify", str(tmp_path), "--results", str(tmp_path / "out"), "--classes", "4"]) == 0
-    assert rows(tmp_path / "out") == [("train", "png.jpg", 1, "format"), ("train", "good0.jpg", 2, "twice")]
+    assert rows(tmp_path / "out") == [("train", "png.jpg", 1, "format"), ("train", "good0.jpg", 0, "twice")]
     printed, _ = capsys.readouterr()
-    assert "train: 3 images of 3 classes\nclasses: 4, from --classes\n" in printed
+    assert "train: 4 images of 3 classes\nclasses: 4, from --classes\n" in printed
     assert "warning: train: 1 of the model's 4 classes has no image: 3\n" in printed
     assert "warning: 1 image is a repetition in its list: it counts as often as it is listed" in printed
     assert "every image can be read and decoded; see " in printed
