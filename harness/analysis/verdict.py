@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from harness.analysis.doubts import TOO_SLOW, Doubt, as_usual, find_doubts
 from harness.analysis.gains import (
     Gain,
     Remaining,
@@ -31,6 +32,12 @@ from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
 # The gains of two stages count as equal if they differ by at most this factor (benchmarks/verdict_factor.py).
 ALIKE = 1.2
 SHARED = "shared"
+# The bottleneck where the rates of the phases can't be right, or are those of a disturbance.
+UNCERTAIN = "uncertain"
+MEASURE_AGAIN = (
+    "Some phases were measured under other conditions than the rest. Run it again while nothing disturbs the machine; a"
+    " larger --max-seconds makes a disturbance matter less."
+)
 # A rank slows the others down if it computes longer than the fastest one by this share of a step.
 SKEWED = 0.1
 # The unexplained share of end to end's time from which on it is reported as evidence.
@@ -55,9 +62,11 @@ class Bottleneck:
 class Verdict:
     """The bottleneck of the training, with the evidence. All rates are global, in images per second.
 
-    For bottleneck, contenders and certain see `Bottleneck`. A gain is how many times as fast end to end would be at
-    most if that stage cost no time: data C/E, training P/E, communication and computation (training without its
-    exchange) as in `harness.analysis.gains`; the latter two are None unless compute_no_sync was measured.
+    For bottleneck, contenders and certain see `Bottleneck`. doubts are why the phases' rates can't be relied on; with
+    any, certain is False, and bottleneck is UNCERTAIN if the rates can't be right, or if another stage would be named
+    without the steps that disturbed them. A gain is how many times as fast end to end would be at most if that stage
+    cost no time: data C/E, training P/E, communication and computation (training without its exchange) as in
+    `harness.analysis.gains`; the latter two are None unless compute_no_sync was measured.
     unexplained_share is the part of end to end's time that remains after subtracting those of pipeline-only and
     compute-only: the stages slow one another down, or something else does. exposed_communication_share is the part of
     compute-only's time that exchanging gradients adds. slowest_rank is None unless it slows the other ranks down.
@@ -79,6 +88,7 @@ class Verdict:
     exposed_communication_share: float | None
     slowest_rank: int | None
     rank_skew_share: float | None
+    doubts: tuple[Doubt, ...]
     evidence: tuple[str, ...]
     remedies: tuple[str, ...]
 
@@ -91,7 +101,8 @@ def judge(phases: Mapping[str, PhaseFigures], setting: Setting) -> Verdict:
     removals = _removals(phases)
     gains = {stage: gain(remaining, phases) for stage, remaining in removals.items()}
     training_gain = gain(without_training, phases)
-    found = find_bottleneck(phases)
+    found, doubts = find_bottleneck(phases), find_doubts(phases)
+    no_answer = any(doubt.kind == TOO_SLOW for doubt in doubts) or find_bottleneck(as_usual(phases)).name != found.name
     deviation = phases[PIPELINE].step_seconds_sd
     facts = Facts(
         setting=setting,
@@ -105,9 +116,9 @@ def judge(phases: Mapping[str, PhaseFigures], setting: Setting) -> Verdict:
     )
     unexplained = max(0.0, 1 - end_to_end / pipeline - end_to_end / compute)
     return Verdict(
-        bottleneck=found.name,
+        bottleneck=UNCERTAIN if doubts and no_answer else found.name,
         contenders=found.contenders,
-        certain=found.certain,
+        certain=found.certain and not doubts,
         data_gain=gains[PIPELINE_STAGE],
         training_gain=training_gain,
         communication_gain=gains.get(COMMUNICATION_STAGE),
@@ -121,9 +132,17 @@ def judge(phases: Mapping[str, PhaseFigures], setting: Setting) -> Verdict:
         exposed_communication_share=None if alone is None else 1 - compute / alone.fps,
         slowest_rank=facts.slowest_rank,
         rank_skew_share=None if alone is None else alone.rank_skew_share,
+        doubts=doubts,
         evidence=_evidence(phases, gains, unexplained, facts.slowest_rank),
-        remedies=remedies(facts),
+        remedies=_what_to_try(facts, doubts, no_answer),
     )
+
+
+def _what_to_try(facts: Facts, doubts: tuple[Doubt, ...], no_answer: bool) -> tuple[str, ...]:
+    """Returns the remedies, those that follow from doubtful figures only where these leave the answer as it is."""
+    if not doubts:
+        return remedies(facts)
+    return (MEASURE_AGAIN,) if no_answer else (MEASURE_AGAIN, *remedies(facts))
 
 
 def find_bottleneck(phases: Mapping[str, PhaseFigures], alike: float = ALIKE) -> Bottleneck:

@@ -131,6 +131,8 @@ def figures(**changes: Any) -> PhaseFigures:
         slowest_rank=1,
         gpu_util_percent=None,
         cpu_util_percent=93.7,
+        outliers=Outliers(4, 3.28, 0.01, 0, 0.0, 27_968 / 328.03, {"data wait": 3, "unknown": 1}),
+        interference="none",
     )
     return replace(measured, **changes)
 
@@ -154,6 +156,7 @@ def a_verdict(**changes: Any) -> Verdict:
         exposed_communication_share=1 - 100 / 110,
         slowest_rank=None,
         rank_skew_share=0.01,
+        doubts=(),
         evidence=("Steps wait for data 3.1% of the time.",),
         remedies=("Decoding leaves cores idle. Raise --decode-threads (this run: 1 per rank, 4 cores).",),
     )
@@ -197,7 +200,7 @@ def a_record(**changes: Any) -> RunRecord:
         phases={TRAIN: plain(train)},
         steady=plain(SteadyState(3, True, -0.0123, "warm-up found in the step times")),
         ledger={**plain(LEDGER), "rest_seconds": LEDGER.rest_seconds},
-        outliers=plain(Outliers(4, 3.28, 0.01, {"data wait": 3, "unknown": 1})),
+        outliers=plain(train.outliers),
         interference=plain(Interference((), 2, 437, {"swap": 0.004})),
         summary=a_summary(run, train),
     )  # fmt: skip
@@ -220,7 +223,15 @@ def a_throughput_record(**changes: Any) -> RunRecord:
     verdict = a_verdict()
     rates = {PIPELINE: 106.0, COMPUTE: 100.0, COMPUTE_NO_SYNC: 110.0}
     others = {
-        name: figures(images=6400, window_steps=100, window_seconds=6400 / fps, fps=fps, fps_low=None, fps_high=None)
+        name: figures(
+            images=6400,
+            window_steps=100,
+            window_seconds=6400 / fps,
+            fps=fps,
+            fps_low=None,
+            fps_high=None,
+            outliers=Outliers(0, 0.0, 0.0, 0, 0.0, fps),
+        )
         for name, fps in rates.items()
     }
     known = {name: getattr(verdict, name) for name in (
@@ -240,6 +251,7 @@ def a_throughput_record(**changes: Any) -> RunRecord:
         summary={
             **epochs.summary,
             **known,
+            "verdict_doubts": "none",
             "window_end": "target_ci",
             "top1": None,
             "top5": None,
@@ -262,7 +274,7 @@ def a_summary(run: str, train: PhaseFigures) -> dict[str, Any]:
         "batch_size": plan.pipeline.batch_size,
         "amp": "off", "overflow_steps": None, "fps_per_device": train.fps / plan.ranks, **of_train, "steady": True,
         "window_end": "epochs",
-        "bottleneck": None, "pipeline_fps": None, "compute_fps": None, "accelerator_util": None,
+        "bottleneck": None, "verdict_doubts": None, "pipeline_fps": None, "compute_fps": None, "accelerator_util": None,
         "exposed_communication_share": None,
         "data_gain": None, "data_gain_low": None, "data_gain_high": None,
         "training_gain": None, "training_gain_low": None, "training_gain_high": None,

@@ -8,6 +8,7 @@ import pytest
 
 from harness.analysis.gains import gain, without_communication, without_data, without_training
 from harness.analysis.interval import mean_estimate
+from harness.analysis.outliers import Outliers
 from harness.analysis.remedies import REMEDIES, Setting
 from harness.analysis.verdict import judge
 from harness.analysis.window import PhaseFigures
@@ -27,7 +28,8 @@ def figures(fps: float, error: float | None = 0.002, **changes: Any) -> PhaseFig
         "fps_low": fps * 0.99, "fps_high": fps * 1.01, "relative_standard_error": error, "degrees_of_freedom": 50.0,
         "autocorrelation": 0.0, "step_seconds_p50": 0.1, "step_seconds_p95": 0.1, "step_seconds_p99": 0.1,
         "step_seconds_sd": 0.0, "data_wait_share": 0.0, "rank_skew_share": 0.0, "slowest_rank": 0,
-        "gpu_util_percent": None, "cpu_util_percent": None,
+        "gpu_util_percent": None, "cpu_util_percent": None, "outliers": Outliers(0, 0.0, 0.0, 0, 0.0, fps),
+        "interference": "none",
     }  # fmt: skip
     return PhaseFigures(**{**usual, **changes})
 
