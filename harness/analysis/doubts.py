@@ -79,7 +79,7 @@ def _too_slow(phases: Mapping[str, PhaseFigures]) -> Iterator[Doubt]:
                 TOO_SLOW,
                 f"can't be right: {slow} was slower than {fast}",
                 f"{slow.capitalize()} has less to do than {fast}, but was slower ({phases[less].fps:.1f} and"
-                f" {phases[more].fps:.1f} images/s): they were measured under different conditions.",
+                f" {phases[more].fps:.1f} images/s): one of them was disturbed, or has too few steps.",
             )
 
 

@@ -35,8 +35,8 @@ SHARED = "shared"
 # The bottleneck where the rates of the phases can't be right, or are those of a disturbance.
 UNCERTAIN = "uncertain"
 MEASURE_AGAIN = (
-    "Some phases were measured under other conditions than the rest. Run it again while nothing disturbs the machine; a"
-    " larger --max-seconds makes a disturbance matter less."
+    "A disturbance or chance decided some of these rates. Run it again while nothing else uses the machine, with a"
+    " larger --max-seconds."
 )
 # A rank slows the others down if it computes longer than the fastest one by this share of a step.
 SKEWED = 0.1

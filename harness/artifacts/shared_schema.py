@@ -44,8 +44,8 @@ SUMMARY = Table(
             str,
             "",
             RUN,
-            "why verdict, gains and accelerator_util can't be relied on, joined by |, or none: a phase with _disturbed (a"
-            " few steps took much of its time) or _too_slow (slower than a phase that has more to do, which can't be"
+            "why verdict, gains and accelerator_util can't be relied on, joined by |, or none: a phase with _disturbed"
+            " (a few steps took much of its time) or _too_slow (slower than a phase that has more to do, which can't be"
             " right), such as compute_disturbed; empty for a run of epochs",
         ),
         Column(
