@@ -1,11 +1,10 @@
-"""Finds the stage that limits training: the one whose removal would bring the largest gain."""
+"""Finds the stage that limits training, whose removal would bring the largest gain, and what makes that doubtful."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
-from harness.analysis.doubts import TOO_SLOW, Doubt, as_usual, find_doubts
 from harness.analysis.gains import (
     Gain,
     Remaining,
@@ -16,6 +15,7 @@ from harness.analysis.gains import (
     without_data,
     without_training,
 )
+from harness.analysis.interference import DISTURBED_WINDOW
 from harness.analysis.remedies import (
     COMMUNICATION_STAGE,
     COMPUTE_STAGE,
@@ -26,8 +26,9 @@ from harness.analysis.remedies import (
     remedies,
 )
 from harness.analysis.utilisation import accelerator_utilisation
-from harness.analysis.window import PhaseFigures
+from harness.analysis.window import PHASE_TITLES, PhaseFigures
 from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
+from models.words import count_of
 
 # The gains of two stages count as equal if they differ by at most this factor (benchmarks/verdict_factor.py).
 ALIKE = 1.2
@@ -42,6 +43,30 @@ MEASURE_AGAIN = (
 SKEWED = 0.1
 # The unexplained share of end to end's time from which on it is reported as evidence.
 UNEXPLAINED = 0.05
+
+# The kinds of doubt.
+DISTURBED, TOO_SLOW = "disturbed", "too_slow"
+# The first phase of a pair has less to do than the second, so that it can't be slower.
+AT_LEAST_AS_FAST = ((PIPELINE, TRAIN), (COMPUTE, TRAIN), (COMPUTE_NO_SYNC, COMPUTE))
+# Of equal rates one interval in twenty misses the other; so a smaller difference counts as noise in any case.
+TOLERATED = 1.02
+# Without an interval, noise of a few steps may make any smaller difference.
+CLEAR = 1.2
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A reason to doubt the verdict: phase is DISTURBED or TOO_SLOW, as kind says; reason and detail are for people."""
+
+    phase: str
+    kind: str
+    reason: str
+    detail: str
+
+    @property
+    def name(self) -> str:
+        """The doubt in a cell of a table."""
+        return f"{self.phase}_{self.kind}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,3 +219,59 @@ def _evidence(
             " slow one another down, or something else does."
         )
     return tuple(lines)
+
+
+def is_disturbed(figures: PhaseFigures) -> bool:
+    """Whether isolated outliers change a phase's rate: they took DISTURBED_WINDOW of its time or more.
+
+    Without an interval for its rate, whether the rate would be CLEAR times as high without them.
+    """
+    if figures.relative_standard_error is None:
+        return figures.outliers.usual_fps >= CLEAR * figures.fps
+    return figures.outliers.isolated_share >= DISTURBED_WINDOW
+
+
+def find_doubts(phases: Mapping[str, PhaseFigures]) -> tuple[Doubt, ...]:
+    """Returns why conclusions from the rates of the phases can't be relied on; first the phases that were disturbed."""
+    return (*_disturbed(phases), *_too_slow(phases))
+
+
+def as_usual(phases: Mapping[str, PhaseFigures]) -> dict[str, PhaseFigures]:
+    """Returns the phases with their rates (not their intervals) as they would be without isolated outliers."""
+    return {name: replace(figures, fps=figures.outliers.usual_fps) for name, figures in phases.items()}
+
+
+def _disturbed(phases: Mapping[str, PhaseFigures]) -> Iterator[Doubt]:
+    for phase, title in PHASE_TITLES.items():
+        if phase not in phases or not is_disturbed(phases[phase]):
+            continue
+        outliers = phases[phase].outliers
+        seconds = outliers.isolated_share * phases[phase].window_seconds
+        yield Doubt(
+            phase,
+            DISTURBED,
+            f"{title} was disturbed",
+            f"{count_of(outliers.isolated_steps, 'step')} of {title} took {seconds:.1f} s longer than usual,"
+            f" {outliers.isolated_share:.1%} of the phase's time. Without: {outliers.usual_fps:.1f} images/s.",
+        )
+
+
+def _too_slow(phases: Mapping[str, PhaseFigures]) -> Iterator[Doubt]:
+    for less, more in AT_LEAST_AS_FAST:
+        if less in phases and more in phases and _is_slower(less, more, phases):
+            slow, fast = PHASE_TITLES[less], PHASE_TITLES[more]
+            yield Doubt(
+                less,
+                TOO_SLOW,
+                f"can't be right: {slow} was slower than {fast}",
+                f"{slow.capitalize()} has less to do than {fast}, but was slower ({phases[less].fps:.1f} and"
+                f" {phases[more].fps:.1f} images/s): one of them was disturbed, or has too few steps.",
+            )
+
+
+def _is_slower(less: str, more: str, phases: Mapping[str, PhaseFigures]) -> bool:
+    """Whether the rate of one phase is below another's beyond noise. Of a disturbed one the interval says nothing."""
+    ratio = gain_ratio(lambda seconds: seconds[less], lambda seconds: seconds[more], phases)
+    if ratio.high is None:
+        return ratio.value < 1 / CLEAR
+    return ratio.value < 1 / TOLERATED and (ratio.high < 1 or is_disturbed(phases[less]))

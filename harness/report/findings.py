@@ -8,9 +8,8 @@ from typing import Any
 from rich import box
 from rich.table import Table as RichTable
 
-from harness.analysis.doubts import DISTURBED, TOO_SLOW
 from harness.analysis.summarize import PEAK_PRECISIONS
-from harness.analysis.verdict import SHARED, UNCERTAIN
+from harness.analysis.verdict import DISTURBED, SHARED, TOO_SLOW, UNCERTAIN
 from harness.analysis.window import PHASE_TITLES
 from harness.artifacts.record import RunRecord
 from harness.artifacts.schema import COMPUTE, PIPELINE, TRAIN

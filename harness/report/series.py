@@ -54,8 +54,8 @@ def show_scaling(console: Console, series: str, rows: Sequence[Mapping[str, Any]
     if any(map(_impossible, rows)):
         console.rich.print(
             plain_text(
-                "  (?) can't be right: the run was faster with the exchange of gradients than without; one of its phases"
-                " was disturbed, or has too few steps"
+                "  (?) can't be right: the run was faster with the exchange of gradients than without; one of its"
+                " phases was disturbed, or has too few steps"
             )
         )
     if any(row["superlinear"] for row in rows):

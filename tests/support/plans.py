@@ -11,12 +11,14 @@ from harness.analysis.gains import Gain
 from harness.analysis.interference import Interference
 from harness.analysis.ledger import Ledger
 from harness.analysis.outliers import Outliers
+from harness.analysis.remedies import Setting
 from harness.analysis.steady import SteadyState
 from harness.analysis.summarize import SUMMARISED
 from harness.analysis.verdict import Verdict
 from harness.analysis.window import PhaseFigures
 from harness.artifacts.record import RunRecord
 from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
+from harness.machine import device_kinds
 from harness.machine.device_kinds import device_kind
 from harness.plan.kinds import EPOCHS, THROUGHPUT
 from harness.plan.options import RunConfig
@@ -109,6 +111,9 @@ def with_settings(plan: RunPlan, **changes: Any) -> RunPlan:
     return replace(changed, pipeline=replace(changed.pipeline, decoder=decoder, decode_region=region))
 
 
+GPU_SETTING = Setting(device_kinds.GPU, 1, 1, 64, 8, 8, 2, from_storage=False, decoder="mixed")
+
+
 def figures(**changes: Any) -> PhaseFigures:
     """437 steps of 64 images in 328.03 s, 85.26 images/s, known to 1.35 %."""
     measured = PhaseFigures(
@@ -135,6 +140,19 @@ def figures(**changes: Any) -> PhaseFigures:
         interference="none",
     )
     return replace(measured, **changes)
+
+
+def rate(fps: float, error: float | None = 0.002, **changes: Any) -> PhaseFigures:
+    """100 equal steps at that rate, with that relative standard error."""
+    usual: dict[str, Any] = {
+        "images": 1000, "window_seconds": 1000 / fps, "window_steps": 100, "warmup_steps": 5, "fps": fps,
+        "fps_low": fps * 0.99, "fps_high": fps * 1.01, "relative_standard_error": error, "degrees_of_freedom": 50.0,
+        "autocorrelation": 0.0, "step_seconds_p50": 0.1, "step_seconds_p95": 0.1, "step_seconds_p99": 0.1,
+        "step_seconds_sd": 0.0, "data_wait_share": 0.0, "rank_skew_share": 0.0, "slowest_rank": 0,
+        "gpu_util_percent": None, "cpu_util_percent": None, "outliers": Outliers(0, 0.0, 0.0, 0, 0.0, fps),
+        "interference": "none",
+    }  # fmt: skip
+    return PhaseFigures(**{**usual, **changes})
 
 
 def a_verdict(**changes: Any) -> Verdict:
