@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from harness.analysis.gains import gain, without_communication, without_data, without_training
 from harness.analysis.interval import mean_estimate
+from harness.analysis.outliers import CAUSES
 from harness.analysis.steady import find_steady_state
 from harness.analysis.window import measure_phase
 from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
@@ -33,8 +34,8 @@ LENGTHS = (10, 20, 30, 60, 100, 200, 500, 1000, 3000)
 # Seconds of a step in each phase, and numbers of its steps, in the same order.
 SECONDS = {TRAIN: 1.0, COMPUTE: 0.9, PIPELINE: 0.5, COMPUTE_NO_SYNC: 0.6}
 PHASE_LENGTHS = ((20, 15, 100, 15), (40, 30, 300, 20), (60, 60, 60, 60), (200, 150, 500, 100), (400, 300, 1000, 200))
-UNUSED = {"data_wait_seconds": 0.0, "rank_skew_seconds": 0.0, "slowest_rank": 0, "gpu_util_percent": None,
-          "cpu_util_percent": None}  # fmt: skip
+UNUSED = {"rank_skew_seconds": 0.0, "slowest_rank": 0, "gpu_util_percent": None, "cpu_util_percent": None,
+          "segment": 1, "interference": "none", **dict.fromkeys(CAUSES, 0.0)}  # fmt: skip
 WINDOW = WindowPlan(warmup_steps=3, warmup_given=False, target_ci=0.02, max_seconds=1e9)
 
 

@@ -7,7 +7,8 @@ then measured by the harness with noise: AR(1) of 5 % with phi 0.8 on every step
 about 100 of them. Prints the table of docs/methodology.md: for each kind of machine and each factor, in per cent of the
 measured runs, how often a stage was named that doesn't have the largest gain (wrong; if the two largest gains are equal
 to 2 %, any named stage is wrong), how often a wrong result counted as certain, and how often the result was "shared"
-although the largest gain is truly at least 1.25 times the next (missed).
+although the largest gain is truly at least 1.25 times the next (missed). The last column is how often the rates were
+doubtful, though nothing disturbed the machine.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from harness.analysis.remedies import COMMUNICATION_STAGE, COMPUTE_STAGE, PIPELINE_STAGE
-from harness.analysis.verdict import SHARED, Bottleneck, find_bottleneck
+from harness.analysis.verdict import SHARED, Bottleneck, find_bottleneck, find_doubts
 from tests.support.machines import Machine
 from tests.support.simulation import ar1
 
@@ -55,10 +56,11 @@ KINDS: dict[str, Callable[[float], Machine]] = {
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The bottleneck that was found on a machine, by factor, and the true gains."""
+    """The bottleneck that was found on a machine, by factor, the true gains, and whether the rates were doubtful."""
 
     truth: dict[str, float]
     found: dict[float, Bottleneck]
+    doubted: bool
 
     @property
     def best(self) -> str:
@@ -88,7 +90,7 @@ def main() -> None:
     parser.add_argument("--max-seconds", type=float, default=60.0)
     arguments = parser.parse_args()
     print("wrong / wrong and certain / missed, per cent")
-    print("machine".ljust(33) + "runs  " + "".join(f"{factor:<18}" for factor in FACTORS))
+    print("machine".ljust(33) + "runs  " + "".join(f"{factor:<18}" for factor in FACTORS) + "doubted")
     everything: list[Call] = []
     for kind, machine_of in KINDS.items():
         calls = []
@@ -128,7 +130,7 @@ def measure(machine: Machine, truth: dict[str, float], seed: int, max_seconds: f
     noisy = replace(machine, noise=noise, options={"max_seconds": max_seconds})
     with tempfile.TemporaryDirectory() as folder:
         phases = noisy.simulation().run(Path(folder))[0].phases
-    return Call(truth, {factor: find_bottleneck(phases, factor) for factor in FACTORS})
+    return Call(truth, {factor: find_bottleneck(phases, factor) for factor in FACTORS}, bool(find_doubts(phases)))
 
 
 def _print_row(kind: str, calls: list[Call]) -> None:
@@ -139,7 +141,8 @@ def _print_row(kind: str, calls: list[Call]) -> None:
         missed = [call for call in calls if call.missed(factor)]
         shares = (100 * len(those) / len(calls) for those in (wrong, certain, missed))
         cells.append(" / ".join(f"{share:.1f}" for share in shares).ljust(18))
-    print(kind.ljust(33) + f"{len(calls):<6}" + "".join(cells), flush=True)
+    doubted = 100 * sum(call.doubted for call in calls) / len(calls)
+    print(kind.ljust(33) + f"{len(calls):<6}" + "".join(cells) + f"{doubted:.1f}", flush=True)
 
 
 if __name__ == "__main__":

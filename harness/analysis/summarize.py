@@ -11,7 +11,7 @@ import pandas as pd
 from harness.analysis.interference import STORAGE_SHARE, Interference, mark_interference, window_interference
 from harness.analysis.invariants import check_run
 from harness.analysis.ledger import Ledger, time_ledger
-from harness.analysis.outliers import Outliers, find_outliers
+from harness.analysis.outliers import Outliers
 from harness.analysis.remedies import Setting
 from harness.analysis.steady import SteadyState
 from harness.analysis.utilisation import energy_joules, images_per_joule, model_flops_utilisation, peak_tflops
@@ -92,7 +92,7 @@ def summarize(files: RunFiles, record: RunRecord, breaks: Sequence[int] = (), fi
         check_settings(plan, record.effective_settings)
     check_run(steps, phases, ledger, plan)
     window = measured_steps(steps, TRAIN)
-    outliers, interference = find_outliers(window), window_interference(window)
+    outliers, interference = phases[TRAIN].outliers, window_interference(window)
     verdict = judge(phases, _setting(record, devices, steps)) if PIPELINE in names else None
     earlier = len(every_step) - len(steps)
     filled = {
@@ -190,6 +190,7 @@ def _setting(record: RunRecord, devices: pd.DataFrame, steps: pd.DataFrame) -> S
 def _of_verdict(verdict: Verdict | None) -> dict[str, Any]:
     names = ("bottleneck", "pipeline_fps", "compute_fps", "accelerator_util", "exposed_communication_share")
     known: dict[str, Any] = {name: None if verdict is None else getattr(verdict, name) for name in names}
+    known["verdict_doubts"] = None if verdict is None else "|".join(doubt.name for doubt in verdict.doubts) or "none"
     for name in ("data_gain", "training_gain", "communication_gain"):
         found = None if verdict is None else getattr(verdict, name)
         for part, suffix in (("value", ""), ("low", "_low"), ("high", "_high")):

@@ -10,14 +10,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from harness.analysis.interference import window_interference
 from harness.analysis.interval import mean_estimate
+from harness.analysis.outliers import Outliers, find_outliers
 from harness.analysis.steady import SteadyState, steady_across
-from harness.artifacts.schema import TRAIN
+from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
 from harness.errors import TrainingError
 from models.words import count_of
 
 # With fewer steps a percentile is the largest value or an extrapolation.
 STEPS_FOR_P95, STEPS_FOR_P99 = 20, 100
+# What the phases are called where people read it.
+PHASE_TITLES = {
+    PIPELINE: "pipeline only",
+    COMPUTE: "compute only",
+    COMPUTE_NO_SYNC: "compute, no exchange",
+    TRAIN: "end to end",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +39,8 @@ class PhaseFigures:
     that most often computed longest; rank_skew_share is how much longer than the fastest rank, as a share of the mean
     step. Steps in which another rank was slowest are subtracted, so that it is about 0 for equally fast ranks, of which
     one is always the slowest by chance. autocorrelation is that of the step times at lag 1, step_seconds_sd their
-    standard deviation.
+    standard deviation. outliers are those of the phase's own step times, which fps includes; interference is
+    `Interference.text`.
     """
 
     images: int
@@ -52,6 +62,8 @@ class PhaseFigures:
     slowest_rank: int
     gpu_util_percent: float | None
     cpu_util_percent: float | None
+    outliers: Outliers
+    interference: str | None
 
 
 def mark_window(
@@ -98,7 +110,10 @@ def measured_steps(steps: pd.DataFrame, phase: str) -> pd.DataFrame:
 
 
 def measure_phase(steps: pd.DataFrame, phase: str = TRAIN) -> PhaseFigures:
-    """Returns the figures of a phase, from a marked table. Raises TrainingError if its window contains no step."""
+    """Returns the figures of a phase, from a table with warm-up and interference marked.
+
+    Raises TrainingError if its window contains no step.
+    """
     measured = measured_steps(steps, phase)
     made = int((steps["phase"] == phase).sum())
     if measured.empty:
@@ -133,6 +148,8 @@ def measure_phase(steps: pd.DataFrame, phase: str = TRAIN) -> PhaseFigures:
         slowest_rank=slowest,
         gpu_util_percent=time_mean(measured, "gpu_util_percent"),
         cpu_util_percent=time_mean(measured, "cpu_util_percent"),
+        outliers=find_outliers(measured),
+        interference=window_interference(measured).text,
     )
 
 

@@ -36,8 +36,17 @@ SUMMARY = Table(
             str,
             "",
             RUN,
-            "the stage whose removal brings most: pipeline, compute, communication, or shared where two bring alike;"
-            " empty for a run of epochs",
+            "the stage whose removal brings most: pipeline, compute, communication, shared where two bring alike, or"
+            " uncertain where verdict_doubts leave no answer; empty for a run of epochs",
+        ),
+        Column(
+            "verdict_doubts",
+            str,
+            "",
+            RUN,
+            "why verdict, gains and accelerator_util can't be relied on, joined by |, or none: a phase with _disturbed"
+            " (a few steps took much of its time) or _too_slow (slower than a phase that has more to do, which can't be"
+            " right), such as compute_disturbed; empty for a run of epochs",
         ),
         Column(
             "data_gain",
@@ -71,7 +80,14 @@ SUMMARY = Table(
         Column("communication_gain_high", float, "x", GLOBAL, "upper end", 4),
         Column("pipeline_fps", float, "images/s", GLOBAL, "of pipeline-only; empty for a run of epochs"),
         Column("compute_fps", float, "images/s", GLOBAL, "of compute-only; empty for a run of epochs"),
-        Column("accelerator_util", float, "fraction", GLOBAL, "MLPerf Storage's: fps / compute_fps", 4),
+        Column(
+            "accelerator_util",
+            float,
+            "fraction",
+            GLOBAL,
+            "MLPerf Storage's: fps / compute_fps; above 1 it is noise, or verdict_doubts has compute_too_slow",
+            4,
+        ),
         Column(
             "exposed_communication_share",
             float,

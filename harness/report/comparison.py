@@ -12,6 +12,7 @@ from rich import box
 from rich.table import Table as RichTable
 
 from harness.analysis.compare import Difference
+from harness.analysis.interference import DISTURBED_WINDOW
 from harness.analysis.run_diff import SettingDifference, differences
 from harness.analysis.stored_result import StoredResult
 from harness.artifacts.record import RunRecord
@@ -123,6 +124,10 @@ CAVEATS = (
     Caveat(
         lambda record: record.summary.get("steady") is False,
         "no steady state, so the throughput depends on when the run ended; raise --warmup or --max-seconds",
+    ),
+    Caveat(
+        lambda record: record.phases[TRAIN].get("outliers", {}).get("isolated_share", 0.0) >= DISTURBED_WINDOW,
+        "a few steps took much of its time, and its figure depends on how many of them it has; run it again",
     ),
     Caveat(
         lambda record: _known(record) and _too_short(record),

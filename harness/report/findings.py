@@ -9,8 +9,10 @@ from rich import box
 from rich.table import Table as RichTable
 
 from harness.analysis.summarize import PEAK_PRECISIONS
+from harness.analysis.verdict import DISTURBED, SHARED, TOO_SLOW, UNCERTAIN
+from harness.analysis.window import PHASE_TITLES
 from harness.artifacts.record import RunRecord
-from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
+from harness.artifacts.schema import COMPUTE, PIPELINE, TRAIN
 from harness.report.text import plain_text
 from models.words import count_of
 
@@ -18,12 +20,6 @@ WINDOW_ENDS = {
     "target_ci": "ended when --target-ci was reached",
     "max_seconds": "ended by --max-seconds",
     "epochs": "ended with the last epoch",
-}
-PHASE_TITLES = {
-    PIPELINE: "pipeline only",
-    COMPUTE: "compute only",
-    COMPUTE_NO_SYNC: "compute, no exchange",
-    TRAIN: "end to end",
 }
 BUCKETS = {
     "data_wait_seconds": "waiting for data",
@@ -60,6 +56,13 @@ GAINS = {
     "training_gain": "if training cost nothing",
     "communication_gain": "if communication cost nothing",
 }
+# The phases that a gain is computed from.
+PHASES_OF_GAIN = {
+    "data_gain": {TRAIN, COMPUTE},
+    "training_gain": {TRAIN, PIPELINE},
+    "communication_gain": set(PHASE_TITLES),
+}
+CANT_BE_RIGHT = "CAN'T BE RIGHT"
 
 
 def verdict_facts(record: RunRecord) -> list[tuple[str, str]]:
@@ -67,8 +70,13 @@ def verdict_facts(record: RunRecord) -> list[tuple[str, str]]:
     verdict = record.verdict
     assert verdict is not None
     return [
-        *((title, gain_text(verdict[name])) for name, title in GAINS.items() if verdict[name] is not None),
+        *(
+            (title, gain_text(verdict[name]) + _mark(verdict, name))
+            for name, title in GAINS.items()
+            if verdict[name] is not None
+        ),
         ("bottleneck", _bottleneck_text(verdict)),
+        *(("evidence", doubt["detail"]) for doubt in verdict["doubts"]),
         *(("evidence", line) for line in verdict["evidence"]),
         *(("try", line) for line in verdict["remedies"]),
     ]
@@ -83,11 +91,22 @@ def gain_text(gain: Mapping[str, float | None]) -> str:
     return f"up to {value:.{digits}f} x ({interval})"
 
 
+def _mark(verdict: Mapping[str, Any], gain: str) -> str:
+    """Returns what to add to a gain that was computed from a doubtful rate."""
+    kinds = {doubt["kind"] for doubt in verdict["doubts"] if doubt["phase"] in PHASES_OF_GAIN[gain]}
+    if TOO_SLOW in kinds:
+        return f" {CANT_BE_RIGHT}"
+    return " DISTURBED" if kinds else ""
+
+
 def _bottleneck_text(verdict: Mapping[str, Any]) -> str:
     name = verdict["bottleneck"]
-    text = f"{name} ({' and '.join(verdict['contenders'])})" if name == "shared" else str(name)
+    text = f"{name} ({' and '.join(verdict['contenders'])})" if name == SHARED else str(name)
     if verdict["certain"]:
         return text
+    if verdict["doubts"]:
+        reasons = "; ".join(doubt["reason"] for doubt in verdict["doubts"])
+        return f"{text} ({reasons})" if name == UNCERTAIN else f"{text} (uncertain: {reasons})"
     known = all(verdict[gain]["low"] is not None for gain in GAINS if verdict[gain] is not None)
     if not known:
         return f"{text} (uncertain: too few steps for confidence intervals)"
@@ -122,18 +141,41 @@ def steady_text(record: RunRecord) -> str:
 
 
 def outliers_text(record: RunRecord) -> str:
-    """Returns the number of outliers, and their causes."""
-    outliers = record.outliers
+    """Returns the number of outliers, and their causes; those of phases other than end to end with their phase."""
+    others = {
+        title: _outliers_of(record.phases[name]["outliers"])
+        for name, title in PHASE_TITLES.items()
+        if name in record.phases and name != TRAIN and record.phases[name]["outliers"]["count"]
+    }
+    return _with_other_phases(_outliers_of(record.outliers), others)
+
+
+def _outliers_of(outliers: Mapping[str, Any]) -> str:
     if not outliers["count"]:
         return "none"
     causes = ", ".join(f"{count} x {cause}" for cause, count in outliers["causes"].items())
-    steps = count_of(outliers["count"], "step")
-    return f"{steps}, {outliers['excess_share']:.1%} of the window: {causes}"
+    return f"{count_of(outliers['count'], 'step')}, {outliers['excess_share']:.1%} of the window: {causes}"
+
+
+def _with_other_phases(of_training: str, others: Mapping[str, str]) -> str:
+    if not others:
+        return of_training
+    return "; ".join(f"{title}: {text}" for title, text in {PHASE_TITLES[TRAIN]: of_training, **others}.items())
 
 
 def interference_text(record: RunRecord) -> str:
-    """Returns what disturbed the window, and for how long."""
-    interference = record.interference
+    """Returns what disturbed the window, and for how long; with their phase, what else disturbed the other phases."""
+    known = set(record.interference["reasons"] or ())
+    others = {}
+    for name, title in PHASE_TITLES.items():
+        text = record.phases[name]["interference"] if name in record.phases else None
+        more = [reason for reason in (text or "none").split("|") if reason not in {"none", *known}]
+        if more:
+            others[title] = ", ".join(more)
+    return _with_other_phases(_interference_of(record.interference), others)
+
+
+def _interference_of(interference: Mapping[str, Any]) -> str:
     if interference["reasons"] is None:
         return "unknown"
     if not interference["reasons"]:
@@ -148,13 +190,27 @@ def accelerator_text(summary: Mapping[str, Any]) -> str:
     """Returns the use of the hardware's time, arithmetic and energy; empty if none of it is known."""
     parts = []
     if summary["accelerator_util"] is not None:
-        parts.append(f"utilisation {summary['accelerator_util']:.1%} (as in MLPerf Storage: end to end / compute only)")
+        parts.append(_utilisation_text(summary))
     if summary["model_flops_util"] is not None:
         precision = PEAK_PRECISIONS[summary["amp"].partition("-")[0]].upper()
         parts.append(f"{summary['model_flops_util']:.1%} of its {precision} peak")
     if summary["images_per_joule"] is not None:
         parts.append(f"{summary['images_per_joule']:.2f} images per joule")
     return ", ".join(parts)
+
+
+def _utilisation_text(summary: Mapping[str, Any]) -> str:
+    share, definition = summary["accelerator_util"], "as in MLPerf Storage: end to end / compute only"
+    low, high = summary["data_gain_low"], summary["data_gain_high"]
+    doubts = str(summary["verdict_doubts"]).split("|")
+    if f"{COMPUTE}_{TOO_SLOW}" in doubts:
+        return f"utilisation {share:.1%} {CANT_BE_RIGHT}, see the verdict ({definition})"
+    if f"{COMPUTE}_{DISTURBED}" in doubts or f"{TRAIN}_{DISTURBED}" in doubts:
+        return f"utilisation {share:.1%} DISTURBED, see the verdict ({definition})"
+    if share <= 1:
+        return f"utilisation {share:.1%} ({definition})"
+    interval = "no interval" if low is None or high is None else f"{1 / high:.1%} to {1 / low:.1%}"
+    return f"utilisation 100% within noise (measured {share:.1%}, {interval}; {definition})"
 
 
 def phases_table(record: RunRecord) -> RichTable:

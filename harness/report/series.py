@@ -8,6 +8,7 @@ from typing import Any
 from rich import box
 from rich.table import Table as RichTable
 
+from harness.analysis.verdict import UNCERTAIN
 from harness.report.console import Console
 from harness.report.findings import interval_text
 from harness.report.text import plain_text
@@ -38,18 +39,25 @@ def show_scaling(console: Console, series: str, rows: Sequence[Mapping[str, Any]
     for title in ("devices", "images/s", "95 % interval", "efficiency", "communication", "rank skew", "bottleneck"):
         table.add_column(title, justify="right")
     for row in rows:
-        exposed, skew = row["exposed_communication_share"], row["rank_skew_share"]
+        skew = row["rank_skew_share"]
         cells = (
             str(row["devices"]),
             f"{row['fps']:.1f}",
             interval_text(row),
             f"{row['efficiency']:.1%}" + (" (!)" if row["superlinear"] else ""),
-            "-" if exposed is None else f"{exposed:.1%}",
+            _exposed_text(row),
             "-" if skew is None else f"{skew:.1%}, rank {row['slowest_rank']}",
             row["bottleneck"] or "-",
         )
         table.add_row(*map(plain_text, cells))
     console.rich.print(table)
+    if any(map(_impossible, rows)):
+        console.rich.print(
+            plain_text(
+                "  (?) can't be right: the run was faster with the exchange of gradients than without; one of its"
+                " phases was disturbed, or has too few steps"
+            )
+        )
     if any(row["superlinear"] for row in rows):
         console.rich.print(
             plain_text(
@@ -57,3 +65,16 @@ def show_scaling(console: Console, series: str, rows: Sequence[Mapping[str, Any]
                 " slow"
             )
         )
+
+
+def _exposed_text(row: Mapping[str, Any]) -> str:
+    """Returns the share of time that exchanging gradients adds, as it can be: noise makes it negative."""
+    share = row["exposed_communication_share"]
+    if share is None:
+        return "-"
+    return f"{share:.1%} (?)" if _impossible(row) else f"{max(share, 0.0):.1%}"
+
+
+def _impossible(row: Mapping[str, Any]) -> bool:
+    share = row["exposed_communication_share"]
+    return share is not None and share < 0 and row["bottleneck"] == UNCERTAIN

@@ -11,12 +11,14 @@ from harness.analysis.gains import Gain
 from harness.analysis.interference import Interference
 from harness.analysis.ledger import Ledger
 from harness.analysis.outliers import Outliers
+from harness.analysis.remedies import Setting
 from harness.analysis.steady import SteadyState
 from harness.analysis.summarize import SUMMARISED
 from harness.analysis.verdict import Verdict
 from harness.analysis.window import PhaseFigures
 from harness.artifacts.record import RunRecord
 from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
+from harness.machine import device_kinds
 from harness.machine.device_kinds import device_kind
 from harness.plan.kinds import EPOCHS, THROUGHPUT
 from harness.plan.options import RunConfig
@@ -109,6 +111,9 @@ def with_settings(plan: RunPlan, **changes: Any) -> RunPlan:
     return replace(changed, pipeline=replace(changed.pipeline, decoder=decoder, decode_region=region))
 
 
+GPU_SETTING = Setting(device_kinds.GPU, 1, 1, 64, 8, 8, 2, from_storage=False, decoder="mixed")
+
+
 def figures(**changes: Any) -> PhaseFigures:
     """437 steps of 64 images in 328.03 s, 85.26 images/s, known to 1.35 %."""
     measured = PhaseFigures(
@@ -131,8 +136,23 @@ def figures(**changes: Any) -> PhaseFigures:
         slowest_rank=1,
         gpu_util_percent=None,
         cpu_util_percent=93.7,
+        outliers=Outliers(4, 3.28, 0.01, 0, 0.0, 27_968 / 328.03, {"data wait": 3, "unknown": 1}),
+        interference="none",
     )
     return replace(measured, **changes)
+
+
+def rate(fps: float, error: float | None = 0.002, **changes: Any) -> PhaseFigures:
+    """100 equal steps at that rate, with that relative standard error."""
+    usual: dict[str, Any] = {
+        "images": 1000, "window_seconds": 1000 / fps, "window_steps": 100, "warmup_steps": 5, "fps": fps,
+        "fps_low": fps * 0.99, "fps_high": fps * 1.01, "relative_standard_error": error, "degrees_of_freedom": 50.0,
+        "autocorrelation": 0.0, "step_seconds_p50": 0.1, "step_seconds_p95": 0.1, "step_seconds_p99": 0.1,
+        "step_seconds_sd": 0.0, "data_wait_share": 0.0, "rank_skew_share": 0.0, "slowest_rank": 0,
+        "gpu_util_percent": None, "cpu_util_percent": None, "outliers": Outliers(0, 0.0, 0.0, 0, 0.0, fps),
+        "interference": "none",
+    }  # fmt: skip
+    return PhaseFigures(**{**usual, **changes})
 
 
 def a_verdict(**changes: Any) -> Verdict:
@@ -154,6 +174,7 @@ def a_verdict(**changes: Any) -> Verdict:
         exposed_communication_share=1 - 100 / 110,
         slowest_rank=None,
         rank_skew_share=0.01,
+        doubts=(),
         evidence=("Steps wait for data 3.1% of the time.",),
         remedies=("Decoding leaves cores idle. Raise --decode-threads (this run: 1 per rank, 4 cores).",),
     )
@@ -197,7 +218,7 @@ def a_record(**changes: Any) -> RunRecord:
         phases={TRAIN: plain(train)},
         steady=plain(SteadyState(3, True, -0.0123, "warm-up found in the step times")),
         ledger={**plain(LEDGER), "rest_seconds": LEDGER.rest_seconds},
-        outliers=plain(Outliers(4, 3.28, 0.01, {"data wait": 3, "unknown": 1})),
+        outliers=plain(train.outliers),
         interference=plain(Interference((), 2, 437, {"swap": 0.004})),
         summary=a_summary(run, train),
     )  # fmt: skip
@@ -220,7 +241,15 @@ def a_throughput_record(**changes: Any) -> RunRecord:
     verdict = a_verdict()
     rates = {PIPELINE: 106.0, COMPUTE: 100.0, COMPUTE_NO_SYNC: 110.0}
     others = {
-        name: figures(images=6400, window_steps=100, window_seconds=6400 / fps, fps=fps, fps_low=None, fps_high=None)
+        name: figures(
+            images=6400,
+            window_steps=100,
+            window_seconds=6400 / fps,
+            fps=fps,
+            fps_low=None,
+            fps_high=None,
+            outliers=Outliers(0, 0.0, 0.0, 0, 0.0, fps),
+        )
         for name, fps in rates.items()
     }
     known = {name: getattr(verdict, name) for name in (
@@ -240,6 +269,7 @@ def a_throughput_record(**changes: Any) -> RunRecord:
         summary={
             **epochs.summary,
             **known,
+            "verdict_doubts": "none",
             "window_end": "target_ci",
             "top1": None,
             "top5": None,
@@ -262,7 +292,7 @@ def a_summary(run: str, train: PhaseFigures) -> dict[str, Any]:
         "batch_size": plan.pipeline.batch_size,
         "amp": "off", "overflow_steps": None, "fps_per_device": train.fps / plan.ranks, **of_train, "steady": True,
         "window_end": "epochs",
-        "bottleneck": None, "pipeline_fps": None, "compute_fps": None, "accelerator_util": None,
+        "bottleneck": None, "verdict_doubts": None, "pipeline_fps": None, "compute_fps": None, "accelerator_util": None,
         "exposed_communication_share": None,
         "data_gain": None, "data_gain_low": None, "data_gain_high": None,
         "training_gain": None, "training_gain_low": None, "training_gain_high": None,

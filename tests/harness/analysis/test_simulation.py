@@ -375,6 +375,7 @@ def host_rows(seconds: int, **columns: float) -> list[dict[str, Any]]:
 def test_what_disturbs_a_run_is_told(tmp_path: Path, columns: dict[str, float], interference: str) -> None:
     concluded, files = Simulation(device="cpu", device_rows=host_rows(200, **columns)).run(tmp_path)
     assert concluded.summary["interference"] == interference
+    assert {figures.interference for figures in concluded.phases.values()} == {interference}
     steps = read_table(files.table(STEPS.name), STEPS)
     measured = steps[steps["step_seconds"] > 0]
     assert {frozenset(text.split("|")) for text in measured["interference"]} == {frozenset(interference.split("|"))}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from harness.analysis.gains import gain, without_communication, without_data, without_training
@@ -13,23 +11,12 @@ from harness.analysis.verdict import judge
 from harness.analysis.window import PhaseFigures
 from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
 from harness.machine import device_kinds
+from tests.support.plans import GPU_SETTING, rate
 from tests.support.simulation import ar1
 
-GPU = Setting(device_kinds.GPU, 1, 1, 64, 8, 8, 2, from_storage=False, decoder="mixed")
 CPU = Setting(device_kinds.CPU, 2, 2, 2, 1, 1, 2, from_storage=False, decoder="cpu")
 # One rank with two compute threads and one decode thread on two cores.
 ONE_DECODE_THREAD = Setting(device_kinds.CPU, 1, 1, 2, 2, 1, 2, from_storage=False, decoder="cpu")
-
-
-def figures(fps: float, error: float | None = 0.002, **changes: Any) -> PhaseFigures:
-    usual: dict[str, Any] = {
-        "images": 1000, "window_seconds": 1000 / fps, "window_steps": 100, "warmup_steps": 5, "fps": fps,
-        "fps_low": fps * 0.99, "fps_high": fps * 1.01, "relative_standard_error": error, "degrees_of_freedom": 50.0,
-        "autocorrelation": 0.0, "step_seconds_p50": 0.1, "step_seconds_p95": 0.1, "step_seconds_p99": 0.1,
-        "step_seconds_sd": 0.0, "data_wait_share": 0.0, "rank_skew_share": 0.0, "slowest_rank": 0,
-        "gpu_util_percent": None, "cpu_util_percent": None,
-    }  # fmt: skip
-    return PhaseFigures(**{**usual, **changes})
 
 
 def phases(
@@ -37,7 +24,7 @@ def phases(
 ) -> dict[str, PhaseFigures]:
     rates = {PIPELINE: pipeline, COMPUTE: compute, TRAIN: train}
     rates |= {} if alone is None else {COMPUTE_NO_SYNC: alone}
-    return {name: figures(fps, error) for name, fps in rates.items()}
+    return {name: rate(fps, error) for name, fps in rates.items()}
 
 
 @pytest.mark.parametrize(
@@ -62,19 +49,19 @@ def phases(
 )
 def test_the_stage_whose_removal_brings_most_is_named(rates: dict[str, PhaseFigures], bottleneck: str) -> None:
     assert judge(rates, CPU).bottleneck == bottleneck
-    assert judge(rates, GPU).bottleneck == bottleneck
+    assert judge(rates, GPU_SETTING).bottleneck == bottleneck
 
 
 def test_a_small_change_of_a_rate_never_turns_the_answer_round() -> None:
     """From a pipeline half as fast as compute-only to one twice as fast, in steps of 1 %: shared lies between."""
-    names = [judge(phases(1000 * 1.01**step, 1000, 450), GPU).bottleneck for step in range(-70, 71)]
+    names = [judge(phases(1000 * 1.01**step, 1000, 450), GPU_SETTING).bottleneck for step in range(-70, 71)]
     assert list(dict.fromkeys(names)) == ["pipeline", "shared", "compute"]
 
 
 def test_the_case_of_one_decode_thread() -> None:
     """12-megapixel JPEGs: a core is left for decoding, which leaves training waiting for 69 % of the time."""
     rates = phases(33.6, 195, 27.6)
-    rates[TRAIN] = figures(27.6, data_wait_share=0.69)
+    rates[TRAIN] = rate(27.6, data_wait_share=0.69)
     verdict = judge(rates, ONE_DECODE_THREAD)
     assert (verdict.bottleneck, verdict.certain) == ("pipeline", True)
     assert verdict.data_gain.value == pytest.approx(7.07, abs=0.01)
@@ -106,7 +93,7 @@ def test_a_gain_has_the_interval_of_its_two_rates() -> None:
 
 
 def test_a_gain_needs_the_intervals_of_its_own_phases_only() -> None:
-    rates = {**phases(1000, 300, 100), PIPELINE: figures(1000, None)}
+    rates = {**phases(1000, 300, 100), PIPELINE: rate(1000, None)}
     assert gain(without_data, rates).low is not None
     assert gain(without_training, rates).low is None
     constant = phases(1000, 300, 100, error=0.0)
@@ -121,7 +108,7 @@ def test_the_intervals_hold_the_truth() -> None:
         for at, (name, seconds, steps) in enumerate(((TRAIN, 1.0, 60), (COMPUTE, 0.8, 40))):
             estimate = mean_estimate(seconds * (1 + ar1(0.5, steps, 0.05, 2 * seed + at)))
             assert estimate.standard_error is not None
-            rates[name] = figures(
+            rates[name] = rate(
                 1 / estimate.mean,
                 estimate.standard_error / estimate.mean,
                 degrees_of_freedom=estimate.degrees_of_freedom,
@@ -134,28 +121,28 @@ def test_the_intervals_hold_the_truth() -> None:
 
 
 def test_a_ratio_of_gains_whose_interval_holds_the_factor_is_uncertain() -> None:
-    assert judge(phases(3000, 1000, 990), GPU).certain
-    assert judge(phases(1010, 1000, 990), GPU).certain  # shared, and certainly so
-    assert not judge(phases(1210, 1000, 990, error=0.01), GPU).certain
-    assert not judge(phases(1190, 1000, 990, error=0.01), GPU).certain
-    assert not judge(phases(3000, 1000, 990, error=None), GPU).certain
-    assert not judge(phases(3000, 500, 495, 1100, error=0.01), GPU).certain
+    assert judge(phases(3000, 1000, 990), GPU_SETTING).certain
+    assert judge(phases(1010, 1000, 990), GPU_SETTING).certain  # shared, and certainly so
+    assert not judge(phases(1210, 1000, 990, error=0.01), GPU_SETTING).certain
+    assert not judge(phases(1190, 1000, 990, error=0.01), GPU_SETTING).certain
+    assert not judge(phases(3000, 1000, 990, error=None), GPU_SETTING).certain
+    assert not judge(phases(3000, 500, 495, 1100, error=0.01), GPU_SETTING).certain
 
 
 def test_time_that_neither_stage_explains() -> None:
-    verdict = judge(phases(2000, 1000, 500), GPU)
+    verdict = judge(phases(2000, 1000, 500), GPU_SETTING)
     assert verdict.unexplained_share == pytest.approx(0.25)
     assert verdict.evidence[-1] == (
         "25.0% of end to end's time is beyond the sum of pipeline-only and compute-only: the stages slow one another"
         " down, or something else does."
     )
-    assert judge(phases(2000, 1000, 700), GPU).unexplained_share == 0.0
+    assert judge(phases(2000, 1000, 700), GPU_SETTING).unexplained_share == 0.0
 
 
 def test_communication_is_what_exchanging_gradients_adds() -> None:
-    verdict = judge(phases(3000, 900, 890, 1000), GPU)
+    verdict = judge(phases(3000, 900, 890, 1000), GPU_SETTING)
     assert verdict.exposed_communication_share == pytest.approx(0.1)
-    alone = judge(phases(3000, 900, 890), GPU)
+    alone = judge(phases(3000, 900, 890), GPU_SETTING)
     assert (alone.exposed_communication_share, alone.communication_gain, alone.computation_gain) == (None, None, None)
 
 
@@ -174,7 +161,7 @@ def test_a_stage_whose_removal_brings_nothing_has_no_remedy() -> None:
 
 
 def test_the_slow_rank_is_named() -> None:
-    rates = {**phases(3000, 1000, 990), COMPUTE_NO_SYNC: figures(1010, rank_skew_share=0.2, slowest_rank=3)}
+    rates = {**phases(3000, 1000, 990), COMPUTE_NO_SYNC: rate(1010, rank_skew_share=0.2, slowest_rank=3)}
     verdict = judge(rates, Setting(device_kinds.GPU, 4, 4, 64, 8, 8, 2, from_storage=False, decoder="mixed"))
     assert verdict.slowest_rank == 3
     assert "Rank 3 computes longer than the fastest rank, by 20% of a step." in verdict.evidence

@@ -60,6 +60,7 @@ def test_columns_of_the_summary() -> None:
             "window_end",
             "interference",
             "bottleneck",
+            "verdict_doubts",
         ),
         *("data_gain", "data_gain_low", "data_gain_high"),
         *("training_gain", "training_gain_low", "training_gain_high"),

@@ -21,6 +21,7 @@ from harness.commands.series import between_runs, run_series, scaling_row, serie
 from harness.errors import TrainingError, UsageError
 from harness.plan.options import RunConfig
 from harness.report.console import Console
+from harness.report.series import show_scaling
 from tests.support.plans import a_throughput_record
 
 
@@ -116,6 +117,19 @@ def test_a_scaling_series_is_a_table(tmp_path: Path) -> None:
     assert table["efficiency"].tolist() == [1.0, 0.9]
     assert "90.0%" in text.getvalue()
     assert json.loads((tmp_path / "more.json").read_text(encoding="utf-8"))["kind"] == "scaling"
+
+
+@pytest.mark.parametrize(
+    ("share", "bottleneck", "cell"),
+    [(0.0909, "shared", "9.1%"), (-0.004, "shared", "0.0%"), (-0.3, "uncertain", "(?)")],
+)
+def test_an_exchange_that_took_less_than_no_time(share: float, bottleneck: str, cell: str) -> None:
+    made = record_of("a", 100.0, 2, 0.01)
+    changed = {"exposed_communication_share": share, "bottleneck": bottleneck}
+    console, text = printed()
+    show_scaling(console, "more", [scaling_row(replace(made, summary={**made.summary, **changed}), made)])
+    assert cell in text.getvalue()
+    assert ("can't be right" in text.getvalue()) == (bottleneck == "uncertain")
 
 
 @pytest.mark.parametrize("options", [{"repeats": 2}, {"device_counts": "1,2"}])

@@ -181,6 +181,11 @@ def test_what_makes_a_figure_doubtful_is_a_warning() -> None:
     assert warned(summarised(record("b", 1.0), steady=False, window_end="max_seconds")) == (
         "B: no steady state, so the throughput depends on when the run ended; raise --warmup or --max-seconds"
     )
+    stopped = record("b", 1.0)
+    stopped.phases["train"]["outliers"] = {"isolated_share": 0.4}
+    assert warned(stopped) == (
+        "B: a few steps took much of its time, and its figure depends on how many of them it has; run it again"
+    )
     too_few = (
         "B: no interval, or not known whether its steps are steady: too few of them, or too noisy; raise"
         " --max-seconds or --epochs, and use nothing else on the machine"
