@@ -172,14 +172,13 @@ class Verification:
 
     def _check_each(self, indices: Sequence[int]) -> list[Finding]:
         """Check images one by one, and those with findings again, as reading may have failed on the way."""
-        first = self._look(indices)
-        suspects = sorted({finding.index for finding in first})
-        if not suspects:
-            return []
-        self._storage.patience.before_second_look(self._storage.changed_unix(suspects))
-        again = self._look(suspects)
+        found = self._look(indices)
+        if found:
+            suspects = sorted({finding.index for finding in found})
+            self._storage.patience.before_second_look(self._storage.changed_unix(suspects))
+            found = self._look(suspects)
         self._storage.patience.over()
-        return again
+        return found
 
     def _look(self, indices: Sequence[int]) -> list[Finding]:
         """The findings of one check of these images, at whose beginning and end the storage could be read."""

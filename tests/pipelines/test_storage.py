@@ -229,6 +229,22 @@ def test_an_inspection_while_the_storage_is_away_finds_nothing_wrong(way: str, t
     assert len(disturbed.time.pauses) == 6
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_a_verification_whose_batches_are_good_reports_each_wait(way: str, tmp_path: Path) -> None:
+    """Case B1: a wait is over when the storage is back, so that a later one has the whole limit again."""
+    away, back = WAYS[way]
+    disturbed = Disturbed(tmp_path, limit_seconds=60.0)
+    paths, labels = disturbed.images.paths * 40, disturbed.images.labels * 40
+    checks = iter(Verification(Storage(ImageList(disturbed.root, paths, labels), disturbed.patience), 1))
+    for wait in (1, 2):
+        assert next(checks).findings == ()
+        away(disturbed)
+        disturbed.time.due.append((len(disturbed.time.pauses) + 3, lambda: back(disturbed)))
+        while len(disturbed.said) < wait:
+            assert next(checks).findings == ()
+        disturbed.time.now += 100.0
+
+
 @pytest.mark.parametrize("kept", [0, 1, 500])
 def test_an_image_that_is_cut_while_it_is_looked_at_is_not_blamed(kept: int, tmp_path: Path) -> None:
     """Case B1: a file that is on its way back is whole at the second look."""
