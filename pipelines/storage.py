@@ -35,6 +35,10 @@ def _ignore(_: str) -> None:
     """Say nothing."""
 
 
+def _go_on() -> None:
+    """Let the wait go on."""
+
+
 def _no_silence() -> float:
     return 0.0
 
@@ -53,14 +57,17 @@ class Patience:
     """How long a process waits for storage, with growing pauses, and what it says about it.
 
     limit_seconds is the longest wait, counted from the first failure or from the process's last progress, which
-    silent_seconds tells, whichever is longer. say gets one line for each wait that is over. waits counts the pauses.
+    silent_seconds tells, whichever is longer. say gets one line for each wait that is over. check is called around each
+    pause; what it raises ends the wait. waits counts the pauses, waited_seconds is the time of all waits that are over.
     """
 
     limit_seconds: float = DEFAULT_LIMIT_SECONDS
     say: Callable[[str], None] = _ignore
     silent_seconds: Callable[[], float] = _no_silence
     clock: Clock = field(default_factory=Clock)
+    check: Callable[[], None] = _go_on
     waits: int = 0
+    waited_seconds: float = 0.0
     _began: float | None = None
     _began_unix: float = 0.0
     _reason: str = ""
@@ -86,7 +93,9 @@ class Patience:
                 CURE,
             )
         self.waits += 1
+        self.check()
         clock.sleep(min(self._pause, left))
+        self.check()
         self._pause = min(2 * self._pause, MAX_PAUSE_SECONDS)
 
     def over(self) -> None:
@@ -94,6 +103,7 @@ class Patience:
         if self._began is None:
             return
         seconds, self._began = self.clock.monotonic() - self._began, None
+        self.waited_seconds += seconds
         self._said += 1
         if self._said <= MAX_NOTICES:
             last = " (further waits are not listed)" if self._said == MAX_NOTICES else ""
