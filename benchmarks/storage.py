@@ -252,7 +252,7 @@ def campaign(
     disk: Disk,
 ) -> int:
     """Disturb once per trial of each way, time and moment. Returns how many trials ended otherwise than undisturbed."""
-    write_noise(job.data, 160, 96)
+    write_noise(job.data, 160, 800)
     verified = write_verified(disk.folder / "verified")
     for data in (job.data, verified):
         disk.keep(data)

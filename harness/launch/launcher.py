@@ -15,7 +15,7 @@ from pathlib import Path
 
 from harness import ROOT
 from harness.artifacts.record import RunFiles
-from harness.errors import INTERRUPTED_EXIT_CODE, InterruptedRunError, TrainingError
+from harness.errors import INTERRUPTED_EXIT_CODE, TrainingError
 from harness.launch import signals
 from harness.launch.failures import death, keep_logs, stall, stalled
 from harness.launch.private_folder import private_folder
@@ -181,7 +181,7 @@ def _raise_what_ended(run: _Running, code: int, kept: Path) -> None:
     left, first = first_failure(logs), run.watch.first_failed
     # When a rank dies, the launcher asks the others to end: one that could do so wasn't what ended the run.
     died = run.asked is None and first is not None and first.exit_code not in (None, INTERRUPTED_EXIT_CODE)
-    if left is not None and not (died and isinstance(left, InterruptedRunError)):
+    if left is not None and not (died and left.exit_code == INTERRUPTED_EXIT_CODE):
         raise left
     # A rank that is asked before it trains has nothing to save, and leaves no error; it may end before it is seen. The
     # launcher passes its code on.

@@ -197,6 +197,27 @@ def test_the_limit_counts_from_the_last_progress(tmp_path: Path) -> None:
     assert sum(disturbed.time.pauses) == pytest.approx(5.0)
 
 
+def test_a_wait_ends_at_once_when_the_process_is_asked_to_end(tmp_path: Path) -> None:
+    """Case B1: before the next pause, or right after it."""
+    disturbed = Disturbed(tmp_path)
+    asked: list[bool] = []
+
+    def check() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    disturbed.patience.check = check
+    disturbed.time.due.append((3, lambda: asked.append(True)))
+    with pytest.raises(KeyboardInterrupt):
+        find_all_the_time(disturbed)
+    assert len(disturbed.time.pauses) == 3
+
+
+def find_all_the_time(disturbed: Disturbed) -> None:
+    disturbed.move_away()
+    find_faults(disturbed.storage, [0])
+
+
 @pytest.mark.parametrize("name", ["1.jpg", "23.jpg"])
 def test_a_missing_file_is_waited_for_in_a_run_and_reported_by_an_inspection(name: str, tmp_path: Path) -> None:
     """Case B1: its absence says nothing about its content; before a run it is left out."""
