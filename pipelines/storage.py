@@ -112,10 +112,16 @@ class Patience:
                 f" waited{last}"
             )
 
+    @property
+    def troubled(self) -> bool:
+        """Whether the storage was away in the last UNSTEADY_SECONDS: single files may still be on their way back."""
+        return self.clock.monotonic() - self._last_trouble < UNSTEADY_SECONDS
+
     def before_second_look(self, changed_unix: float) -> None:
         """Pause before files that were last changed at that time are examined again; see UNSTEADY_SECONDS."""
         clock = self.clock
-        if clock.monotonic() - self._last_trouble < UNSTEADY_SECONDS:
+        self.check()
+        if self.troubled:
             clock.sleep(TROUBLED_PAUSE_SECONDS)
         elif clock.unix() - changed_unix < UNSTEADY_SECONDS:
             clock.sleep(FRESH_PAUSE_SECONDS)
@@ -171,7 +177,8 @@ class Storage:
     def inspect(self, images: ImageList | None = None) -> FileCheck:
         """Inspect every file of the images, by default all of the storage's, as `check_files` does.
 
-        Files are found to be unusable only while the storage can be read. Raises StorageError.
+        Files are found to be unusable only while the storage can be read; after it was away, only when it has been back
+        for UNSTEADY_SECONDS, as files may return one by one. Raises StorageError.
         """
         images = images or self.images
         check = check_files(images)
@@ -187,6 +194,8 @@ class Storage:
             obstacle = before or self.obstacle()
             if obstacle:
                 self.wait(obstacle)
+            elif faults and self.patience.troubled:
+                self.patience.before_second_look(0.0)
             elif len(faults) == len(asked):
                 break
         self.patience.over()

@@ -266,6 +266,36 @@ def test_a_verification_whose_batches_are_good_reports_each_wait(way: str, tmp_p
         disturbed.time.now += 100.0
 
 
+@pytest.mark.parametrize("pauses", [8, 30])
+@pytest.mark.parametrize("check", ["inspection", "verification"])
+def test_files_that_return_one_by_one_are_not_reported_as_missing(check: str, pauses: int, tmp_path: Path) -> None:
+    """Case B1: as when a folder is restored from a copy. One that stays away for a minute longer is missing."""
+    disturbed = Disturbed(tmp_path)
+    late, lost = [disturbed.root / f"{index}.jpg" for index in (7, 10)], disturbed.root / "20.jpg"
+    for path in (*late, lost):
+        shutil.copy(path, tmp_path / path.name)
+
+    def begin_to_return() -> None:
+        disturbed.copy_back()
+        for path in (*late, lost):
+            path.unlink()
+
+    def return_late() -> None:
+        for path in late:
+            shutil.copy(tmp_path / path.name, path)
+
+    verification = Verification(disturbed.storage, 1)
+    checks = iter(verification)
+    disturbed.remove()
+    disturbed.time.due += [(3, begin_to_return), (pauses, return_late)]
+    if check == "inspection":
+        faults = list(disturbed.storage.inspect().faults)
+    else:
+        faults = [finding.index for checked in checks for finding in checked.findings]
+    assert faults == [disturbed.images.paths.index(lost.name)]
+    assert 60.0 < sum(disturbed.time.pauses) < 70.0
+
+
 @pytest.mark.parametrize("kept", [0, 1, 500])
 def test_an_image_that_is_cut_while_it_is_looked_at_is_not_blamed(kept: int, tmp_path: Path) -> None:
     """Case B1: a file that is on its way back is whole at the second look."""
