@@ -46,10 +46,11 @@ bench: install
 test: install
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-# What takes too long for a test: kills, signals, growth over 20,000 steps, a run of 360 epochs concluded. About a quarter of an hour.
+# What takes too long for a test: kills, signals, storage that goes away, growth over 20,000 steps, a run of 360 epochs concluded.
 soak: install
 	$(BIN)/python -m benchmarks.kills
 	$(BIN)/python -m benchmarks.signals
+	$(BIN)/python -m benchmarks.storage
 	$(BIN)/python -m benchmarks.soak
 	$(BIN)/python -m benchmarks.long_run
 

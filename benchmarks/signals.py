@@ -21,7 +21,8 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.kills import MOMENTS, Job, finish, strike
+from benchmarks.disturbed import Job, finish, strike
+from benchmarks.kills import MOMENTS
 from harness.errors import INTERRUPTED_EXIT_CODE
 from harness.launch.signals import STOP_SIGNALS
 from tests.support.data_sets import write_noise

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.kills import processes_of_run
+from benchmarks.disturbed import processes_of_run
 from harness import ROOT
 from tests.support.data_sets import write_noise
 

@@ -35,6 +35,10 @@ def _ignore(_: str) -> None:
     """Say nothing."""
 
 
+def _go_on() -> None:
+    """Let the wait go on."""
+
+
 def _no_silence() -> float:
     return 0.0
 
@@ -53,14 +57,17 @@ class Patience:
     """How long a process waits for storage, with growing pauses, and what it says about it.
 
     limit_seconds is the longest wait, counted from the first failure or from the process's last progress, which
-    silent_seconds tells, whichever is longer. say gets one line for each wait that is over. waits counts the pauses.
+    silent_seconds tells, whichever is longer. say gets one line for each wait that is over. check is called around each
+    pause; what it raises ends the wait. waits counts the pauses, waited_seconds is the time of all waits that are over.
     """
 
     limit_seconds: float = DEFAULT_LIMIT_SECONDS
     say: Callable[[str], None] = _ignore
     silent_seconds: Callable[[], float] = _no_silence
     clock: Clock = field(default_factory=Clock)
+    check: Callable[[], None] = _go_on
     waits: int = 0
+    waited_seconds: float = 0.0
     _began: float | None = None
     _began_unix: float = 0.0
     _reason: str = ""
@@ -86,7 +93,9 @@ class Patience:
                 CURE,
             )
         self.waits += 1
+        self.check()
         clock.sleep(min(self._pause, left))
+        self.check()
         self._pause = min(2 * self._pause, MAX_PAUSE_SECONDS)
 
     def over(self) -> None:
@@ -94,6 +103,7 @@ class Patience:
         if self._began is None:
             return
         seconds, self._began = self.clock.monotonic() - self._began, None
+        self.waited_seconds += seconds
         self._said += 1
         if self._said <= MAX_NOTICES:
             last = " (further waits are not listed)" if self._said == MAX_NOTICES else ""
@@ -102,10 +112,16 @@ class Patience:
                 f" waited{last}"
             )
 
+    @property
+    def troubled(self) -> bool:
+        """Whether the storage was away in the last UNSTEADY_SECONDS: single files may still be on their way back."""
+        return self.clock.monotonic() - self._last_trouble < UNSTEADY_SECONDS
+
     def before_second_look(self, changed_unix: float) -> None:
         """Pause before files that were last changed at that time are examined again; see UNSTEADY_SECONDS."""
         clock = self.clock
-        if clock.monotonic() - self._last_trouble < UNSTEADY_SECONDS:
+        self.check()
+        if self.troubled:
             clock.sleep(TROUBLED_PAUSE_SECONDS)
         elif clock.unix() - changed_unix < UNSTEADY_SECONDS:
             clock.sleep(FRESH_PAUSE_SECONDS)
@@ -161,7 +177,8 @@ class Storage:
     def inspect(self, images: ImageList | None = None) -> FileCheck:
         """Inspect every file of the images, by default all of the storage's, as `check_files` does.
 
-        Files are found to be unusable only while the storage can be read. Raises StorageError.
+        Files are found to be unusable only while the storage can be read; after it was away, only when it has been back
+        for UNSTEADY_SECONDS, as files may return one by one. Raises StorageError.
         """
         images = images or self.images
         check = check_files(images)
@@ -178,6 +195,8 @@ class Storage:
             obstacle = before or self.obstacle()
             if obstacle:
                 self.wait(obstacle)
+            elif faults and self.patience.troubled:
+                self.patience.before_second_look(0.0)
             elif len(faults) == len(asked):
                 break
         self.patience.over()

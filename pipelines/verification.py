@@ -30,6 +30,8 @@ LOOKED_AT = 1024
 
 EMPTY, MISSING, UNREADABLE, UNDECODABLE, HUGE = "empty", "missing", "unreadable", "undecodable", "huge"
 MISREAD, FORMAT, UNENDED, DAMAGED = "misread", "format", "no_end_marker", "damaged"
+# Kinds that say nothing about an image's content.
+UNREACHABLE = (MISSING, UNREADABLE)
 
 
 KINDS = {
@@ -202,15 +204,22 @@ class Verification:
         return (f"{self._root}/{self._images.paths[index]}" for index in drawn.indices)
 
     def _check_each(self, indices: Sequence[int]) -> list[Finding]:
-        """Check images one by one, and those with findings again, as reading may have failed on the way."""
-        first = self._look(indices)
-        suspects = sorted({finding.index for finding in first})
-        if not suspects:
-            return []
-        self._storage.patience.before_second_look(self._storage.changed_unix(suspects))
-        again = self._look(suspects)
-        self._storage.patience.over()
-        return again
+        """Check images one by one, and those with findings again, as reading may have failed on the way.
+
+        Files that can't be reached are looked for as long as they may be on their way back; see `Patience.troubled`.
+        """
+        storage = self._storage
+        found = self._look(indices)
+        while found:
+            suspects = sorted({finding.index for finding in found})
+            changed = storage.changed_unix(suspects)
+            storage.patience.before_second_look(changed)
+            found = self._look(suspects)
+            returning = storage.patience.troubled and any(finding.kind in UNREACHABLE for finding in found)
+            if storage.changed_unix(suspects) == changed and not returning:
+                break
+        storage.patience.over()
+        return found
 
     def _look(self, indices: Sequence[int]) -> list[Finding]:
         """The findings of one check of these images, at whose beginning and end the storage could be read."""

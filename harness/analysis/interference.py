@@ -25,6 +25,8 @@ MIN_STORAGE_BYTES_PER_SECOND = 1e6
 # A clock under load counts as fallen below this share of the fast clocks.
 FALLEN_CLOCK, LOADED_PERCENT = 0.9, 50.0
 POWER_CAP = "SwPowerCap"
+# What the ranks know themselves, see the column storage_wait_seconds.
+STORAGE_AWAY = "storage_away"
 THROTTLE_REASONS = ("HwSlowdown", "SwThermalSlowdown", "HwThermalSlowdown", "HwPowerBrakeSlowdown")
 # The shares of a step's time, and of a window's, from which on interference makes it count as disturbed.
 DISTURBED_STEP, DISTURBED_WINDOW = 0.5, 0.05
@@ -42,7 +44,8 @@ class Interference:
     """What disturbed a window, and how many of its steps.
 
     reasons are those that disturbed at least DISTURBED_WINDOW of the window's seconds; None if telemetry covers less
-    than COVERED_WINDOW of them. shares holds every reason's share of the covered seconds.
+    than COVERED_WINDOW of them. shares holds every reason's share of the covered seconds. Storage that was away follows
+    a rule of its own, see `window_interference`.
     """
 
     reasons: tuple[str, ...] | None
@@ -85,6 +88,9 @@ def mark_interference(steps: pd.DataFrame, devices: pd.DataFrame, image_bytes: f
             for row in np.flatnonzero(seconds >= DISTURBED_STEP * (ends - begins)).tolist():
                 if reason not in found.setdefault(row, []):
                     found[row].append(reason)
+    away = steps["storage_wait_seconds"].to_numpy(np.float64)
+    for row in np.flatnonzero((away > 0) & (away >= DISTURBED_STEP * (ends - begins))).tolist():
+        found.setdefault(row, []).append(STORAGE_AWAY)
     texts: list[str | None] = ["none" if known else None for known in covered]
     for row, reasons in found.items():
         texts[row] = "|".join(reasons)
@@ -92,19 +98,33 @@ def mark_interference(steps: pd.DataFrame, devices: pd.DataFrame, image_bytes: f
     return marked
 
 
-def window_interference(window: pd.DataFrame) -> Interference:
-    """Returns the interference of measured steps, rows of a steps table with its column interference filled in."""
+def window_interference(window: pd.DataFrame, measured: pd.DataFrame | None = None) -> Interference:
+    """Returns the interference of measured steps, rows of a steps table with its column interference filled in.
+
+    measured has the measured steps of all phases, by default the window. Storage that was away in any of them is a
+    reason, however short it was: nothing was computed meanwhile. Its share is that of all their seconds.
+    """
+    measured = window if measured is None else measured
+    away = [STORAGE_AWAY in str(text).split("|") for text in measured["interference"]]
+    away_share = math.fsum(measured.loc[away, "step_seconds"]) / (math.fsum(measured["step_seconds"]) or 1.0)
     known = window[window["interference"].notna() & (window["interference"] != "")]
     total = math.fsum(known["step_seconds"])
-    if total == 0 or total < COVERED_WINDOW * math.fsum(window["step_seconds"]):
+    covered = 0 < total >= COVERED_WINDOW * math.fsum(window["step_seconds"])
+    if not covered and not away_share:
         return Interference(None, 0, len(window))
     shares: dict[str, float] = {}
     for text, seconds in zip(known["interference"], known["step_seconds"], strict=True):
         for reason in text.split("|") if text != "none" else ():
             shares[reason] = shares.get(reason, 0.0) + seconds / total
-    reasons = tuple(sorted(reason for reason, share in shares.items() if share >= DISTURBED_WINDOW))
+    reasons = {reason for reason, share in shares.items() if covered and share >= DISTURBED_WINDOW}
+    if away_share:
+        shares[STORAGE_AWAY] = away_share
+        reasons.add(STORAGE_AWAY)
     return Interference(
-        reasons, int((known["interference"] != "none").sum()), len(window), dict(sorted(shares.items()))
+        tuple(sorted(reasons)),
+        int((known["interference"] != "none").sum()),
+        len(window),
+        dict(sorted(shares.items())),
     )
 
 

@@ -92,7 +92,8 @@ def summarize(files: RunFiles, record: RunRecord, breaks: Sequence[int] = (), fi
         check_settings(plan, record.effective_settings)
     check_run(steps, phases, ledger, plan)
     window = measured_steps(steps, TRAIN)
-    outliers, interference = phases[TRAIN].outliers, window_interference(window)
+    outliers = phases[TRAIN].outliers
+    interference = window_interference(window, steps[(steps["warmup"] == 0) & steps["phase"].isin(names)])
     verdict = judge(phases, _setting(record, devices, steps)) if PIPELINE in names else None
     earlier = len(every_step) - len(steps)
     filled = {

@@ -19,7 +19,7 @@ from pipelines.augmentation import Augmentation
 from pipelines.layout import Lists
 from pipelines.settings import PipelineSettings
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 NAME_TIME = "%Y%m%d-%H%M%S"
 
 

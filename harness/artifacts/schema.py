@@ -75,6 +75,13 @@ STEPS = Table(
         ),
         Column("fps", float, "images/s", GLOBAL, "images / step_seconds"),
         Column("data_wait_seconds", float, "s", LAST_RANK, "of step_seconds: waiting for the batch", 9),
+        Column(
+            "storage_wait_seconds",
+            float,
+            "s",
+            GLOBAL,
+            "waiting for storage that couldn't be read, on the rank that waited longest; lies in data_wait_seconds",
+        ),
         Column("copy_seconds", float, "s", LAST_RANK, "of step_seconds: waiting for its copy to the device", 9),
         Column("compute_seconds", float, "s", LAST_RANK, "from the batch's arrival to the end on the slowest rank", 9),
         Column("forward_seconds", float, "s", LAST_RANK, "of compute_seconds: forward pass and loss", 9),

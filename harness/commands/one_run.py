@@ -289,10 +289,12 @@ def _add_resume_hint(error: BaseException, files: RunFiles, config: RunConfig) -
     command = resume_command(files.run, config)
     if newest is not None:
         hint = f"A checkpoint after step {newest[1]['optimizer_steps']:,} was saved. To resume:\n  {command}"
-    elif not isinstance(error, KeyboardInterrupt) or not files.record.exists():
+    elif not isinstance(error, (KeyboardInterrupt, InterruptedRunError)) or not files.record.exists():
         return error
     elif config.kind.resumable:
         hint = f"No step has been saved. To start it again:\n  {command}"
+    elif isinstance(error, InterruptedRunError) and error.cure:
+        return error
     else:
         hint = f"A run that {config.kind.does} can't be resumed: start it again."
     if isinstance(error, KeyboardInterrupt):

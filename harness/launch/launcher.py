@@ -178,10 +178,11 @@ def _raise_what_ended(run: _Running, code: int, kept: Path) -> None:
     logs, plan, node = run.logs, run.plan, run.node
     if not code:
         return
-    left = first_failure(logs)
-    if left is not None:
+    left, first = first_failure(logs), run.watch.first_failed
+    # When a rank dies, the launcher asks the others to end: one that could do so wasn't what ended the run.
+    died = run.asked is None and first is not None and first.exit_code not in (None, INTERRUPTED_EXIT_CODE)
+    if left is not None and not (died and left.exit_code == INTERRUPTED_EXIT_CODE):
         raise left
-    first = run.watch.first_failed
     # A rank that is asked before it trains has nothing to save, and leaves no error; it may end before it is seen. The
     # launcher passes its code on.
     if run.asked is not None or (code if first is None else first.exit_code) == INTERRUPTED_EXIT_CODE:

@@ -10,10 +10,15 @@ from pathlib import Path
 
 from harness.artifacts.atomic import write_whole
 from harness.errors import InterruptedRunError, MachineError, OutOfMemoryError, TrainingError, UsageError
+from harness.launch import watchdog
 from models.errors import ActionableError, WeightsError
 from pipelines.errors import DataError
+from pipelines.storage import Patience
 
 FAILURE, PULSE, JOINED, NOTICES = "failure", "pulse", "joined", "notices"
+# Of the stall limit, the share that a rank waits for storage. The others wait for this rank meanwhile, and their timers
+# run since the same exchange; the rest is for the steps until the next one.
+WAITING_SHARE = 0.6
 # The errors that are restored with their own type; any other keeps its exit code only.
 KINDS = {
     kind.__name__: kind
@@ -76,6 +81,19 @@ def leave_notice(files: RankFiles, line: str) -> None:
     """Add a line that `Notices` reads; a full disk loses it."""
     with suppress(OSError), files.notices.open("a", encoding="utf-8", errors="surrogateescape") as stream:
         stream.write(line.replace("\n", " ") + "\n")
+
+
+def patience_of(files: RankFiles | None, who: str, stall_timeout: float) -> Patience:
+    """How long a rank waits for storage, where a step may take stall_timeout seconds.
+
+    What it says about that is left in its files, if there are any, after who.
+    """
+
+    def say(line: str) -> None:
+        if files is not None:
+            leave_notice(files, who + line)
+
+    return Patience(WAITING_SHARE * stall_timeout, say, watchdog.silent_seconds)
 
 
 class Notices:

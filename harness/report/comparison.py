@@ -119,7 +119,7 @@ CAVEATS = (
     ),
     Caveat(
         lambda record: bool(_interference_kinds(record)),
-        "disturbed by {interference}; run it again while nothing else uses the machine",
+        "disturbed by {interference}; run it again while nothing disturbs it",
     ),
     Caveat(
         lambda record: record.summary.get("steady") is False,

@@ -255,6 +255,7 @@ class Validation:
             self._order.steps,
             trainer.bad,
             at_edge=recorder.read_energy,
+            away_seconds=lambda: trainer.patience.waited_seconds,
         )
         if self.steps_made - steps_before < self._order.steps:
             recorder.cut(rows)

@@ -27,8 +27,8 @@ EXCHANGE_SECONDS = 1.0
 # reuse its memory while kernels still read it.
 STEPS_IN_FLIGHT = 2
 
-IMAGES, REQUEST, GOT, ARRIVED, FORWARD, BACKWARD, END, LOSS, RECORDING, BAD = range(10)
-COLUMNS = BAD + 1
+IMAGES, REQUEST, GOT, ARRIVED, FORWARD, BACKWARD, END, LOSS, RECORDING, BAD, AWAY = range(11)
+COLUMNS = AWAY + 1
 # Marks of every batch: when it was asked for, when the source gave it, when it was on its device, and its end.
 MARKS = 4
 # Split marks that a consumer may set in a batch: after the forward pass and after the backward pass.
@@ -47,11 +47,10 @@ class GlobalStep:
     start; step_seconds is the time since the end of the previous step. It has five parts, measured on the rank that got
     its batch last, for which the others wait: recording_seconds, exchange_seconds (everything else between two steps,
     such as the exchange of records between ranks), data_wait_seconds, copy_seconds (waiting for the batch's copy to the
-    device) and compute_seconds. compute_seconds consists of
-    the forward, backward and optimizer seconds, which are NaN for a consumer that sets no split marks. slowest_rank is
-    the rank that computed longest, rank_skew_seconds how much longer than the fastest. images counts the valid images
-    of all ranks; loss is their mean (NaN for a consumer without a loss), and nonfinite_rank the first rank whose loss
-    is not finite.
+    device) and compute_seconds. compute_seconds consists of the forward, backward and optimizer seconds, which are NaN
+    for a consumer that sets no split marks. slowest_rank is the rank that computed longest, rank_skew_seconds how much
+    longer than the fastest. images counts the valid images of all ranks; loss is their mean (NaN for a consumer without
+    a loss), nonfinite_rank the first rank whose loss is not finite. storage_wait_seconds: see the table
     """
 
     index: int
@@ -70,6 +69,7 @@ class GlobalStep:
     rank_skew_seconds: float
     loss: float
     nonfinite_rank: int | None = None
+    storage_wait_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         parts = (
@@ -158,6 +158,7 @@ def run_steps(
     bad: BadNews | None = None,
     batches: int = 1,
     at_edge: Callable[[], None] = _nothing,
+    away_seconds: Callable[[], float] = float,
 ) -> None:
     """Take batches from source and pass them to consume until done returns True, or for max_steps.
 
@@ -165,10 +166,11 @@ def run_steps(
     when done is True on any rank, all ranks end. Both are called in bursts of steps that last about EXCHANGE_SECONDS
     (the number of steps that would have taken that long before, at most twice the last burst's), so a loop may make a
     few more steps after the one that ends it: these are emitted too. Where the host runs ahead of the device, a burst's
-    steps are emitted while the next burst's are queued, a few at a time, so that the device works meanwhile.
+    steps are emitted while the next burst's are queued, so that the device works meanwhile.
 
     bad holds the images that this rank's source couldn't use; when any rank has some, all ranks share theirs. at_edge
-    is called as the loop begins, and after each burst as soon as the device has finished it.
+    is called as the loop begins, and after each burst as soon as the device has finished it. away_seconds returns the
+    source's waits for storage in all.
     """
     ranks.barrier()
     watchdog.progress()
@@ -181,7 +183,7 @@ def run_steps(
     while not finished and (max_steps is None or index < max_steps):
         if max_steps is not None:
             burst = min(burst, max_steps - index)
-        table = _run_burst(burst * batches, source, consume, clock, in_flight, records, at_edge)
+        table = _run_burst(burst * batches, source, consume, clock, in_flight, records, at_edge, away_seconds)
         table[0, BAD] = len(bad.unshared) if bad is not None else 0
         gathered = ranks.gather(table).reshape((ranks.world_size, burst, batches, -1))
         watchdog.step_made()
@@ -210,15 +212,15 @@ def _run_burst(
     in_flight: deque[tuple[Any, Batch]],
     records: _Records,
     at_edge: Callable[[], None],
+    away_seconds: Callable[[], float],
 ) -> FloatArray:
     """Take batches on this rank and consume them; emit the records that wait for it while the device is busy.
 
-    Returns [batches, COLUMNS]: IMAGES, REQUEST to END (s), LOSS, RECORDING (s) and BAD (0).
+    Returns [batches, COLUMNS]: IMAGES, REQUEST to END (s), LOSS, RECORDING (s), BAD (0) and AWAY (s).
     """
-    marks: list[Any] = []
-    images: list[int] = []
-    losses: list[Any] = []
-    recording: list[float] = []
+    marks, losses = list[Any](), list[Any]()
+    images, recording = list[int](), list[float]()
+    away = [away_seconds()]
     each = math.ceil(len(records.waiting) / max(1, batches - STEPS_IN_FLIGHT))
 
     def mark_split() -> None:
@@ -233,6 +235,7 @@ def _run_burst(
         mark_split()
         batch = next(source)
         mark_split()
+        away.append(away_seconds())
         batch.arrive()
         mark_split()
         losses.append(consume(batch, mark_split))
@@ -258,6 +261,7 @@ def _run_burst(
     table[:, LOSS] = _numbers(losses)
     table[:, RECORDING] = recording
     table[:, BAD] = 0.0
+    table[:, AWAY] = np.diff(away)
     return table
 
 
@@ -288,6 +292,7 @@ def merge_ranks(burst: FloatArray, index: int, end_before: float) -> list[Global
     lost = ((burst[..., IMAGES] > 0) & ~np.isfinite(burst[..., LOSS])).any(axis=2)
     first_lost, any_lost = lost.argmax(axis=0).tolist(), lost.any(axis=0).tolist()
     images, losses = burst[..., IMAGES].sum(axis=(0, 2)).tolist(), _mean_losses(burst)
+    away = burst[..., AWAY].sum(axis=2).max(axis=0).tolist()
     merged = []
     for step, (recording, exchange, wait, copy, compute, forward, backward, optimizer) in enumerate(parts):
         merged.append(
@@ -308,6 +313,7 @@ def merge_ranks(burst: FloatArray, index: int, end_before: float) -> list[Global
                 rank_skew_seconds=skews[step],
                 loss=losses[step],
                 nonfinite_rank=first_lost[step] if any_lost[step] else None,
+                storage_wait_seconds=away[step],
             )
         )
     return merged

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -10,17 +11,29 @@ import numpy.typing as npt
 import paddle
 from paddle import nn
 
+from harness.launch.gate import TOKEN_BYTES, Gate, open_gate
 from harness.plan.options import RANK0, SYNC
 
 FloatArray = npt.NDArray[np.float64]
+# The collective library of CPUs.
+GLOO = "GLOO"
 
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """A process's rank among those that train together."""
+    """A process's rank among those that train together.
+
+    gate is where they meet before each exchange; None where the collective library has patience.
+    """
 
     rank: int
     world_size: int
+    gate: Gate | None = field(default=None, compare=False, repr=False, kw_only=True)
+
+    def meet(self) -> None:
+        """Wait for the ranks that are late, if the collective library would give up on them."""
+        if self.gate is not None:
+            self.gate.meet()
 
     def gather(self, values: FloatArray) -> FloatArray:
         """Every rank's values, on each rank: [world_size, *values.shape]; they have the same shape on all ranks.
@@ -29,6 +42,7 @@ class Ranks:
         """
         if self.world_size == 1:
             return values[np.newaxis]
+        self.meet()
         received: list[Any] = []
         paddle.distributed.all_gather(received, paddle.to_tensor(values.astype(np.float64).view(np.int64)))
         return np.stack([tensor.numpy() for tensor in received]).view(np.float64)
@@ -75,6 +89,7 @@ class Ranks:
         buffers = [buffer for layer in model.sublayers() if isinstance(layer, nn.BatchNorm2D)
                    for buffer in (layer._mean, layer._variance)]  # fmt: skip
         flat = paddle.concat([buffer.flatten() for buffer in buffers])
+        self.meet()
         if whose == RANK0:
             paddle.distributed.broadcast(flat, src=0)
         else:
@@ -85,12 +100,19 @@ class Ranks:
 
     def parallel(self, model: nn.Layer) -> nn.Layer:
         """The model, with its gradients averaged over the ranks and with rank 0's weights."""
+        self.meet()
         return paddle.DataParallel(model) if self.world_size > 1 else model
 
 
 def join() -> Ranks:
     """Join the other ranks that Paddle's launcher started, if there are any."""
     environment = paddle.distributed.ParallelEnv()
-    if environment.world_size > 1:
-        paddle.distributed.init_parallel_env()
-    return Ranks(environment.rank, environment.world_size)
+    ranks = Ranks(environment.rank, environment.world_size)
+    if ranks.world_size == 1:
+        return ranks
+    paddle.distributed.init_parallel_env()
+    if paddle.distributed.get_backend() != GLOO:
+        return ranks
+    host = environment.trainer_endpoints[0].rpartition(":")[0]
+    gate = open_gate(ranks.rank, ranks.world_size, host, ranks.gather, os.urandom(TOKEN_BYTES))
+    return replace(ranks, gate=gate)

@@ -91,6 +91,11 @@ class TrainingStep:
     logits_dtype: str = ""
     _part: int = 0
 
+    @property
+    def exchanges_next(self) -> bool:
+        """Whether gradients are exchanged with the next batch, a step's last."""
+        return self._part + 1 == self.accumulation_steps
+
     def __call__(self, batch: Batch, mark_split: Callable[[], None]) -> Any:
         """Train on a batch. Returns its loss, a scalar tensor on the device.
 

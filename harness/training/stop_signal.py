@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 
+from harness.errors import InterruptedRunError
 from harness.launch.signals import heeded
 
 
@@ -13,6 +14,11 @@ class StopRequest:
     """Whether this rank was asked to end. All ranks end together, so one that asks is enough (see `Ranks.any`)."""
 
     requested: bool = False
+
+    def check(self) -> None:
+        """Raise InterruptedRunError if this rank was asked to end: where no step can end, so that none can be saved."""
+        if self.requested:
+            raise InterruptedRunError("interrupted while the data could not be read")
 
     @staticmethod
     def on_signals() -> StopRequest:

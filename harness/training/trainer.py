@@ -19,8 +19,7 @@ import models
 from harness.artifacts.bad_image import rule_of
 from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
 from harness.errors import InvariantError, MachineError, TrainingError
-from harness.launch import watchdog
-from harness.launch.rank_files import RankFiles, leave_notice
+from harness.launch.rank_files import RankFiles, patience_of
 from harness.machine.clock import Clock
 from harness.machine.device import cudnn_tf32, gradients_add_up, local_rank, open_device
 from harness.machine.device_kinds import device_kind
@@ -48,9 +47,6 @@ from pipelines.settings import PipelineSettings
 from pipelines.source import CachedSource, DaliSource, SourceState
 from pipelines.storage import Patience, Storage
 
-# Of the stall limit, the share that a rank waits for storage. The others wait for this rank meanwhile, in a collective
-# operation, and their timers run since the same exchange; the rest is for the steps until the next one.
-WAITING_SHARE = 0.6
 # Batches that compute-only phases cycle through: real data, several so that none stays in a processor's cache.
 CACHED_BATCHES = 4
 
@@ -105,7 +101,7 @@ class Trainer:
             self.cached = CachedSource(self.source, CACHED_BATCHES)
         source = self.source if name in (TRAIN, PIPELINE) else self.cached
         assert source is not None
-        consume = {PIPELINE: _arrived, COMPUTE_NO_SYNC: self._train_no_sync}.get(name, self.train)
+        consume = {PIPELINE: _arrived, COMPUTE_NO_SYNC: self._train_no_sync}.get(name, self._train_together)
         transition = transition_steps(name, self.plan.pipeline.prefetch)
         return Phase(name, source, consume, transition, SHARES[name], pipeline_idle=source is self.cached)
 
@@ -168,6 +164,7 @@ class Trainer:
             self.bad,
             batches,
             recorder.read_energy,
+            lambda: self.patience.waited_seconds,
         )
         if not self.checked:
             batches = steps[-1].images // (self.plan.pipeline.batch_size * self.ranks.world_size)
@@ -198,6 +195,12 @@ class Trainer:
         """Whether steps of a phase may overflow."""
         return trains and self.plan.training.amp == "fp16"
 
+    def _train_together(self, batch: Batch, mark_split: Callable[[], None]) -> Any:
+        """Train on a batch; before gradients are exchanged, wait for the ranks that still wait for their batch."""
+        if self.train.exchanges_next:
+            self.ranks.meet()
+        return self.train(batch, mark_split)
+
     def _train_no_sync(self, batch: Batch, mark_split: Callable[[], None]) -> Any:
         """Train on a batch without exchanging gradients; the ranks' weights diverge."""
         with recipe.no_exchange(self.parallel):
@@ -227,7 +230,8 @@ def open_trainer(plan: RunPlan, pretrained: Mapping[str, Any] | None = None) -> 
     ranks = join()
     if ranks.world_size != plan.ranks:
         raise InvariantError(f"{ranks.world_size} ranks are training, but {plan.ranks} were planned")
-    patience = _patience(plan, ranks)
+    who = f"rank {ranks.rank}: " if ranks.world_size > 1 else ""
+    patience = patience_of(RankFiles.of(os.environ), who, plan.operation.stall_timeout)
     training, dataset = plan.training, _opened(plan, patience)
     settings = plan.pipeline.of_rank(local_rank())
     paddle.seed(settings.seed)
@@ -279,17 +283,6 @@ def open_trainer(plan: RunPlan, pretrained: Mapping[str, Any] | None = None) -> 
         patience=patience,
         end_markers=EndMarkers(patience.say),
     )
-
-
-def _patience(plan: RunPlan, ranks: Ranks) -> Patience:
-    """How long this rank waits for storage; what it says about that is left for the launching process."""
-    files, who = RankFiles.of(os.environ), f"rank {ranks.rank}: " if ranks.world_size > 1 else ""
-
-    def say(line: str) -> None:
-        if files is not None:
-            leave_notice(files, who + line)
-
-    return Patience(WAITING_SHARE * plan.operation.stall_timeout, say, watchdog.silent_seconds)
 
 
 def _opened(plan: RunPlan, patience: Patience) -> Dataset:

@@ -46,6 +46,7 @@ def run_worker(record: RunRecord, folder: Path) -> None:
     trainer = open_trainer(record.plan, record.pretrained if record.checkpoint is None else None)
     files = RunFiles(folder, record.run)
     stop = StopRequest.on_signals()
+    trainer.patience.check = stop.check
     with _recorder(record, files, trainer.ranks.rank) as recorder:
         trainer.bad.record = recorder.bad_image
         # Rank 0 decides: another node may not have the files.

@@ -197,6 +197,27 @@ def test_the_limit_counts_from_the_last_progress(tmp_path: Path) -> None:
     assert sum(disturbed.time.pauses) == pytest.approx(5.0)
 
 
+def test_a_wait_ends_at_once_when_the_process_is_asked_to_end(tmp_path: Path) -> None:
+    """Case B1: before the next pause, or right after it."""
+    disturbed = Disturbed(tmp_path)
+    asked: list[bool] = []
+
+    def check() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    disturbed.patience.check = check
+    disturbed.time.due.append((3, lambda: asked.append(True)))
+    with pytest.raises(KeyboardInterrupt):
+        find_all_the_time(disturbed)
+    assert len(disturbed.time.pauses) == 3
+
+
+def find_all_the_time(disturbed: Disturbed) -> None:
+    disturbed.move_away()
+    find_faults(disturbed.storage, [0])
+
+
 @pytest.mark.parametrize("name", ["1.jpg", "23.jpg"])
 def test_a_missing_file_is_waited_for_in_a_run_and_reported_by_an_inspection(name: str, tmp_path: Path) -> None:
     """Case B1: its absence says nothing about its content; before a run it is left out."""
@@ -227,6 +248,52 @@ def test_an_inspection_while_the_storage_is_away_finds_nothing_wrong(way: str, t
     assert [finding for checked in checks for finding in checked.findings] == []
     assert checks[-1].end == IMAGES
     assert len(disturbed.time.pauses) == 6
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_verification_whose_batches_are_good_reports_each_wait(way: str, tmp_path: Path) -> None:
+    """Case B1: a wait is over when the storage is back, so that a later one has the whole limit again."""
+    away, back = WAYS[way]
+    disturbed = Disturbed(tmp_path, limit_seconds=60.0)
+    paths, labels = disturbed.images.paths * 40, disturbed.images.labels * 40
+    checks = iter(Verification(Storage(ImageList(disturbed.root, paths, labels), disturbed.patience), 1))
+    for wait in (1, 2):
+        assert next(checks).findings == ()
+        away(disturbed)
+        disturbed.time.due.append((len(disturbed.time.pauses) + 3, lambda: back(disturbed)))
+        while len(disturbed.said) < wait:
+            assert next(checks).findings == ()
+        disturbed.time.now += 100.0
+
+
+@pytest.mark.parametrize("pauses", [8, 30])
+@pytest.mark.parametrize("check", ["inspection", "verification"])
+def test_files_that_return_one_by_one_are_not_reported_as_missing(check: str, pauses: int, tmp_path: Path) -> None:
+    """Case B1: as when a folder is restored from a copy. One that stays away for a minute longer is missing."""
+    disturbed = Disturbed(tmp_path)
+    late, lost = [disturbed.root / f"{index}.jpg" for index in (7, 10)], disturbed.root / "20.jpg"
+    for path in (*late, lost):
+        shutil.copy(path, tmp_path / path.name)
+
+    def begin_to_return() -> None:
+        disturbed.copy_back()
+        for path in (*late, lost):
+            path.unlink()
+
+    def return_late() -> None:
+        for path in late:
+            shutil.copy(tmp_path / path.name, path)
+
+    verification = Verification(disturbed.storage, 1)
+    checks = iter(verification)
+    disturbed.remove()
+    disturbed.time.due += [(3, begin_to_return), (pauses, return_late)]
+    if check == "inspection":
+        faults = list(disturbed.storage.inspect().faults)
+    else:
+        faults = [finding.index for checked in checks for finding in checked.findings]
+    assert faults == [disturbed.images.paths.index(lost.name)]
+    assert 60.0 < sum(disturbed.time.pauses) < 70.0
 
 
 @pytest.mark.parametrize("kept", [0, 1, 500])

@@ -149,7 +149,7 @@ class SimulatedTraining:
     too.
     """
 
-    logits_dtype, overflowed = "float32", frozenset[int]()
+    logits_dtype, overflowed, exchanges_next = "float32", frozenset[int](), True
     conv1 = SimpleNamespace(conv=SimpleNamespace(_data_format="NCHW"), bn=None)
     forward = None
 

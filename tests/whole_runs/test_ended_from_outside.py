@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.kills import OPTIONS, processes_of_run
+from benchmarks.disturbed import OPTIONS, processes_of_run
 from harness.analysis.stored_result import find_result
 from harness.artifacts.record import RunFiles
 from harness.artifacts.schema import STEPS

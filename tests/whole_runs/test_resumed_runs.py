@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.kills import processes_of_run
+from benchmarks.disturbed import processes_of_run
 from benchmarks.signals import send
 from harness.artifacts.checkpoint import newest_checkpoint
 from harness.artifacts.record import RunFiles

@@ -131,6 +131,31 @@ def test_a_window_is_tainted_from_a_twentieth_of_its_time_on() -> None:
     assert found.shares == pytest.approx({"cpu_steal": 0.04, "swap": 0.09})
 
 
+def test_a_step_that_waited_for_storage_is_tainted_with_or_without_telemetry() -> None:
+    """Case B1: for half of its time or more; a shorter wait is not what made it long."""
+    steps = steps_frame(
+        *[{"storage_wait_seconds": 0.0}] * 3, {"step_seconds": 2.0, "storage_wait_seconds": 1.9},
+        {"step_seconds": 2.0, "storage_wait_seconds": 0.9},
+    )  # fmt: skip
+    sampled = mark_interference(steps, samples(HOST), image_bytes=1e5)["interference"].tolist()
+    assert sampled == ["none"] * 3 + ["storage_away", "none"]
+    alone = mark_interference(steps, samples(HOST).iloc[:0], image_bytes=1e5)["interference"].tolist()
+    assert alone == [None] * 3 + ["storage_away", None]
+
+
+def test_storage_that_was_away_taints_a_window_however_short_it_was_and_in_any_phase() -> None:
+    """Case B1: a lower throughput never passes for the machine's."""
+    away = {"interference": "storage_away|swap"}
+    found = window_interference(steps_frame(*[{}] * 99, away))
+    assert (found.text, found.interference_steps) == ("storage_away", 1)
+    assert found.shares == pytest.approx({"storage_away": 0.01, "swap": 0.01})
+    window = steps_frame(*[{}] * 99)
+    found = window_interference(window, pd.concat([window, steps_frame(away)], ignore_index=True))
+    assert (found.text, found.interference_steps, found.shares) == ("storage_away", 0, {"storage_away": 0.01})
+    unknown = window_interference(steps_frame(*[{"interference": None}] * 99, {"interference": "storage_away"}))
+    assert unknown.text == "storage_away"
+
+
 def test_a_clean_and_an_unknown_window() -> None:
     assert window_interference(steps_frame(*[{}] * 5)).text == "none"
     unknown = window_interference(steps_frame(*[{"interference": None}] * 5))

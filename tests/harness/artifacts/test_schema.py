@@ -15,6 +15,7 @@ def test_columns_of_the_steps_table() -> None:
         *("phase", "segment", "epoch", "step", "time_unix_seconds", "images", "step_seconds", "fps"),
         *(
             "data_wait_seconds",
+            "storage_wait_seconds",
             "copy_seconds",
             "compute_seconds",
             "forward_seconds",

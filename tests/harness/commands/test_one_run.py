@@ -83,11 +83,14 @@ def test_what_ended_a_run_is_told_even_if_it_can_t_be_recorded(
     assert error in (caught.value, caught.value.__cause__)
 
 
-def test_an_interruption_without_a_checkpoint_says_how_to_begin_again(measure: Measure, tmp_path: Path) -> None:
-    """Case B4, while the ranks start."""
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), InterruptedRunError("interrupted while it waited")])
+def test_an_interruption_without_a_checkpoint_says_how_to_begin_again(
+    measure: Measure, tmp_path: Path, error: BaseException
+) -> None:
+    """Case B4, while the ranks start; case B1, while a rank waits for its storage."""
 
     def interrupt(_: RunFiles) -> None:
-        raise KeyboardInterrupt
+        raise error
 
     with pytest.raises(InterruptedRunError) as caught:
         measure(tmp_path, interrupt)

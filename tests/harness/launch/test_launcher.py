@@ -530,6 +530,17 @@ def test_a_rank_that_was_killed_is_named_though_another_is_found_first(launch: L
     assert "The end of workerlog.1:\nat step 7\n" in caught.value.cure
 
 
+def test_a_rank_that_the_launcher_asked_to_end_is_not_what_ended_the_run(launch: Launch) -> None:
+    """Case B1: a rank that waits for its storage ends when it is asked to, here because another one was killed."""
+    victim = "import time; time.sleep(60)"
+    with pytest.raises(TrainingError) as caught:
+        launch(
+            f"{RANK}\nfirst, second = rank({victim!r}, 0), rank({victim!r}, 1)\n"
+            "time.sleep(1); second.kill(); time.sleep(1); fail(0, 75, 'interrupted', ''); first.kill(); sys.exit(1)"
+        )
+    assert caught.value.message == "rank 1 was ended by SIGKILL (signal 9)"
+
+
 @pytest.mark.parametrize(("pulse", "what"), [("(logs / 'pulse.0').touch()", "no step"), ("", "no first step")])
 def test_ranks_that_all_stand_still_are_ended_from_outside(
     launch: Launch, monkeypatch: pytest.MonkeyPatch, pulse: str, what: str

@@ -22,7 +22,7 @@ def rank_rows(*rows: tuple[float, ...]) -> FloatArray:
             *values,
             *(0.0, np.nan, np.nan)[len(values) - 5 :],
         )
-        row[:] = images, request, got, got, forward, backward, end, loss, recording, 0.0
+        row[:] = images, request, got, got, forward, backward, end, loss, recording, 0.0, 0.0
     return table[:, np.newaxis]
 
 
@@ -44,6 +44,7 @@ def test_a_burst_is_its_steps_one_by_one(empty: bool) -> None:
     burst[..., loop.LOSS] = random.standard_normal((ranks, steps, batches))
     burst[..., loop.RECORDING] = random.random((ranks, steps, batches))
     burst[..., loop.BAD] = 0.0
+    burst[..., loop.AWAY] = random.random((ranks, steps, batches))
     if empty:
         burst[:, 2, :, loop.IMAGES] = 0
     burst[5, 3, 1, loop.LOSS], burst[5, 3, 1, loop.IMAGES] = math.inf, 2

@@ -67,6 +67,26 @@ def test_every_second_of_a_step_is_wait_or_work() -> None:
     assert {(step.slowest_rank, step.rank_skew_seconds) for step in steps} == {(0, 0.0)}
 
 
+def test_a_wait_for_storage_is_that_of_its_step() -> None:
+    """Case B1: the source waited 4 s for the files of the sixth batch."""
+    time, steps, away = FakeTime(), list[GlobalStep](), [0.0]
+
+    def source() -> Iterator[Batch]:
+        for number in itertools.count():
+            if number == 5:
+                time.spend(4.0)
+                away[0] += 4.0
+            time.spend(0.25)
+            yield Batch(None, None, 8)
+
+    run_steps(
+        source(), training(time, 0.5), HostClock(time), Ranks(0, 1), steps.append, max_steps=8,
+        away_seconds=lambda: away[0],
+    )  # fmt: skip
+    assert [step.storage_wait_seconds for step in steps] == [0.0] * 5 + [4.0] + [0.0] * 2
+    assert steps[5].data_wait_seconds == pytest.approx(4.25)
+
+
 def test_waiting_for_a_copy_is_a_part_of_its_own_step() -> None:
     """A batch that the source gave after 0.25 s is on its device 0.125 s later."""
     time, steps = FakeTime(), list[GlobalStep]()

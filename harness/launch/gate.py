@@ -1,0 +1,73 @@
+"""Where ranks meet before they exchange something through gloo.
+
+Gloo gives up on a rank that is 30 s late, and Paddle (3.3.1) has no option for that. A rank may be late for longer: the
+storage of its images is away, or it writes a checkpoint to a slow disk. At the gate the others wait without a limit of
+their own; the watchdog's holds.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+
+TOKEN_BYTES = 6  # as a whole number, float64 has it exactly
+HERE = b"\1"
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Rank 0's connections to all others; on another rank, its connection to rank 0."""
+
+    connections: Sequence[socket.socket]
+    leads: bool
+
+    def meet(self) -> None:
+        """Return once every rank has called this equally often. Raises ConnectionError when a rank has ended."""
+        if self.leads:
+            for connection in self.connections:
+                _receive(connection, 1)
+        for connection in self.connections:
+            connection.sendall(HERE)
+        if not self.leads:
+            _receive(self.connections[0], 1)
+
+
+def open_gate(rank: int, world_size: int, host: str, gather: Callable[[FloatArray], FloatArray], token: bytes) -> Gate:
+    """Connect the ranks; every rank calls this at the same moment.
+
+    host is rank 0's address. gather returns every rank's values, on each rank. Whoever connects must know rank 0's
+    token, of TOKEN_BYTES.
+    """
+    if rank:
+        port, expected = gather(np.zeros(2))[0].astype(int).tolist()
+        connection = socket.create_connection((host, port))
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(expected.to_bytes(TOKEN_BYTES, "big"))
+        return Gate([connection], leads=False)
+    with socket.create_server((host, 0), backlog=world_size) as server:
+        gather(np.array([server.getsockname()[1], int.from_bytes(token, "big")], np.float64))
+        connections: list[socket.socket] = []
+        while len(connections) < world_size - 1:
+            connection, _ = server.accept()
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if _receive(connection, TOKEN_BYTES) == token:
+                connections.append(connection)
+            else:
+                connection.close()
+    return Gate(connections, leads=True)
+
+
+def _receive(connection: socket.socket, count: int) -> bytes:
+    received = b""
+    while len(received) < count:
+        part = connection.recv(count - len(received))
+        if not part:
+            raise ConnectionError("connection closed by peer: another rank has ended")
+        received += part
+    return received
