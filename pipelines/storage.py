@@ -117,6 +117,10 @@ class Patience:
         """Whether the storage was away in the last UNSTEADY_SECONDS: single files may still be on their way back."""
         return self.clock.monotonic() - self._last_trouble < UNSTEADY_SECONDS
 
+    def suspect(self) -> None:
+        """Count the storage as troubled from now on: a file that was there is gone, perhaps the first of many."""
+        self._last_trouble = self.clock.monotonic()
+
     def before_second_look(self, changed_unix: float) -> None:
         """Pause before files that were last changed at that time are examined again; see UNSTEADY_SECONDS."""
         clock = self.clock

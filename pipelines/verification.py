@@ -30,8 +30,8 @@ LOOKED_AT = 1024
 
 EMPTY, MISSING, UNREADABLE, UNDECODABLE, HUGE = "empty", "missing", "unreadable", "undecodable", "huge"
 MISREAD, FORMAT, UNENDED, DAMAGED = "misread", "format", "no_end_marker", "damaged"
-# Kinds that say nothing about an image's content.
-UNREACHABLE = (MISSING, UNREADABLE)
+# What an inspection finds, so that a file that is read after its inspection has changed since.
+OF_FILES = (EMPTY, MISSING, UNREADABLE)
 
 
 KINDS = {
@@ -206,16 +206,19 @@ class Verification:
     def _check_each(self, indices: Sequence[int]) -> list[Finding]:
         """Check images one by one, and those with findings again, as reading may have failed on the way.
 
-        Files that can't be reached are looked for as long as they may be on their way back; see `Patience.troubled`.
+        Files that were good when they were inspected, and are gone now, are looked for as long as they may be on their
+        way back; see `Patience.troubled`.
         """
         storage = self._storage
         found = self._look(indices)
+        if any(finding.kind in OF_FILES for finding in found):
+            storage.patience.suspect()
         while found:
             suspects = sorted({finding.index for finding in found})
             changed = storage.changed_unix(suspects)
             storage.patience.before_second_look(changed)
             found = self._look(suspects)
-            returning = storage.patience.troubled and any(finding.kind in UNREACHABLE for finding in found)
+            returning = storage.patience.troubled and any(finding.kind in OF_FILES for finding in found)
             if storage.changed_unix(suspects) == changed and not returning:
                 break
         storage.patience.over()

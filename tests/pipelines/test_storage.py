@@ -15,7 +15,7 @@ from pipelines.augmentation import Augmentation
 from pipelines.bad_image_probe import Fault, find_faults
 from pipelines.dali_graphs import evaluation_graph, training_graph
 from pipelines.errors import StorageError
-from pipelines.image_lists import ImageList
+from pipelines.image_lists import FileCheck, ImageList
 from pipelines.sampling import EvaluationOrder, Order, Position, TrainingOrder
 from pipelines.settings import PipelineSettings
 from pipelines.source import DaliSource, SourceState
@@ -294,6 +294,33 @@ def test_files_that_return_one_by_one_are_not_reported_as_missing(check: str, pa
         faults = [finding.index for checked in checks for finding in checked.findings]
     assert faults == [disturbed.images.paths.index(lost.name)]
     assert 60.0 < sum(disturbed.time.pauses) < 70.0
+
+
+def test_the_first_files_that_go_away_in_a_verification_are_not_reported_as_missing(tmp_path: Path) -> None:
+    """Case B1: as while a folder is being removed, when most of it is still there."""
+    disturbed = Disturbed(tmp_path)
+    checks = iter(Verification(disturbed.storage, 1))
+    away = [disturbed.root / f"{index}.jpg" for index in (3, 4)]
+
+    def begin_to_remove() -> None:
+        for path in away:
+            path.rename(tmp_path / path.name)
+
+    def return_all() -> None:
+        for path in away:
+            (tmp_path / path.name).rename(path)
+
+    inspect = disturbed.storage.inspect
+
+    def inspect_then_remove(images: ImageList | None = None) -> FileCheck:
+        check = inspect(images)
+        begin_to_remove()
+        return check
+
+    disturbed.storage.inspect = inspect_then_remove  # type: ignore[method-assign]
+    disturbed.time.due.append((5, return_all))
+    assert [finding for checked in checks for finding in checked.findings] == []
+    assert len(disturbed.time.pauses) == 5
 
 
 @pytest.mark.parametrize("kept", [0, 1, 500])
