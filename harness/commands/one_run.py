@@ -31,6 +31,7 @@ from harness.errors import INTERRUPTED_EXIT_CODE, InterruptedRunError, OutOfMemo
 from harness.launch import signals
 from harness.launch.launcher import run_workers
 from harness.launch.meeting import Meeting
+from harness.launch.private_folder import private_folder
 from harness.plan.decisions import make_plan, run_name
 from harness.plan.kinds import EVALUATION
 from harness.plan.nodes import Node, run_signature
@@ -70,6 +71,9 @@ class Run:
 
     def carry_out(self, series: str | None = None) -> RunRecord:
         """Begin or resume the run, train and conclude. Returns its finished record. Raises ActionableError."""
+        # Where none can be made, nothing takes the run's name, under which the cure starts it again.
+        with private_folder("check"):
+            pass
         with ExitStack() as stack:
             check_writable(self.folder, self._shared_tables())
             if self.config.resume is not None:

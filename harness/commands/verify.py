@@ -97,6 +97,8 @@ def _begin(table: Path, dataset: Dataset, console: Console) -> Verified:
     """Returns the state to start from: a new one, or that of an unfinished verification, whose table is restored."""
     lists = fingerprint(dataset)
     before = _read_state(_state_file(table))
+    if before is not None and before.status == FINISHED and before.fingerprint != lists:
+        console.notice(f"{table} was of other lists, or of another folder: its results are replaced")
     if before is not None and before.status != FINISHED:
         if before.fingerprint != lists:
             console.notice(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -60,6 +61,17 @@ def test_what_ended_a_run_is_told_and_recorded(measure: Measure, tmp_path: Path)
     assert caught.value is LOST
     record = read_record(tmp_path / "it.json")
     assert (record.status, record.warnings) == ("failed", ("failed: rank 1 was ended by signal 9",))
+
+
+def test_without_a_temporary_folder_no_name_is_taken(
+    measure: Measure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Case B7: the cure, the same command with another TMPDIR, finds the name free."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    (tmp_path / "results").mkdir()
+    with pytest.raises(MachineError, match="no temporary folder can be made"):
+        measure(tmp_path / "results", lambda _: None)
+    assert list((tmp_path / "results").iterdir()) == []
 
 
 @pytest.mark.parametrize("error", [LOST, KeyboardInterrupt()])

@@ -271,6 +271,11 @@ def test_with_other_lists_a_verification_starts_over(tmp_path: Path, capsys: pyt
     printed = capsys.readouterr().out
     assert "differ from those of the unfinished verification: starting over" in " ".join(printed.split())
     assert "100 images verified" in printed
+    assert "are replaced" not in printed
+    # A finished one, too, and then it says so: another data set of the same name has the same files.
+    write_list(tmp_path, "train", names[:9])
+    assert main(["verify", str(tmp_path), *out]) == 0
+    assert "its results are replaced" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", "nonsense", '{"schema_version": 2}'])
