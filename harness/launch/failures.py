@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness import ROOT
 from harness.errors import MachineError, OutOfMemoryError, TrainingError
+from harness.launch.gate import BROKEN
 from harness.launch.memory import memory_line
 from harness.launch.rank_files import pulse_files
 from harness.launch.rank_monitor import RankExit
@@ -27,6 +28,7 @@ NCCL_ERROR = re.compile(r"NCCL error(?:\(\d+\), |[^\n']*')(?P<words>[^\n.']+)")
 # The errors of gloo (gloo/transport/tcp/pair.cc) and NCCL when the other end of a connection is lost. NCCL's are its
 # words (ncclGetErrorString) for ncclSystemError and ncclRemoteError.
 LOST_CONNECTION = re.compile(
+    rf"{re.escape(BROKEN)}|"
     r"gloo::\w+Exception|gloo/transport/tcp|(?i:connection (?:closed|reset) by peer)"
     r"|unhandled system error|remote process exited or there was a network error"
 )
@@ -38,6 +40,8 @@ SHARED_MEMORY_FULL = re.compile(
 )
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where NCCL makes its files, not ours
 GLOO_PEER = re.compile(r"pair\.cc:\d+\].*?\[(?P<address>[0-9.]+)\]:\d+")
+# The same of what ranks on CPUs meet at before gloo exchanges anything.
+GATE_PEER = re.compile(rf"{re.escape(BROKEN)} \[(?P<address>[^]]+)\]")
 LOG_TAIL_LINES = 12
 
 
@@ -91,7 +95,7 @@ def death(logs: Path, plan: RunPlan, first: RankExit | None, launcher_code: int,
         )
     message = f"rank {first.rank} {how}"
     if plan.nodes > 1 and first.exit_code != -signal.SIGKILL and LOST_CONNECTION.search(log):
-        peer = GLOO_PEER.search(log)
+        peer = GATE_PEER.search(log) or GLOO_PEER.search(log)
         where = "" if peer is None else f" ({peer['address']})"
         message = f"a node was lost: the connection of rank {first.rank} to another node{where} broke"
         hint = f"Check what the run printed on the other nodes, and that they are reachable. Rank {first.rank} {how}."

@@ -8,7 +8,8 @@ their own; the watchdog's holds.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,24 +19,30 @@ FloatArray = npt.NDArray[np.float64]
 
 TOKEN_BYTES = 6  # as a whole number, float64 has it exactly
 HERE = b"\1"
+BROKEN = "the connection broke to the rank at"
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """Rank 0's connections to all others; on another rank, its connection to rank 0."""
+    """Rank 0's connections to all others; on another rank, its connection to rank 0. Each has its peer's address."""
 
-    connections: Sequence[socket.socket]
+    connections: Sequence[tuple[socket.socket, str]]
     leads: bool
 
     def meet(self) -> None:
-        """Return once every rank has called this equally often. Raises ConnectionError when a rank has ended."""
+        """Return once every rank has called this equally often.
+
+        Raises ConnectionError, with the address of a rank that has ended or can't be reached.
+        """
         if self.leads:
-            for connection in self.connections:
-                _receive(connection, 1)
-        for connection in self.connections:
-            connection.sendall(HERE)
-        if not self.leads:
-            _receive(self.connections[0], 1)
+            for connection, address in self.connections:
+                with _naming(address):
+                    _receive(connection, 1)
+        for connection, address in self.connections:
+            with _naming(address):
+                connection.sendall(HERE)
+                if not self.leads:
+                    _receive(connection, 1)
 
 
 def open_gate(rank: int, world_size: int, host: str, gather: Callable[[FloatArray], FloatArray], token: bytes) -> Gate:
@@ -49,18 +56,27 @@ def open_gate(rank: int, world_size: int, host: str, gather: Callable[[FloatArra
         connection = socket.create_connection((host, port))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.sendall(expected.to_bytes(TOKEN_BYTES, "big"))
-        return Gate([connection], leads=False)
+        return Gate([(connection, host)], leads=False)
     with socket.create_server((host, 0), backlog=world_size) as server:
         gather(np.array([server.getsockname()[1], int.from_bytes(token, "big")], np.float64))
-        connections: list[socket.socket] = []
+        connections: list[tuple[socket.socket, str]] = []
         while len(connections) < world_size - 1:
-            connection, _ = server.accept()
+            connection, (address, *_) = server.accept()
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if _receive(connection, TOKEN_BYTES) == token:
-                connections.append(connection)
+                connections.append((connection, address))
             else:
                 connection.close()
     return Gate(connections, leads=True)
+
+
+@contextmanager
+def _naming(address: str) -> Iterator[None]:
+    """Turn an error of a connection into one that names the peer, as `harness.launch.failures` finds it in a log."""
+    try:
+        yield
+    except OSError as error:
+        raise ConnectionError(f"{BROKEN} [{address}]: {error.strerror or error}") from error
 
 
 def _receive(connection: socket.socket, count: int) -> bytes:
@@ -68,6 +84,6 @@ def _receive(connection: socket.socket, count: int) -> bytes:
     while len(received) < count:
         part = connection.recv(count - len(received))
         if not part:
-            raise ConnectionError("connection closed by peer: another rank has ended")
+            raise ConnectionError("connection closed by peer")
         received += part
     return received

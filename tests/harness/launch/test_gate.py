@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from harness.launch.failures import GATE_PEER
 from harness.launch.gate import TOKEN_BYTES, FloatArray, Gate, open_gate
 
 TOKEN = bytes(range(TOKEN_BYTES))
@@ -35,7 +36,7 @@ def gates(count: int) -> list[Gate]:
 
 def close(opened: list[Gate]) -> None:
     for gate in opened:
-        for connection in gate.connections:
+        for connection, _ in gate.connections:
             connection.close()
 
 
@@ -66,6 +67,9 @@ def test_no_rank_passes_before_all_have_come(count: int, late: int) -> None:
 def test_a_rank_that_is_gone_is_an_error_of_those_that_wait_for_it(gone: int) -> None:
     opened = gates(2)
     close([opened[gone]])
-    with pytest.raises(ConnectionError):
+    with pytest.raises(ConnectionError) as caught:
         opened[1 - gone].meet()
+    found = GATE_PEER.search(str(caught.value))
+    assert found is not None
+    assert found["address"] == "127.0.0.1"
     close(opened)

@@ -176,7 +176,7 @@ def test_what_makes_a_figure_doubtful_is_a_warning() -> None:
         return line
 
     assert warned(summarised(record("b", 1.0), interference="foreign_cpu|swap")) == (
-        "B: disturbed by foreign_cpu, swap; run it again while nothing else uses the machine"
+        "B: disturbed by foreign_cpu, swap; run it again while nothing disturbs it"
     )
     assert warned(summarised(record("b", 1.0), steady=False, window_end="max_seconds")) == (
         "B: no steady state, so the throughput depends on when the run ended; raise --warmup or --max-seconds"
@@ -204,7 +204,7 @@ def test_a_series_warning_names_its_runs() -> None:
     runs = [record(f"s.r{number}", 100.0) for number in range(1, 5)]
     runs[1], runs[3] = summarised(runs[1], interference="swap"), summarised(runs[3], interference="cpu_steal|swap")
     assert warnings(StoredResult("s", tuple(runs)), StoredResult("bi_v100", ())) == [
-        "A (s.r2, s.r4): disturbed by cpu_steal, swap; run it again while nothing else uses the machine"
+        "A (s.r2, s.r4): disturbed by cpu_steal, swap; run it again while nothing disturbs it"
     ]
     assert warnings(StoredResult("s", tuple(runs[::2])), StoredResult("t", tuple(runs[:1]))) == [
         "A and B share runs, which hides their difference: s.r1; compare different runs"
@@ -230,7 +230,7 @@ def test_warnings_come_before_the_result(tmp_path: Path, capsys: pytest.CaptureF
     save(tmp_path, record("a", 100.0), summarised(record("b", 90.0), interference="swap"))
     assert run_compare(tmp_path, "a", "b") == 0
     lines = told(capsys)
-    at = lines.index("note: B: disturbed by swap; run it again while nothing else uses the machine")
+    at = lines.index("note: B: disturbed by swap; run it again while nothing disturbs it")
     assert lines[at + 1].startswith("B is 10.0 % slower")
 
 
