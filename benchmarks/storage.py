@@ -89,7 +89,7 @@ class Disk:
         shutil.copytree(data, self.kept / data.name)
 
     def disturb(self, data: Path, way: str, seconds: float) -> None:
-        """Take a data set away for so many seconds."""
+        """Take a data set away for this number of seconds."""
         aside, mode = self.folder / "aside", data.stat().st_mode
         if way == MOVE:
             data.rename(aside)

@@ -18,14 +18,14 @@ from pipelines.jpeg_data import copy_with_end
 from pipelines.settings import MAX_PIXELS, MIXED_DECODER, PipelineSettings
 from pipelines.storage import Storage
 
+# An error of the operator that slices an image's shape, as the image has more than MAX_PIXELS (see dali_graphs.py).
+SIZE_FAULT = re.compile(r"fn\.slice.*input_shape=\{3\}", re.DOTALL)
 # An error of an operator that reads or decodes, but not one of the GPU, such as a lack of memory.
 DATA_FAULT = re.compile(
     r"\A(?!.*(CUDA (allocation|runtime|driver|error)|out of memory)).*"
-    r"(fn\.(io\.file\.read|peek_image_shape|decoders\.)|fn\.slice.*input_shape=\{3\})",
+    rf"(fn\.(io\.file\.read|peek_image_shape|decoders\.)|{SIZE_FAULT.pattern})",
     re.DOTALL,
 )
-# Of those, an error of the operator that slices an image's shape: see dali_graphs.MAX_PIXELS.
-SIZE_FAULT = re.compile(r"fn\.slice.*input_shape=\{3\}", re.DOTALL)
 # Of those, an error of the operator that reads files: it is not about what is in them.
 READ_FAULT = re.compile(r"Error in \w+ operator `nvidia\.dali\.fn\.io\.file\.read`")
 # nvImageCodec's status codes, of which DALI reports only the number (nvimgcodec.h, nvimgcodecStatus_t).

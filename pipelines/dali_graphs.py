@@ -26,7 +26,7 @@ DECODERS = (REGION_DECODER, WHOLE_DECODER)
 GPU_DECODER_ARGUMENTS = ("hw_decoder_load", "preallocate_width_hint", "preallocate_height_hint")
 # The number of a file's first bytes that identify its format.
 SIGNATURE_BYTES = 16
-# Of an image that is longer than this many times its short side, evaluation decodes the middle: its centre crop has
+# Of an image that is longer than this many times its short side, evaluation resizes the middle: its centre crop has
 # nothing of the rest, and resized as a whole the image would need gigabytes.
 MAX_ASPECT = 64
 

@@ -51,9 +51,9 @@ def with_end(content: bytes) -> bytes | None:
 
 
 def damage(content: bytes) -> str:
-    """What libjpeg says about bits that a JPEG lacks or that mean nothing, which decoders fill in; empty for none.
+    """What libjpeg reports about bits that a JPEG lacks or that mean nothing, which decoders fill in; empty for none.
 
-    Of no image with more than MAX_PIXELS. Other oddities, such as bytes too many between its parts, are no damage.
+    Other oddities, such as extra bytes between its parts, are not damage.
     """
     complaint = _complaint(content)
     return complaint if DAMAGE.search(complaint) else ""
@@ -142,7 +142,11 @@ class Copy:
 
     def __init__(self, content: bytes) -> None:
         self._descriptor = os.memfd_create("image")
-        os.write(self._descriptor, content)
+        try:
+            os.write(self._descriptor, content)
+        except OSError:
+            self.close()
+            raise
 
     @property
     def path(self) -> str:

@@ -45,7 +45,7 @@ class Interference:
 
     reasons are those that disturbed at least DISTURBED_WINDOW of the window's seconds; None if telemetry covers less
     than COVERED_WINDOW of them. shares holds every reason's share of the covered seconds. Storage that was away follows
-    a rule of its own, see `window_interference`.
+    another rule, see `window_interference`.
     """
 
     reasons: tuple[str, ...] | None

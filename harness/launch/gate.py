@@ -1,8 +1,8 @@
 """Where ranks meet before they exchange something through gloo.
 
 Gloo gives up on a rank that is 30 s late, and Paddle (3.3.1) has no option for that. A rank may be late for longer: the
-storage of its images is away, or it writes a checkpoint to a slow disk. At the gate the others wait without a limit of
-their own; the watchdog's holds.
+storage of its images is away, or it writes a checkpoint to a slow disk. At the gate the others wait without a time
+limit; the watchdog's applies.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ FloatArray = npt.NDArray[np.float64]
 
 TOKEN_BYTES = 6  # as a whole number, float64 has it exactly
 HERE = b"\1"
+# A rank sends its token as soon as it is connected.
+STRANGER_SECONDS = 5.0
 BROKEN = "the connection broke to the rank at"
 
 
@@ -62,12 +64,23 @@ def open_gate(rank: int, world_size: int, host: str, gather: Callable[[FloatArra
         connections: list[tuple[socket.socket, str]] = []
         while len(connections) < world_size - 1:
             connection, (address, *_) = server.accept()
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if _receive(connection, TOKEN_BYTES) == token:
+            if _knows(connection, token):
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 connections.append((connection, address))
             else:
                 connection.close()
     return Gate(connections, leads=True)
+
+
+def _knows(connection: socket.socket, token: bytes) -> bool:
+    """Whether a peer sends the token soon; anything else, such as a port scan, is not a rank."""
+    connection.settimeout(STRANGER_SECONDS)
+    try:
+        return _receive(connection, TOKEN_BYTES) == token
+    except OSError:
+        return False
+    finally:
+        connection.settimeout(None)
 
 
 @contextmanager

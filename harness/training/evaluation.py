@@ -34,7 +34,7 @@ class Accuracy:
 def cross_entropy(logits: Any, labels: Any) -> Any:
     """The cross-entropy [images] of logits [images, classes] for class indices [images].
 
-    Paddle's own has at most 64 for an image on a CPU, as its softmax cuts what lies further below the largest logit.
+    Paddle's own returns at most 64 for an image on a CPU (measured with 3.3.1).
     """
     return paddle.logsumexp(logits, axis=1) - paddle.take_along_axis(logits, labels.unsqueeze(1), axis=1).squeeze(1)
 

@@ -218,8 +218,10 @@ def _run_burst(
 
     Returns [batches, COLUMNS]: IMAGES, REQUEST to END (s), LOSS, RECORDING (s), BAD (0) and AWAY (s).
     """
-    marks, losses = list[Any](), list[Any]()
-    images, recording = list[int](), list[float]()
+    marks: list[Any] = []
+    images: list[int] = []
+    losses: list[Any] = []
+    recording: list[float] = []
     away = [away_seconds()]
     each = math.ceil(len(records.waiting) / max(1, batches - STEPS_IN_FLIGHT))
 
@@ -248,9 +250,7 @@ def _run_burst(
             del held
     records.emit_waiting(len(records.waiting))
     if len(marks) not in (MARKS * batches, (MARKS + SPLITS) * batches):
-        raise InvariantError(
-            f"{len(marks)} marks in {batches} batches; a consumer sets {SPLITS} split marks in each, or none"
-        )
+        raise InvariantError(f"{len(marks)} marks in {batches} batches; a consumer sets {SPLITS} split marks, or none")
     seconds = np.reshape(clock.seconds(marks), (batches, -1))
     at_edge()
     table = np.full((batches, COLUMNS), np.nan)

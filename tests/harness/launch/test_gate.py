@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from harness.launch import gate as gate_module
 from harness.launch.failures import GATE_PEER
 from harness.launch.gate import TOKEN_BYTES, FloatArray, Gate, open_gate
 
@@ -73,3 +75,33 @@ def test_a_rank_that_is_gone_is_an_error_of_those_that_wait_for_it(gone: int) ->
     assert found is not None
     assert found["address"] == "127.0.0.1"
     close(opened)
+
+
+@pytest.mark.parametrize("sent", [b"", b"x", bytes(TOKEN_BYTES)])
+def test_who_does_not_know_the_token_is_not_a_rank(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a port scan, which may send nothing and stay connected."""
+    monkeypatch.setattr(gate_module, "STRANGER_SECONDS", 0.05)
+    strangers: list[socket.socket] = []
+    known: dict[str, FloatArray] = {}
+    ready = threading.Event()
+
+    def gather(values: FloatArray) -> FloatArray:
+        known["0"] = values
+        strangers.append(socket.create_connection(("127.0.0.1", int(values[0]))))
+        strangers[0].sendall(sent)
+        ready.set()
+        return np.stack([values] * 2)
+
+    def gather_later(_: FloatArray) -> FloatArray:
+        ready.wait(30)
+        return np.stack([known["0"]] * 2)
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(open_gate, 0, 2, "127.0.0.1", gather, TOKEN)
+        second = pool.submit(open_gate, 1, 2, "127.0.0.1", gather_later, TOKEN)
+        opened = [first.result(30), second.result(30)]
+        meetings = [pool.submit(gate.meet) for gate in opened]
+        for meeting in meetings:
+            meeting.result(30)
+    close(opened)
+    strangers[0].close()
