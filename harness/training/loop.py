@@ -250,7 +250,7 @@ def _run_burst(
             del held
     records.emit_waiting(len(records.waiting))
     if len(marks) not in (MARKS * batches, (MARKS + SPLITS) * batches):
-        raise InvariantError(f"{len(marks)} marks in {batches} batches; a consumer sets {SPLITS} split marks, or none")
+        raise InvariantError(f"{len(marks)} marks in {batches} batches; each must have {SPLITS} split marks, or none")
     seconds = np.reshape(clock.seconds(marks), (batches, -1))
     at_edge()
     table = np.full((batches, COLUMNS), np.nan)
