@@ -249,9 +249,7 @@ def test_a_consumer_without_laps_has_a_computation_all_the_same() -> None:
 
 @pytest.mark.parametrize(("laps", "marks"), [(1, 5), (3, 7)])
 def test_a_consumer_that_laps_once_or_too_often_is_refused(laps: int, marks: int) -> None:
-    with pytest.raises(
-        InvariantError, match=f"{marks} marks in 1 batches; each must have 2 split marks, or none"
-    ):
+    with pytest.raises(InvariantError, match=f"{marks} marks in 1 batches; each must have 2 split marks, or none"):
         run_laps(*[0.25] * (laps + 1))
 
 
