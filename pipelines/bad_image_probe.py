@@ -18,8 +18,9 @@ from pipelines.jpeg_data import copy_with_end
 from pipelines.settings import MAX_PIXELS, MIXED_DECODER, PipelineSettings
 from pipelines.storage import Storage
 
-# An error of the operator that slices an image's shape, as the image has more than MAX_PIXELS (see dali_graphs.py).
-SIZE_FAULT = re.compile(r"fn\.slice.*input_shape=\{3\}", re.DOTALL)
+# An error of the operator that slices an image's shape or its crop's anchor, as the image has more than MAX_PIXELS (see
+# dali_graphs.py).
+SIZE_FAULT = re.compile(r"fn\.slice.*input_shape=\{[23]\}", re.DOTALL)
 # An error of an operator that reads or decodes, but not one of the GPU, such as a lack of memory.
 DATA_FAULT = re.compile(
     r"\A(?!.*(CUDA (allocation|runtime|driver|error)|out of memory)).*"

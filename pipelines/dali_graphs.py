@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,15 @@ from nvidia.dali.pipeline import Pipeline
 from pipelines import auto_augment
 from pipelines.augmentation import MEAN, STD, Augmentation, eval_resize
 from pipelines.crops import draw_crop
-from pipelines.settings import CPU_DECODER, MAX_PIXELS, PipelineSettings
+from pipelines.errors import OperatorError
+from pipelines.settings import CPU_DECODER, DALI_RESIZE, FUSED_RESIZE, MAX_PIXELS, PipelineSettings
 
 DTYPES = {"float32": types.FLOAT, "float16": types.FLOAT16}
 LAYOUTS = {"nchw": "CHW", "nhwc": "HWC"}
-# How DALI writes an operator's specification, and what it calls decoders of regions and of whole images.
+# How DALI writes an operator's specification, and what it calls decoders of regions and of whole images, and ours.
 SCHEMA = re.compile(r"OpSpec for (?:experimental__)?(\w+):")
 REGION_DECODER, WHOLE_DECODER = "decoders__ImageSlice", "decoders__Image"
+FUSED_SCHEMA = "NumbaFuncImpl"
 DECODERS = (REGION_DECODER, WHOLE_DECODER)
 GPU_DECODER_ARGUMENTS = ("hw_decoder_load", "preallocate_width_hint", "preallocate_height_hint")
 # The number of a file's first bytes that identify its format.
@@ -59,16 +62,23 @@ def prepared_for_training(encoded: Any, augmentation: Augmentation, settings: Pi
 
     With auto_augment the graph must be made with enable_conditionals.
     """
-    size = _height_and_width(encoded)
-    anchor, shape = draw_crop(size, augmentation, settings.preprocessing)
     # In pixels, although the published crop's values have a floating-point type.
     region: dict[str, Any] = {"normalized_anchor": False, "normalized_shape": False, "axis_names": "HW"}
-    if settings.decode_region:
-        crops = fn.decoders.image_slice(
-            encoded, anchor, shape, **region, output_type=types.RGB, **settings.decoder_arguments()
-        )
+    fused = _fused_operators() if settings.resize == FUSED_RESIZE else None
+    if fused is not None:
+        anchor, shape, mirror, excess = fused.drawn_crops(fn.peek_image_shape(encoded, dtype=types.INT32), augmentation)
+        # As in _height_and_width, slicing fails for an image that is too large.
+        anchor = fn.slice(anchor, excess, 2, axes=[0])
+        of_header = anchor
     else:
-        crops = fn.slice(_decoded(encoded, size, settings), anchor, shape, **region)
+        of_header = _height_and_width(encoded)
+        anchor, shape = draw_crop(of_header, augmentation, settings.preprocessing)
+    if settings.decode_region:
+        crops = fn.decoders.image_slice(encoded, anchor, shape, **region, **_as_rgb(settings))
+    else:
+        crops = fn.slice(_decoded_whole(encoded, of_header, settings), anchor, shape, **region)
+    if fused is not None:
+        return fused.prepared(crops, settings, mirror=mirror, short=0)
     crops = _resized(crops, settings, size=[settings.image_size, settings.image_size])
     flip = fn.random.coin_flip(probability=augmentation.flip_probability)
     if settings.auto_augment:
@@ -89,9 +99,12 @@ def evaluation_graph(feed: Feed, settings: PipelineSettings) -> Pipeline:
     def graph() -> tuple[Any, Any]:
         encoded, labels = _files(feed)
         size = _height_and_width(encoded)
-        whole = _decoded(encoded, size, settings)
-        middle = _resized(whole, settings, **_middle(size), resize_shorter=eval_resize(settings.image_size))
-        return _normalised(middle, settings, mirror=0), _class_indices(labels, settings)
+        whole, short = _decoded(encoded, size, settings), eval_resize(settings.image_size)
+        if settings.resize == FUSED_RESIZE:
+            images = _fused_operators().prepared(whole, settings, mirror=0, short=short)
+        else:
+            images = _normalised(_resized(whole, settings, **_middle(size), resize_shorter=short), settings, mirror=0)
+        return images, _class_indices(labels, settings)
 
     return graph()
 
@@ -161,6 +174,7 @@ def read_settings(pipeline: Pipeline) -> dict[str, Any]:
     decoder_name = next((name for name in DECODERS if name in by_schema), None)
     decoder = "" if decoder_name is None else by_schema[decoder_name]
     smoothed = _argument(by_schema.get("Resize", ""), "antialias")
+    resize = FUSED_RESIZE if FUSED_SCHEMA in by_schema else DALI_RESIZE if "Resize" in by_schema else None
     load, width, height = (_argument(decoder, name) for name in GPU_DECODER_ARGUMENTS)
     return {
         "decode_threads": pipeline.num_threads,
@@ -173,7 +187,8 @@ def read_settings(pipeline: Pipeline) -> dict[str, Any]:
         "preprocessing": (
             "dali" if "RandomCropGenerator" in by_schema else "paddleclas" if "random__Uniform" in by_schema else None
         ),
-        "antialias": None if smoothed is None else smoothed == "True",
+        "antialias": smoothed == "True" if resize == DALI_RESIZE else None if resize is None else False,
+        "resize": resize,
         "auto_augment": by_schema.keys() >= set(auto_augment.SCHEMAS),
     }
 
@@ -219,11 +234,19 @@ def _middle(size: Any) -> dict[str, Any]:
 
 def _decoded(encoded: Any, size: Any, settings: PipelineSettings) -> Any:
     """The whole images, decoded after their headers were read: size is the height and width [2] from each header."""
-    whole = {"output_type": types.RGB, **settings.decoder_arguments()}
     if settings.decode_region:
-        return fn.decoders.image_slice(encoded, start=[0, 0], shape=size, axis_names="HW", **whole)
-    # The decoder of whole images takes no size, but bytes that are cut at a place which depends on it.
-    return fn.decoders.image(fn.slice(encoded, start=0 * size[0], axes=[0]), **whole)
+        return fn.decoders.image_slice(encoded, start=[0, 0], shape=size, axis_names="HW", **_as_rgb(settings))
+    return _decoded_whole(encoded, size, settings)
+
+
+def _decoded_whole(encoded: Any, of_header: Any, settings: PipelineSettings) -> Any:
+    """The whole images by the decoder that takes no region; of_header are whole numbers that follow from the header."""
+    # It takes no size, but bytes that are cut at a place which depends on it.
+    return fn.decoders.image(fn.slice(encoded, start=0 * of_header[0], axes=[0]), **_as_rgb(settings))
+
+
+def _as_rgb(settings: PipelineSettings) -> dict[str, Any]:
+    return {"output_type": types.RGB, **settings.decoder_arguments()}
 
 
 def _pipeline(settings: PipelineSettings, seed: int, **state_options: Any) -> Any:
@@ -235,6 +258,16 @@ def _pipeline(settings: PipelineSettings, seed: int, **state_options: Any) -> An
         prefetch_queue_depth=settings.prefetch,
         **state_options,
     )
+
+
+def _fused_operators() -> ModuleType:
+    """The module with our own operators. Raises OperatorError when numba can't be loaded."""
+    # Only where it is used, as numba takes half a second and need not be installed.
+    try:
+        from pipelines.fused import operator
+    except ImportError as error:
+        raise OperatorError(f"numba, which resizes images, can't be loaded: {error}", "Use --resize dali.") from error
+    return operator
 
 
 def _resized(images: Any, settings: PipelineSettings, **size: Any) -> Any:

@@ -25,3 +25,9 @@ class StorageError(ActionableError):
     """The storage that the images are on can't be read, so that nothing is known about the images themselves."""
 
     exit_code = 3
+
+
+class OperatorError(ActionableError):
+    """An operator of ours can't be made on this machine."""
+
+    exit_code = 3

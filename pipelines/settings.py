@@ -7,6 +7,8 @@ from typing import Any
 
 # Where images are decoded: on the host, or shared between the host and the GPU.
 CPU_DECODER, MIXED_DECODER = "cpu", "mixed"
+# What resizes and normalises them: the project's own operator for CPUs (pipelines/fused), or DALI's.
+FUSED_RESIZE, DALI_RESIZE = "fused", "dali"
 # The decoder's first buffers in bytes, on the GPU and on the host, as DALI's ImageNet examples set them. Without them
 # DALI 2.4 begins with none, and allocates while the first batches are decoded.
 DEVICE_PADDING, HOST_PADDING = 211_025_920, 140_544_512
@@ -31,6 +33,8 @@ class PipelineSettings:
     height_hint (pixels, 0 for none) let the GPU decoder allocate once for the largest image. dtype is "float32" or
     "float16", layout "nchw" or "nhwc". preprocessing is "paddleclas", the published crop (see draw_crop) and resizing
     without smoothing, or "dali", DALI's own crop and its antialiasing. auto_augment adds AutoAugment to training.
+    resize is FUSED_RESIZE, one operator for all that follows decoding, or DALI_RESIZE; FUSED_RESIZE needs the CPU's
+    decoder, preprocessing "paddleclas" and no AutoAugment.
     """
 
     batch_size: int
@@ -48,6 +52,7 @@ class PipelineSettings:
     layout: str = "nchw"
     preprocessing: str = "paddleclas"
     auto_augment: bool = False
+    resize: str = DALI_RESIZE
 
     def of_rank(self, local_rank: int) -> PipelineSettings:
         """These settings for the rank of this number on its host, which has the GPU of this index, if DALI uses one."""

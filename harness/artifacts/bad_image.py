@@ -11,7 +11,7 @@ from harness.artifacts.record import RunFiles, RunRecord
 from harness.artifacts.schema import BAD_IMAGES
 from harness.artifacts.tables import format_cell, read_table
 from harness.plan.left_out import SPLIT_WORDS, LeftOut, Limit, split_sizes
-from harness.plan.options import FAIL
+from harness.plan.option_groups.data import FAIL
 from harness.plan.plan import RunPlan
 from pipelines.errors import DataError
 from pipelines.image_lists import FAULTS_NAMED, shown

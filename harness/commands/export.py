@@ -15,7 +15,7 @@ from harness.artifacts.checkpoint import MODEL, STATISTICS, Checkpoint, newest_c
 from harness.artifacts.record import RunFiles, RunRecord, read_record
 from harness.artifacts.run_lookup import find_run
 from harness.errors import UsageError
-from harness.plan.options import RANK0
+from harness.plan.option_groups.training import RANK0
 from harness.report.text import printable
 from models.architecture import parameter_shapes
 from models.fitting import closest_size, fit, of_one_model, recognise

@@ -12,7 +12,8 @@ from harness.machine.device import Devices
 from harness.machine.device_kinds import ON, DeviceKind, device_kind
 from harness.machine.host import available_cores
 from harness.plan.declaration import AUTO
-from harness.plan.options import SYNC, RunConfig
+from harness.plan.option_groups.training import SYNC
+from harness.plan.options import RunConfig
 from harness.plan.plan import DEFAULT_FOLDER, DataFacts, Decoding, OperationPlan, RunPlan, TrainingPlan, WindowPlan
 from harness.plan.published import recipe_learning_rate, recipe_lr_warmup
 from models.architecture import NEW
@@ -20,7 +21,8 @@ from models.fitting import WeightsFile
 from models.sizes import SIZES
 from models.words import count_of
 from pipelines.augmentation import Augmentation
-from pipelines.settings import CPU_DECODER, MIXED_DECODER, PipelineSettings
+from pipelines.fused.fit import NOT_INSTALLED, obstacle
+from pipelines.settings import CPU_DECODER, DALI_RESIZE, FUSED_RESIZE, MIXED_DECODER, PipelineSettings
 from pipelines.sharding import steps_per_epoch
 
 NOTED_EXCESS = 0.05  # of the images in an epoch's full batches over those of the data set
@@ -56,6 +58,24 @@ def make_plan(
     decoder = config.decoder if config.decoder != AUTO else CPU_DECODER if decoding.obstacle else kind.decoder
     if config.decoder == AUTO and decoding.obstacle:
         notes = (*notes, f"images are decoded on the CPU, as the GPUs' decoder can't be used: {decoding.obstacle}")
+    pipeline = PipelineSettings(
+        batch_size=batch_size,
+        image_size=config.image_size,
+        decoder=decoder,
+        decode_region=decoder == CPU_DECODER if config.decode_region == AUTO else config.decode_region == ON,
+        decode_threads=config.decode_threads or min(MAX_DECODE_THREADS, share),
+        seed=config.seed,
+        prefetch=config.prefetch,
+        hw_decoder_load=_given(config.hw_decoder_load, decoding.hw_decoder_load),
+        width_hint=_given(config.width_hint, decoding.width_hint),
+        height_hint=_given(config.height_hint, decoding.height_hint),
+        # Half the bytes. DALI has no bfloat16: the device converts, and float16 keeps all levels of a pixel apart.
+        dtype="float32" if config.amp == "off" else "float16",
+        layout=config.layout,
+        preprocessing=config.preprocessing,
+        auto_augment=size.auto_augment if config.auto_augment is None else config.auto_augment,
+    )
+    pipeline, resize_notes = _with_resize(config, pipeline)
     plan = RunPlan(
         kind=config.kind,
         model=config.model,
@@ -64,23 +84,7 @@ def make_plan(
         ranks=ranks,
         nodes=config.nnodes,
         data=replace(data, augmentation=_augmentation(config, data.augmentation)),
-        pipeline=PipelineSettings(
-            batch_size=batch_size,
-            image_size=config.image_size,
-            decoder=decoder,
-            decode_region=decoder == CPU_DECODER if config.decode_region == AUTO else config.decode_region == ON,
-            decode_threads=config.decode_threads or min(MAX_DECODE_THREADS, share),
-            seed=config.seed,
-            prefetch=config.prefetch,
-            hw_decoder_load=_given(config.hw_decoder_load, decoding.hw_decoder_load),
-            width_hint=_given(config.width_hint, decoding.width_hint),
-            height_hint=_given(config.height_hint, decoding.height_hint),
-            # Half the bytes. DALI has no bfloat16: the device converts, and float16 keeps all levels of a pixel apart.
-            dtype="float32" if config.amp == "off" else "float16",
-            layout=config.layout,
-            preprocessing=config.preprocessing,
-            auto_augment=size.auto_augment if config.auto_augment is None else config.auto_augment,
-        ),
+        pipeline=pipeline,
         training=TrainingPlan(
             epochs=config.epochs,
             steps_per_epoch=epoch_steps,
@@ -115,7 +119,18 @@ def make_plan(
         ),
     )
     of_weights = () if pretrained is None else _notes_of_weights(pretrained, data.num_classes)
-    return replace(plan, notes=(*notes, *of_weights, *_notes(plan)))
+    return replace(plan, notes=(*notes, *resize_notes, *of_weights, *_notes(plan)))
+
+
+def _with_resize(config: RunConfig, pipeline: PipelineSettings) -> tuple[PipelineSettings, tuple[str, ...]]:
+    """The settings with what resizes images, and a note if that is slower than it could be."""
+    why_not = obstacle(pipeline)
+    if config.resize == FUSED_RESIZE and why_not:
+        raise UsageError(f"--resize fused can't be used: {why_not}", "Omit it to resize with DALI.")
+    fused = config.resize != DALI_RESIZE and not why_not
+    slower = f"images are resized by DALI, which is slower, as {why_not}"
+    notes = (slower,) if config.resize == AUTO and why_not == NOT_INSTALLED else ()
+    return replace(pipeline, resize=FUSED_RESIZE if fused else DALI_RESIZE), notes
 
 
 def _given(value: Any, otherwise: Any) -> Any:

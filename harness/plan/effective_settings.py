@@ -9,7 +9,7 @@ from typing import Any
 from harness.errors import InvariantError
 from harness.machine.device_kinds import ON
 from harness.plan.kinds import EVALUATION
-from harness.plan.options import SYNC
+from harness.plan.option_groups.training import SYNC
 from harness.plan.plan import RunPlan
 from pipelines.settings import MIXED_DECODER
 
@@ -35,6 +35,7 @@ def check_settings(plan: RunPlan, found: Mapping[str, Any]) -> None:
         "layout": pipeline.layout,
         "preprocessing": pipeline.preprocessing,
         "antialias": pipeline.preprocessing == "dali",
+        "resize": pipeline.resize,
         "auto_augment": pipeline.auto_augment,
         "parameters": training.dtype if training.amp_level == "O2" else "float32",
         "logits": training.dtype,

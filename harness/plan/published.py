@@ -13,7 +13,8 @@ from typing import Any
 
 from harness.plan.declaration import MARK, Option
 from harness.plan.kinds import EPOCHS, EVALUATION, THROUGHPUT, RunKind
-from harness.plan.options import RANK0, SYNC, RunConfig, run_options
+from harness.plan.option_groups.training import RANK0, SYNC
+from harness.plan.options import RunConfig, run_options
 from harness.plan.plan import RunPlan, decided_values
 from models.architecture import NEW
 from models.sizes import RECIPE, SIZES

@@ -66,6 +66,7 @@ def modules_markdown() -> str:
         *rooms,
         ROOT / "pipelines",
         ROOT / "pipelines" / "builtin",
+        ROOT / "pipelines" / "fused",
         ROOT / "pipelines" / "imagenet",
         ROOT / "models",
     ]

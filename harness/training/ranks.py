@@ -12,7 +12,7 @@ import paddle
 from paddle import nn
 
 from harness.launch.gate import TOKEN_BYTES, Gate, open_gate
-from harness.plan.options import RANK0, SYNC
+from harness.plan.option_groups.training import RANK0, SYNC
 
 FloatArray = npt.NDArray[np.float64]
 # The collective library of CPUs.

@@ -25,7 +25,7 @@ from harness.machine.device import cudnn_tf32, gradients_add_up, local_rank, ope
 from harness.machine.device_kinds import device_kind
 from harness.machine.tracing import TracedClock
 from harness.plan.effective_settings import check_settings
-from harness.plan.options import SYNC
+from harness.plan.option_groups.training import SYNC
 from harness.plan.plan import RunPlan, facts_of
 from harness.training import recipe
 from harness.training.bad_images import BadImages

@@ -17,7 +17,10 @@ from scipy.stats import ks_2samp
 
 from pipelines.augmentation import Augmentation
 from pipelines.crops import draw_crop
+from pipelines.fused.operator import drawn_crops
 
+# The fused operator, which draws as published.
+FUSED = "fused"
 DRAWS = 20_000
 MIN_P_VALUE = 1e-3
 # Height and width; in the last one few crops of the area asked for would fit.
@@ -34,6 +37,10 @@ def drawn(
 
     @pipeline_def(batch_size=draws, num_threads=2, device_id=None, seed=5)  # type: ignore[untyped-decorator]
     def graph() -> tuple[Any, Any]:
+        if preprocessing == FUSED:
+            size = types.Constant(np.array([*shape, 3], np.int32), device="cpu")
+            anchor, sides, *_ = drawn_crops(fn.copy(size), augmentation or Augmentation())
+            return anchor, sides
         size = types.Constant(np.array(shape, np.int32), device="cpu")
         return draw_crop(fn.copy(size), augmentation or Augmentation(), preprocessing)
 
@@ -94,9 +101,10 @@ def p_values(first: Crops, second: Crops, shape: tuple[int, int]) -> dict[str, f
     }
 
 
+@pytest.mark.parametrize("way", ["paddleclas", FUSED])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_published_recipe_draws_as_published(shape: tuple[int, int]) -> None:
-    found = p_values(drawn(shape, "paddleclas"), published(shape), shape)
+def test_the_published_recipe_draws_as_published(shape: tuple[int, int], way: str) -> None:
+    found = p_values(drawn(shape, way), published(shape), shape)
     assert min(found.values()) > MIN_P_VALUE, found
 
 
@@ -108,9 +116,10 @@ def test_the_published_recipe_draws_as_published(shape: tuple[int, int]) -> None
         Augmentation(crop_area_min=0.6, crop_area_max=0.9),
     ],
 )
+@pytest.mark.parametrize("way", ["paddleclas", FUSED])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_so_it_does_within_other_limits(shape: tuple[int, int], augmentation: Augmentation) -> None:
-    found = p_values(drawn(shape, "paddleclas", augmentation), published(shape, augmentation), shape)
+def test_so_it_does_within_other_limits(shape: tuple[int, int], augmentation: Augmentation, way: str) -> None:
+    found = p_values(drawn(shape, way, augmentation), published(shape, augmentation), shape)
     assert min(found.values()) > MIN_P_VALUE, found
 
 
@@ -135,8 +144,11 @@ def test_dali_s_recipe_draws_areas_and_the_aspect_s_logarithm_evenly() -> None:
 @pytest.mark.parametrize(
     ("shape", "recipes"),
     [
-        *((shape, ("paddleclas", "dali")) for shape in [*SHAPES, (1, 1), (1, 3000), (7, 1), (2, 3), (4000, 6000)]),
-        *((shape, ("paddleclas",)) for shape in [(65_535, 65_535), (60_000, 3)]),
+        *(
+            (shape, ("paddleclas", FUSED, "dali"))
+            for shape in [*SHAPES, (1, 1), (1, 3000), (7, 1), (2, 3), (4000, 6000)]
+        ),
+        *((shape, ("paddleclas", FUSED)) for shape in [(65_535, 65_535), (60_000, 3)]),
     ],
 )
 def test_crops_are_whole_pixels_of_the_image(shape: tuple[int, int], recipes: tuple[str, ...]) -> None:
@@ -154,18 +166,20 @@ def test_crops_are_whole_pixels_of_the_image(shape: tuple[int, int], recipes: tu
 @pytest.mark.parametrize(
     ("area", "aspect"), [(1.0, 1.0), (0.25, 1.0), (0.5, 2.0), (0.5, 0.5), (1 / 9, 1.0), (0.75, 0.75)]
 )
-def test_a_crop_without_chance_has_the_sides_that_follow(size: int, area: float, aspect: float) -> None:
+@pytest.mark.parametrize("way", ["paddleclas", FUSED])
+def test_a_crop_without_chance_has_the_sides_that_follow(size: int, area: float, aspect: float, way: str) -> None:
     """Single precision makes no pixel less of them, where they are whole."""
-    crops = drawn((size, size), "paddleclas", Augmentation(area, area, aspect, aspect), draws=500)
+    crops = drawn((size, size), way, Augmentation(area, area, aspect, aspect), draws=500)
     height, width = (max(1.0, size * np.sqrt(area / aspect)), max(1.0, size * np.sqrt(area * aspect)))
     for side, expected in ((crops[:, 2], height), (crops[:, 3], width)):
         assert side.min() == side.max()
         assert side[0] == np.floor(expected + 1e-6 * size)
 
 
-def test_every_place_is_as_likely() -> None:
+@pytest.mark.parametrize("way", ["paddleclas", FUSED])
+def test_every_place_is_as_likely(way: str) -> None:
     """Of 5 x 4 pixels and crops of 2 x 2 there are 4 x 3 places, each expected 1,667 times with a deviation of 39."""
-    crops = drawn((5, 4), "paddleclas", Augmentation(0.2, 0.2, 1.0, 1.0))
+    crops = drawn((5, 4), way, Augmentation(0.2, 0.2, 1.0, 1.0))
     assert (crops[:, 2:] == 2).all()
     _, counts = np.unique(crops[:, :2], axis=0, return_counts=True)
     assert len(counts) == 12

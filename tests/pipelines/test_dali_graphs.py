@@ -10,7 +10,7 @@ import pytest
 from nvidia.dali import types
 
 from pipelines.dali_graphs import decoding_graph, evaluation_graph, read_settings, training_graph
-from pipelines.settings import PipelineSettings
+from pipelines.settings import DALI_RESIZE, PipelineSettings
 from tests.support.dali import (
     CPU,
     CUSTOM,
@@ -403,7 +403,7 @@ def test_settings_are_read_back_from_the_graph_and_not_from_the_request(
     )
     graph = training_graph(no_feed, CUSTOM, settings, seed=1)
     graph.serialize()  # what defines the operators; it can't be built here
-    smoothing = {"antialias": preprocessing == "dali"}
+    smoothing = {"antialias": preprocessing == "dali", "resize": DALI_RESIZE}
     common = {"decode_threads": 5, "prefetch": 1, "decode_region": region, **decoding, **smoothing}
     assert read_settings(graph) == {**common, "preprocessing": preprocessing, "auto_augment": auto_augment}
     graph = evaluation_graph(no_feed, settings)

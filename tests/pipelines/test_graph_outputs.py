@@ -6,6 +6,8 @@ import dataclasses
 import itertools
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from pipelines.bad_image_probe import file_name
 from pipelines.dali_graphs import decoding_graph, evaluation_graph, training_graph
 from pipelines.dataset import open_dataset
 from pipelines.image_lists import ImageList
-from pipelines.settings import PipelineSettings
+from pipelines.settings import DALI_RESIZE, FUSED_RESIZE, PipelineSettings
 from tests.support.dali import (
     CUSTOM,
     FLIPPED,
@@ -34,12 +36,25 @@ from tests.support.dali import (
     write_images,
 )
 
+Settings = Callable[..., PipelineSettings]
+
+
+@pytest.fixture(params=[FUSED_RESIZE, DALI_RESIZE])
+def settings_of(request: pytest.FixtureRequest) -> Settings:
+    """Settings with each of the ways to resize."""
+    return partial(PipelineSettings, resize=request.param)
+
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize(("layout", "shape"), [("nchw", (3, 3, 32, 32)), ("nhwc", (3, 32, 32, 3))])
 @pytest.mark.parametrize("mode", ["training", "evaluation"])
 def test_shapes_and_types_of_a_batch(
-    tmp_path: Path, dtype: str, layout: str, shape: tuple[int, ...], mode: str
+    tmp_path: Path,
+    dtype: str,
+    layout: str,
+    shape: tuple[int, ...],
+    mode: str,
+    settings_of: Settings,
 ) -> None:
     pictures = write_images(tmp_path, noise(4, 40, 52), "jpg")
     pictures = dataclasses.replace(pictures, labels=(7, 900, 21_840, 3))
@@ -49,14 +64,14 @@ def test_shapes_and_types_of_a_batch(
             return run(training_graph(feed(pictures, (2, 0, 1)), Augmentation(), settings, seed=1))[0]
         return run(evaluation_graph(feed(pictures, (2, 0, 1)), settings))[0]
 
-    images, labels = batch(PipelineSettings(batch_size=3, image_size=32, dtype=dtype, layout=layout))
+    images, labels = batch(settings_of(batch_size=3, image_size=32, dtype=dtype, layout=layout))
     assert images.shape == shape
     assert images.dtype == dtype
     assert labels.shape == (3,)
     assert labels.dtype == np.int64
     assert labels.tolist() == [21_840, 7, 900]
 
-    plain_images, plain_labels = batch(PipelineSettings(batch_size=3, image_size=32))
+    plain_images, plain_labels = batch(settings_of(batch_size=3, image_size=32))
     if layout == "nhwc":
         plain_images = plain_images.transpose(0, 2, 3, 1)
     np.testing.assert_array_equal(labels, plain_labels)
@@ -67,9 +82,11 @@ def test_shapes_and_types_of_a_batch(
 # JPEG rounds the colour in YCbCr, which is off by 2 levels at most.
 @pytest.mark.parametrize(("suffix", "levels"), [("png", 0.001), ("jpg", 2.0)])
 @pytest.mark.parametrize("mode", ["training", "evaluation"])
-def test_a_plain_image_has_the_recipe_s_values(tmp_path: Path, suffix: str, levels: float, mode: str) -> None:
+def test_a_plain_image_has_the_recipe_s_values(
+    tmp_path: Path, suffix: str, levels: float, mode: str, settings_of: Settings
+) -> None:
     pictures = write_images(tmp_path, [plain((255, 128, 0))], suffix)
-    settings = PipelineSettings(batch_size=1, image_size=32)
+    settings = settings_of(batch_size=1, image_size=32)
     graph = (
         training_graph(feed(pictures, [0]), Augmentation(), settings, seed=1)
         if mode == "training"
@@ -82,7 +99,9 @@ def test_a_plain_image_has_the_recipe_s_values(tmp_path: Path, suffix: str, leve
 
 
 @pytest.mark.parametrize("portrait", [False, True])
-def test_evaluation_takes_the_centre_of_an_image_256_224ths_its_size(tmp_path: Path, portrait: bool) -> None:
+def test_evaluation_takes_the_centre_of_an_image_256_224ths_its_size(
+    tmp_path: Path, portrait: bool, settings_of: Settings
+) -> None:
     """At 56 pixels the short side is 64, so that 128 x 256 pixels halve and the crop is what 112 x 112 of them became.
 
     Halving without smoothing averages two pixels, so a frame of two is one pixel of pure red.
@@ -97,15 +116,15 @@ def test_evaluation_takes_the_centre_of_an_image_256_224ths_its_size(tmp_path: P
     if portrait:
         picture = np.ascontiguousarray(picture.transpose(1, 0, 2))
     pictures = write_images(tmp_path, [picture])
-    ((images, _),) = run(evaluation_graph(feed(pictures, [0]), PipelineSettings(batch_size=1, image_size=56)))
+    ((images, _),) = run(evaluation_graph(feed(pictures, [0]), settings_of(batch_size=1, image_size=56)))
     np.testing.assert_allclose(denormalised(images)[0], expected, rtol=0, atol=0.001)
 
 
 @pytest.mark.parametrize("mode", ["training", "evaluation"])
-def test_the_files_come_as_they_are_fed(tmp_path: Path, mode: str) -> None:
+def test_the_files_come_as_they_are_fed(tmp_path: Path, mode: str, settings_of: Settings) -> None:
     colours: list[tuple[int, int, int]] = [(40 * index, 10, 200) for index in range(6)]
     pictures = write_images(tmp_path, [plain(colour) for colour in colours])
-    settings = PipelineSettings(batch_size=2, image_size=8, decode_threads=2)
+    settings = settings_of(batch_size=2, image_size=8, decode_threads=2)
     files = feed(pictures, (4, 0), (0, 5), (2, 2))
     graph = (
         training_graph(files, Augmentation(), settings, seed=1)
@@ -143,12 +162,16 @@ def turned_by_exif(folder: Path, orientation: int) -> tuple[ImageList, Image.Ima
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("mode", ["training", "evaluation"])
-def test_an_image_that_its_camera_turned_is_turned_back(tmp_path: Path, mode: str, orientation: int) -> None:
+def test_an_image_that_its_camera_turned_is_turned_back(
+    tmp_path: Path, mode: str, orientation: int, settings_of: Settings
+) -> None:
     files, seen = turned_by_exif(tmp_path, orientation)
     assert seen.size == ((48, 24) if orientation < 5 else (24, 48))
-    settings = PipelineSettings(batch_size=1, image_size=24)
+    settings = settings_of(batch_size=1, image_size=24)
+    aspect = seen.width / seen.height
+    whole_image = dataclasses.replace(WHOLE, aspect_min=aspect, aspect_max=aspect)
     graph = (
-        training_graph(feed(files, [0]), WHOLE, settings, seed=1)
+        training_graph(feed(files, [0]), whole_image, settings, seed=1)
         if mode == "training"
         else evaluation_graph(feed(files, [0]), settings)
     )
@@ -173,14 +196,20 @@ def oriented_images(folder: Path) -> ImageList:
     return ImageList(folder, tuple(names), tuple(range(len(names))))
 
 
-@pytest.mark.parametrize("preprocessing", ["paddleclas", "dali"])
-def test_whole_images_that_are_cropped_have_the_pixels_of_decoded_regions(tmp_path: Path, preprocessing: str) -> None:
+@pytest.mark.parametrize(
+    ("preprocessing", "resize"), [("paddleclas", DALI_RESIZE), ("paddleclas", FUSED_RESIZE), ("dali", DALI_RESIZE)]
+)
+def test_whole_images_that_are_cropped_have_the_pixels_of_decoded_regions(
+    tmp_path: Path, preprocessing: str, resize: str
+) -> None:
     """To the bit, for photos and for every orientation and format that decoders turn."""
     oriented, photos = oriented_images(tmp_path), open_dataset("photos").train
     for images, count in ((oriented, len(oriented)), (photos, 64)):
         made = []
         for region in (True, False):
-            settings = PipelineSettings(count, 48, decode_region=region, decode_threads=2, preprocessing=preprocessing)
+            settings = PipelineSettings(
+                count, 48, decode_region=region, decode_threads=2, preprocessing=preprocessing, resize=resize
+            )
             batches = feed(images, range(count))
             made.append(
                 [
@@ -192,20 +221,20 @@ def test_whole_images_that_are_cropped_have_the_pixels_of_decoded_regions(tmp_pa
             np.testing.assert_array_equal(whole, cropped)
 
 
-def test_training_resizes_the_crop_by_bilinear_interpolation_without_smoothing(tmp_path: Path) -> None:
+def test_training_resizes_the_crop_by_bilinear_interpolation_without_smoothing(
+    tmp_path: Path, settings_of: Settings
+) -> None:
     """A quarter of the pixels in each direction: every result is the mean of the middle 2 x 2 of its 4 x 4."""
     (picture,) = noise(1)
     pictures = write_images(tmp_path, [picture])
-    ((images, _),) = run(
-        training_graph(feed(pictures, [0]), WHOLE, PipelineSettings(batch_size=1, image_size=16), seed=1)
-    )
+    ((images, _),) = run(training_graph(feed(pictures, [0]), WHOLE, settings_of(batch_size=1, image_size=16), seed=1))
     middles = picture.reshape(16, 4, 16, 4, 3)[:, 1:3, :, 1:3].mean(axis=(1, 3))
     np.testing.assert_allclose(denormalised(images)[0], middles, rtol=0, atol=0.51)
 
 
-def test_flipping_always_mirrors_flipping_never(tmp_path: Path) -> None:
+def test_flipping_always_mirrors_flipping_never(tmp_path: Path, settings_of: Settings) -> None:
     pictures = write_images(tmp_path, noise(4), "jpg")
-    settings = PipelineSettings(batch_size=4, image_size=32)
+    settings = settings_of(batch_size=4, image_size=32)
     files = ((3, 1, 0, 2), (0, 0, 1, 3))
     never = run(training_graph(feed(pictures, *files), WHOLE, settings, seed=1), 3)
     always = run(training_graph(feed(pictures, *files), FLIPPED, settings, seed=1), 3)
@@ -215,10 +244,10 @@ def test_flipping_always_mirrors_flipping_never(tmp_path: Path) -> None:
         assert np.abs(images - mirrored).max() > 1
 
 
-def test_each_image_is_flipped_by_its_own_toss(tmp_path: Path) -> None:
+def test_each_image_is_flipped_by_its_own_toss(tmp_path: Path, settings_of: Settings) -> None:
     pictures = write_images(tmp_path, [coordinates(16, 16, 10)])
     augmentation = dataclasses.replace(WHOLE, flip_probability=0.25)
-    settings = PipelineSettings(batch_size=50, image_size=16)
+    settings = settings_of(batch_size=50, image_size=16)
     flipped = [
         bool(image[8, 0, 0] > image[8, 15, 0])
         for images, _ in run(training_graph(feed(pictures, [0] * 50), augmentation, settings, seed=3), 8)
@@ -234,11 +263,16 @@ def test_each_image_is_flipped_by_its_own_toss(tmp_path: Path) -> None:
     [(0.25, 1.0, 32, 32), (0.5, 2.0, 64, 32), (0.5, 0.5, 32, 64), (1.0, 1.0, 64, 64)],
 )
 def test_crops_have_the_area_and_the_width_over_height_asked_for(
-    tmp_path: Path, area: float, aspect: float, width: int, height: int
+    tmp_path: Path,
+    area: float,
+    aspect: float,
+    width: int,
+    height: int,
+    settings_of: Settings,
 ) -> None:
     pictures = write_images(tmp_path, [coordinates(64, 64, 4)])
     augmentation = Augmentation(area, area, aspect, aspect, flip_probability=0.0)
-    settings = PipelineSettings(batch_size=16, image_size=32)
+    settings = settings_of(batch_size=16, image_size=32)
     ((images, _),) = run(training_graph(feed(pictures, [0] * 16), augmentation, settings, seed=1))
     pixels = denormalised(images)
     # Between pixels 1 and 30 of the result lie 29 / 32 of the crop, and each pixel of the source is 4 levels.
@@ -250,9 +284,9 @@ def test_crops_have_the_area_and_the_width_over_height_asked_for(
     assert (len(corners) == 1) is (area == 1.0)
 
 
-def test_crops_vary_between_the_limits(tmp_path: Path) -> None:
+def test_crops_vary_between_the_limits(tmp_path: Path, settings_of: Settings) -> None:
     pictures = write_images(tmp_path, [coordinates(64, 64, 4)])
-    settings = PipelineSettings(batch_size=200, image_size=32)
+    settings = settings_of(batch_size=200, image_size=32)
     augmentation = Augmentation(flip_probability=0.0)
     ((images, _),) = run(training_graph(feed(pictures, [0] * 200), augmentation, settings, seed=1))
     pixels = denormalised(images)
@@ -266,11 +300,11 @@ def test_crops_vary_between_the_limits(tmp_path: Path) -> None:
     assert 1.25 < aspects.max() <= 1.42
 
 
-def test_a_seed_decides_the_pixels(tmp_path: Path) -> None:
+def test_a_seed_decides_the_pixels(tmp_path: Path, settings_of: Settings) -> None:
     pictures = write_images(tmp_path, noise(8), "jpg")
 
     def training_bytes(seed: int, threads: int, prefetch: int = 2) -> list[bytes]:
-        settings = PipelineSettings(batch_size=3, image_size=16, decode_threads=threads, prefetch=prefetch)
+        settings = settings_of(batch_size=3, image_size=16, decode_threads=threads, prefetch=prefetch)
         files = feed(pictures, (0, 1, 2), (5, 6, 7), (2, 3, 4))
         return [images.tobytes() for images, _ in run(training_graph(files, Augmentation(), settings, seed), 8)]
 

@@ -607,7 +607,7 @@ def test_cached_images_stay_as_dali_made_them(tmp_path: Path) -> None:
 
 def test_what_the_first_batch_was_like_is_read_back(tmp_path: Path) -> None:
     source = training_source(write_noise(tmp_path, 4), 3, decode_threads=2)
-    preprocessing = {"preprocessing": "paddleclas", "antialias": False, "auto_augment": False}
+    preprocessing = {"preprocessing": "paddleclas", "antialias": False, "resize": "dali", "auto_augment": False}
     decoding = {
         "decoder": "cpu",
         "decode_region": True,

@@ -211,7 +211,7 @@ def a_record(**changes: Any) -> RunRecord:
             "decode_threads": 2, "prefetch": 2, "decoder": "cpu", "decode_region": True, "hw_decoder_load": None,
             "width_hint": None, "height_hint": None, "batch_size": 32, "image_size": 64,
             "dtype": "float32", "layout": "nchw", "preprocessing": "paddleclas", "antialias": False,
-            "auto_augment": False,
+            "resize": "dali", "auto_augment": False,
             "parameters": "float32", "logits": "float32", "network_layout": "nchw",
             "sync_batch_norm": False, "to_static": False, "accumulation_steps": 1, "ranks": 2,
         },

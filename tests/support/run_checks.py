@@ -16,7 +16,8 @@ def settings_in_force(record: dict[str, Any], ranks: int) -> None:
         "hw_decoder_load": None, "width_hint": None, "height_hint": None,
         "batch_size": 4,
         "image_size": 32, "dtype": "float32", "layout": "nchw", "preprocessing": "paddleclas", "antialias": False,
-        "auto_augment": False, "parameters": "float32", "logits": "float32", "network_layout": "nchw",
+        "resize": "fused", "auto_augment": False, "parameters": "float32", "logits": "float32",
+        "network_layout": "nchw",
         "sync_batch_norm": False, "to_static": False, "accumulation_steps": 1, "ranks": ranks, "cudnn_tf32": None,
     }  # fmt: skip
     assert record["plan"]["pipeline"]["decode_threads"] >= 1

@@ -139,7 +139,7 @@ class SimulatedDali:
                 "hw_decoder_load": 0.65 if on_gpu else None,
                 "width_hint": 0 if on_gpu else None, "height_hint": 0 if on_gpu else None,
                 "batch_size": self._batch_size, "image_size": 224, "dtype": "float32", "layout": "nchw",
-                "preprocessing": "paddleclas", "antialias": False, "auto_augment": False}  # fmt: skip
+                "preprocessing": "paddleclas", "antialias": False, "resize": "dali", "auto_augment": False}  # fmt: skip
 
 
 class SimulatedTraining:

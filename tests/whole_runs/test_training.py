@@ -183,11 +183,11 @@ def test_colours_are_learnt(tmp_path: Path) -> None:
     data = write_colours(tmp_path / "data", 240, 60)
     made = run(
         tmp_path / "results", "--device", "cpu", "--gpus", "2", "--model", "x0_25", "--data", str(data),
-        "--image-size", "32", "--batch-size", "8", "--epochs", "8", "--learning-rate", "0.02",
+        "--image-size", "32", "--batch-size", "8", "--epochs", "12", "--learning-rate", "0.01",
         "--lr-warmup-epochs", "1",
     )  # fmt: skip
     assert made.code == 0, made.err
-    # 1.0 in the last four epochs when this was written; chance is 0.33, and other CPUs round differently.
+    # 0.98 or more with each of the seeds 0 to 3; chance is 0.33, and other CPUs round differently.
     assert made.table("epochs")["top1"].max() > 0.9
     # Without --warmup its end is looked for after the first 3 steps; steps after it are never warm-up again.
     warmup = list(made.train_steps()["warmup"])

@@ -14,7 +14,7 @@ from harness.artifacts.record import RunFiles
 from harness.artifacts.schema import BAD_IMAGES
 from harness.artifacts.tables import TableWriter
 from harness.plan.left_out import Limit
-from harness.plan.options import FAIL, SKIP
+from harness.plan.option_groups.data import FAIL, SKIP
 from pipelines.errors import DataError
 from pipelines.misread import WRONG_PIXELS
 from tests.support.plans import a_plan, a_record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def test_the_batch_is_halved_before_any_checkpoint(
 ) -> None:
     ranks = Ranks(fits, saves)
     monkeypatch.setattr(harness.commands.one_run, "run_workers", ranks)
-    asked = RunConfig(**{**{name: getattr(config, name) for name in config.__slots__}, "auto_batch": auto})
+    asked = replace(config, auto_batch=auto)
     with pytest.raises(TrainingError) as caught:
         measure(asked, Console(), {})
     assert ranks.batches == batches

@@ -70,7 +70,7 @@ def edited(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("run_bench.py", "pyproject.toml"):
         shutil.copy(ROOT / file, copy)
-    config = copy / "harness" / "plan" / "options.py"
+    config = copy / "harness" / "plan" / "option_groups" / "data.py"
     before, mark, after = config.read_text(encoding="utf-8").partition("    bad_images: str = option(")
     assert mark
     config.write_text(f"{before}{DECLARATION}{mark}{after}", encoding="utf-8")

@@ -14,7 +14,7 @@ from tests.support.plans import a_plan
 FOUND = {"decode_threads": 2, "prefetch": 2, "decoder": "cpu", "decode_region": True, "hw_decoder_load": None,
              "width_hint": None, "height_hint": None, "batch_size": 32, "image_size": 64,
              "dtype": "float32", "layout": "nchw", "preprocessing": "paddleclas", "antialias": False,
-             "auto_augment": False,
+             "resize": "dali", "auto_augment": False,
              "parameters": "float32", "logits": "float32", "network_layout": "nchw",
              "sync_batch_norm": False, "to_static": False, "accumulation_steps": 1, "ranks": 2,
              "cudnn_tf32": None}  # fmt: skip
@@ -36,6 +36,7 @@ def test_settings_in_force_pass() -> None:
         ),
         ({"layout": "nhwc"}, {"layout": "nhwc", "network_layout": "nhwc"}),
         ({"preprocessing": "dali"}, {"preprocessing": "dali", "antialias": True}),
+        ({"resize": "fused"}, {"resize": "fused"}),
         ({"to_static": True}, {"to_static": True}),
         ({"bn_stats": "sync"}, {"sync_batch_norm": True}),
         ({"tf32": "on"}, {"cudnn_tf32": True}),

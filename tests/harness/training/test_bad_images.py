@@ -9,7 +9,7 @@ from harness.artifacts.bad_image import BadImage, BadImageRule, bad_image_row
 from harness.artifacts.schema import BAD_IMAGES
 from harness.artifacts.tables import TableWriter
 from harness.plan.left_out import Limit
-from harness.plan.options import FAIL, SKIP
+from harness.plan.option_groups.data import FAIL, SKIP
 from harness.training.bad_images import BadImages
 from pipelines.bad_image_probe import Fault
 from pipelines.errors import DataError

@@ -11,7 +11,7 @@ import numpy as np
 import paddle
 
 from harness import ROOT
-from harness.plan.options import AVERAGE
+from harness.plan.option_groups.training import AVERAGE
 from harness.training.ranks import FloatArray, Ranks
 from harness.training.recipe import Schedule, TrainingStep
 from pipelines.batch import Batch
@@ -23,7 +23,7 @@ sys.path.insert(0, sys.argv[1])
 import numpy as np
 import paddle
 from paddle import nn
-from harness.plan.options import AVERAGE, RANK0
+from harness.plan.option_groups.training import AVERAGE, RANK0
 from harness.training.ranks import join
 
 ranks = join()

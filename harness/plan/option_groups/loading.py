@@ -1,0 +1,51 @@
+"""How images become batches on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.machine.device_kinds import OFF, ON
+from harness.plan.declaration import AUTO, FREE, KEPT, NOTED, OWN, UNMARKED, option
+from pipelines.settings import CPU_DECODER, DALI_RESIZE, FUSED_RESIZE, MIXED_DECODER
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadingOptions:
+    """See `harness.plan.options.RunConfig`."""
+
+    decode_threads: int | None = option(
+        None, "loading", "DALI threads per rank. Default: the cores per rank, at most 8.", metavar="N",
+        at_least=1, resume=FREE, nodes=OWN, row=UNMARKED,
+    )  # fmt: skip
+    prefetch: int = option(
+        2, "loading", "Batches that DALI prepares in advance, per rank.", metavar="N", at_least=1, resume=FREE,
+        row=UNMARKED,
+    )  # fmt: skip
+    decoder: str = option(
+        AUTO, "loading", "Where images are decoded. mixed: on the host and the GPU; cpu: on the host; auto: mixed on"
+        " GPUs if a trial before the run finds that their decoder works, else cpu.",
+        choices=(AUTO, MIXED_DECODER, CPU_DECODER), resume=NOTED, row=UNMARKED,
+    )  # fmt: skip
+    decode_region: str = option(
+        AUTO, "loading", "Decode only the region of an image that a crop needs. The pixels are the same. auto: on with"
+        " the host's decoder, off with the GPU's, which is reported to fail on regions.", choices=(AUTO, ON, OFF),
+        resume=NOTED, row=UNMARKED,
+    )  # fmt: skip
+    resize: str = option(
+        AUTO, "loading", "What resizes and normalises decoded images. fused: one operator of our own on CPUs, in"
+        " OpenCV's arithmetic; dali: DALI's operators; auto: fused where it can be used.",
+        choices=(AUTO, FUSED_RESIZE, DALI_RESIZE), resume=NOTED, row=UNMARKED,
+    )  # fmt: skip
+    hw_decoder_load: float | None = option(
+        None, "loading", "Share of images decoded by the GPU's JPEG engine, if it has one. Default: the fastest of"
+        " 0, 0.65 and 1 in a trial before the run.", metavar="SHARE", at_least=0, at_most=1, resume=KEPT, nodes=OWN,
+        row=UNMARKED,
+    )  # fmt: skip
+    width_hint: int | None = option(
+        None, "loading", "Width of the widest image, in pixels. A GPU's decoder then allocates memory only once."
+        " Default: from the headers of 512 images.", metavar="PIXELS", at_least=0, resume=FREE, nodes=OWN, row=UNMARKED,
+    )  # fmt: skip
+    height_hint: int | None = option(
+        None, "loading", "Height of the tallest image, in pixels. See --width-hint.", metavar="PIXELS", at_least=0,
+        resume=FREE, nodes=OWN, row=UNMARKED,
+    )  # fmt: skip
