@@ -92,7 +92,8 @@ def _measurement(
     from harness.training.loop import GlobalStep, run_steps
     from harness.training.ranks import join
     from harness.training.recorder import NoRecorder, Recorder, open_recorder
-    from harness.training.trainer import Trainer, training_source
+    from harness.training.sources import training_source
+    from harness.training.trainer import Trainer
     from pipelines.source import CachedSource
 
     clock = open_device(plan.device, 0)
@@ -103,7 +104,7 @@ def _measurement(
     settings = plan.pipeline.of_rank(0)
     train = recipe.TrainingStep(model, optimizer, schedule, plan.training.label_smoothing, (settings.seed, 1))
     bad = BadImages(rule_of(plan), ranks)
-    dali = training_source(Trainer(plan, ranks, clock, dataset, settings, model, model, train, bad))
+    dali = training_source(Trainer(plan, ranks, clock, dataset, settings, model, model, train, bad), settings)
     cached = CachedSource(dali, 4)
 
     def segment(source: Any, recorder: Recorder) -> float:

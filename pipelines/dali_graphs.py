@@ -16,7 +16,7 @@ from nvidia.dali.pipeline import Pipeline
 from pipelines import auto_augment
 from pipelines.augmentation import MEAN, STD, Augmentation, eval_resize
 from pipelines.crops import draw_crop
-from pipelines.errors import OperatorError
+from pipelines.errors import LoaderError
 from pipelines.settings import CPU_DECODER, DALI_RESIZE, FUSED_RESIZE, MAX_PIXELS, PipelineSettings
 
 DTYPES = {"float32": types.FLOAT, "float16": types.FLOAT16}
@@ -250,6 +250,9 @@ def _as_rgb(settings: PipelineSettings) -> dict[str, Any]:
 
 
 def _pipeline(settings: PipelineSettings, seed: int, **state_options: Any) -> Any:
+    if settings.resize == FUSED_RESIZE:
+        # numba keeps errors that it met when it was loaded, with all frames that were there: none of a graph may be.
+        _fused_operators()
     return pipeline_def(
         batch_size=settings.batch_size,
         num_threads=settings.decode_threads,
@@ -261,12 +264,12 @@ def _pipeline(settings: PipelineSettings, seed: int, **state_options: Any) -> An
 
 
 def _fused_operators() -> ModuleType:
-    """The module with our own operators. Raises OperatorError when numba can't be loaded."""
+    """The module with our own operators. Raises LoaderError when numba can't be loaded."""
     # Only where it is used, as numba takes half a second and need not be installed.
     try:
         from pipelines.fused import operator
     except ImportError as error:
-        raise OperatorError(f"numba, which resizes images, can't be loaded: {error}", "Use --resize dali.") from error
+        raise LoaderError(f"numba, which resizes images, can't be loaded: {error}", "Use --resize dali.") from error
     return operator
 
 

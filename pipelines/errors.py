@@ -21,13 +21,13 @@ class DecoderError(ActionableError):
     exit_code = 3
 
 
-class StorageError(ActionableError):
-    """The storage that the images are on can't be read, so that nothing is known about the images themselves."""
+class LoaderError(ActionableError):
+    """What loads images can't be used on this machine, or one of its processes ended."""
 
     exit_code = 3
 
 
-class OperatorError(ActionableError):
-    """An operator of ours can't be made on this machine."""
+class StorageError(ActionableError):
+    """The storage that the images are on can't be read, so that nothing is known about the images themselves."""
 
     exit_code = 3

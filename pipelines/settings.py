@@ -9,6 +9,8 @@ from typing import Any
 CPU_DECODER, MIXED_DECODER = "cpu", "mixed"
 # What resizes and normalises them: the project's own operator for CPUs (pipelines/fused), or DALI's.
 FUSED_RESIZE, DALI_RESIZE = "fused", "dali"
+# What makes batches: a DALI pipeline, or PaddleClas's way, OpenCV in the worker processes of paddle.io.DataLoader.
+DALI_LOADER, OPENCV_LOADER = "dali", "opencv"
 # The decoder's first buffers in bytes, on the GPU and on the host, as DALI's ImageNet examples set them. Without them
 # DALI 2.4 begins with none, and allocates while the first batches are decoded.
 DEVICE_PADDING, HOST_PADDING = 211_025_920, 140_544_512
@@ -34,7 +36,9 @@ class PipelineSettings:
     "float16", layout "nchw" or "nhwc". preprocessing is "paddleclas", the published crop (see draw_crop) and resizing
     without smoothing, or "dali", DALI's own crop and its antialiasing. auto_augment adds AutoAugment to training.
     resize is FUSED_RESIZE, one operator for all that follows decoding, or DALI_RESIZE; FUSED_RESIZE needs the CPU's
-    decoder, preprocessing "paddleclas" and no AutoAugment.
+    decoder, preprocessing "paddleclas" and no AutoAugment. loader is DALI_LOADER or OPENCV_LOADER; with the second one
+    workers is the number of its processes, each of which prepares prefetch batches ahead; OpenCV decodes whole images
+    and resizes them, and the settings that are DALI's alone have no effect.
     """
 
     batch_size: int
@@ -53,6 +57,17 @@ class PipelineSettings:
     preprocessing: str = "paddleclas"
     auto_augment: bool = False
     resize: str = DALI_RESIZE
+    loader: str = DALI_LOADER
+    workers: int = 4
+
+    @property
+    def batches_ahead(self) -> int:
+        """The number of batches that the loader makes in advance."""
+        return self.prefetch * (1 if self.loader == DALI_LOADER else self.workers)
+
+    def with_opencv(self) -> PipelineSettings:
+        """These settings with OPENCV_LOADER."""
+        return replace(self, loader=OPENCV_LOADER, decoder=CPU_DECODER, decode_region=False, resize=OPENCV_LOADER)
 
     def of_rank(self, local_rank: int) -> PipelineSettings:
         """These settings for the rank of this number on its host, which has the GPU of this index, if DALI uses one."""

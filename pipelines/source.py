@@ -29,7 +29,7 @@ from pipelines.image_lists import ImageList
 from pipelines.jpeg_data import Copy, EndMarkers, close_all
 from pipelines.read_ahead import read_ahead
 from pipelines.sampling import BEGINNING, Draw, Order, Position
-from pipelines.settings import PipelineSettings
+from pipelines.settings import DALI_LOADER, PipelineSettings
 from pipelines.storage import Storage
 
 MAX_SEED = 2**31 - 1
@@ -206,7 +206,7 @@ class DaliSource:
 
     def settings(self) -> dict[str, Any]:
         """The settings that the pipeline reports, and those of its first batch (once there was one)."""
-        return {**read_settings(self._pipeline), **(self._first or {})}
+        return {"loader": DALI_LOADER, "workers": None, **read_settings(self._pipeline), **(self._first or {})}
 
     def state(self, *, with_dali: bool = True) -> SourceState:
         """The source's position and the random state of crops and flips: `start` for a source that continues here.

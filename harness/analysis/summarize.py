@@ -11,6 +11,7 @@ import pandas as pd
 from harness.analysis.interference import STORAGE_SHARE, Interference, mark_interference, window_interference
 from harness.analysis.invariants import check_run
 from harness.analysis.ledger import Ledger, time_ledger
+from harness.analysis.loaders import LoaderRatio, loader_ratios
 from harness.analysis.outliers import Outliers
 from harness.analysis.remedies import Setting
 from harness.analysis.steady import SteadyState
@@ -25,7 +26,18 @@ from harness.analysis.window import (
 )
 from harness.artifacts.bad_image import LEFT_OUT_COLUMNS
 from harness.artifacts.record import RunFiles, RunRecord
-from harness.artifacts.schema import BAD_IMAGES, COMPUTE, COMPUTE_NO_SYNC, DEVICES, EPOCHS, PIPELINE, STEPS, TRAIN
+from harness.artifacts.schema import (
+    BAD_IMAGES,
+    COMPUTE,
+    COMPUTE_NO_SYNC,
+    DEVICES,
+    EPOCHS,
+    PIPELINE,
+    PIPELINE_BESIDE,
+    STEPS,
+    TRAIN,
+    TRAIN_BESIDE,
+)
 from harness.artifacts.shared_schema import SUMMARY
 from harness.artifacts.tables import fill_columns, read_table
 from harness.machine.device_kinds import device_kind
@@ -34,6 +46,9 @@ from harness.plan.effective_settings import check_settings
 from harness.plan.plan import RunPlan
 from models.flops import macs
 
+# The phases that the verdict is about, and all that have figures, in their order in the record.
+JUDGED = (TRAIN, PIPELINE, COMPUTE, COMPUTE_NO_SYNC)
+MEASURED = (*JUDGED, TRAIN_BESIDE, PIPELINE_BESIDE)
 # The precision of the peak that a run is compared with; see docs/methodology.md on TF32.
 PEAK_PRECISIONS = {"off": "fp32", "bf16": "bf16", "fp16": "fp16"}
 # The columns that are read from devices.csv, which has millions of rows after days.
@@ -53,6 +68,7 @@ class RunFigures:
     outliers: Outliers
     interference: Interference
     verdict: Verdict | None
+    loaders: tuple[LoaderRatio, ...]
     summary: dict[str, Any]
 
     def as_record(self) -> dict[str, Any]:
@@ -64,6 +80,7 @@ class RunFigures:
             "outliers": asdict(self.outliers),
             "interference": asdict(self.interference),
             "verdict": None if self.verdict is None else asdict(self.verdict),
+            "loaders": [asdict(ratio) for ratio in self.loaders],
             "summary": self.summary,
         }
 
@@ -84,7 +101,7 @@ def summarize(files: RunFiles, record: RunRecord, breaks: Sequence[int] = (), fi
     breaks = [segment for segment in breaks if segment > first_segment]
     steps, steady = mark_window(steps, plan.window.warmup_steps, plan.window.given_warmup, breaks)
     steps = mark_interference(steps, devices, record.profile["mean_bytes"])
-    names = [name for name in (TRAIN, PIPELINE, COMPUTE, COMPUTE_NO_SYNC) if (steps["phase"] == name).any()]
+    names = [name for name in MEASURED if (steps["phase"] == name).any()]
     phases = {name: measure_phase(steps, name) for name in names}
     ledger = time_ledger(steps, breaks)
     # An attempt that only evaluated and summarized had no settings in effect.
@@ -94,7 +111,8 @@ def summarize(files: RunFiles, record: RunRecord, breaks: Sequence[int] = (), fi
     window = measured_steps(steps, TRAIN)
     outliers = phases[TRAIN].outliers
     interference = window_interference(window, steps[(steps["warmup"] == 0) & steps["phase"].isin(names)])
-    verdict = judge(phases, _setting(record, devices, steps)) if PIPELINE in names else None
+    judged = {name: figures for name, figures in phases.items() if name in JUDGED}
+    verdict = judge(judged, _setting(record, devices, steps)) if PIPELINE in names else None
     earlier = len(every_step) - len(steps)
     filled = {
         "warmup": [1] * earlier + steps["warmup"].tolist(),
@@ -109,6 +127,7 @@ def summarize(files: RunFiles, record: RunRecord, breaks: Sequence[int] = (), fi
         outliers=outliers,
         interference=interference,
         verdict=verdict,
+        loaders=loader_ratios(phases, plan),
         summary={
             **_of_job(files, record),
             "fps_per_device": train["fps"] / plan.ranks,

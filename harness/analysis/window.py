@@ -14,7 +14,7 @@ from harness.analysis.interference import window_interference
 from harness.analysis.interval import mean_estimate
 from harness.analysis.outliers import Outliers, find_outliers
 from harness.analysis.steady import SteadyState, steady_across
-from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
+from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, PIPELINE_BESIDE, TRAIN, TRAIN_BESIDE
 from harness.errors import TrainingError
 from models.words import count_of
 
@@ -26,6 +26,8 @@ PHASE_TITLES = {
     COMPUTE: "compute only",
     COMPUTE_NO_SYNC: "compute, no exchange",
     TRAIN: "end to end",
+    PIPELINE_BESIDE: "pipeline only, other loader",
+    TRAIN_BESIDE: "end to end, other loader",
 }
 
 

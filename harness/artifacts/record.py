@@ -10,7 +10,7 @@ from typing import Any
 from harness.artifacts.atomic import read_whole, write_whole
 from harness.artifacts.file_names import LOCK
 from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS
-from harness.artifacts.shared_schema import SCALING
+from harness.artifacts.shared_schema import LOADERS, SCALING
 from harness.errors import UsageError
 from harness.plan.kinds import KINDS
 from harness.plan.options import RunConfig, parse_config
@@ -30,9 +30,9 @@ class RunRecord:
     status is running, finished, failed or interrupted. config holds what was asked for, plan what was decided,
     effective_settings what DALI and Paddle then reported, window_end what ended the measured window. profile describes
     the files of the first list of images. The figures are what `harness.analysis.summarize` found in the tables: phases
-    by name, steady, ledger, outliers, interference, verdict (None for a run of epochs) and summary, the run's row of
-    summary.csv. All are empty until they are known. series names the `--repeats` or `--device-counts` that the run is
-    part of.
+    by name, steady, ledger, outliers, interference, verdict (None for a run of epochs), loaders (the rows of
+    <run>.loaders.csv) and summary, the run's row of summary.csv. All are empty until they are known. series names the
+    `--repeats` or `--device-counts` that the run is part of.
 
     attempts are the run's starts: the number of the first segment, the training steps made before, the time, the number
     of ranks, and the epochs that were planned. The last attempt resumed from checkpoint, if any. bad_images are those
@@ -61,6 +61,7 @@ class RunRecord:
     attempts: tuple[dict[str, Any], ...] = ()
     bad_images: tuple[dict[str, Any], ...] = ()
     checkpoint: str | None = None
+    loaders: list[dict[str, Any]] = field(default_factory=list)
     pretrained: dict[str, Any] | None = None
     decoding: dict[str, Any] | None = None
     schema_version: int = SCHEMA_VERSION
@@ -98,7 +99,7 @@ class RunFiles:
 
     def existing(self) -> list[Path]:
         """Those of the run's files that are there."""
-        tables = (STEPS, DEVICES, EPOCHS, BAD_IMAGES, SCALING)
+        tables = (STEPS, DEVICES, EPOCHS, BAD_IMAGES, SCALING, LOADERS)
         paths = [self.record, self.checkpoints, self.traces, *(self.table(table.name) for table in tables)]
         return [path for path in paths if path.exists()]
 
@@ -174,6 +175,7 @@ def _plan(values: dict[str, Any]) -> RunPlan:
                 }
             ),
             "pipeline": PipelineSettings(**values["pipeline"]),
+            "beside": PipelineSettings(**values["beside"]) if values.get("beside") else None,
             "training": TrainingPlan(**values["training"]),
             "window": WindowPlan(**values["window"]),
             "operation": OperationPlan(**values["operation"]),

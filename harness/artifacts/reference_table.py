@@ -6,7 +6,7 @@ The header has few columns. What else departs from the published training follow
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from harness import ROOT
 from harness.artifacts.bad_image import left_out_of
 from harness.artifacts.file_names import REFERENCE, TABLE, readable_part, unique_part
 from harness.artifacts.record import RunRecord
-from harness.artifacts.schema import Table
+from harness.artifacts.schema import TRAIN_BESIDE, Table
 from harness.artifacts.shared_schema import reference_table
 from harness.artifacts.shared_tables import append_row
 from harness.artifacts.tables import format_cell
@@ -86,6 +86,15 @@ def reference_row(record: RunRecord) -> ReferenceRow:
     """Returns a finished run's row under the reference's header, with its marks behind the method's name."""
     table, row = _table_and_row(record)
     return ReferenceRow(tuple(table.header), tuple(format_cell(row[column.name], column) for column in table.columns))
+
+
+def of_other_loader(record: RunRecord) -> RunRecord | None:
+    """The record as if the run had only measured the loader beside its own; None if there was only one."""
+    plan = record.plan
+    if plan.beside is None:
+        return None
+    summary = {**record.summary, "fps": record.phases[TRAIN_BESIDE]["fps"]}
+    return replace(record, plan=replace(plan, pipeline=plan.beside, beside=None), summary=summary)
 
 
 def append_reference_row(folder: Path, record: RunRecord, *, once: bool = False) -> None:

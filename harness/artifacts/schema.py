@@ -43,6 +43,8 @@ RUN = "run"
 # Phases, the values of a step's first column.
 TRAIN, EVALUATE, CHECKPOINT = "train", "evaluate", "checkpoint"
 PIPELINE, COMPUTE, COMPUTE_NO_SYNC = "pipeline", "compute", "compute_no_sync"
+# The same of another loader, which is measured beside the run's.
+PIPELINE_BESIDE, TRAIN_BESIDE = "pipeline_beside", "train_beside"
 
 # Kinds of series.
 REPEATS, SCALES = "repeats", "scaling"

@@ -184,6 +184,26 @@ SCALING = Table(
 )
 
 
+LOADERS = Table(
+    "loaders",
+    "one phase of a run that measured two loaders in turns (`--loader dali,opencv`)",
+    (
+        Column("phase", str, "", RUN, "end to end or pipeline only"),
+        Column("loader", str, "", RUN, "the run's own"),
+        Column("fps", float, "images/s", GLOBAL, "with it"),
+        Column("fps_low", float, "images/s", GLOBAL, "lower end of its 95 % interval"),
+        Column("fps_high", float, "images/s", GLOBAL, "upper end"),
+        Column("beside_loader", str, "", RUN, "the other one"),
+        Column("beside_fps", float, "images/s", GLOBAL, "with it"),
+        Column("beside_fps_low", float, "images/s", GLOBAL, "lower end of its 95 % interval"),
+        Column("beside_fps_high", float, "images/s", GLOBAL, "upper end"),
+        Column("ratio", float, "", GLOBAL, "fps / beside_fps", 4),
+        Column("ratio_low", float, "", GLOBAL, "lower end of its 95 % interval, by the rule of `compare`", 4),
+        Column("ratio_high", float, "", GLOBAL, "upper end", 4),
+    ),
+)
+
+
 BAD_FILES = Table(
     "bad-files",
     "one thing that is wrong with one image of a list (`run_bench.py verify`)",

@@ -16,10 +16,11 @@ from harness.artifacts.checkpoint import newest_checkpoint
 from harness.artifacts.file_names import LOCK, SUMMARY_FILE
 from harness.artifacts.liveness import own_process
 from harness.artifacts.record import NAME_TIME, RunFiles, RunRecord, read_record, write_record
-from harness.artifacts.reference_table import append_reference_row, reference_table_file
+from harness.artifacts.reference_table import append_reference_row, of_other_loader, reference_table_file
 from harness.artifacts.run_claim import claimed, exclusive_run_lock
-from harness.artifacts.shared_schema import SUMMARY
+from harness.artifacts.shared_schema import LOADERS, SUMMARY
 from harness.artifacts.shared_tables import append_row
+from harness.artifacts.tables import TableWriter
 from harness.commands.inputs import Inputs, described_weights, inspect_inputs
 from harness.commands.resume import (
     check_same_run,
@@ -211,7 +212,13 @@ class Run:
         # Only a run that is concluded again has a row already; an earlier run of the same name keeps its row.
         unique = ("run",) if len(record.attempts) > 1 else ()
         is_first = append_row(files.folder / SUMMARY_FILE, SUMMARY, record.summary, unique)
-        append_reference_row(files.folder, record, once=not is_first)
+        for measured in (record, of_other_loader(record)):
+            if measured is not None:
+                append_reference_row(files.folder, measured, once=not is_first)
+        if record.loaders:
+            with TableWriter(files.table(LOADERS.name), LOADERS) as table:
+                for row in record.loaders:
+                    table.write(row)
         write_record(files.record, record)
         return record
 

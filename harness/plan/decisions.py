@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
 from harness.errors import MachineError, UsageError
@@ -22,7 +23,15 @@ from models.sizes import SIZES
 from models.words import count_of
 from pipelines.augmentation import Augmentation
 from pipelines.fused.fit import NOT_INSTALLED, obstacle
-from pipelines.settings import CPU_DECODER, DALI_RESIZE, FUSED_RESIZE, MIXED_DECODER, PipelineSettings
+from pipelines.settings import (
+    CPU_DECODER,
+    DALI_LOADER,
+    DALI_RESIZE,
+    FUSED_RESIZE,
+    MIXED_DECODER,
+    OPENCV_LOADER,
+    PipelineSettings,
+)
 from pipelines.sharding import steps_per_epoch
 
 NOTED_EXCESS = 0.05  # of the images in an epoch's full batches over those of the data set
@@ -75,7 +84,9 @@ def make_plan(
         preprocessing=config.preprocessing,
         auto_augment=size.auto_augment if config.auto_augment is None else config.auto_augment,
     )
-    pipeline, resize_notes = _with_resize(config, pipeline)
+    pipeline, resize_notes = _with_resize(config, replace(pipeline, workers=config.workers))
+    opencv, loaders = pipeline.with_opencv(), config.loaders()
+    of_loader = {DALI_LOADER: pipeline, OPENCV_LOADER: opencv}
     plan = RunPlan(
         kind=config.kind,
         model=config.model,
@@ -84,7 +95,8 @@ def make_plan(
         ranks=ranks,
         nodes=config.nnodes,
         data=replace(data, augmentation=_augmentation(config, data.augmentation)),
-        pipeline=pipeline,
+        pipeline=of_loader[loaders[0]],
+        beside=of_loader[loaders[1]] if len(loaders) > 1 else None,
         training=TrainingPlan(
             epochs=config.epochs,
             steps_per_epoch=epoch_steps,
@@ -141,6 +153,11 @@ def _refuse_what_lacks(config: RunConfig, kind: DeviceKind) -> None:
     if config.decoder == MIXED_DECODER != kind.decoder:
         raise MachineError(
             f"--decoder mixed needs GPUs: DALI has no decoder for {kind.plural}", "Omit it to decode on the CPU."
+        )
+    if OPENCV_LOADER in config.loaders() and find_spec("cv2") is None:
+        raise MachineError(
+            f"--loader {config.loader} needs OpenCV, which is not installed",
+            "Install it (pip install opencv-python-headless), or use --loader dali.",
         )
     for refused, name, lacking in (
         (config.amp != "off" and not kind.sixteen_bit, f"--amp {config.amp}", f"{config.amp} convolutions"),

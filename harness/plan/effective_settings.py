@@ -11,7 +11,7 @@ from harness.machine.device_kinds import ON
 from harness.plan.kinds import EVALUATION
 from harness.plan.option_groups.training import SYNC
 from harness.plan.plan import RunPlan
-from pipelines.settings import MIXED_DECODER
+from pipelines.settings import DALI_LOADER, MIXED_DECODER
 
 # Settings that a kind of run doesn't use.
 LEFT_OUT = {EVALUATION: ("preprocessing", "auto_augment", "accumulation_steps")}
@@ -24,8 +24,11 @@ def check_settings(plan: RunPlan, found: Mapping[str, Any]) -> None:
     six decimals.
     """
     pipeline, training = plan.pipeline, plan.training
+    by_dali = pipeline.loader == DALI_LOADER
     asked: dict[str, Any] = {
-        "decode_threads": pipeline.decode_threads,
+        "loader": pipeline.loader,
+        "workers": None if by_dali else pipeline.workers,
+        "decode_threads": pipeline.decode_threads if by_dali else None,
         "prefetch": pipeline.prefetch,
         "decoder": pipeline.decoder,
         "decode_region": pipeline.decode_region,

@@ -9,11 +9,14 @@ from harness.errors import UsageError
 from harness.plan.declaration import AUTO, MAX_INT, Limits, flag
 from harness.plan.kinds import EVALUATION, THROUGHPUT
 from models.architecture import MIN_IMAGE_SIZE, NEW
+from models.sizes import SIZES
 from models.words import count_of
+from pipelines.settings import DALI_LOADER, OPENCV_LOADER
 
 if TYPE_CHECKING:
     from harness.plan.options import RunConfig
 
+LOADERS = (DALI_LOADER, OPENCV_LOADER)
 # The levels of mixed precision.
 O1, O2 = "O1", "O2"
 MAX_PORT = 65535
@@ -56,6 +59,36 @@ def parse_device_counts(text: str) -> tuple[int, ...]:
     for count in counts:
         Limits(at_least=1, at_most=MAX_INT).check("device_counts", count)
     return counts
+
+
+def parse_loaders(text: str) -> tuple[str, ...]:
+    """The loaders in --loader, the run's own first. Raises UsageError for anything else."""
+    loaders = tuple(text.split(","))
+    if not set(loaders) <= set(LOADERS) or len(set(loaders)) < len(loaders):
+        raise UsageError(f"unknown loader {text!r}", f"Known: {', '.join(LOADERS)}, or both, such as dali,opencv.")
+    return loaders
+
+
+def _check_loader(config: RunConfig) -> None:
+    loaders = config.loaders()
+    if len(loaders) > 1 and config.kind is not THROUGHPUT:
+        raise UsageError(
+            f"--loader {config.loader} measures two loaders in turns, and this run {config.kind.does}",
+            f"Give it with --throughput-only, or choose one: --loader {loaders[0]}.",
+        )
+    if OPENCV_LOADER not in loaders:
+        return
+    if config.preprocessing != "paddleclas":
+        raise UsageError(
+            f"--preprocessing {config.preprocessing} is DALI's, and --loader {config.loader} has PaddleClas's alone",
+            "Give only one of the two.",
+        )
+    if config.auto_augment or (config.auto_augment is None and SIZES[config.model].auto_augment):
+        raise UsageError(
+            f"--loader {config.loader} has no AutoAugment"
+            + ("" if config.auto_augment else f", which the recipe of {config.model} uses"),
+            "Give --no-auto-augment as well, or use --loader dali.",
+        )
 
 
 def _check_learning_rate(config: RunConfig) -> None:
@@ -209,6 +242,7 @@ def _check_device(config: RunConfig) -> None:
 # The checks of every run, and those of one kind of run.
 CHECKS = (
     _check_device,
+    _check_loader,
     _check_learning_rate,
     _check_precision,
     _check_weights,

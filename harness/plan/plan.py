@@ -213,8 +213,9 @@ class OperationPlan:
 class RunPlan:
     """Everything that decides what the ranks do; they read nothing else.
 
-    ranks are those of all nodes, one on each device; device is cpu or gpu. notes say where the plan deviates from the
-    recipe.
+    ranks are those of all nodes, one on each device; device is cpu or gpu. beside are the settings of another loader
+    that a throughput run measures in turns with pipeline's; None without one. notes say where the plan deviates from
+    the recipe.
     """
 
     kind: RunKind
@@ -228,6 +229,7 @@ class RunPlan:
     training: TrainingPlan
     window: WindowPlan
     operation: OperationPlan
+    beside: PipelineSettings | None = None
     notes: tuple[str, ...] = ()
 
     @property

@@ -20,10 +20,11 @@ from models.architecture import NEW
 from models.sizes import RECIPE, SIZES
 from models.words import count_of
 from pipelines.augmentation import Augmentation
+from pipelines.settings import OPENCV_LOADER
 
 # Options that only a top-1 after training depends on, and those that an evaluation depends on.
 OF_EPOCHS = ("epochs", "lr_warmup_epochs")
-OF_EVALUATION = ("amp", "amp_level", "amp_depthwise", "tf32", "preprocessing")
+OF_EVALUATION = ("amp", "amp_level", "amp_depthwise", "tf32", "preprocessing", "loader")
 
 
 def recipe_learning_rate(step_images: int) -> float:
@@ -128,6 +129,7 @@ WORDS: dict[str, Callable[[RunPlan], str]] = {
         "" if plan.pipeline.preprocessing == "paddleclas" else f"{plan.pipeline.preprocessing} preprocessing"
     ),
     "auto_augment": _auto_augment,
+    "loader": lambda plan: "OpenCV loader" if plan.pipeline.loader == OPENCV_LOADER else "",
 }
 # Whether a kind of run depends on an option, by the option's name.
 APPLIES: dict[RunKind, Callable[[str], bool]] = {

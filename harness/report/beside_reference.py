@@ -9,6 +9,7 @@ from harness.artifacts.record import RunRecord
 from harness.artifacts.reference_table import (
     ReferenceRow,
     method_marks,
+    of_other_loader,
     read_reference,
     reference_row,
     reference_table_file,
@@ -30,7 +31,9 @@ def beside_reference(record: RunRecord) -> RichTable:
     method, crop, _, top1 = reference.header
     for title in (method, crop, "FPS (all devices)", "devices", top1):
         table.add_column(title, justify="right" if title in ("FPS (all devices)", top1) else "left")
-    for row in (reference, reference_row(record)):
+    other = of_other_loader(record)
+    rows = (reference, reference_row(record), *(() if other is None else (reference_row(other),)))
+    for row in rows:
         name, size, fps, accuracy = row.cells
         table.add_row(*map(plain_text, (name, size, fps, _devices(row), accuracy or "-")))
     return table

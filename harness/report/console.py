@@ -21,6 +21,7 @@ from harness.report.findings import (
     accelerator_text,
     interference_text,
     ledger_text,
+    loader_text,
     outliers_text,
     phases_table,
     steady_text,
@@ -32,7 +33,7 @@ from harness.report.text import plain_text
 from models.sizes import RECIPE, SIZES
 from models.words import count_of
 from pipelines.layout import VAL_SPLIT
-from pipelines.settings import CPU_DECODER, PipelineSettings
+from pipelines.settings import CPU_DECODER, DALI_RESIZE, FUSED_RESIZE, OPENCV_LOADER, PipelineSettings
 
 SHOWN_DIGITS = 16
 # The rows of a plan that don't apply to a kind of run.
@@ -68,6 +69,8 @@ class Console:
         if record.verdict is not None:
             self.rich.print(phases_table(record))
             self.rich.print(_facts("verdict", verdict_facts(record)))
+        if record.loaders:
+            self.rich.print(_facts("loaders", [(row["phase"], loader_text(row)) for row in record.loaders]))
         self.rich.print(beside_reference(record))
         for line in (*standing(record), hardware(record)):
             self.rich.print(plain_text(line))
@@ -84,6 +87,8 @@ class Console:
         self.rich.print(plain_text(f"Written to {files.folder}/: {record.run}.*, summary.csv"))
 
 
+# What resizes images, in words.
+RESIZERS = {FUSED_RESIZE: "the fused operator", DALI_RESIZE: "DALI's operators"}
 # The length of a run of each kind, in words.
 LENGTHS = {
     kinds.EPOCHS: lambda plan: (
@@ -116,7 +121,8 @@ def plan_facts(plan: RunPlan) -> list[tuple[str, str]]:
             f" {data.augmentation.crop_area_max:g}, flipped with probability {data.augmentation.flip_probability:g}"
             + (", AutoAugment" if pipeline.auto_augment else ""),
         ),
-        ("decoding", _decoding(pipeline)),
+        ("loader", _loader(pipeline) + (f"; in turns with {_loader(plan.beside)}" if plan.beside is not None else "")),
+        ("decoding", "" if pipeline.loader == OPENCV_LOADER else _decoding(pipeline)),
         (
             "batch",
             f"{count_of(pipeline.batch_size, 'image')} per device"
@@ -137,9 +143,16 @@ def plan_facts(plan: RunPlan) -> list[tuple[str, str]]:
             if window.warmup_given
             else f"at least {count_of(window.warmup_steps, 'step')}; its end is found in the step times",
         ),
-        ("threads per rank", f"{training.compute_threads} training, {pipeline.decode_threads} DALI"),
+        ("threads per rank", f"{training.compute_threads} for training"),
     ]
-    return [(label, value) for label, value in rows if label not in LEFT_OUT.get(plan.kind, ())]
+    return [(label, value) for label, value in rows if value and label not in LEFT_OUT.get(plan.kind, ())]
+
+
+def _loader(pipeline: PipelineSettings) -> str:
+    """What makes the batches, with what per rank."""
+    if pipeline.loader == OPENCV_LOADER:
+        return f"OpenCV in {count_of(pipeline.workers, 'worker')}"
+    return f"DALI with {count_of(pipeline.decode_threads, 'thread')}, resized by {RESIZERS[pipeline.resize]}"
 
 
 def _images(data: DataFacts) -> str:

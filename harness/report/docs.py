@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness import ROOT
 from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS, Table
-from harness.artifacts.shared_schema import BAD_FILES, SCALING, SUMMARY, reference_table
+from harness.artifacts.shared_schema import BAD_FILES, LOADERS, SCALING, SUMMARY, reference_table
 from harness.plan.declaration import Option, flag
 from harness.plan.options import run_options
 
@@ -40,6 +40,7 @@ def tables_markdown() -> str:
         (f"<run>.{DEVICES.name}.csv", DEVICES),
         (f"<run>.{EPOCHS.name}.csv", EPOCHS),
         (f"<run>.{BAD_IMAGES.name}.csv", BAD_IMAGES),
+        (f"<run>.{LOADERS.name}.csv", LOADERS),
         ("<series>.scaling.csv", SCALING),
         ("summary.csv", SUMMARY),
         ("table-<device>x<n>.csv", reference_table("<device>", 0)),

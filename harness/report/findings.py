@@ -50,6 +50,16 @@ def interval_text(figures: Mapping[str, Any]) -> str:
     return "-" if low is None or high is None else f"{low:.1f} to {high:.1f}"
 
 
+def loader_text(row: Mapping[str, Any]) -> str:
+    """Returns the rates of two loaders and their ratio; row is one of the record's loaders."""
+    low, high = row["ratio_low"], row["ratio_high"]
+    interval = "no interval" if low is None or high is None else f"{low:.2f} to {high:.2f}"
+    return (
+        f"{row['loader']} {row['fps']:.1f} images/s, {row['beside_loader']} {row['beside_fps']:.1f} images/s:"
+        f" {row['ratio']:.2f} x ({interval})"
+    )
+
+
 # The verdict's first rows: the gain if a stage cost nothing.
 GAINS = {
     "data_gain": "if data cost nothing",

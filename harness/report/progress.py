@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING
 from rich import progress as bars
 
 from harness.artifacts.record import RunFiles
-from harness.artifacts.schema import BAD_IMAGES, CHECKPOINT, COMPUTE, COMPUTE_NO_SYNC, EVALUATE, PIPELINE, STEPS, TRAIN
+from harness.artifacts.schema import (
+    BAD_IMAGES,
+    CHECKPOINT,
+    COMPUTE,
+    COMPUTE_NO_SYNC,
+    EVALUATE,
+    PIPELINE,
+    PIPELINE_BESIDE,
+    STEPS,
+    TRAIN,
+    TRAIN_BESIDE,
+)
 from harness.artifacts.tables import read_table
 from harness.plan.kinds import EPOCHS, EVALUATION, THROUGHPUT
 from harness.plan.plan import RunPlan
@@ -30,6 +41,8 @@ DOING = {
     PIPELINE: "pipeline only",
     COMPUTE: "compute only",
     COMPUTE_NO_SYNC: "compute, no exchange",
+    PIPELINE_BESIDE: "pipeline only, other loader",
+    TRAIN_BESIDE: "training, other loader",
 }
 
 

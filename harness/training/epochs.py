@@ -6,27 +6,23 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
-
-from nvidia.dali.pipeline import Pipeline
 
 from harness.artifacts.checkpoint import write_checkpoint
 from harness.artifacts.schema import CHECKPOINT, EVALUATE, TRAIN
 from harness.errors import InterruptedRunError, TrainingError
 from harness.plan.effective_settings import check_settings
 from harness.training.evaluation import Accuracy, Evaluator
-from harness.training.hand_over import HandOver, on_device
 from harness.training.loop import GlobalStep, pause, run_steps
 from harness.training.recorder import Recorder
+from harness.training.sources import evaluation_source
 from harness.training.state import Progress, gather_state
 from harness.training.stop_signal import StopRequest
 from harness.training.trainer import Trainer
-from pipelines.dali_graphs import Feed, evaluation_graph
+from pipelines.batch import RankSource
 from pipelines.layout import TRAIN_SPLIT, VAL_SPLIT
 from pipelines.sampling import EvaluationOrder
-from pipelines.source import DaliSource, SourceState
 from pipelines.storage import Storage
 
 
@@ -197,34 +193,15 @@ class Validation:
         self._trainer, self._recorder = trainer, recorder
         self._storage = Storage(self._images, trainer.patience, trainer.bad.of(VAL_SPLIT))
 
-    def _source(self) -> DaliSource | HandOver:
-        """The validation images from the first to the last, without those that can't be used."""
-        trainer, settings = self._trainer, self._trainer.settings
-
-        def graph(feed: Feed, _: int, __: bytes | None) -> Pipeline:
-            return evaluation_graph(feed, settings)
-
-        source = DaliSource(
-            self._images,
-            self._order,
-            graph,
-            settings,
-            partial(trainer.bad.report, VAL_SPLIT, self._images),
-            start=SourceState(bad=trainer.bad.of(VAL_SPLIT)),
-            storage=self._storage,
-            end_markers=trainer.end_markers,
-        )
-        return on_device(source, trainer.plan.device, settings.decoder, saves_state=False)
-
     def run(self, epoch: int, done: Callable[[GlobalStep], bool]) -> Evaluation | None:
         """Evaluate the model. Returns None when done ended the evaluation early; its rows are then removed."""
-        source = self._source()
+        source = evaluation_source(self._trainer, self._order, self._storage)
         evaluation = self._run(source, epoch, done)
         # Not after an error: a device that failed may never finish its copies.
         source.close()
         return evaluation
 
-    def _run(self, source: DaliSource | HandOver, epoch: int, done: Callable[[GlobalStep], bool]) -> Evaluation | None:
+    def _run(self, source: RankSource, epoch: int, done: Callable[[GlobalStep], bool]) -> Evaluation | None:
         trainer, recorder = self._trainer, self._recorder
         rows, segments, steps_before = recorder.rows(), trainer.segments, self.steps_made
         trainer.model.eval()

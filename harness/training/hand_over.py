@@ -8,8 +8,8 @@ from typing import Any
 from paddle import device
 
 from harness.machine.device_kinds import device_kind
-from pipelines.batch import Batch
-from pipelines.source import DaliSource, SourceState
+from pipelines.batch import Batch, HostSource, RankSource
+from pipelines.source import SourceState
 
 
 class HandOver:
@@ -20,7 +20,7 @@ class HandOver:
     source's state may be asked for.
     """
 
-    def __init__(self, source: DaliSource, *, saves_state: bool) -> None:
+    def __init__(self, source: HostSource, *, saves_state: bool) -> None:
         self._source, self._saves_state = source, saves_state
         self._stream = device.Stream()
         self._ahead: Batch | None = None
@@ -71,6 +71,6 @@ class HandOver:
         self._source.close()
 
 
-def on_device(source: DaliSource, name: str, decoder: str, *, saves_state: bool) -> DaliSource | HandOver:
+def on_device(source: HostSource, name: str, decoder: str, *, saves_state: bool) -> RankSource:
     """A source whose batches, which this decoder made, are on the device of this kind, or on the way to it."""
     return HandOver(source, saves_state=saves_state) if device_kind(name).hands_over(decoder) else source

@@ -8,13 +8,30 @@ from dataclasses import dataclass
 
 from harness.analysis.interval import MIN_WINDOW_SECONDS, MIN_WINDOW_STEPS, mean_estimate
 from harness.analysis.steady import MIN_STEPS, find_steady_state
-from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
+from harness.artifacts.schema import (
+    COMPUTE,
+    COMPUTE_NO_SYNC,
+    PIPELINE,
+    PIPELINE_BESIDE,
+    TRAIN,
+    TRAIN_BESIDE,
+)
 from harness.plan.plan import WindowPlan
 from harness.training.loop import Consumer, GlobalStep
 from pipelines.batch import Source
 
 # How a round's time is divided: most goes to the figure that a run is made for, and to what it is compared with.
-SHARES = {PIPELINE: 1.0, TRAIN: 4.0, COMPUTE: 3.0, COMPUTE_NO_SYNC: 2.0}
+SHARES = {
+    PIPELINE: 1.0,
+    TRAIN: 4.0,
+    PIPELINE_BESIDE: 1.0,
+    TRAIN_BESIDE: 4.0,
+    COMPUTE: 3.0,
+    COMPUTE_NO_SYNC: 2.0,
+}
+# The loader that a phase takes batches from, the run's own or the one beside it; the others cycle through cached ones.
+OWN, BESIDE = "own", "beside"
+PHASE_LOADERS = {PIPELINE: OWN, TRAIN: OWN, PIPELINE_BESIDE: BESIDE, TRAIN_BESIDE: BESIDE}
 # Shares of the run's time: at most for the search for the warm-up's end, and for one round, which takes at most
 # ROUND_SECONDS.
 WARM_UP_SHARE, ROUND_SHARE, ROUND_SECONDS = 0.15, 0.2, 22.0
@@ -31,8 +48,8 @@ class Phase:
     """One phase to measure: what yields batches, and what consumes them.
 
     transition_steps is the number of a segment's first steps in which the previous phase still has an effect; share is
-    the phase's weight in a round's time. pipeline_idle: the phase takes no batches from DALI, which first fills its
-    queue meanwhile.
+    the phase's weight in a round's time. loader is the one that makes its batches (see PHASE_LOADERS); None if they are
+    made already. batches_ahead is the length of that loader's queue.
     """
 
     name: str
@@ -40,7 +57,9 @@ class Phase:
     consume: Consumer
     transition_steps: int
     share: float
-    pipeline_idle: bool = False
+    loader: str | None
+    trains: bool
+    batches_ahead: int
 
 
 Done = Callable[[GlobalStep], bool]
@@ -48,29 +67,19 @@ Done = Callable[[GlobalStep], bool]
 InTransition = Callable[[GlobalStep], bool]
 
 
-def transition_steps(phase: str, prefetch: int) -> int:
-    """The number of a segment's first steps that don't count.
-
-    Pipeline-only finds `prefetch` batches ready, which cost it nothing, and one in progress. Training needs one step,
-    which waits for the first batch from an empty queue while DALI refills it; compute-only needs at least one.
-    """
-    return prefetch + 1 if phase == PIPELINE else 1
-
-
 def interleave(
     phases: Sequence[Phase],
     run_segment: Callable[[Phase, Done, InTransition], list[GlobalStep]],
     window: WindowPlan,
     agree: Callable[[bool], bool],
-    prefetch: int,
 ) -> str:
     """Warm up with training, then measure the phases in rounds until training's throughput is precise or time is up.
 
     phases: in the order of a round; the one named TRAIN is warmed up, and its precision decides. run_segment runs one
     phase until done and returns its steps; agree turns one rank's decision into every rank's. A round begins only if it
-    should end in time, but there is at least one, unless the warm-up alone took all the time. prefetch is the length of
-    DALI's queue: a phase that takes nothing from it is in transition until DALI has filled it, at the pace of the last
-    pipeline-only segment.
+    should end in time, but there is at least one, unless the warm-up alone took all the time. A loader whose batches
+    were just taken fills its queue again, at the pace of its last pipeline-only segment: a phase that takes none of
+    them is in transition until then.
 
     Returns the option that ended it: TARGET_CI or MAX_SECONDS.
     """
@@ -79,20 +88,25 @@ def interleave(
     shares = sum(phase.share for phase in phases)
     warm = run_segment(training, _warm_up_end(window), _transition(0, 0.0))
     series = [step.step_seconds for step in warm]
-    spent, filling_seconds = warm[-1].end_seconds, 0.0
+    spent = warm[-1].end_seconds
+    # Seconds in which a loader fills its queue, and the loader whose queue the previous phase may have left empty.
+    filling: dict[str | None, float] = {}
+    emptied = training.loader
     if agree(spent >= window.max_seconds):
         return MAX_SECONDS
     for number in itertools.count(1):
         begun = spent
         for phase in phases:
-            in_transition = _transition(phase.transition_steps, filling_seconds if phase.pipeline_idle else 0.0)
+            waits = filling.get(emptied, 0.0) if phase.loader != emptied else 0.0
+            in_transition = _transition(phase.transition_steps, waits)
+            emptied = phase.loader
             steps = run_segment(phase, _segment_end(in_transition, round_seconds * phase.share / shares), in_transition)
             spent += steps[-1].end_seconds
             counted = [step.step_seconds for step in steps if not in_transition(step)]
             if phase is training:
                 series += counted
-            elif phase.name == PIPELINE:
-                filling_seconds = prefetch * sum(counted) / len(counted)
+            elif not phase.trains:
+                filling[phase.loader] = phase.batches_ahead * sum(counted) / len(counted)
         precise = number >= MIN_ROUNDS and is_precise(series, window)
         if agree(precise or spent + (spent - begun) > window.max_seconds):
             return TARGET_CI if precise else MAX_SECONDS

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import paddle
-from nvidia.dali.pipeline import Pipeline
 from paddle import nn
 from paddle.jit.dy2static.program_translator import StaticFunction
 
 import models
 from harness.artifacts.bad_image import rule_of
-from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, TRAIN
+from harness.artifacts.schema import (
+    COMPUTE,
+    COMPUTE_NO_SYNC,
+    PIPELINE,
+    PIPELINE_BESIDE,
+    TRAIN,
+    TRAIN_BESIDE,
+)
 from harness.errors import InvariantError, MachineError, TrainingError
 from harness.launch.rank_files import RankFiles, patience_of
 from harness.machine.clock import Clock
@@ -29,23 +34,20 @@ from harness.plan.option_groups.training import SYNC
 from harness.plan.plan import RunPlan, facts_of
 from harness.training import recipe
 from harness.training.bad_images import BadImages
-from harness.training.hand_over import HandOver, on_device
 from harness.training.loop import GlobalStep, never, run_steps
 from harness.training.mixed_precision import MixedPrecision
-from harness.training.phases import SHARES, InTransition, Phase, transition_steps
+from harness.training.phases import BESIDE, PHASE_LOADERS, SHARES, InTransition, Phase
 from harness.training.ranks import Ranks, join
 from harness.training.recorder import Recorder
+from harness.training.sources import training_source
 from harness.training.weights import load_weights
-from pipelines.batch import Batch
-from pipelines.dali_graphs import Feed, training_graph
+from pipelines.batch import Batch, RankSource
 from pipelines.dataset import Dataset, open_dataset
 from pipelines.errors import DataError
 from pipelines.jpeg_data import EndMarkers
-from pipelines.layout import TRAIN_SPLIT
-from pipelines.sampling import ContinuousOrder, Order, TrainingOrder
 from pipelines.settings import PipelineSettings
-from pipelines.source import CachedSource, DaliSource, SourceState
-from pipelines.storage import Patience, Storage
+from pipelines.source import CachedSource, SourceState
+from pipelines.storage import Patience
 
 # Batches that compute-only phases cycle through: real data, several so that none stays in a processor's cache.
 CACHED_BATCHES = 4
@@ -74,12 +76,13 @@ class Trainer:
     segments: int = 0
     steps: dict[str, int] = field(default_factory=dict)
     traced: TracedClock | None = None
-    checked: bool = False
+    checked: set[str] = field(default_factory=set)
     effective_settings: dict[str, Any] = field(default_factory=dict)
-    _source: DaliSource | HandOver | None = None
+    _source: RankSource | None = None
+    _beside: RankSource | None = None
 
     @property
-    def source(self) -> DaliSource | HandOver:
+    def source(self) -> RankSource:
         """The rank's training images; their pipeline is built when they are first asked for."""
         if self._source is None:
             self.read_from(None)
@@ -88,22 +91,37 @@ class Trainer:
 
     def read_from(self, start: SourceState | None) -> None:
         """Read the training images from the start, or from the state of an equal source."""
-        self._source = training_source(self, start)
+        self._source = training_source(self, self.settings, start)
+
+    @property
+    def beside(self) -> RankSource:
+        """The training images from the other loader, which a throughput run measures beside the plan's."""
+        if self._beside is None:
+            assert self.plan.beside is not None
+            self._beside = training_source(self, self.plan.beside.of_rank(local_rank()))
+        return self._beside
 
     def leave_out(self, images: Iterable[int]) -> None:
         """Read the training images without these, too; a pipeline that is built later knows all bad images."""
-        if self._source is not None:
-            self._source.leave_out(images)
+        images = list(images)
+        for source in (self._source, self._beside):
+            if source is not None:
+                source.leave_out(images)
 
     def phase(self, name: str) -> Phase:
         """The phase of this name; compute-only phases share the batches that the first of them keeps."""
         if name in (COMPUTE, COMPUTE_NO_SYNC) and self.cached is None:
             self.cached = CachedSource(self.source, CACHED_BATCHES)
-        source = self.source if name in (TRAIN, PIPELINE) else self.cached
+        loader = PHASE_LOADERS.get(name)
+        source = self.cached if loader is None else self.beside if loader == BESIDE else self.source
         assert source is not None
-        consume = {PIPELINE: _arrived, COMPUTE_NO_SYNC: self._train_no_sync}.get(name, self._train_together)
-        transition = transition_steps(name, self.plan.pipeline.prefetch)
-        return Phase(name, source, consume, transition, SHARES[name], pipeline_idle=source is self.cached)
+        settings = self.plan.beside if loader == BESIDE else self.plan.pipeline
+        assert settings is not None
+        consume = {COMPUTE_NO_SYNC: self._train_no_sync}.get(name, self._train_together)
+        trains = name not in (PIPELINE, PIPELINE_BESIDE)
+        ahead = settings.batches_ahead
+        transition = 1 if trains else ahead + 1
+        return Phase(name, source, consume if trains else _arrived, transition, SHARES[name], loader, trains, ahead)
 
     def run(
         self,
@@ -121,7 +139,7 @@ class Trainer:
         run's loss has no meaning), InvariantError when DALI's or Paddle's settings differ from the plan's.
         """
         steps: list[GlobalStep] = []
-        trains = phase.name != PIPELINE
+        trains = phase.trains
         first_step, first_optimizer_step = self.steps.get(phase.name, 0), self.train.optimizer_steps
         self.segments += 1
 
@@ -166,13 +184,24 @@ class Trainer:
             recorder.read_energy,
             lambda: self.patience.waited_seconds,
         )
-        if not self.checked:
-            batches = steps[-1].images // (self.plan.pipeline.batch_size * self.ranks.world_size)
-            self.effective_settings = {**self.read_settings(), "accumulation_steps": batches}
-            check_settings(self.plan, self.effective_settings)
-            self.checked = True
+        self._check_settings(phase, steps)
         self.steps[phase.name] = first_step + len(steps)
         return steps
+
+    def _check_settings(self, phase: Phase, steps: Sequence[GlobalStep]) -> None:
+        """Compare the settings in force with the plan's, once for each loader. Raises InvariantError."""
+        if not phase.trains or phase.loader is None or phase.loader in self.checked:
+            return
+        plan, pipeline = self.plan, self.source.settings()
+        if phase.loader == BESIDE:
+            assert plan.beside is not None
+            plan, pipeline = replace(plan, pipeline=plan.beside), self.beside.settings()
+        batches = steps[-1].images // (plan.pipeline.batch_size * self.ranks.world_size)
+        found = {**self.read_settings(pipeline), "accumulation_steps": batches}
+        self.checked.add(phase.loader)
+        check_settings(plan, found)
+        if phase.loader != BESIDE:
+            self.effective_settings = found
 
     def read_settings(self, pipeline: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The settings in force, as DALI and Paddle report them; known after a batch was taken.
@@ -207,16 +236,17 @@ class Trainer:
             return self.train(batch, mark_split)
 
 
-def throughput_phases(ranks: int, bn_stats: str) -> tuple[str, ...]:
+def throughput_phases(plan: RunPlan) -> tuple[str, ...]:
     """The phases of a throughput run, in the order of a round.
 
     Ranks that share batch norm's statistics exchange them in every pass, so that none computes alone.
 
-    Training follows pipeline-only, which leaves DALI's queue empty: the transition is then over within one step. With a
-    full queue, training that is limited by its data would use up the queue for several steps.
+    Training follows pipeline-only, which leaves the loader's queue empty: the transition is then over within one step.
+    With a full queue, training that is limited by its data would use up the queue for several steps.
     """
-    alone = (COMPUTE_NO_SYNC,) if ranks > 1 and bn_stats != SYNC else ()
-    return (PIPELINE, TRAIN, COMPUTE, *alone)
+    alone = (COMPUTE_NO_SYNC,) if plan.ranks > 1 and plan.training.bn_stats != SYNC else ()
+    beside = (PIPELINE_BESIDE, TRAIN_BESIDE) if plan.beside is not None else ()
+    return (PIPELINE, TRAIN, *beside, COMPUTE, *alone)
 
 
 def open_trainer(plan: RunPlan, pretrained: Mapping[str, Any] | None = None) -> Trainer:
@@ -307,32 +337,6 @@ def _opened(plan: RunPlan, patience: Patience) -> Dataset:
             "Start again when no other process writes to it.",
         )
     return dataset
-
-
-def training_source(trainer: Trainer, start: SourceState | None = None) -> DaliSource | HandOver:
-    """A rank's training images, from the start or from the state of an equal source."""
-    plan, settings, ranks, images = trainer.plan, trainer.settings, trainer.ranks, trainer.dataset.train
-    bad = trainer.bad.of(TRAIN_SPLIT)
-
-    def graph(feed: Feed, seed: int, state: bytes | None) -> Pipeline:
-        return training_graph(feed, plan.data.augmentation, settings, seed, state)
-
-    dealt = (len(images), ranks.rank, ranks.world_size, settings.batch_size, settings.seed)
-    order: Order = ContinuousOrder(*dealt)
-    if plan.kind.in_epochs:
-        order = TrainingOrder(*dealt, plan.training.accumulation_steps)
-    source = DaliSource(
-        images,
-        order,
-        graph,
-        settings,
-        partial(trainer.bad.report, TRAIN_SPLIT, images),
-        seed=(settings.seed, ranks.rank),
-        start=start or SourceState(bad=bad),
-        storage=Storage(images, trainer.patience, bad),
-        end_markers=trainer.end_markers,
-    )
-    return on_device(source, plan.device, settings.decoder, saves_state=plan.kind.resumable)
 
 
 def _arrived(_: Batch, __: Callable[[], None]) -> None:

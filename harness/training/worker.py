@@ -110,11 +110,10 @@ def measure_throughput(trainer: Trainer, recorder: Recorder, stop: StopRequest) 
         return steps
 
     return interleave(
-        [trainer.phase(name) for name in throughput_phases(plan.ranks, plan.training.bn_stats)],
+        [trainer.phase(name) for name in throughput_phases(plan)],
         run_segment,
         plan.window,
         trainer.ranks.any,
-        plan.pipeline.prefetch,
     )
 
 

@@ -615,7 +615,7 @@ def test_what_the_first_batch_was_like_is_read_back(tmp_path: Path) -> None:
         "width_hint": None,
         "height_hint": None,
     }
-    reported = {"decode_threads": 2, "prefetch": 2, **decoding, **preprocessing}
+    reported = {"loader": "dali", "workers": None, "decode_threads": 2, "prefetch": 2, **decoding, **preprocessing}
     assert source.settings() == reported
     next(source)
     first = {"batch_size": 3, "image_size": 16, "dtype": "float32", "layout": "nchw"}

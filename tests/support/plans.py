@@ -208,6 +208,7 @@ def a_record(**changes: Any) -> RunRecord:
         window_end="epochs",
         profile={"images": 1347, "mean_bytes": 113_287.0, "bits_per_pixel": 3.456},
         effective_settings={
+            "loader": "dali", "workers": None,
             "decode_threads": 2, "prefetch": 2, "decoder": "cpu", "decode_region": True, "hw_decoder_load": None,
             "width_hint": None, "height_hint": None, "batch_size": 32, "image_size": 64,
             "dtype": "float32", "layout": "nchw", "preprocessing": "paddleclas", "antialias": False,

@@ -11,6 +11,7 @@ import pytest
 def settings_in_force(record: dict[str, Any], ranks: int) -> None:
     """DALI and Paddle report what was planned; a CPU has neither a JPEG engine nor TF32."""
     assert record["effective_settings"] == {
+        "loader": "dali", "workers": None,
         "decode_threads": record["plan"]["pipeline"]["decode_threads"], "prefetch": 2,
         "decoder": "cpu", "decode_region": True,
         "hw_decoder_load": None, "width_hint": None, "height_hint": None,

@@ -134,12 +134,13 @@ class SimulatedDali:
 
     def settings(self) -> dict[str, Any]:
         on_gpu = self._decoder == "mixed"
-        return {"decode_threads": self._threads, "prefetch": self._prefetch,
+        return {"loader": "dali", "workers": None, "decode_threads": self._threads, "prefetch": self._prefetch,
                 "decoder": self._decoder, "decode_region": not on_gpu,
                 "hw_decoder_load": 0.65 if on_gpu else None,
                 "width_hint": 0 if on_gpu else None, "height_hint": 0 if on_gpu else None,
                 "batch_size": self._batch_size, "image_size": 224, "dtype": "float32", "layout": "nchw",
-                "preprocessing": "paddleclas", "antialias": False, "resize": "dali", "auto_augment": False}  # fmt: skip
+                "preprocessing": "paddleclas", "antialias": False,
+                "resize": "dali" if on_gpu else "fused", "auto_augment": False}  # fmt: skip
 
 
 class SimulatedTraining:

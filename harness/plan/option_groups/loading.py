@@ -6,20 +6,29 @@ from dataclasses import dataclass
 
 from harness.machine.device_kinds import OFF, ON
 from harness.plan.declaration import AUTO, FREE, KEPT, NOTED, OWN, UNMARKED, option
-from pipelines.settings import CPU_DECODER, DALI_RESIZE, FUSED_RESIZE, MIXED_DECODER
+from pipelines.settings import CPU_DECODER, DALI_LOADER, DALI_RESIZE, FUSED_RESIZE, MIXED_DECODER
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadingOptions:
     """See `harness.plan.options.RunConfig`."""
 
+    loader: str = option(
+        DALI_LOADER, "loading", "What makes batches. dali: a DALI pipeline; opencv: PaddleClas's loader, OpenCV in the"
+        " worker processes of paddle.io.DataLoader, as behind the reference row. With --throughput-only, dali,opencv"
+        " measures both in turns.", metavar="dali|opencv",
+    )  # fmt: skip
+    workers: int = option(
+        4, "loading", "Worker processes of the opencv loader, per rank.", metavar="N", at_least=1, resume=FREE,
+        nodes=OWN, row=UNMARKED,
+    )  # fmt: skip
     decode_threads: int | None = option(
         None, "loading", "DALI threads per rank. Default: the cores per rank, at most 8.", metavar="N",
         at_least=1, resume=FREE, nodes=OWN, row=UNMARKED,
     )  # fmt: skip
     prefetch: int = option(
-        2, "loading", "Batches that DALI prepares in advance, per rank.", metavar="N", at_least=1, resume=FREE,
-        row=UNMARKED,
+        2, "loading", "Batches that the loader prepares in advance, per rank. The opencv loader: per worker process.",
+        metavar="N", at_least=1, resume=FREE, row=UNMARKED,
     )  # fmt: skip
     decoder: str = option(
         AUTO, "loading", "Where images are decoded. mixed: on the host and the GPU; cpu: on the host; auto: mixed on"

@@ -169,7 +169,7 @@ def test_a_record_is_plain_json(tmp_path: Path) -> None:
             "phases",
         ),
         *("steady", "ledger", "outliers", "interference", "verdict", "summary", "attempts", "bad_images", "checkpoint"),
-        *("pretrained", "decoding", "schema_version"),
+        *("loaders", "pretrained", "decoding", "schema_version"),
     ]
     assert (values["schema_version"], values["status"]) == (SCHEMA_VERSION, "finished")
     assert values["config"]["batch_size"] is None

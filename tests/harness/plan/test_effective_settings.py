@@ -11,7 +11,8 @@ from harness.plan.effective_settings import check_settings
 from harness.plan.kinds import EVALUATION
 from tests.support.plans import a_plan
 
-FOUND = {"decode_threads": 2, "prefetch": 2, "decoder": "cpu", "decode_region": True, "hw_decoder_load": None,
+FOUND = {"loader": "dali", "workers": None,
+             "decode_threads": 2, "prefetch": 2, "decoder": "cpu", "decode_region": True, "hw_decoder_load": None,
              "width_hint": None, "height_hint": None, "batch_size": 32, "image_size": 64,
              "dtype": "float32", "layout": "nchw", "preprocessing": "paddleclas", "antialias": False,
              "resize": "dali", "auto_augment": False,

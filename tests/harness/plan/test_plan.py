@@ -592,7 +592,7 @@ def test_no_two_parts_of_a_plan_share_a_setting_and_options_keep_their_names() -
     assert len(set(names)) == len(names)
     # What is no option is a figure of the plan's own.
     assert {name for name in names if name not in run_options()} == {
-        "kind", "device_name", "ranks", "nodes", "notes", "device_id", "dtype", "steps_per_epoch",
+        "kind", "device_name", "ranks", "nodes", "notes", "beside", "device_id", "dtype", "steps_per_epoch",
         "warmup_steps",
         "warmup_given",
     }  # fmt: skip

@@ -28,6 +28,7 @@ def marks_of(devices: Devices = GPUS, data: DataFacts = IMAGENET, **options: Any
 # For each option that marks a row: another value, with the options that it needs, and its mark.
 MARKED: dict[str, tuple[dict[str, Any], str]] = {
     "epochs": ({"epochs": 1}, "1 epoch"),
+    "loader": ({"loader": "opencv"}, "OpenCV loader"),
     "batch_size": ({"batch_size": 64}, "256 images per step"),
     "profile": ({"profile": 5}, "5 steps traced"),
     "learning_rate": ({"learning_rate": 0.4}, "learning rate 0.4"),

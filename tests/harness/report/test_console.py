@@ -287,7 +287,8 @@ def test_a_plan_is_told_in_full() -> None:
         "weight decay": "3e-05, none on batch norm",
         "precision": "float32",
         "warm-up": "at least 3 steps; its end is found in the step times",
-        "threads per rank": "1 training, 2 DALI",
+        "loader": "DALI with 2 threads, resized by DALI's operators",
+        "threads per rank": "1 for training",
     }
     several = dict(plan_facts(a_plan(accumulation_steps=3, amp="bf16", auto_augment=True)))
     assert several["batch"] == "32 images per device, 3 batches per step, 192 images per step"

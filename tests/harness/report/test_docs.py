@@ -7,7 +7,7 @@ import pytest
 
 from harness import ROOT
 from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS
-from harness.artifacts.shared_schema import BAD_FILES, SCALING, SUMMARY
+from harness.artifacts.shared_schema import BAD_FILES, LOADERS, SCALING, SUMMARY
 from harness.plan.declaration import flag
 from harness.plan.options import run_options
 from harness.report.docs import BEGIN, END, PAGES, insert, modules_markdown, options_markdown, tables_markdown
@@ -70,12 +70,13 @@ def test_every_table_has_a_section_with_all_its_columns() -> None:
         "`<run>.devices.csv`",
         "`<run>.epochs.csv`",
         "`<run>.bad_images.csv`",
+        "`<run>.loaders.csv`",
         "`<series>.scaling.csv`",
         "`summary.csv`",
         "`table-<device>x<n>.csv`",
         "`verify-<data set>.csv`",
     ]
-    for section, table in zip(sections, (STEPS, DEVICES, EPOCHS, BAD_IMAGES, SCALING, SUMMARY), strict=False):
+    for section, table in zip(sections, (STEPS, DEVICES, EPOCHS, BAD_IMAGES, LOADERS, SCALING, SUMMARY), strict=False):
         rows = [row_cells(line) for line in section.splitlines() if line.startswith("|")]
         assert rows[0] == ["column", "unit", "scope", "meaning"]
         assert [row[0] for row in rows[2:]] == [f"`{name}`" for name in table.header]
