@@ -88,11 +88,11 @@ def _measurement(
     from harness.artifacts.schema import TRAIN
     from harness.machine.device import open_device
     from harness.training import recipe
-    from harness.training.bad_images import BadImages
+    from harness.training.loading.bad_images import BadImages
+    from harness.training.loading.sources import training_source
     from harness.training.loop import GlobalStep, run_steps
     from harness.training.ranks import join
     from harness.training.recorder import NoRecorder, Recorder, open_recorder
-    from harness.training.sources import training_source
     from harness.training.trainer import Trainer
     from pipelines.source import CachedSource
 

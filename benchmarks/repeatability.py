@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from harness.analysis.compare import Side, compare
+from harness.analysis.comparing.compare import Side, compare
 from harness.artifacts.record import RunFiles, RunRecord, read_record, write_record
 from harness.machine.device import choose_devices, worker_environment
 from harness.machine.host import available_cores

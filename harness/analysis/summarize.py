@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
+from harness.analysis.comparing.loaders import LoaderRatio, loader_ratios
 from harness.analysis.interference import STORAGE_SHARE, Interference, mark_interference, window_interference
 from harness.analysis.invariants import check_run
 from harness.analysis.ledger import Ledger, time_ledger
-from harness.analysis.loaders import LoaderRatio, loader_ratios
 from harness.analysis.outliers import Outliers
 from harness.analysis.remedies import Setting
 from harness.analysis.steady import SteadyState

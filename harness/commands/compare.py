@@ -6,8 +6,8 @@ import math
 import re
 from pathlib import Path
 
-from harness.analysis.compare import Difference, compare
-from harness.analysis.stored_result import StoredResult, find_result
+from harness.analysis.comparing.compare import Difference, compare
+from harness.analysis.comparing.stored_result import StoredResult, find_result
 from harness.errors import GateError, UsageError
 from harness.report.comparison import change_line, show_comparison
 from harness.report.console import Console

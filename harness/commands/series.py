@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.analysis.compare import Side
+from harness.analysis.comparing.compare import Side
 from harness.artifacts.atomic import write_whole
 from harness.artifacts.liveness import own_process
 from harness.artifacts.record import NAME_TIME, SCHEMA_VERSION, RunFiles, RunRecord

@@ -71,7 +71,7 @@ def parse_loaders(text: str) -> tuple[str, ...]:
 
 def _check_loader(config: RunConfig) -> None:
     loaders = config.loaders()
-    if len(loaders) > 1 and config.kind is not THROUGHPUT:
+    if len(loaders) > config.kind.max_loaders:
         raise UsageError(
             f"--loader {config.loader} measures two loaders in turns, and this run {config.kind.does}",
             f"Give it with --throughput-only, or choose one: --loader {loaders[0]}.",

@@ -11,10 +11,10 @@ from typing import Any
 from rich import box
 from rich.table import Table as RichTable
 
-from harness.analysis.compare import Difference
+from harness.analysis.comparing.compare import Difference
+from harness.analysis.comparing.run_diff import SettingDifference, differences
+from harness.analysis.comparing.stored_result import StoredResult
 from harness.analysis.interference import DISTURBED_WINDOW
-from harness.analysis.run_diff import SettingDifference, differences
-from harness.analysis.stored_result import StoredResult
 from harness.artifacts.record import RunRecord
 from harness.artifacts.schema import TRAIN
 from harness.machine.device_kinds import device_kind

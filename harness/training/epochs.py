@@ -14,9 +14,9 @@ from harness.artifacts.schema import CHECKPOINT, EVALUATE, TRAIN
 from harness.errors import InterruptedRunError, TrainingError
 from harness.plan.effective_settings import check_settings
 from harness.training.evaluation import Accuracy, Evaluator
+from harness.training.loading.sources import evaluation_source
 from harness.training.loop import GlobalStep, pause, run_steps
 from harness.training.recorder import Recorder
-from harness.training.sources import evaluation_source
 from harness.training.state import Progress, gather_state
 from harness.training.stop_signal import StopRequest
 from harness.training.trainer import Trainer

@@ -98,7 +98,7 @@ def pause(seconds: float) -> GlobalStep:
 
 
 class BadNews(Protocol):
-    """What the loop needs to know of bad images, see `harness.training.bad_images`."""
+    """What the loop needs to know of bad images, see `harness.training.loading.bad_images`."""
 
     unshared: list[Any]
 

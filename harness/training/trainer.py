@@ -33,13 +33,13 @@ from harness.plan.effective_settings import check_settings
 from harness.plan.option_groups.training import SYNC
 from harness.plan.plan import RunPlan, facts_of
 from harness.training import recipe
-from harness.training.bad_images import BadImages
+from harness.training.loading.bad_images import BadImages
+from harness.training.loading.sources import training_source
 from harness.training.loop import GlobalStep, never, run_steps
 from harness.training.mixed_precision import MixedPrecision
 from harness.training.phases import BESIDE, PHASE_LOADERS, SHARES, InTransition, Phase
 from harness.training.ranks import Ranks, join
 from harness.training.recorder import Recorder
-from harness.training.sources import training_source
 from harness.training.weights import load_weights
 from pipelines.batch import Batch, RankSource
 from pipelines.dataset import Dataset, open_dataset

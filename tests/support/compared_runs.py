@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.analysis.compare import Side
+from harness.analysis.comparing.compare import Side
 from harness.artifacts.record import SCHEMA_VERSION, RunRecord, write_record
 from harness.cli import main
 from harness.plan.kinds import THROUGHPUT

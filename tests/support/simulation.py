@@ -29,7 +29,7 @@ from harness.machine.sampler import WindowTelemetry
 from harness.plan.decisions import make_plan
 from harness.plan.options import RunConfig
 from harness.plan.plan import DataFacts, RunPlan
-from harness.training.bad_images import BadImages
+from harness.training.loading.bad_images import BadImages
 from harness.training.loop import GlobalStep
 from harness.training.ranks import FloatArray, Ranks
 from harness.training.recipe import Schedule
@@ -143,6 +143,14 @@ class SimulatedDali:
                 "resize": "dali" if on_gpu else "fused", "auto_augment": False}  # fmt: skip
 
 
+class SimulatedOpenCv(SimulatedDali):
+    """The same with the settings of the other loader, whose workers each have some batches ready."""
+
+    def settings(self) -> dict[str, Any]:
+        own = {"loader": "opencv", "workers": 4, "prefetch": self._prefetch // 4, "decode_threads": None}
+        return {**super().settings(), **own, "decode_region": False, "resize": "opencv"}
+
+
 class SimulatedTraining:
     """Forward, backward and optimizer of a step; the ranks meet in its gradients unless told not to.
 
@@ -228,7 +236,8 @@ ONE_CORE = (0.5, 0.5)
 class Simulation:
     """What is put in. decode and compute give a rank's seconds for a batch and a step by their number.
 
-    beside are the parts of their speeds at which training and decoding run while both do; cores are the host's.
+    beside are the parts of their speeds at which training and decoding run while both do; cores are the host's. other
+    gives the seconds of a batch with the loader that --loader asks for as well.
     """
 
     decode: Callable[[int, int], float] = lambda rank, batch: 0.01
@@ -240,6 +249,7 @@ class Simulation:
     cores: int = 2
     options: dict[str, Any] = field(default_factory=dict)
     device_rows: Sequence[dict[str, Any]] = ()
+    other: Callable[[int, int], float] | None = None
 
     def run(self, folder: Path) -> tuple[RunFigures, RunFiles]:
         """Measure it as `--throughput-only` does, and conclude."""
@@ -324,6 +334,10 @@ class Simulation:
         time = cluster.times[rank]
         dali, training = self._machine(rank, cluster, config)
         ranks = SimulatedRanks(rank, self.ranks, cluster)
+        other: SimulatedOpenCv | None = None
+        if self.other is not None and plan.beside is not None:
+            decode, ahead = self.other, plan.beside.batches_ahead
+            other = SimulatedOpenCv(time, lambda batch: decode(rank, batch), ahead, BATCH, 1, "cpu")
         trainer = Trainer(
             plan=plan,
             ranks=ranks,
@@ -334,6 +348,7 @@ class Simulation:
             parallel=training,
             train=training,  # type: ignore[arg-type]
             _source=dali,  # type: ignore[arg-type]
+            _beside=other,  # type: ignore[arg-type]
             bad=BadImages(rule_of(plan), ranks),
         )
         with contextlib.ExitStack() as stack:

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from benchmarks.disturbed import OPTIONS, processes_of_run
-from harness.analysis.stored_result import find_result
+from harness.analysis.comparing.stored_result import find_result
 from harness.artifacts.record import RunFiles
 from harness.artifacts.schema import STEPS
 from harness.artifacts.tables import read_table

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.analysis.compare import RUN_TO_RUN, Difference, Side, compare
+from harness.analysis.comparing.compare import RUN_TO_RUN, Difference, Side, compare
 from tests.support.compared_runs import (
     A_RATES,
     B_RATES,

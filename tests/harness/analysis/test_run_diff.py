@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from harness.analysis.run_diff import Job, SettingDifference, differences, job_of, settings
+from harness.analysis.comparing.run_diff import Job, SettingDifference, differences, job_of, settings
 from harness.plan.plan import IMAGENET
 from tests.support.compared_runs import (
     ENVIRONMENT,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.analysis.compare import Side
-from harness.analysis.stored_result import StoredResult, find_result
+from harness.analysis.comparing.compare import Side
+from harness.analysis.comparing.stored_result import StoredResult, find_result
 from harness.artifacts.record import SCHEMA_VERSION
 from tests.support.compared_runs import (
     A_RATES,

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from harness import ROOT
-from harness.analysis.stored_result import find_result
+from harness.analysis.comparing.stored_result import find_result
 from harness.artifacts.liveness import is_gone, own_process, shown_status
 from harness.artifacts.record import SCHEMA_VERSION, RunFiles, RunRecord, write_record
 from harness.errors import UsageError

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.analysis.compare import Difference
-from harness.analysis.stored_result import StoredResult
+from harness.analysis.comparing.compare import Difference
+from harness.analysis.comparing.stored_result import StoredResult
 from harness.commands.compare import check_gate, parse_limit
 from harness.commands.verify import Verified
 from harness.errors import GateError, UsageError

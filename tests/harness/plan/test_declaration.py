@@ -27,7 +27,7 @@ USES = """
 import json, sys
 from dataclasses import replace
 from pathlib import Path
-from harness.analysis.run_diff import differences
+from harness.analysis.comparing.run_diff import differences
 from harness.artifacts.record import RunRecord, read_record, write_record
 from harness.commands.resume import Resumption, check_same_run
 from harness.errors import UsageError

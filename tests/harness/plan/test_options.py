@@ -202,6 +202,32 @@ def test_only_a_run_of_epochs_can_be_resumed(more: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"loader": "spdl"}, "unknown loader 'spdl'"),
+        ({"loader": "dali,dali", "throughput_only": True}, "unknown loader 'dali,dali'"),
+        ({"loader": ""}, "unknown loader ''"),
+        (
+            {"loader": "dali,opencv"},
+            "--loader dali,opencv measures two loaders in turns, and this run trains",
+        ),
+        ({"loader": "opencv", "preprocessing": "dali"}, "--preprocessing dali is DALI's"),
+        ({"loader": "opencv", "auto_augment": True}, "--loader opencv has no AutoAugment"),
+        ({"loader": "opencv", "model": "x2_5"}, "--loader opencv has no AutoAugment, which the recipe of x2_5 uses"),
+        ({"workers": 0}, "--workers is 0; it must be at least 1"),
+    ],
+)
+def test_what_a_loader_can_t_do_is_refused(options: dict[str, Any], what: str) -> None:
+    assert refusal(**options).message.startswith(what)
+
+
+def test_the_loaders_that_are_asked_for() -> None:
+    assert RunConfig(loader="opencv").loaders() == ("opencv",)
+    assert RunConfig(loader="opencv,dali", throughput_only=True).loaders() == ("opencv", "dali")
+    assert RunConfig(loader="opencv", model="x2_5", auto_augment=False).loaders() == ("opencv",)
+
+
+@pytest.mark.parametrize(
     ("name", "known"),
     [("amp", "off, bf16, fp16"), ("amp_level", "O1, O2"), ("layout", "nchw, nhwc"), ("tf32", "on, off"),
      ("preprocessing", "paddleclas, dali"), ("bn_stats", "average, rank0, sync")],

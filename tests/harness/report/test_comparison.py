@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from rich.console import Console as RichConsole
 
-from harness.analysis.compare import Difference, compare
-from harness.analysis.stored_result import StoredResult
+from harness.analysis.comparing.compare import Difference, compare
+from harness.analysis.comparing.stored_result import StoredResult
 from harness.artifacts.record import RunRecord
 from harness.report.comparison import change_line, show_comparison, warnings
 from harness.report.console import Console

@@ -83,7 +83,7 @@ def test_every_table_has_a_section_with_all_its_columns() -> None:
         assert {len(row) for row in rows} == {4}
     rows = [row_cells(line) for line in sections[-1].splitlines() if line.startswith("|")]
     assert [row[0] for row in rows[2:]] == [f"`{name}`" for name in BAD_FILES.header]
-    assert "| `FPS (<device> x <n>)` | images/s | global | of all devices together |" in sections[6]
+    assert "| `FPS (<device> x <n>)` | images/s | global | of all devices together |" in sections[7]
     assert "A row is one global step of one phase." in sections[0]
 
 

@@ -10,7 +10,7 @@ from harness.artifacts.schema import BAD_IMAGES
 from harness.artifacts.tables import TableWriter
 from harness.plan.left_out import Limit
 from harness.plan.option_groups.data import FAIL, SKIP
-from harness.training.bad_images import BadImages
+from harness.training.loading.bad_images import BadImages
 from pipelines.bad_image_probe import Fault
 from pipelines.errors import DataError
 from pipelines.image_lists import ImageList

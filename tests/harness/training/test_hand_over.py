@@ -123,7 +123,7 @@ import paddle
 import models
 from harness.machine.clock import PollingClock
 from harness.training import recipe
-from harness.training.hand_over import HandOver
+from harness.training.loading.hand_over import HandOver
 from harness.training.loop import run_steps
 from harness.training.ranks import Ranks
 from pipelines.batch import Batch

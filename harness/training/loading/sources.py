@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from nvidia.dali.pipeline import Pipeline
 
-from harness.training.hand_over import on_device
+from harness.training.loading.hand_over import on_device
 from pipelines.batch import HostSource, RankSource
 from pipelines.dali_graphs import Feed, evaluation_graph, training_graph
 from pipelines.layout import TRAIN_SPLIT, VAL_SPLIT

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.analysis.compare import Side, compare
+from harness.analysis.comparing.compare import Side, compare
 from harness.analysis.window import PHASE_TITLES, PhaseFigures
 from harness.artifacts.schema import PIPELINE, PIPELINE_BESIDE, TRAIN, TRAIN_BESIDE
 from harness.plan.plan import RunPlan

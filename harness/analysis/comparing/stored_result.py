@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.analysis.compare import Side
-from harness.analysis.run_diff import REFERENCE_JOB, Job, job_of
+from harness.analysis.comparing.compare import Side
+from harness.analysis.comparing.run_diff import REFERENCE_JOB, Job, job_of
 from harness.artifacts.file_names import REFERENCE
 from harness.artifacts.liveness import RUNNING, shown_status
 from harness.artifacts.record import SCHEMA_VERSION, RunFiles, RunRecord, read_record
@@ -39,7 +39,7 @@ class StoredResult:
 
     @property
     def side(self) -> Side:
-        """Its rates for `harness.analysis.compare`; the spread of the reference is unknown."""
+        """Its rates for `harness.analysis.comparing.compare`; the spread of the reference is unknown."""
         if self.reference is not None:
             return Side(self.name, (float(self.reference.cells[2]),), None, None, exact=True)
         single = self.records[0].phases[TRAIN] if len(self.records) == 1 else {}

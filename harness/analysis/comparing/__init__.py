@@ -1,0 +1,1 @@
+"""Whether rates differ: of two runs, of series of runs, of two loaders within one run."""
