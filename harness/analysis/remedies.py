@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from harness.machine.device_kinds import DeviceKind
-from pipelines.settings import MIXED_DECODER
+from pipelines.settings import DALI_LOADER, MIXED_DECODER, OPENCV_LOADER
 
 # The stages of a training, as the verdict names them.
 PIPELINE_STAGE, COMPUTE_STAGE, COMMUNICATION_STAGE = "pipeline", "compute", "communication"
@@ -35,6 +35,13 @@ class Setting:
     prefetch: int
     from_storage: bool
     decoder: str
+    loader: str = DALI_LOADER
+    workers: int = 0
+
+    @property
+    def loading(self) -> int:
+        """The number of a rank's threads or processes that make batches."""
+        return self.decode_threads if self.loader == DALI_LOADER else self.workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +64,20 @@ class Facts:
     def cores_left(self) -> float:
         """The number of a host's cores that the run leaves idle, by the share of time that its threads work.
 
-        On an accelerator only DALI's threads count, and they count as always working.
+        On an accelerator only what makes batches counts, and counts as always working.
         """
         setting = self.setting
         if not setting.device.on_host:
-            return float(setting.cores - setting.ranks_per_host * setting.decode_threads)
-        decoding = setting.decode_threads / max(self.training_gain, 1.0)
+            return float(setting.cores - setting.ranks_per_host * setting.loading)
+        decoding = setting.loading / max(self.training_gain, 1.0)
         training = setting.compute_threads / max(self.gains[PIPELINE_STAGE], 1.0)
         return setting.cores - setting.ranks_per_host * (decoding + training)
+
+    @property
+    def loading_leaves_cores(self) -> bool:
+        """Whether more threads or processes could make batches at the same time."""
+        setting = self.setting
+        return self.cores_left >= MIN_CORES_LEFT and setting.ranks_per_host * setting.loading < setting.cores
 
     @property
     def more_prefetch(self) -> int:
@@ -97,12 +110,20 @@ REMEDIES = (
     ),
     Remedy(
         PIPELINE_STAGE,
+        "PaddleClas's loader decodes whole images, one process for each batch. Use --loader dali.",
+        lambda facts: facts.setting.loader == OPENCV_LOADER,
+    ),
+    Remedy(
+        PIPELINE_STAGE,
         "Decoding leaves cores idle. Raise --decode-threads (this run: {facts.setting.decode_threads} per rank,"
         " {facts.setting.cores} cores).",
-        lambda facts: (
-            facts.cores_left >= MIN_CORES_LEFT
-            and facts.setting.ranks_per_host * facts.setting.decode_threads < facts.setting.cores
-        ),
+        lambda facts: facts.setting.loader == DALI_LOADER and facts.loading_leaves_cores,
+    ),
+    Remedy(
+        PIPELINE_STAGE,
+        "Decoding leaves cores idle. Raise --workers (this run: {facts.setting.workers} per rank,"
+        " {facts.setting.cores} cores).",
+        lambda facts: facts.setting.loader == OPENCV_LOADER and facts.loading_leaves_cores,
     ),
     Remedy(
         PIPELINE_STAGE,

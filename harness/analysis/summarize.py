@@ -204,6 +204,8 @@ def _setting(record: RunRecord, devices: pd.DataFrame, steps: pd.DataFrame) -> S
         prefetch=plan.pipeline.prefetch,
         from_storage=bool(read > STORAGE_SHARE * delivered),
         decoder=plan.pipeline.decoder,
+        loader=plan.pipeline.loader,
+        workers=plan.pipeline.workers,
     )
 
 

@@ -19,8 +19,9 @@ class Machine:
     While a rank decodes and trains with more threads than its part of the cores, both have their share of them. On a
     GPU decoding_slows_gpu is how many times as long a step takes beside decoding. step_seconds are a step's own, of a
     batch of any size; exchange_seconds those of its gradients. burst: of every ten batches, all the work lies in one.
-    A JPEG engine takes the part hw_decoder_load of the images from the threads, for jpeg_engine_seconds each. slow_rank
-    computes slowed times as long. noise gives a factor on a rank's seconds by part ("decode", "compute") and number.
+    A JPEG engine takes the part hw_decoder_load of the images from the threads, for jpeg_engine_seconds each.
+    slow_rank computes slowed times as long. With the loader "opencv" decode_threads are its workers. noise gives a
+    factor on a rank's seconds by part ("decode", "compute") and number.
     """
 
     device: str = "cpu"
@@ -43,11 +44,13 @@ class Machine:
     slow_rank: int | None = None
     slowed: float = 1.0
     noise: Callable[[str, int, int], float] = lambda part, rank, number: 1.0
+    loader: str = "dali"
     options: dict[str, Any] = field(default_factory=dict)
 
     def simulation(self) -> Simulation:
         """The run on it."""
-        options = {"decode_threads": self.decode_threads, "compute_threads": self.compute_threads,
+        options = {"loader": self.loader, "workers": self.decode_threads,
+                   "decode_threads": self.decode_threads, "compute_threads": self.compute_threads,
                    "batch_size": self.batch_size, "accumulation_steps": self.accumulation_steps,
                    "prefetch": self.prefetch, **self.options}  # fmt: skip
         rows = []

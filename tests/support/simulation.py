@@ -144,10 +144,11 @@ class SimulatedDali:
 
 
 class SimulatedOpenCv(SimulatedDali):
-    """The same with the settings of the other loader, whose workers each have some batches ready."""
+    """The same with the settings of the other loader; threads are its workers, which each have some batches ready."""
 
     def settings(self) -> dict[str, Any]:
-        own = {"loader": "opencv", "workers": 4, "prefetch": self._prefetch // 4, "decode_threads": None}
+        workers = self._threads
+        own = {"loader": "opencv", "workers": workers, "prefetch": self._prefetch // workers, "decode_threads": None}
         return {**super().settings(), **own, "decode_region": False, "resize": "opencv"}
 
 
@@ -309,12 +310,13 @@ class Simulation:
         time = cluster.times[rank]
         assert config.batch_size is not None
         assert config.decode_threads is not None
-        dali = SimulatedDali(
+        by_opencv = config.loaders()[0] == "opencv"
+        dali = (SimulatedOpenCv if by_opencv else SimulatedDali)(
             time,
             lambda batch: self.decode(rank, batch),
-            config.prefetch,
+            config.prefetch * (config.workers if by_opencv else 1),
             config.batch_size,
-            config.decode_threads,
+            config.workers if by_opencv else config.decode_threads,
             device_kind(self.device).decoder,
         )
         training = SimulatedTraining(
@@ -337,7 +339,7 @@ class Simulation:
         other: SimulatedOpenCv | None = None
         if self.other is not None and plan.beside is not None:
             decode, ahead = self.other, plan.beside.batches_ahead
-            other = SimulatedOpenCv(time, lambda batch: decode(rank, batch), ahead, BATCH, 1, "cpu")
+            other = SimulatedOpenCv(time, lambda batch: decode(rank, batch), ahead, BATCH, plan.beside.workers, "cpu")
         trainer = Trainer(
             plan=plan,
             ranks=ranks,

@@ -20,6 +20,9 @@ MACHINES = {
     "one decode thread beside two compute threads on two cores": Machine(
         compute_threads=2, batch_size=8, decode_seconds=1 / 33.6, compute_seconds=2 / 195
     ),
+    "one worker of PaddleClas's loader on four cores": Machine(
+        cores=4, loader="opencv", decode_seconds=0.01, compute_seconds=0.005
+    ),
     "one core for both": Machine(cores=1, decode_seconds=0.002, compute_seconds=0.003),
     "images from storage": Machine(cores=4, storage_seconds=0.01),
     "one compute thread on four cores": Machine(cores=4, compute_seconds=0.005),
@@ -43,6 +46,9 @@ Change = Callable[[Machine], Machine]
 FOLLOWED: dict[str, Callable[[Machine], Sequence[Machine]]] = {
     "The images are read from storage": lambda machine: [replace(machine, storage_seconds=0.0)],
     "Decoding leaves cores idle": lambda machine: [replace(machine, decode_threads=2 * machine.decode_threads)],
+    "PaddleClas's loader decodes": lambda machine: [
+        replace(machine, loader="dali", decode_seconds=machine.decode_seconds / 2)
+    ],
     "The JPEG engine and": lambda machine: [
         machine if machine.jpeg_engine_seconds is None else replace(machine, hw_decoder_load=0.8)
     ],
