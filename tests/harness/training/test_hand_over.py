@@ -14,7 +14,7 @@ from harness import ROOT
 from harness.training.loop import STEPS_IN_FLIGHT
 from tests.support.accelerator import Accelerator
 
-HAND_OVER = ROOT / "harness" / "training" / "hand_over.py"
+HAND_OVER = ROOT / "harness" / "training" / "loading" / "hand_over.py"
 
 # Sums of the batches as the device has them. The source's buffers are overwritten once nothing holds a batch's tensors,
 # as DALI's are.
