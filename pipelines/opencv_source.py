@@ -8,7 +8,7 @@ import time
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from multiprocessing.connection import wait
 from typing import Any
@@ -24,7 +24,7 @@ from pipelines.image_lists import ImageList, shown
 from pipelines.opencv_images import Failure, Images, Prepare, TrainingImages, collate, start_worker
 from pipelines.sampling import Draw, Order, Position
 from pipelines.settings import CPU_DECODER, OPENCV_LOADER, PipelineSettings
-from pipelines.source import IMAGE_CHANNELS, SourceState
+from pipelines.source import ListSource, SourceState
 from pipelines.storage import Storage
 
 # How often Paddle checks that its workers are alive while it waits for a batch. It is not a limit of that wait.
@@ -38,7 +38,7 @@ SPACE = (
 )
 
 
-class OpenCvSource:
+class OpenCvSource(ListSource):
     """Endless batches of a list's images, in the sequence of an order, prepared by OpenCV in worker processes.
 
     prepare makes an image of a picture (see `opencv_images`). settings.workers is their number, settings.prefetch the
@@ -67,7 +67,6 @@ class OpenCvSource:
         start = start or SourceState()
         self._bad = start.bad
         self._storage = storage or Storage(images, bad=self._bad)
-        self._first: dict[str, Any] | None = None
         self._end: Callable[[], object] | None = None
         self._build(start.position)
 
@@ -130,14 +129,7 @@ class OpenCvSource:
         self._storage.patience.over()
         draw = self._draws.begun.popleft()
         self._position = draw.next
-        if self._first is None:
-            shape = images.shape
-            self._first = {
-                "batch_size": shape[0],
-                "image_size": shape[2],
-                "dtype": str(images.dtype).rpartition(".")[2],
-                "layout": "nhwc" if shape[3] == IMAGE_CHANNELS else "nchw",
-            }
+        self._note_first(images)
         return Batch(images, labels, draw.valid_images)
 
     def _loaded(self) -> tuple[Any, Any, list[Failure]]:
@@ -180,19 +172,6 @@ class OpenCvSource:
             f"{shown(self._storage.path(failure.index))} can be decoded by DALI but not by OpenCV: {failure.reason}",
             "Use --loader dali, or leave the image out of the list.",
         )
-
-    def leave_out(self, bad: Iterable[int], since: Position | None = None) -> bool:
-        """Continue without these images, too; batches that the workers have begun are dropped and made again.
-
-        since is the position from which batches are made again, by default that of the next one. Returns whether any
-        of the images is new.
-        """
-        all_bad = self._bad.union(bad)
-        if all_bad == self._bad:
-            return False
-        self._bad = all_bad
-        self._build(self._position if since is None else since)
-        return True
 
     def settings(self) -> dict[str, Any]:
         """The settings that the loader reports, and those of its first batch (once there was one).

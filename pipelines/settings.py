@@ -11,6 +11,7 @@ CPU_DECODER, MIXED_DECODER = "cpu", "mixed"
 FUSED_RESIZE, DALI_RESIZE = "fused", "dali"
 # What makes batches: a DALI pipeline, or PaddleClas's way, OpenCV in the worker processes of paddle.io.DataLoader.
 DALI_LOADER, OPENCV_LOADER = "dali", "opencv"
+BOTH_LOADERS = f"{DALI_LOADER},{OPENCV_LOADER}"
 # The decoder's first buffers in bytes, on the GPU and on the host, as DALI's ImageNet examples set them. Without them
 # DALI 2.4 begins with none, and allocates while the first batches are decoded.
 DEVICE_PADDING, HOST_PADDING = 211_025_920, 140_544_512

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -56,7 +57,43 @@ class _Drawn:
     copies: Collection[Copy]
 
 
-class DaliSource:
+class ListSource(ABC):
+    """What sources of a list's images share: which images they leave out, and what their first batch was like."""
+
+    _position: Position
+    _bad: frozenset[int]
+    _first: dict[str, Any] | None = None
+
+    @abstractmethod
+    def _build(self, position: Position) -> None:
+        """Make the batches from a position on, without the images that are left out."""
+
+    def leave_out(self, bad: Iterable[int], since: Position | None = None) -> bool:
+        """Continue without these images, too; batches that were begun are dropped and made again.
+
+        since is the position from which batches are made again, by default that of the next one. Returns whether any
+        of the images is new.
+        """
+        all_bad = self._bad.union(bad)
+        if all_bad == self._bad:
+            return False
+        self._bad = all_bad
+        self._build(self._position if since is None else since)
+        return True
+
+    def _note_first(self, images: Any) -> None:
+        """Note size, type and layout of the first batch's images."""
+        if self._first is None:
+            shape, dtype = images.shape, str(images.dtype)
+            self._first = {
+                "batch_size": shape[0],
+                "image_size": shape[2],
+                "dtype": dtype.rpartition(".")[2],
+                "layout": "nhwc" if shape[3] == IMAGE_CHANNELS else "nchw",
+            }
+
+
+class DaliSource(ListSource):
     """Endless batches of a list's images, in the sequence of an order, from a DALI pipeline.
 
     graph(feed, seed, state) makes the pipeline. When DALI can't decode a batch, on_faults is called with the images
@@ -89,10 +126,9 @@ class DaliSource:
         self._storage = storage or Storage(images, bad=self._bad)
         self._end_markers = end_markers or EndMarkers()
         self._drawn: deque[_Drawn] = deque()
-        self._first: dict[str, Any] | None = None
         self._build(start.position, start.dali)
 
-    def _build(self, position: Position, state: bytes | None) -> None:
+    def _build(self, position: Position, state: bytes | None = None) -> None:
         self._position = position
         # The random state until the pipeline has returned a batch.
         self._built_state: bytes | None = state
@@ -154,14 +190,7 @@ class DaliSource:
         self._position = draw.next
         # Dense views of DALI's own buffers; they live for as long as the Paddle tensors do.
         batch = Batch(dlpack.from_dlpack(images.as_tensor()), dlpack.from_dlpack(labels.as_tensor()), draw.valid_images)
-        if self._first is None:
-            shape, dtype = batch.images.shape, str(batch.images.dtype)
-            self._first = {
-                "batch_size": shape[0],
-                "image_size": shape[2],
-                "dtype": dtype.rpartition(".")[2],
-                "layout": "nhwc" if shape[3] == IMAGE_CHANNELS else "nchw",
-            }
+        self._note_first(batch.images)
         return batch
 
     def _explain(self, report: str) -> bool:
@@ -190,19 +219,6 @@ class DaliSource:
         if not self._returned:
             return self._built_state
         return self._pipeline.checkpoint() if getattr(self._pipeline, "_enable_checkpointing", False) else None
-
-    def leave_out(self, bad: Iterable[int], since: Position | None = None) -> bool:
-        """Continue without these images, too; batches that DALI has begun are dropped and made again.
-
-        since is the position from which batches are made again, by default that of the next one. Returns whether any
-        of the images is new.
-        """
-        all_bad = self._bad.union(bad)
-        if all_bad == self._bad:
-            return False
-        self._bad = all_bad
-        self._build(self._position if since is None else since, None)
-        return True
 
     def settings(self) -> dict[str, Any]:
         """The settings that the pipeline reports, and those of its first batch (once there was one)."""

@@ -49,6 +49,8 @@ from models.flops import macs
 # The phases that the verdict is about, and all that have figures, in their order in the record.
 JUDGED = (TRAIN, PIPELINE, COMPUTE, COMPUTE_NO_SYNC)
 MEASURED = (*JUDGED, TRAIN_BESIDE, PIPELINE_BESIDE)
+# The phases that read files.
+READING = (TRAIN, PIPELINE, TRAIN_BESIDE, PIPELINE_BESIDE)
 # The precision of the peak that a run is compared with; see docs/methodology.md on TF32.
 PEAK_PRECISIONS = {"off": "fp32", "bf16": "bf16", "fp16": "fp16"}
 # The columns that are read from devices.csv, which has millions of rows after days.
@@ -193,7 +195,7 @@ SUMMARISED = (
 def _setting(record: RunRecord, devices: pd.DataFrame, steps: pd.DataFrame) -> Setting:
     plan, image_bytes = record.plan, record.profile["mean_bytes"]
     read = devices["storage_read_bytes"].sum(min_count=1)
-    delivered = steps.loc[steps["phase"].isin((TRAIN, PIPELINE)), "images"].sum() * image_bytes
+    delivered = steps.loc[steps["phase"].isin(READING), "images"].sum() * image_bytes
     return Setting(
         device=device_kind(plan.device),
         ranks=plan.ranks,

@@ -175,7 +175,6 @@ def _plan(values: dict[str, Any]) -> RunPlan:
                 }
             ),
             "pipeline": PipelineSettings(**values["pipeline"]),
-            "beside": PipelineSettings(**values["beside"]) if values.get("beside") else None,
             "training": TrainingPlan(**values["training"]),
             "window": WindowPlan(**values["window"]),
             "operation": OperationPlan(**values["operation"]),

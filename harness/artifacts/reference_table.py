@@ -94,7 +94,7 @@ def of_other_loader(record: RunRecord) -> RunRecord | None:
     if plan.beside is None:
         return None
     summary = {**record.summary, "fps": record.phases[TRAIN_BESIDE]["fps"]}
-    return replace(record, plan=replace(plan, pipeline=plan.beside, beside=None), summary=summary)
+    return replace(record, plan=replace(plan, pipeline=plan.beside, compares_loaders=False), summary=summary)
 
 
 def append_reference_row(folder: Path, record: RunRecord, *, once: bool = False) -> None:

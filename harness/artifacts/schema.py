@@ -60,7 +60,8 @@ STEPS = Table(
             RUN,
             "train (end to end), evaluate or checkpoint (the state is saved, without images); with --throughput-only"
             " train, pipeline (batches arrive and nothing trains), compute (training on cached batches) and"
-            " compute_no_sync (the same without exchange of gradients)",
+            " compute_no_sync (the same without exchange of gradients); with --loader dali,opencv also train_beside and"
+            " pipeline_beside, of the second loader",
         ),
         Column("segment", int, "", RUN, "stretch of one phase without a break, from 1, counted over the whole run"),
         Column("epoch", int, "", RUN, "from 1; empty with --throughput-only"),

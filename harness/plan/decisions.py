@@ -24,6 +24,7 @@ from models.words import count_of
 from pipelines.augmentation import Augmentation
 from pipelines.fused.fit import NOT_INSTALLED, obstacle
 from pipelines.settings import (
+    BOTH_LOADERS,
     CPU_DECODER,
     DALI_LOADER,
     DALI_RESIZE,
@@ -63,30 +64,7 @@ def make_plan(
     # An evaluation reads no training images.
     epoch_steps = steps_per_epoch(data.train_images, ranks, step_images) if data.train_images else 0
     share = max(1, available_cores() // devices.count)
-    size = SIZES[config.model]
-    decoder = config.decoder if config.decoder != AUTO else CPU_DECODER if decoding.obstacle else kind.decoder
-    if config.decoder == AUTO and decoding.obstacle:
-        notes = (*notes, f"images are decoded on the CPU, as the GPUs' decoder can't be used: {decoding.obstacle}")
-    pipeline = PipelineSettings(
-        batch_size=batch_size,
-        image_size=config.image_size,
-        decoder=decoder,
-        decode_region=decoder == CPU_DECODER if config.decode_region == AUTO else config.decode_region == ON,
-        decode_threads=config.decode_threads or min(MAX_DECODE_THREADS, share),
-        seed=config.seed,
-        prefetch=config.prefetch,
-        hw_decoder_load=_given(config.hw_decoder_load, decoding.hw_decoder_load),
-        width_hint=_given(config.width_hint, decoding.width_hint),
-        height_hint=_given(config.height_hint, decoding.height_hint),
-        # Half the bytes. DALI has no bfloat16: the device converts, and float16 keeps all levels of a pixel apart.
-        dtype="float32" if config.amp == "off" else "float16",
-        layout=config.layout,
-        preprocessing=config.preprocessing,
-        auto_augment=size.auto_augment if config.auto_augment is None else config.auto_augment,
-    )
-    pipeline, resize_notes = _with_resize(config, replace(pipeline, workers=config.workers))
-    opencv, loaders = pipeline.with_opencv(), config.loaders()
-    of_loader = {DALI_LOADER: pipeline, OPENCV_LOADER: opencv}
+    pipeline, pipeline_notes = _pipeline(config, kind, decoding, batch_size, share)
     plan = RunPlan(
         kind=config.kind,
         model=config.model,
@@ -95,15 +73,15 @@ def make_plan(
         ranks=ranks,
         nodes=config.nnodes,
         data=replace(data, augmentation=_augmentation(config, data.augmentation)),
-        pipeline=of_loader[loaders[0]],
-        beside=of_loader[loaders[1]] if len(loaders) > 1 else None,
+        pipeline=pipeline,
+        compares_loaders=config.loader == BOTH_LOADERS,
         training=TrainingPlan(
             epochs=config.epochs,
             steps_per_epoch=epoch_steps,
             learning_rate=config.learning_rate or recipe_learning_rate(step_images * ranks),
             lr_warmup_epochs=_given(config.lr_warmup_epochs, recipe_lr_warmup(config.epochs)),
             momentum=config.momentum,
-            weight_decay=size.weight_decay if config.weight_decay is None else config.weight_decay,
+            weight_decay=SIZES[config.model].weight_decay if config.weight_decay is None else config.weight_decay,
             label_smoothing=config.label_smoothing,
             accumulation_steps=config.accumulation_steps,
             bn_stats=config.bn_stats,
@@ -131,18 +109,45 @@ def make_plan(
         ),
     )
     of_weights = () if pretrained is None else _notes_of_weights(pretrained, data.num_classes)
-    return replace(plan, notes=(*notes, *resize_notes, *of_weights, *_notes(plan)))
+    return replace(plan, notes=(*notes, *pipeline_notes, *of_weights, *_notes(plan)))
 
 
-def _with_resize(config: RunConfig, pipeline: PipelineSettings) -> tuple[PipelineSettings, tuple[str, ...]]:
-    """The settings with what resizes images, and a note if that is slower than it could be."""
+def _pipeline(
+    config: RunConfig, kind: DeviceKind, decoding: Decoding, batch_size: int, cores: int
+) -> tuple[PipelineSettings, tuple[str, ...]]:
+    """The loader's settings, for a rank with this number of cores, and notes on what is slower than it could be."""
+    decoder = config.decoder if config.decoder != AUTO else CPU_DECODER if decoding.obstacle else kind.decoder
+    published = SIZES[config.model].auto_augment
+    pipeline = PipelineSettings(
+        batch_size=batch_size,
+        image_size=config.image_size,
+        decoder=decoder,
+        decode_region=decoder == CPU_DECODER if config.decode_region == AUTO else config.decode_region == ON,
+        decode_threads=config.decode_threads or min(MAX_DECODE_THREADS, cores),
+        seed=config.seed,
+        prefetch=config.prefetch,
+        hw_decoder_load=_given(config.hw_decoder_load, decoding.hw_decoder_load),
+        width_hint=_given(config.width_hint, decoding.width_hint),
+        height_hint=_given(config.height_hint, decoding.height_hint),
+        # Half the bytes. DALI has no bfloat16: the device converts, and float16 keeps all levels of a pixel apart.
+        dtype="float32" if config.amp == "off" else "float16",
+        layout=config.layout,
+        preprocessing=config.preprocessing,
+        auto_augment=published if config.auto_augment is None else config.auto_augment,
+        workers=config.workers,
+    )
+    if config.loader == OPENCV_LOADER:
+        return pipeline.with_opencv(), ()
+    notes = []
+    if config.decoder == AUTO and decoding.obstacle:
+        notes.append(f"images are decoded on the CPU, as the GPUs' decoder can't be used: {decoding.obstacle}")
     why_not = obstacle(pipeline)
     if config.resize == FUSED_RESIZE and why_not:
         raise UsageError(f"--resize fused can't be used: {why_not}", "Omit it to resize with DALI.")
+    if config.resize == AUTO and why_not == NOT_INSTALLED:
+        notes.append(f"images are resized by DALI, which is slower, as {why_not}")
     fused = config.resize != DALI_RESIZE and not why_not
-    slower = f"images are resized by DALI, which is slower, as {why_not}"
-    notes = (slower,) if config.resize == AUTO and why_not == NOT_INSTALLED else ()
-    return replace(pipeline, resize=FUSED_RESIZE if fused else DALI_RESIZE), notes
+    return replace(pipeline, resize=FUSED_RESIZE if fused else DALI_RESIZE), tuple(notes)
 
 
 def _given(value: Any, otherwise: Any) -> Any:
@@ -154,7 +159,7 @@ def _refuse_what_lacks(config: RunConfig, kind: DeviceKind) -> None:
         raise MachineError(
             f"--decoder mixed needs GPUs: DALI has no decoder for {kind.plural}", "Omit it to decode on the CPU."
         )
-    if OPENCV_LOADER in config.loaders() and find_spec("cv2") is None:
+    if config.loader != DALI_LOADER and find_spec("cv2") is None:
         raise MachineError(
             f"--loader {config.loader} needs OpenCV, which is not installed",
             "Install it (pip install opencv-python-headless), or use --loader dali.",

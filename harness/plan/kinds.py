@@ -13,9 +13,9 @@ class RunKind:
 
     does is its description in messages ("run 'a' measures throughput"). splits are the lists of images that it reads;
     its data profile describes the first one. trains: it updates weights. in_epochs: it trains on every image once an
-    epoch, so that a batch is at most a rank's shard. resumable: it saves checkpoints. default_data is the built-in set
-    that it uses without --data and without ImageNet. memory_cure is what to use besides a smaller batch when a batch
-    does not fit into a device's memory. max_loaders is the number of loaders that it can measure in turns.
+    epoch, so that a batch is at most a rank's shard. resumable: it saves checkpoints. default_data is the built-in
+    set that it uses without --data and without ImageNet. memory_cure is what to use besides a smaller batch when a
+    batch does not fit into a device's memory. compares_loaders: it can measure two loaders in turns.
     classes_from_weights: the file of --pretrained decides how many classes there are.
     """
 
@@ -27,14 +27,14 @@ class RunKind:
     resumable: bool
     default_data: str
     memory_cure: str
-    max_loaders: int = 1
+    compares_loaders: bool = False
     classes_from_weights: bool = False
 
 
 HALVE = "--auto-batch, which halves it until it fits."
 EPOCHS = RunKind("epochs", "trains for epochs", (TRAIN_SPLIT, VAL_SPLIT), True, True, True, "digits", HALVE)
 THROUGHPUT = RunKind(
-    "throughput", "measures throughput", (TRAIN_SPLIT,), True, False, False, "photos", HALVE, max_loaders=2
+    "throughput", "measures throughput", (TRAIN_SPLIT,), True, False, False, "photos", HALVE, compares_loaders=True
 )
 EVALUATION = RunKind(
     "evaluation",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from harness.errors import UsageError
@@ -11,12 +12,14 @@ from harness.plan.kinds import EVALUATION, THROUGHPUT
 from models.architecture import MIN_IMAGE_SIZE, NEW
 from models.sizes import SIZES
 from models.words import count_of
-from pipelines.settings import DALI_LOADER, OPENCV_LOADER
+from pipelines.settings import BOTH_LOADERS, DALI_LOADER, OPENCV_LOADER
 
 if TYPE_CHECKING:
     from harness.plan.options import RunConfig
 
-LOADERS = (DALI_LOADER, OPENCV_LOADER)
+# Options that one loader alone reads.
+OF_DALI = ("decode_threads", "decoder", "decode_region", "resize")
+OF_OPENCV = ("workers",)
 # The levels of mixed precision.
 O1, O2 = "O1", "O2"
 MAX_PORT = 65535
@@ -61,22 +64,18 @@ def parse_device_counts(text: str) -> tuple[int, ...]:
     return counts
 
 
-def parse_loaders(text: str) -> tuple[str, ...]:
-    """The loaders in --loader, the run's own first. Raises UsageError for anything else."""
-    loaders = tuple(text.split(","))
-    if not set(loaders) <= set(LOADERS) or len(set(loaders)) < len(loaders):
-        raise UsageError(f"unknown loader {text!r}", f"Known: {', '.join(LOADERS)}, or both, such as dali,opencv.")
-    return loaders
-
-
 def _check_loader(config: RunConfig) -> None:
-    loaders = config.loaders()
-    if len(loaders) > config.kind.max_loaders:
+    if config.loader == BOTH_LOADERS and not config.kind.compares_loaders:
         raise UsageError(
             f"--loader {config.loader} measures two loaders in turns, and this run {config.kind.does}",
-            f"Give it with --throughput-only, or choose one: --loader {loaders[0]}.",
+            f"Give it with --throughput-only, or choose one: --loader {DALI_LOADER}.",
         )
-    if OPENCV_LOADER not in loaders:
+    # Of the options of one loader alone, those that a run without it is given.
+    unused = {OPENCV_LOADER: OF_DALI, DALI_LOADER: OF_OPENCV}.get(config.loader, ())
+    usual = {item.name: item.default for item in fields(config)}
+    if given := [flag(name) for name in unused if getattr(config, name) != usual[name]]:
+        raise UsageError(f"{given[0]} has no effect with --loader {config.loader}", "Omit one of the two.")
+    if config.loader == DALI_LOADER:
         return
     if config.preprocessing != "paddleclas":
         raise UsageError(

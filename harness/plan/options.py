@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.plan.declaration import Option, options_of, parse_values
 from harness.plan.kinds import RunKind, kind_of
-from harness.plan.option_checks import check_combinations, parse_device_counts, parse_loaders, parse_master
+from harness.plan.option_checks import check_combinations, parse_device_counts, parse_master
 from harness.plan.option_groups.data import DataOptions
 from harness.plan.option_groups.loading import LoadingOptions
 from harness.plan.option_groups.measuring import MeasuringOptions
@@ -40,10 +40,6 @@ class RunConfig(OperationOptions, LoadingOptions, DataOptions, TrainingOptions, 
     def is_series(self) -> bool:
         """Whether several runs were asked for."""
         return self.repeats > 1 or self.device_counts is not None
-
-    def loaders(self) -> tuple[str, ...]:
-        """The loaders that were asked for, the run's own first. Raises UsageError for anything else."""
-        return parse_loaders(self.loader)
 
     def master_address(self) -> tuple[str, int]:
         """Host and port of --master. Raises UsageError for anything else."""

@@ -213,9 +213,8 @@ class OperationPlan:
 class RunPlan:
     """Everything that decides what the ranks do; they read nothing else.
 
-    ranks are those of all nodes, one on each device; device is cpu or gpu. beside are the settings of another loader
-    that a throughput run measures in turns with pipeline's; None without one. notes say where the plan deviates from
-    the recipe.
+    ranks are those of all nodes, one on each device; device is cpu or gpu. compares_loaders: a throughput run measures
+    PaddleClas's loader in turns with pipeline's. notes say where the plan deviates from the recipe.
     """
 
     kind: RunKind
@@ -229,8 +228,13 @@ class RunPlan:
     training: TrainingPlan
     window: WindowPlan
     operation: OperationPlan
-    beside: PipelineSettings | None = None
+    compares_loaders: bool = False
     notes: tuple[str, ...] = ()
+
+    @property
+    def beside(self) -> PipelineSettings | None:
+        """The settings of the loader that is measured in turns with pipeline's; None without one."""
+        return self.pipeline.with_opencv() if self.compares_loaders else None
 
     @property
     def ranks_per_node(self) -> int:

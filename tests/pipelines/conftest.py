@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.image_lists import ImageList
+from tests.support.dali import noise, write_images
+
 
 @pytest.fixture(scope="session")
 def builtin_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
@@ -17,3 +20,9 @@ def builtin_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PPLCNET_BENCH_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> ImageList:
+    """Eight small JPEGs."""
+    return write_images(tmp_path, noise(8, 24, 32), "jpg")

@@ -18,6 +18,7 @@ from nvidia.dali import fn, pipeline_def, types
 
 from harness import ROOT
 from pipelines.dali_graphs import evaluation_graph, read_settings, training_graph
+from pipelines.errors import LoaderError
 from pipelines.fused import finishing
 from pipelines.fused.fit import NOT_INSTALLED, obstacle
 from pipelines.fused.operator import NORMAL, prepared
@@ -139,6 +140,14 @@ def test_the_operator_is_read_back_from_the_graph(trains: bool) -> None:
     found = read_settings(graph)
     assert (found["resize"], found["antialias"]) == (FUSED_RESIZE, False)
     assert found["preprocessing"] == ("paddleclas" if trains else None)
+
+
+def test_a_numba_that_can_t_be_loaded_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pipelines.fused.operator", None)
+    monkeypatch.delattr("pipelines.fused.operator", raising=False)
+    with pytest.raises(LoaderError, match="numba, which resizes images, can't be loaded") as caught:
+        evaluation_graph(no_feed, SETTINGS)
+    assert (caught.value.cure, caught.value.exit_code) == ("Use --resize dali.", 3)
 
 
 @pytest.mark.parametrize(

@@ -49,8 +49,8 @@ class Machine:
 
     def simulation(self) -> Simulation:
         """The run on it."""
-        options = {"loader": self.loader, "workers": self.decode_threads,
-                   "decode_threads": self.decode_threads, "compute_threads": self.compute_threads,
+        loading = "decode_threads" if self.loader == "dali" else "workers"
+        options = {"loader": self.loader, loading: self.decode_threads, "compute_threads": self.compute_threads,
                    "batch_size": self.batch_size, "accumulation_steps": self.accumulation_steps,
                    "prefetch": self.prefetch, **self.options}  # fmt: skip
         rows = []

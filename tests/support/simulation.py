@@ -303,20 +303,21 @@ class Simulation:
         return (max(time.seconds for time in cluster.times) - START) / steps
 
     def _config(self) -> RunConfig:
-        usual: dict[str, Any] = {"batch_size": BATCH, "decode_threads": 1, "compute_threads": 1}
+        usual: dict[str, Any] = {"batch_size": BATCH, "compute_threads": 1}
+        if self.options.get("loader") != "opencv":
+            usual["decode_threads"] = 1
         return RunConfig(throughput_only=True, **{**usual, **self.options})
 
     def _machine(self, rank: int, cluster: Cluster, config: RunConfig) -> tuple[SimulatedDali, SimulatedTraining]:
         time = cluster.times[rank]
         assert config.batch_size is not None
-        assert config.decode_threads is not None
-        by_opencv = config.loaders()[0] == "opencv"
+        by_opencv = config.loader == "opencv"
         dali = (SimulatedOpenCv if by_opencv else SimulatedDali)(
             time,
             lambda batch: self.decode(rank, batch),
             config.prefetch * (config.workers if by_opencv else 1),
             config.batch_size,
-            config.workers if by_opencv else config.decode_threads,
+            config.workers if by_opencv else config.decode_threads or 1,
             device_kind(self.device).decoder,
         )
         training = SimulatedTraining(

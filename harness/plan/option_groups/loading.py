@@ -6,7 +6,15 @@ from dataclasses import dataclass
 
 from harness.machine.device_kinds import OFF, ON
 from harness.plan.declaration import AUTO, FREE, KEPT, NOTED, OWN, UNMARKED, option
-from pipelines.settings import CPU_DECODER, DALI_LOADER, DALI_RESIZE, FUSED_RESIZE, MIXED_DECODER
+from pipelines.settings import (
+    BOTH_LOADERS,
+    CPU_DECODER,
+    DALI_LOADER,
+    DALI_RESIZE,
+    FUSED_RESIZE,
+    MIXED_DECODER,
+    OPENCV_LOADER,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +24,7 @@ class LoadingOptions:
     loader: str = option(
         DALI_LOADER, "loading", "What makes batches. dali: a DALI pipeline; opencv: PaddleClas's loader, OpenCV in the"
         " worker processes of paddle.io.DataLoader, as behind the reference row. With --throughput-only, dali,opencv"
-        " measures both in turns.", metavar="dali|opencv",
+        " measures both in turns.", choices=(DALI_LOADER, OPENCV_LOADER, BOTH_LOADERS),
     )  # fmt: skip
     workers: int = option(
         4, "loading", "Worker processes of the opencv loader, per rank.", metavar="N", at_least=1, resume=FREE,

@@ -119,6 +119,11 @@ def test_what_is_a_node_s_own_may_differ() -> None:
     assert (first["ranks"], first["nodes"], first["train_images"], first["kind"]) == (2, 2, 1347, "epochs")
 
 
+def test_so_it_may_where_two_loaders_are_measured() -> None:
+    plans = [a_plan(nodes=2, compares_loaders=True, decode_threads=count, workers=count) for count in (1, 4)]
+    check_signatures([run_signature(a_config(), plan) for plan in plans], [0, 1])
+
+
 def test_every_difference_is_named_with_both_values() -> None:
     first = run_signature(a_config(), a_plan(nodes=2))
     second = run_signature(a_config(), a_plan(nodes=2, ranks=4, learning_rate=0.05, momentum=0.8))

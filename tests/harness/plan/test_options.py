@@ -205,26 +205,24 @@ def test_only_a_run_of_epochs_can_be_resumed(more: dict[str, Any]) -> None:
     ("options", "what"),
     [
         ({"loader": "spdl"}, "unknown loader 'spdl'"),
-        ({"loader": "dali,dali", "throughput_only": True}, "unknown loader 'dali,dali'"),
-        ({"loader": ""}, "unknown loader ''"),
-        (
-            {"loader": "dali,opencv"},
-            "--loader dali,opencv measures two loaders in turns, and this run trains",
-        ),
+        ({"loader": "opencv,dali", "throughput_only": True}, "unknown loader 'opencv,dali'"),
+        ({"loader": "dali,opencv"}, "--loader dali,opencv measures two loaders in turns, and this run trains"),
         ({"loader": "opencv", "preprocessing": "dali"}, "--preprocessing dali is DALI's"),
         ({"loader": "opencv", "auto_augment": True}, "--loader opencv has no AutoAugment"),
         ({"loader": "opencv", "model": "x2_5"}, "--loader opencv has no AutoAugment, which the recipe of x2_5 uses"),
-        ({"workers": 0}, "--workers is 0; it must be at least 1"),
+        ({"loader": "opencv", "decode_threads": 2}, "--decode-threads has no effect with --loader opencv"),
+        ({"loader": "opencv", "resize": "fused"}, "--resize has no effect with --loader opencv"),
+        ({"workers": 2}, "--workers has no effect with --loader dali"),
+        ({"loader": "opencv", "workers": 0}, "--workers is 0; it must be at least 1"),
     ],
 )
 def test_what_a_loader_can_t_do_is_refused(options: dict[str, Any], what: str) -> None:
     assert refusal(**options).message.startswith(what)
 
 
-def test_the_loaders_that_are_asked_for() -> None:
-    assert RunConfig(loader="opencv").loaders() == ("opencv",)
-    assert RunConfig(loader="opencv,dali", throughput_only=True).loaders() == ("opencv", "dali")
-    assert RunConfig(loader="opencv", model="x2_5", auto_augment=False).loaders() == ("opencv",)
+def test_options_of_either_loader_are_for_both_of_them() -> None:
+    assert RunConfig(loader="dali,opencv", throughput_only=True, decode_threads=2, workers=2).loader == "dali,opencv"
+    assert RunConfig(loader="opencv", model="x2_5", auto_augment=False, workers=2).workers == 2
 
 
 @pytest.mark.parametrize(

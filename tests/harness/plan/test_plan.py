@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,7 +16,6 @@ from harness.plan.plan import (
     IMAGENET,
     PARTS,
     DataFacts,
-    Decoding,
     OperationPlan,
     RunPlan,
     TrainingPlan,
@@ -327,46 +325,6 @@ def test_auto_augment_is_for_the_size_that_was_published_with_it(
     assert (made.pipeline.auto_augment, made.notes) == (has, notes)
 
 
-BROKEN = Decoding(obstacle="GPU 0: its process was ended by SIGSEGV", width_hint=640)
-FOUND = Decoding(hw_decoder_load=1.0, width_hint=640, height_hint=480, rates={"1.0": 900.0})
-
-
-@pytest.mark.parametrize(
-    ("asked", "devices", "decoding", "decoder", "region"),
-    [
-        ({}, FOUR_GPUS, FOUND, "mixed", False),
-        ({}, FOUR_GPUS, BROKEN, "cpu", True),
-        ({}, cpus(2), Decoding(), "cpu", True),
-        ({}, Devices("npu", 2, "npu"), Decoding(), "cpu", True),
-        ({"decoder": "cpu"}, FOUR_GPUS, Decoding(), "cpu", True),
-        ({"decoder": "cpu", "decode_region": "off"}, FOUR_GPUS, Decoding(), "cpu", False),
-        ({"decoder": "mixed"}, FOUR_GPUS, FOUND, "mixed", False),
-        ({"decoder": "mixed", "decode_region": "on"}, FOUR_GPUS, FOUND, "mixed", True),
-        ({"decode_region": "off"}, cpus(2), Decoding(), "cpu", False),
-        ({"decode_region": "on"}, FOUR_GPUS, BROKEN, "cpu", True),
-    ],
-)
-def test_where_images_are_decoded_and_how_much_of_them(
-    asked: dict[str, Any], devices: Devices, decoding: Decoding, decoder: str, region: bool
-) -> None:
-    planned = make_plan(RunConfig(**asked), devices, IMAGENET, {}, decoding)
-    assert (planned.pipeline.decoder, planned.pipeline.decode_region) == (decoder, region)
-    fallen_back = [note for note in planned.notes if note.startswith("images are decoded on the CPU")]
-    assert fallen_back == (
-        [f"images are decoded on the CPU, as the GPUs' decoder can't be used: {BROKEN.obstacle}"]
-        if decoding is BROKEN
-        else []
-    )
-
-
-def test_what_a_trial_found_holds_unless_it_was_asked_for() -> None:
-    found = make_plan(RunConfig(), FOUR_GPUS, IMAGENET, {}, FOUND).pipeline
-    assert (found.hw_decoder_load, found.width_hint, found.height_hint) == (1.0, 640, 480)
-    config = RunConfig(hw_decoder_load=0.0, width_hint=0, height_hint=9000)
-    asked = make_plan(config, FOUR_GPUS, IMAGENET, {}, FOUND).pipeline
-    assert (asked.hw_decoder_load, asked.width_hint, asked.height_hint) == (0.0, 0, 9000)
-
-
 def test_dalis_own_recipe_is_noted() -> None:
     notes = plan(RunConfig(preprocessing="dali")).notes
     assert notes == ("images are cropped and resized as DALI does by default, not as published",)
@@ -592,7 +550,7 @@ def test_no_two_parts_of_a_plan_share_a_setting_and_options_keep_their_names() -
     assert len(set(names)) == len(names)
     # What is no option is a figure of the plan's own.
     assert {name for name in names if name not in run_options()} == {
-        "kind", "device_name", "ranks", "nodes", "notes", "beside", "device_id", "dtype", "steps_per_epoch",
+        "kind", "device_name", "ranks", "nodes", "notes", "compares_loaders", "device_id", "dtype", "steps_per_epoch",
         "warmup_steps",
         "warmup_given",
     }  # fmt: skip
