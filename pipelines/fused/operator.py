@@ -34,7 +34,7 @@ def drawn_crops(shapes: Any, augmentation: Augmentation) -> tuple[Any, Any, Any,
 
     Returns the region's anchor and shape in whole pixels, int32 [2] each (down, right), drawn as `draw_crop` draws
     them; 1 for a region that is to be mirrored, else 0; and 2 for an image of more than MAX_PIXELS, else 0. All of it
-    is one operator for a batch, as DALI's own take 5 us of a core for each image, whatever they compute.
+    is one operator for a batch, as each of DALI's own takes about 4 us of a core per image, whatever it computes.
     """
     limits = [
         augmentation.crop_area_min,

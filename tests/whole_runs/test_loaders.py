@@ -15,7 +15,7 @@ from tests.support.data_sets import write_noise
 from tests.support.results import result_of
 from tests.support.runs import launch, run, wait_for_steps
 
-# Through the launcher: a process that the tests fork may not have processes of its own.
+# Through the launcher: a process that the tests fork may not start others.
 pytestmark = pytest.mark.whole_run
 
 SMALL = ("--device", "cpu", "--model", "x0_25", "--image-size", "32", "--batch-size", "8", "--compute-threads", "1",

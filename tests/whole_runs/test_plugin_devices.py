@@ -40,11 +40,15 @@ def trained(colours: Path, ranks: int) -> list[str]:
     return ["--gpus", str(ranks), "--data", str(colours), "--epochs", "2", "--batch-size", "4"]
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_it_learns_what_the_cpu_does(accelerator: Accelerator, colours: Path, tmp_path: Path, ranks: int) -> None:
+@pytest.mark.parametrize(("ranks", "loader"), [(1, ()), (2, ()), (1, ("--loader", "opencv", "--workers", "1"))])
+def test_it_learns_what_the_cpu_does(
+    accelerator: Accelerator, colours: Path, tmp_path: Path, ranks: int, loader: tuple[str, ...]
+) -> None:
     """Losses, accuracies and the last checkpoint, to the bit, with streams that are up to 20 ms late."""
-    options = trained(colours, ranks)
-    expected = run(tmp_path / "cpu", "--device", "cpu", *SMALL, *options)
+    options = [*trained(colours, ranks), *loader]
+    # A process that the tests fork may not have worker processes.
+    start = launch if loader else fork
+    expected = run(tmp_path / "cpu", "--device", "cpu", *SMALL, *options, start=start)
     found = on_plugin(accelerator, tmp_path / "plugin", "--device", "standin", *options, delay_ms=20, seed=ranks)
     assert (expected.code, found.code) == (0, 0), found.err
     assert result_of(found.files).differs(result_of(expected.files)) == []

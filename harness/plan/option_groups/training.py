@@ -47,7 +47,7 @@ class TrainingOptions:
     )  # fmt: skip
     pretrained_head: str | None = option(
         None, "training", "What to do with the last layer of --pretrained, which has an output for each class. keep:"
-        " refuse a file with another number of outputs than the run has classes; new: start the layer anew, as without"
+        " refuse a file with another number of outputs than the run has classes; new: initialise the layer as without"
         " the file. An evaluation always keeps it. Default: keep if the two numbers are equal, else new.",
         choices=(KEEP, NEW), metavar="auto|keep|new", resume=KEPT, nodes=OWN,
     )  # fmt: skip
