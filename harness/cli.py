@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import codecs
 import os
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 from harness import ROOT
 from harness.commands.registry import Parser, commands_help, run_command
-from harness.errors import INTERRUPTED_EXIT_CODE, MachineError, UsageError
+from harness.commands.run_options import add_run_options, given_options
+from harness.errors import INTERRUPTED_EXIT_CODE, MachineError
 from harness.launch import signals
 from harness.launch.launcher import LAUNCHER_COMMAND, WORKER_COMMAND
 from harness.launch.process_tree import RUN_PID, die_with_run
-from harness.plan.declaration import Option, first_sentence, flag, home_path
 from harness.plan.given import check_given
-from harness.plan.options import parse_config, run_options
 from harness.report.output import tolerate_lost_output
 from harness.report.text import ENTRY, printable
 from models.errors import ActionableError
@@ -96,9 +93,7 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, Any], bool]:
     """
     given = vars(_parser().parse_args(arguments))
     dry_run = given.pop("dry_run", False)
-    file = given.pop("config", None)
-    values = _read_toml(Path(file)) if file is not None else {}
-    return {**values, **given}, dry_run
+    return given_options(given), dry_run
 
 
 def versions() -> list[str]:
@@ -126,20 +121,6 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        content = path.read_bytes()
-        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            raise UsageError(f"--config {path} is in UTF-16, and TOML is in UTF-8", "Save it again, as UTF-8.")
-        # Some editors put a byte order mark in front of UTF-8, too.
-        table = tomllib.loads(content.decode("utf-8-sig"))
-    except OSError as error:
-        raise UsageError(f"--config {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {path} is not valid TOML: {error}") from error
-    return parse_config(table, str(path))
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         ENTRY,
@@ -147,39 +128,11 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"{commands_help()}\n\ndocs/options.md describes every option in full.",
         usage=f"{ENTRY} [options]\n       {ENTRY} COMMAND [options]",
     )
-    groups: dict[str, argparse._ArgumentGroup] = {}
-    for declared in run_options().values():
-        group = groups.get(declared.group) or groups.setdefault(
-            declared.group, parser.add_argument_group(declared.group)
-        )
-        _add(group, declared)
-    group = parser.add_argument_group("this command line")
-    group.add_argument(
-        "--config", metavar="FILE", type=home_path, help="TOML file with options; the command line overrides it."
-    )
+    group = add_run_options(parser)
     group.add_argument("--dry-run", action="store_true", help="Print the plan and exit; needs neither data nor GPU.")
     group.add_argument("--version", action=_Version, nargs=0, help="Print the versions of this, Paddle and DALI.")
     group.add_argument("-h", "--help", action="help", help="Print this help and exit.")
     return parser
-
-
-def _add(group: argparse._ArgumentGroup, declared: Option) -> None:
-    """Add an option to the parser. RunConfig checks its choices, so that a TOML file gets the same errors."""
-    text = first_sentence(declared.help).replace("%", "%%")
-    if declared.kind is bool:
-        group.add_argument(flag(declared.name), action="store_true", help=text)
-        group.add_argument(
-            flag(f"no_{declared.name}"), dest=declared.name, action="store_false", help=argparse.SUPPRESS
-        )
-        return
-    if declared.default is not None:
-        text = f"{text.removesuffix('.')} (default: {declared.default})."
-    bare: dict[str, Any] = {"nargs": "?", "const": declared.bare} if declared.bare else {}
-    metavar = declared.metavar or "{" + ",".join(declared.choices) + "}"
-    # argparse names a wrong value's type by the function's name.
-    read = partial(declared.read)
-    read.__name__ = declared.kind.__name__  # type: ignore[attr-defined]
-    group.add_argument(flag(declared.name), type=read, metavar=metavar, help=text, **bare)
 
 
 def _complain(message: str, cure: str, code: int) -> int:

@@ -204,6 +204,42 @@ LOADERS = Table(
 )
 
 
+TRIALS = Table(
+    "trials",
+    "one trial of `run_bench.py tune`",
+    (
+        Column("trial", int, "", RUN, "its number"),
+        Column("purpose", str, "", RUN, "headspace (the first), search, or confirmation (winner against default)"),
+        Column("run", str, "", RUN, "name of its run's files in the same folder; empty if it failed"),
+        Column("loader", str, "", RUN, "dali or opencv; this and the next ten as the libraries reported them back"),
+        Column("decode_threads", int, "threads", DEVICE, "of DALI; without effect with the opencv loader"),
+        Column("workers", int, "processes", DEVICE, "of the opencv loader; without effect with DALI"),
+        Column("prefetch", int, "batches", DEVICE, "prepared in advance"),
+        Column("decoder", str, "", RUN, "cpu or mixed"),
+        Column("hw_decoder_load", float, "fraction", DEVICE, "of the images, for the GPU's JPEG engine", 4),
+        Column("resize", str, "", RUN, "fused or dali"),
+        Column("compute_threads", int, "threads", DEVICE, "of Paddle, on CPUs"),
+        Column("layout", str, "", RUN, "nchw or nhwc"),
+        Column("amp", str, "", RUN, "off, bf16 or fp16"),
+        Column("batch_size", int, "images", DEVICE, "per batch"),
+        Column("fps", float, "images/s", GLOBAL, "end to end; empty if the trial failed"),
+        Column("fps_low", float, "images/s", GLOBAL, "lower end of its 95 % interval; empty below 10 steps"),
+        Column("fps_high", float, "images/s", GLOBAL, "upper end"),
+        Column("relative_standard_error", float, "fraction", GLOBAL, "of fps, within the trial", 6),
+        Column("degrees_of_freedom", float, "", GLOBAL, "that belong to it", 2),
+        Column("pipeline_fps", float, "images/s", GLOBAL, "pipeline only"),
+        Column("compute_fps", float, "images/s", GLOBAL, "compute only: the most that any loader could bring"),
+        Column("data_gain", float, "x", GLOBAL, "compute_fps / fps", 4),
+        Column("bottleneck", str, "", RUN, "the trial's verdict"),
+        Column("step_seconds_p50", float, "s", GLOBAL, "median step, end to end", 6),
+        Column("step_seconds_p99", float, "s", GLOBAL, "99th percentile; empty below 100 steps", 6),
+        Column("disturbed", str, "", RUN, "what disturbed it, joined by |, or none; it is then repeated"),
+        Column("seconds", float, "s", RUN, "that the trial took, start included", 3),
+        Column("failure", str, "", RUN, "why it measured nothing; empty if it did"),
+    ),
+)
+
+
 BAD_FILES = Table(
     "bad-files",
     "one thing that is wrong with one image of a list (`run_bench.py verify`)",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from harness.commands.run_options import NOT_TUNED, add_run_options, given_options
 from harness.errors import UsageError
 from harness.plan.declaration import home_path
 from harness.report.text import ENTRY
@@ -235,6 +236,33 @@ def _doctor(checks: list[str], level: str, device: str, results: str, **options:
     doctor(checks, level, context, as_json=options.get("json", False))
 
 
+def _declare_tune(parser: argparse.ArgumentParser) -> None:
+    tuning = parser.add_argument_group("tuning")
+    tuning.add_argument(
+        "--vary",
+        metavar="NAME,NAME,...",
+        help="settings to try: decode-threads, workers, prefetch, decoder, hw-decoder-load, resize and loader, which"
+        " change speed alone and are the default; compute-threads, layout, amp and batch-size",
+    )
+    tuning.add_argument("--minutes", metavar="M", type=float, help="time for all trials (default: 20)")
+    tuning.add_argument("--resume", metavar="NAME", help="continue a tuning of that name in --results")
+    add_run_options(parser, NOT_TUNED).add_argument(
+        "--dry-run", action="store_true", help="Print what would be tried, and exit."
+    )
+
+
+def _tune(
+    vary: str | None = None,
+    minutes: float | None = None,
+    resume: str | None = None,
+    dry_run: bool = False,
+    **options: Any,
+) -> None:
+    from harness.commands.tune import tune_given
+
+    tune_given(given_options(options), vary=vary, minutes=minutes, resume=resume, dry_run=dry_run)
+
+
 COMMANDS = {
     "compare": Command("tell whether run B is slower or faster than run A, beyond noise", _declare_compare, _compare),
     "doctor": Command("check this machine before a run does, and say how to mend it", _declare_doctor, _doctor),
@@ -247,5 +275,6 @@ COMMANDS = {
         _declare_import_labels,
         _import_labels,
     ),
+    "tune": Command("find the settings with which this machine trains fastest on your data", _declare_tune, _tune),
     "verify": Command("check that every image of a data set can be read and decoded", _declare_verify, _verify),
 }

@@ -57,7 +57,11 @@ def test_every_file_that_is_named_is_there(page: Path) -> None:
     plain = re.sub(r"^```diff\n.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     missing = [name for name in OURS.findall(plain) if not (ROOT / name).exists()]
     bare = {name for name in re.findall(r"`([\w/]+\.(?:py|md|toml|c))\b", plain) if "/" not in name}
-    here = {path.name for folder in FOLDERS for path in (ROOT / folder).rglob("*")} | {"dataset.toml"} | FOREIGN_FILES
+    here = (
+        {path.name for folder in FOLDERS for path in (ROOT / folder).rglob("*")}
+        | {"dataset.toml", "tuned.toml"}
+        | FOREIGN_FILES
+    )
     here |= {path.name for path in ROOT.iterdir()}
     assert (missing, sorted(bare - here)) == ([], [])
 

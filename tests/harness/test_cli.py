@@ -92,7 +92,7 @@ def test_a_resumed_run_gets_its_own_configuration(monkeypatch: pytest.MonkeyPatc
     assert given == [dataclasses.replace(own, results=str(tmp_path), checkpoint_minutes=3.0)]
 
 
-KNOWN = "Known: compare, doctor, export, import-idx, import-labels, verify. See run_bench.py --help."
+KNOWN = "Known: compare, doctor, export, import-idx, import-labels, tune, verify. See run_bench.py --help."
 
 
 @pytest.mark.parametrize(
@@ -286,6 +286,7 @@ def test_the_help_lists_the_commands_and_not_the_workers(capsys: pytest.CaptureF
         "  export         write a run's weights to a file that other programs can read",
         "  import-idx     convert MNIST, or a set in its file format, to a folder to train on",
         "  import-labels  make a list with ImageNet's labels from Kaggle's or the kit's file",
+        "  tune           find the settings with which this machine trains fastest on your data",
         "  verify         check that every image of a data set can be read and decoded",
     ]
     assert not any(line.startswith("  worker") for line in out.splitlines())

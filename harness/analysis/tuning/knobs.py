@@ -1,0 +1,125 @@
+"""The settings that the tuner may vary, in one table: when each applies, and its values in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.analysis.remedies import COMPUTE_STAGE, PIPELINE_STAGE
+from harness.analysis.tuning.trial import Candidate
+from harness.machine.device_kinds import DeviceKind
+from harness.plan.declaration import AUTO
+from pipelines.settings import (
+    CPU_DECODER,
+    DALI_LOADER,
+    DALI_RESIZE,
+    MIXED_DECODER,
+    OPENCV_LOADER,
+)
+
+# Numbers to step along: each is enough above the one before to show.
+STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+MAX_PREFETCH = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What the machine allows: cores of each rank, the kind of its devices, whether OpenCV and the fused operator work.
+
+    fused is for the host's decoder; without it there is one way to resize.
+    """
+
+    cores: int
+    device: DeviceKind
+    opencv: bool
+    fused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Knob:
+    """A setting: name is the option's. values are those to choose from in a candidate's company; none: not there.
+
+    stage is the one that it makes faster. ordered: its neighbours are tried, and then those beyond the better one.
+    changes_training: it changes what is trained, so that it is varied only when it is asked for.
+    """
+
+    name: str
+    stage: str
+    values: Callable[[Candidate, Scope], tuple[Any, ...]]
+    ordered: bool = True
+    changes_training: bool = False
+
+
+def _threads(scope: Scope) -> tuple[int, ...]:
+    """Numbers of threads from one to twice the cores."""
+    return tuple(number for number in STEPS if number <= 2 * scope.cores)
+
+
+def _by_dali(candidate: Candidate) -> bool:
+    return bool(candidate["loader"] == DALI_LOADER)
+
+
+def _if(applies: bool, *values: Any) -> tuple[Any, ...]:
+    return values if applies else ()
+
+
+KNOBS = (
+    Knob("decode_threads", PIPELINE_STAGE, lambda c, scope: _if(_by_dali(c), *_threads(scope))),
+    Knob("workers", PIPELINE_STAGE, lambda c, scope: _if(not _by_dali(c), *_threads(scope))),
+    Knob("prefetch", PIPELINE_STAGE, lambda *_: tuple(number for number in STEPS if number <= MAX_PREFETCH)),
+    Knob(
+        "decoder",
+        PIPELINE_STAGE,
+        lambda c, scope: _if(_by_dali(c) and scope.device.decoder == MIXED_DECODER, MIXED_DECODER, CPU_DECODER),
+        ordered=False,
+    ),
+    Knob(
+        "hw_decoder_load",
+        PIPELINE_STAGE,
+        lambda c, _: _if(_by_dali(c) and c["decoder"] == MIXED_DECODER, 0.0, 0.25, 0.5, 0.65, 0.8, 0.9, 1.0),
+    ),
+    Knob(
+        "resize",
+        PIPELINE_STAGE,
+        lambda c, scope: _if(_by_dali(c) and c["decoder"] == CPU_DECODER and scope.fused, AUTO, DALI_RESIZE),
+        ordered=False,
+    ),
+    Knob("loader", PIPELINE_STAGE, lambda _, scope: _if(scope.opencv, DALI_LOADER, OPENCV_LOADER), ordered=False),
+    Knob("compute_threads", COMPUTE_STAGE, lambda _, scope: _if(scope.device.on_host, *_threads(scope))),
+    Knob("layout", COMPUTE_STAGE, lambda *_: ("nchw", "nhwc"), ordered=False, changes_training=True),
+    Knob(
+        "amp",
+        COMPUTE_STAGE,
+        lambda _, scope: _if(scope.device.sixteen_bit, "off", "bf16", "fp16"),
+        ordered=False,
+        changes_training=True,
+    ),
+    Knob(
+        "batch_size",
+        COMPUTE_STAGE,
+        lambda c, _: (c["batch_size"] // 2 or 1, c["batch_size"], 2 * c["batch_size"]),
+        changes_training=True,
+    ),
+)
+KNOB_NAMES = tuple(knob.name for knob in KNOBS)
+# Varied unless others are asked for: how images are loaded.
+USUAL = tuple(knob.name for knob in KNOBS if knob.stage == PIPELINE_STAGE)
+
+
+def neighbours(knob: Knob, candidate: Candidate, scope: Scope) -> tuple[Candidate, ...]:
+    """The candidates beside one along a knob: the values before and after its own, or all others if they have no order.
+
+    None where the knob doesn't apply, or has no other value.
+    """
+    own, values = candidate[knob.name], knob.values(candidate, scope)
+    if not knob.ordered:
+        return tuple(candidate.but(knob.name, value) for value in values if value != own) if own in values else ()
+    below = [value for value in values if value < own]
+    above = [value for value in values if value > own]
+    return tuple(candidate.but(knob.name, value) for value in (*below[-1:], *above[:1]))
+
+
+def initial(values: Mapping[str, Any]) -> Candidate:
+    """The candidate of a plan, from its settings by name."""
+    return Candidate.of(**{name: values[name] for name in KNOB_NAMES})

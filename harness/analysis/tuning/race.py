@@ -1,0 +1,95 @@
+"""Compares candidates with the best one so far in interleaved trials, and drops those that can't win."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from scipy import special
+
+from harness.analysis.comparing.compare import RUN_TO_RUN
+from harness.analysis.tuning.trial import Candidate, Trial, mean_rate, rates
+
+# A smaller gain isn't worth a change of settings, and hardly distinguishable from noise.
+MIN_CHANGE = 0.03
+# A candidate that has not won after this number of trials counts as not better.
+MAX_ROUNDS = 6
+# The probability that noise alone makes a rival win in one look, and that it drops one that is better by MIN_CHANGE.
+# Below 0.05, as there are several looks and rivals.
+SURE_TO_WIN, SURE_TO_LOSE = 0.01, 0.05
+# The number of trials that the assumed spread between runs counts for, beside the measured one.
+PRIOR_TRIALS = 10
+
+Measure = Callable[[Candidate], Trial]
+
+
+def race(best: Candidate, rivals: Sequence[Candidate], measure: Measure) -> Candidate | None:
+    """Returns the rival that is faster than the best by MIN_CHANGE or more, beyond noise; None if none is.
+
+    Each round measures every candidate that is left once, in alternating order, so that drift affects all alike. A
+    rival is dropped when it fails, and when it can hardly be better by MIN_CHANGE. None, too, if the best fails.
+    """
+    made: dict[Candidate, list[Trial]] = {best: [], **{rival: [] for rival in rivals}}
+    left = list(rivals)
+    for number in range(MAX_ROUNDS):
+        in_order = [best, *left]
+        for candidate in in_order if number % 2 == 0 else reversed(in_order):
+            trial = measure(candidate)
+            made[candidate].append(trial)
+            if trial.failure and candidate == best:
+                return None
+            if trial.failure:
+                left.remove(candidate)
+        gains = {rival: gain(made, best, rival) for rival in left}
+        winners = [rival for rival, found in gains.items() if found.is_win]
+        if winners:
+            return max(winners, key=lambda rival: gains[rival].log_ratio)
+        left = [rival for rival, found in gains.items() if not found.is_lost]
+        if not left:
+            return None
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class RaceGain:
+    """How much faster one candidate is than another: the logarithm of the ratio of their rates, and its error."""
+
+    log_ratio: float
+    standard_error: float
+    degrees_of_freedom: float
+
+    @property
+    def is_win(self) -> bool:
+        """Whether it is MIN_CHANGE or more, and noise alone makes it as large only with probability SURE_TO_WIN."""
+        return self.log_ratio >= math.log1p(MIN_CHANGE) and self._probability_above(0.0) < SURE_TO_WIN
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether noise alone makes a gain of MIN_CHANGE as small only with probability SURE_TO_LOSE."""
+        return 1 - self._probability_above(math.log1p(MIN_CHANGE)) < SURE_TO_LOSE
+
+    def _probability_above(self, true: float) -> float:
+        """The probability that noise makes a true gain at least as large as this one."""
+        return float(special.stdtr(self.degrees_of_freedom, (true - self.log_ratio) / self.standard_error))
+
+
+def gain(made: Mapping[Candidate, Sequence[Trial]], a: Candidate, b: Candidate) -> RaceGain:
+    """Returns the gain of b over a in a race.
+
+    Its variance is pooled over all candidates of the race, which is possible because the noise is the machine's, and
+    PRIOR_TRIALS of the spread assumed between runs, and of the windows' own uncertainty, join it: two or three trials
+    alone would say too little about their spread. Source of such a moderated t-test: Smyth, "Linear models and
+    empirical Bayes methods for assessing differential expression" (Statistical Applications in Genetics and Molecular
+    Biology 3, 2004).
+    """
+    errors = [trial.relative_standard_error or 0.0 for trials in made.values() for trial in trials if trial.fps]
+    squares, degrees = PRIOR_TRIALS * (RUN_TO_RUN**2 + statistics.fmean(error**2 for error in errors)), PRIOR_TRIALS
+    for trials in made.values():
+        logarithms = [math.log(rate) for rate in rates(trials)]
+        if len(logarithms) > 1:
+            squares += statistics.variance(logarithms) * (len(logarithms) - 1)
+            degrees += len(logarithms) - 1
+    error = math.sqrt(squares / degrees * (1 / len(rates(made[a])) + 1 / len(rates(made[b]))))
+    return RaceGain(math.log(mean_rate(made[b]) / mean_rate(made[a])), error, degrees)
