@@ -16,8 +16,8 @@ from harness.machine.placement.shares import PIN, share_cores
 from harness.machine.placement.topology import gpu_node, read_topology
 from harness.plan.plan import PlacementPlan
 
-# By these variables an OpenMP library puts its threads on cores of its own choice.
-BINDING = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
+# By these variables OpenMP and DALI put threads on cores that they name.
+BINDING = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY", "DALI_AFFINITY_MASK")
 OMIT = "Omit --affinity pin."
 WITHOUT = "each rank's cores are chosen without"
 
@@ -36,7 +36,7 @@ def decide_placement(
         raise MachineError("--affinity pin needs Linux: this operating system keeps no process on cores", OMIT)
     if binding := [name for name in BINDING if environment.get(name)]:
         raise UsageError(
-            f"{binding[0]} is set, by which OpenMP chooses cores for its threads, and --affinity pin does so, too",
+            f"{binding[0]} puts threads on cores, and --affinity pin does so, too",
             f"{OMIT} Or unset {binding[0]}.",
         )
     topology, allowed = read_topology(root), allowed_cores()

@@ -36,10 +36,10 @@ class LoadingOptions:
         at_least=1, resume=FREE, nodes=OWN, row=UNMARKED,
     )  # fmt: skip
     affinity: str = option(
-        AUTO, "loading", "Which cores a rank and its threads and worker processes run on. pin: its share of the"
-        " cores that this process may use: whole physical ones, of one NUMA node where possible, for a GPU of the GPU's"
-        " node; none: those that the operating system chooses; auto: as none.", choices=(AUTO, PIN, NONE), resume=FREE,
-        nodes=OWN, row=UNMARKED,
+        AUTO, "loading", "Which cores a rank and its threads and worker processes run on. pin: its share of the cores"
+        " that this process may use: whole physical ones, of one NUMA node where possible, for a GPU of the GPU's node;"
+        " none: those that the operating system chooses; auto: as none, as no gain was measured.",
+        choices=(AUTO, PIN, NONE), resume=FREE, nodes=OWN, row=UNMARKED,
     )  # fmt: skip
     prefetch: int = option(
         2, "loading", "Batches that the loader prepares in advance, per rank. The opencv loader: per worker process.",

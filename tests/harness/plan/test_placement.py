@@ -91,9 +91,11 @@ def test_a_machine_with_one_node_needs_no_note(tmp_path: Path, monkeypatch: pyte
     assert placed(Devices("gpu", 2, "GPU"), machine) == ("0-1", "2-3")
 
 
-@pytest.mark.parametrize("variable", ["OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY"])
+@pytest.mark.parametrize(
+    "variable", ["OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY", "DALI_AFFINITY_MASK"]
+)
 def test_two_who_choose_cores_are_refused(variable: str, server: Path) -> None:
-    with pytest.raises(UsageError, match=f"{variable} is set") as caught:
+    with pytest.raises(UsageError, match=f"{variable} puts threads on cores") as caught:
         decide_placement("pin", CPUS, {variable: "close"}, server)
     assert f"unset {variable}" in caught.value.cure
     assert placed(CPUS, server, {variable: ""}) == ("0-7,16-23", "8-15,24-31")
