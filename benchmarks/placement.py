@@ -1,22 +1,22 @@
 """Measures what keeping ranks on their cores does to throughput: whole runs with --affinity none and pin, in turns.
 
-usage: placement.py [--rounds 2] [--then ALSO ...] -- OPTIONS
+usage: placement.py [--rounds 2] -- OPTIONS
 
 OPTIONS are those of run_bench.py, such as `--gpus 2 --model x0_25 --image-size 64 --data digits --max-seconds 40`. Each
 round has four runs, in the order none, pin, pin, none, so that a machine that slows down slows both alike. Prints the
-medians of each phase's rate, and for the training what `compare` concludes. Other programs on the machine disturb it:
-its load is printed before each run.
+medians of each phase's rate, and for the training what `compare` concludes. Other programs on the machine disturb it,
+and ranks that are kept on their cores more than others: what disturbed each run's training is printed with its rate.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -38,11 +38,11 @@ def main() -> None:
     rates: dict[str, dict[str, list[float]]] = {affinity: {} for affinity in ORDER}
     with tempfile.TemporaryDirectory() as folder:
         for number, affinity in enumerate(ORDER * arguments.rounds):
-            load = os.getloadavg()[0]
-            found = measured(affinity, arguments.options, Path(folder), f"run{number}")
-            for phase, fps in found.items():
-                rates[affinity].setdefault(phase, []).append(fps)
-            print(f"{affinity}: {found[TRAIN]:.1f} images/s, load before {load:.1f}", flush=True)
+            phases = measured(affinity, arguments.options, Path(folder), f"run{number}")
+            for phase, figures in phases.items():
+                rates[affinity].setdefault(phase, []).append(figures["fps"])
+            train = phases[TRAIN]
+            print(f"{affinity}: {train['fps']:.1f} images/s, disturbed by: {train['interference']}", flush=True)
     for phase, without in rates[NONE].items():
         medians = [statistics.median(fps) for fps in (without, rates[PIN][phase])]
         print(f"{phase}: none {medians[0]:.1f}, pin {medians[1]:.1f} images/s, ratio {medians[1] / medians[0]:.3f}")
@@ -51,8 +51,8 @@ def main() -> None:
     print(f"{TRAIN} with pin: {difference.verdict} ({difference.change:+.1%}{interval}; {difference.how})")
 
 
-def measured(affinity: str, options: list[str], folder: Path, name: str) -> dict[str, float]:
-    """The rate of each phase of a run, in images per second. Ends with the run's error if it fails."""
+def measured(affinity: str, options: list[str], folder: Path, name: str) -> dict[str, Any]:
+    """The figures of each phase of a run. Ends with the run's error if it fails."""
     command = [
         sys.executable, str(ROOT / "run_bench.py"), "--throughput-only", "--affinity", affinity, *options,
         "--results", str(folder), "--run-name", name,
@@ -60,7 +60,7 @@ def measured(affinity: str, options: list[str], folder: Path, name: str) -> dict
     done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         sys.exit(f"run_bench.py ended with exit code {done.returncode}:\n{done.stderr}")
-    return {phase: figures["fps"] for phase, figures in read_record(folder / f"{name}.json").phases.items()}
+    return read_record(folder / f"{name}.json").phases
 
 
 if __name__ == "__main__":
