@@ -14,7 +14,7 @@ from harness.artifacts.shared_schema import LOADERS, SCALING
 from harness.errors import UsageError
 from harness.plan.kinds import KINDS
 from harness.plan.options import RunConfig, parse_config
-from harness.plan.plan import DataFacts, OperationPlan, RunPlan, TrainingPlan, WindowPlan
+from harness.plan.plan import DataFacts, OperationPlan, PlacementPlan, RunPlan, TrainingPlan, WindowPlan
 from pipelines.augmentation import Augmentation
 from pipelines.layout import Lists
 from pipelines.settings import PipelineSettings
@@ -178,6 +178,11 @@ def _plan(values: dict[str, Any]) -> RunPlan:
             "training": TrainingPlan(**values["training"]),
             "window": WindowPlan(**values["window"]),
             "operation": OperationPlan(**values["operation"]),
+            "placement": _placement(values.get("placement", {})),
             "notes": tuple(values["notes"]),
         }
     )
+
+
+def _placement(values: dict[str, Any]) -> PlacementPlan:
+    return PlacementPlan(**{**values, "rank_cores": tuple(values.get("rank_cores", ()))})

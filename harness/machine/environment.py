@@ -22,6 +22,7 @@ from harness import ROOT
 from harness.machine.device import Devices, installed_version
 from harness.machine.host import available_cores, cpu_name, memory_limit_bytes, quota_cores
 from harness.machine.nvml import Nvml
+from harness.machine.placement.core_lists import read_cores
 from harness.machine.plugins import folder_of_packages
 
 PACKAGES = (
@@ -135,11 +136,7 @@ def _cpu_files(root: Path, name: str) -> list[Path]:
 
 def _count_list(file: Path) -> int | None:
     """Returns how many numbers a list in the kernel's format contains, such as 5 for "0-3,8"."""
-    text = _text(file)
-    if text is None or not re.fullmatch(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*", text):
-        return None
-    spans = (span.split("-") for span in text.split(","))
-    return sum(int(span[-1]) - int(span[0]) + 1 for span in spans)
+    return len(read_cores(file)) or None
 
 
 def sockets(root: Path = Path("/")) -> int | None:

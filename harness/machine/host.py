@@ -177,12 +177,12 @@ def available_cores() -> int:
 
     A fractional quota is rounded down, so that this number of threads never waits for the quota.
     """
-    cores = len(_allowed_cores()) or os.cpu_count() or 1
+    cores = len(allowed_cores()) or os.cpu_count() or 1
     quota = quota_cores(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
     return max(1, cores if quota is None else min(cores, int(quota)))
 
 
-def _allowed_cores() -> frozenset[int]:
+def allowed_cores() -> frozenset[int]:
     """Returns the cores that the calling thread may run on; empty if the system does not report them (macOS)."""
     return frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else frozenset()
 

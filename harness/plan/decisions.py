@@ -15,6 +15,7 @@ from harness.machine.host import available_cores
 from harness.plan.declaration import AUTO
 from harness.plan.option_groups.training import SYNC
 from harness.plan.options import RunConfig
+from harness.plan.placement import decide_placement
 from harness.plan.plan import DEFAULT_FOLDER, DataFacts, Decoding, OperationPlan, RunPlan, TrainingPlan, WindowPlan
 from harness.plan.published import recipe_learning_rate, recipe_lr_warmup
 from models.architecture import NEW
@@ -63,7 +64,8 @@ def make_plan(
     step_images = batch_size * config.accumulation_steps
     # An evaluation reads no training images.
     epoch_steps = steps_per_epoch(data.train_images, ranks, step_images) if data.train_images else 0
-    share = max(1, available_cores() // devices.count)
+    placement, placement_notes = decide_placement(config.affinity, devices, environment)
+    share = placement.cores_per_rank(available_cores(), devices.count)
     pipeline, pipeline_notes = _pipeline(config, kind, decoding, batch_size, share)
     plan = RunPlan(
         kind=config.kind,
@@ -74,6 +76,7 @@ def make_plan(
         nodes=config.nnodes,
         data=replace(data, augmentation=_augmentation(config, data.augmentation)),
         pipeline=pipeline,
+        placement=placement,
         compares_loaders=config.loader == BOTH_LOADERS,
         training=TrainingPlan(
             epochs=config.epochs,
@@ -109,7 +112,7 @@ def make_plan(
         ),
     )
     of_weights = () if pretrained is None else _notes_of_weights(pretrained, data.num_classes)
-    return replace(plan, notes=(*notes, *pipeline_notes, *of_weights, *_notes(plan)))
+    return replace(plan, notes=(*notes, *pipeline_notes, *placement_notes, *of_weights, *_notes(plan)))
 
 
 def _pipeline(

@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.errors import InvariantError
 from harness.machine.device_kinds import ON
+from harness.machine.placement.shares import PIN
 from harness.plan.kinds import EVALUATION
 from harness.plan.option_groups.training import SYNC
 from harness.plan.plan import RunPlan
@@ -48,6 +49,8 @@ def check_settings(plan: RunPlan, found: Mapping[str, Any]) -> None:
         "accumulation_steps": training.accumulation_steps,
         "ranks": plan.ranks,
     }
+    if plan.placement.affinity == PIN:
+        asked["rank_cores"] = list(plan.placement.rank_cores)
     if training.tf32 is not None:
         asked["cudnn_tf32"] = training.tf32 == ON
     asked = {name: value for name, value in asked.items() if name not in LEFT_OUT.get(plan.kind, ())}

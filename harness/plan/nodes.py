@@ -17,7 +17,7 @@ from harness.plan.options import RunConfig, run_options
 from harness.plan.plan import RunPlan, decided_values
 
 # Settings of a plan that may differ between nodes, besides the options that are declared so.
-OWN_SETTINGS = frozenset({"notes", "device_id"})
+OWN_SETTINGS = frozenset({"notes", "device_id", "rank_cores"})
 # The facts about the data set that all nodes must agree on; its name and place may differ.
 SHARED_FACTS = ("train_images", "val_images", "num_classes", "augmentation", "fingerprint")
 # What to call settings whose name alone doesn't say what to change.

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from harness.machine.placement.core_lists import parse_cores
+from harness.machine.placement.shares import NONE
 from harness.plan.kinds import RunKind
 from harness.plan.options import RunConfig
 from pipelines.augmentation import Augmentation
@@ -210,6 +212,21 @@ class OperationPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class PlacementPlan:
+    """Which cores this node's ranks run on.
+
+    affinity is pin or none. With pin, rank_cores are the cores of each rank, as in "0-3,8"; without, they are empty.
+    """
+
+    affinity: str = NONE
+    rank_cores: tuple[str, ...] = ()
+
+    def cores_per_rank(self, all_cores: int, ranks: int) -> int:
+        """Returns how many cores every rank has, if the ranks may use all_cores together; at least 1."""
+        return max(1, min(all_cores // ranks, *(len(parse_cores(cores)) for cores in self.rank_cores), all_cores))
+
+
+@dataclass(frozen=True, slots=True)
 class RunPlan:
     """Everything that decides what the ranks do; they read nothing else.
 
@@ -228,6 +245,7 @@ class RunPlan:
     training: TrainingPlan
     window: WindowPlan
     operation: OperationPlan
+    placement: PlacementPlan = PlacementPlan()
     compares_loaders: bool = False
     notes: tuple[str, ...] = ()
 
@@ -253,7 +271,7 @@ class RunPlan:
 
 
 # The parts of a plan whose fields are settings themselves.
-PARTS = ("pipeline", "training", "window", "operation")
+PARTS = ("pipeline", "training", "window", "operation", "placement")
 
 
 def decided_values(config: RunConfig, plan: RunPlan) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from harness.artifacts.reference_table import method_marks, reference_table_file
 from harness.artifacts.schema import BAD_IMAGES, EPOCHS, TRAIN
 from harness.artifacts.tables import read_table
 from harness.machine.device_kinds import device_kind
+from harness.machine.placement.shares import NONE
 from harness.plan import kinds
 from harness.plan.left_out import LeftOut
-from harness.plan.plan import DataFacts, RunPlan
+from harness.plan.plan import DataFacts, PlacementPlan, RunPlan
 from harness.report.beside_reference import REFERENCE_DATASET, beside_reference, hardware, standing
 from harness.report.findings import (
     WINDOW_ENDS,
@@ -144,6 +145,7 @@ def plan_facts(plan: RunPlan) -> list[tuple[str, str]]:
             else f"at least {count_of(window.warmup_steps, 'step')}; its end is found in the step times",
         ),
         ("threads per rank", f"{training.compute_threads} for training"),
+        ("affinity", _affinity(plan.placement)),
     ]
     return [(label, value) for label, value in rows if value and label not in LEFT_OUT.get(plan.kind, ())]
 
@@ -153,6 +155,20 @@ def _loader(pipeline: PipelineSettings) -> str:
     if pipeline.loader == OPENCV_LOADER:
         return f"OpenCV in {count_of(pipeline.workers, 'worker')}"
     return f"DALI with {count_of(pipeline.decode_threads, 'thread')}, resized by {RESIZERS[pipeline.resize]}"
+
+
+def _affinity(placement: PlacementPlan) -> str:
+    """Which cores the ranks run on."""
+    if placement.affinity == NONE:
+        return "left to the operating system"
+    lists = placement.rank_cores
+    if len(set(lists)) == 1:
+        return f"every rank: {_cores(lists[0])}"
+    return ", ".join(f"rank {rank}: {_cores(cores)}" for rank, cores in enumerate(lists))
+
+
+def _cores(listed: str) -> str:
+    return f"core {listed}" if listed.isdigit() else f"cores {listed}"
 
 
 def _images(data: DataFacts) -> str:

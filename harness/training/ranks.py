@@ -79,6 +79,11 @@ class Ranks:
         """Every rank's text, in order of rank, on each rank."""
         return [gathered.decode() for gathered in self.gather_bytes(text.encode())]
 
+    def exchange_on_node(self, text: str, ranks_per_node: int) -> list[str]:
+        """The texts of this node's ranks, in order of rank, on each of them; all nodes call it."""
+        first = self.rank // ranks_per_node * ranks_per_node
+        return self.exchange(text)[first : first + ranks_per_node]
+
     def agree_on_batch_norm(self, model: nn.Layer, whose: str) -> None:
         """Give every rank the same running statistics, so that all ranks evaluate the same model.
 

@@ -28,6 +28,8 @@ from harness.launch.rank_files import RankFiles, patience_of
 from harness.machine.clock import Clock
 from harness.machine.device import cudnn_tf32, gradients_add_up, local_rank, open_device
 from harness.machine.device_kinds import device_kind
+from harness.machine.placement.core_lists import format_cores
+from harness.machine.placement.pinning import cores_in_use
 from harness.machine.tracing import TracedClock
 from harness.plan.effective_settings import check_settings
 from harness.plan.option_groups.training import SYNC
@@ -218,6 +220,7 @@ class Trainer:
             "to_static": isinstance(self.model.forward, StaticFunction),
             "ranks": self.ranks.world_size,
             "cudnn_tf32": cudnn_tf32(self.plan.device),
+            "rank_cores": self.ranks.exchange_on_node(format_cores(cores_in_use()), self.plan.ranks_per_node),
         }
 
     def _scales(self, trains: bool) -> bool:

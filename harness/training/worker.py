@@ -23,6 +23,9 @@ from harness.launch.memory import out_of_memory
 from harness.launch.rank_files import RankFiles, leave_failure
 from harness.machine.device import local_rank, open_device
 from harness.machine.device_kinds import device_kind
+from harness.machine.placement.core_lists import parse_cores
+from harness.machine.placement.pinning import pin
+from harness.machine.placement.shares import PIN
 from harness.machine.telemetry import telemetry_of
 from harness.machine.tracing import TracedClock, open_trace
 from harness.plan.kinds import EPOCHS, EVALUATION, THROUGHPUT, RunKind
@@ -193,6 +196,8 @@ def run_rank(record_path: Path) -> None:
         start_seconds=limits.start_seconds(record.plan.nodes),
     )
     try:
+        if record.plan.placement.affinity == PIN:
+            pin(set(parse_cores(record.plan.placement.rank_cores[local_rank()])))
         run_worker(record, record_path.parent)
         # An interpreter that ends would die of them.
         signals.ignore()

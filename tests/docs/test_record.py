@@ -58,8 +58,8 @@ def test_the_top_level(record: dict[str, Any]) -> None:
     "path",
     [
         "plan", "plan.data", "plan.data.augmentation", "plan.pipeline", "plan.training", "plan.window",
-        "plan.operation", "environment", "profile", "profile.page_cache", "effective_settings", "steady", "ledger",
-        "outliers", "interference", "verdict",
+        "plan.operation", "plan.placement", "environment", "profile", "profile.page_cache", "effective_settings",
+        "steady", "ledger", "outliers", "interference", "verdict",
     ],
 )  # fmt: skip
 def test_every_field_of_an_object_has_its_place(record: dict[str, Any], path: str) -> None:

@@ -7,6 +7,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from harness.machine.host import allowed_cores
+from harness.machine.placement.core_lists import format_cores
+
 
 def settings_in_force(record: dict[str, Any], ranks: int) -> None:
     """DALI and Paddle report what was planned; a CPU has neither a JPEG engine nor TF32."""
@@ -20,6 +23,7 @@ def settings_in_force(record: dict[str, Any], ranks: int) -> None:
         "resize": "fused", "auto_augment": False, "parameters": "float32", "logits": "float32",
         "network_layout": "nchw",
         "sync_batch_norm": False, "to_static": False, "accumulation_steps": 1, "ranks": ranks, "cudnn_tf32": None,
+        "rank_cores": [format_cores(allowed_cores())] * ranks,
     }  # fmt: skip
     assert record["plan"]["pipeline"]["decode_threads"] >= 1
 

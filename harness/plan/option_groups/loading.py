@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.machine.device_kinds import OFF, ON
+from harness.machine.placement.shares import NONE, PIN
 from harness.plan.declaration import AUTO, FREE, KEPT, NOTED, OWN, UNMARKED, option
 from pipelines.settings import (
     BOTH_LOADERS,
@@ -33,6 +34,12 @@ class LoadingOptions:
     decode_threads: int | None = option(
         None, "loading", "DALI threads per rank. Default: the cores per rank, at most 8.", metavar="N",
         at_least=1, resume=FREE, nodes=OWN, row=UNMARKED,
+    )  # fmt: skip
+    affinity: str = option(
+        AUTO, "loading", "Which cores a rank and its threads and worker processes run on. pin: its share of the cores"
+        " that this process may use: whole physical ones, of one NUMA node where possible, for a GPU of the GPU's node;"
+        " none: those that the operating system chooses; auto: as none, as no gain was measured.",
+        choices=(AUTO, PIN, NONE), resume=FREE, nodes=OWN, row=UNMARKED,
     )  # fmt: skip
     prefetch: int = option(
         2, "loading", "Batches that the loader prepares in advance, per rank. The opencv loader: per worker process.",

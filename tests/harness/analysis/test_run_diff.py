@@ -65,6 +65,16 @@ def test_what_differs_has_its_place_and_dotted_name() -> None:
     ]
 
 
+def test_where_ranks_ran_is_a_setting() -> None:
+    a = record("a", 100.0)
+    b = planned(a, affinity="pin", rank_cores=("0-3", "4-7"))
+    assert differences(a, b) == [
+        SettingDifference("settings", "affinity", "none", "pin"),
+        SettingDifference("settings", "rank_cores.0", None, "0-3"),
+        SettingDifference("settings", "rank_cores.1", None, "4-7"),
+    ]
+
+
 def test_a_job_is_what_was_trained_on_what() -> None:
     job = job_of(record("a", 100.0))
     assert job == Job("x0_25", 64, "photos", "cpu", 2, 32)

@@ -31,6 +31,11 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
     assert RECORD.schema_version == SCHEMA_VERSION
 
 
+def test_where_ranks_run_comes_back(tmp_path: Path) -> None:
+    pinned = a_plan(affinity="pin", rank_cores=("0-3", "4-7"))
+    assert round_trip(tmp_path, dataclasses.replace(RECORD, plan=pinned)).plan == pinned
+
+
 def test_a_verdict_comes_back_as_it_was(tmp_path: Path) -> None:
     record = a_throughput_record()
     back = round_trip(tmp_path, record)

@@ -51,6 +51,16 @@ def test_what_each_setting_puts_in_force(asked: dict[str, Any], read: dict[str, 
             check_settings(a_plan(**asked), {**FOUND, **read, name: FOUND[name]})
 
 
+def test_cores_are_compared_where_ranks_are_kept_on_them() -> None:
+    check_settings(a_plan(), {**FOUND, "rank_cores": ["0-3", "0-3"]})
+    pinned = a_plan(affinity="pin", rank_cores=("0-1", "2-3"))
+    check_settings(pinned, {**FOUND, "rank_cores": ["0-1", "2-3"]})
+    for read in (["0-1", "0-3"], ["2-3", "0-1"], ["0-1"], None):
+        with pytest.raises(InvariantError, match=r"^rank_cores .* was asked for") as caught:
+            check_settings(pinned, {**FOUND, "rank_cores": read})
+        assert caught.value.message == f"rank_cores ['0-1', '2-3'] was asked for, {read} was in force"
+
+
 def test_an_evaluation_shows_nothing_of_training() -> None:
     trained = ("preprocessing", "auto_augment", "accumulation_steps")
     shown = {name: value for name, value in FOUND.items() if name not in trained}

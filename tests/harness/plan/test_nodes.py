@@ -112,6 +112,8 @@ def test_what_is_a_node_s_own_may_differ() -> None:
             compute_threads=2,
             telemetry_interval=1.0,
             telemetry_library="lib.so",
+            affinity="pin",
+            rank_cores=("0-3", "4-7"),
             notes=("one",),
         ),
     )

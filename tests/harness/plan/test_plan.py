@@ -552,7 +552,7 @@ def test_no_two_parts_of_a_plan_share_a_setting_and_options_keep_their_names() -
     assert {name for name in names if name not in run_options()} == {
         "kind", "device_name", "ranks", "nodes", "notes", "compares_loaders", "device_id", "dtype", "steps_per_epoch",
         "warmup_steps",
-        "warmup_given",
+        "warmup_given", "rank_cores",
     }  # fmt: skip
 
 

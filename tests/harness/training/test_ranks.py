@@ -149,3 +149,16 @@ def test_one_rank_has_nothing_to_share() -> None:
     assert ranks.broadcast(b"\x00\xff") == b"\x00\xff"
     assert (ranks.gather_bytes(b"\x00\xff"), ranks.gather_bytes(b"")) == ([b"\x00\xff"], [b""])
     assert ranks.exchange("café") == ["café"]
+
+
+class NumberedRanks(Ranks):
+    """Ranks whose texts end with their numbers."""
+
+    def exchange(self, text: str) -> list[str]:
+        return [f"{text} of rank {rank}" for rank in range(self.world_size)]
+
+
+def test_a_node_s_ranks_are_those_with_the_numbers_after_its_first() -> None:
+    found = [NumberedRanks(rank, 6).exchange_on_node("cores", 2) for rank in range(6)]
+    assert found == [[f"cores of rank {node}", f"cores of rank {node + 1}"] for node in (0, 0, 2, 2, 4, 4)]
+    assert Ranks(0, 1).exchange_on_node("0-3", 1) == ["0-3"]
