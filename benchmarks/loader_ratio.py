@@ -1,0 +1,65 @@
+"""Whether a run that measures two loaders in turns reports the ratio that two runs with one loader each have.
+
+usage: loader_ratio.py [--times 10] [--results FOLDER] [-- OPTIONS]
+
+OPTIONS are those of the runs, by default loader-bound ones (x0_25 at 32 px, photos, one rank on the CPU). Each time a
+run with --loader dali,opencv and one with each loader are made, in changing order. Printed: both ratios with their
+intervals, and how often the ratio of the separate runs lies within the interval of the one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from harness import ROOT
+from harness.analysis.comparing.compare import compare
+from harness.analysis.comparing.stored_result import find_result
+from harness.artifacts.record import RunFiles, read_record
+
+USUAL = ("--device", "cpu", "--gpus", "1", "--model", "x0_25", "--image-size", "32", "--batch-size", "64",
+         "--max-seconds", "20")  # fmt: skip
+BOTH, DALI, OPENCV = "dali,opencv", "dali", "opencv"
+LOADERS = {BOTH: (), DALI: (), OPENCV: ("--workers", "2")}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--times", type=int, default=10)
+    parser.add_argument("--results", type=Path, default=Path("results/loader-ratio"))
+    parser.add_argument("options", nargs="*", default=USUAL)
+    arguments = parser.parse_args()
+    within = 0
+    for number in range(arguments.times):
+        names = {loader: f"{loader.replace(',', '-')}{number}" for loader in LOADERS}
+        for loader in LOADERS if number % 2 == 0 else reversed(LOADERS):
+            make(arguments.results, names[loader], loader, arguments.options)
+        a, b = (find_result(names[loader], arguments.results).side for loader in (OPENCV, DALI))
+        apart = 1 + compare(a, b).change
+        row = read_record(RunFiles(arguments.results, names[BOTH]).record).loaders[0]
+        inside = row["ratio_low"] <= apart <= row["ratio_high"]
+        within += inside
+        print(
+            f"{number + 1}: in turns {row['ratio']:.3f} ({row['ratio_low']:.3f} to {row['ratio_high']:.3f}), apart"
+            f" {apart:.3f}: {'within' if inside else 'outside'}",
+            flush=True,
+        )
+    print(f"within the interval: {within} of {arguments.times}")
+
+
+def make(results: Path, name: str, loader: str, options: tuple[str, ...]) -> None:
+    """Make a run, unless it is there already."""
+    if RunFiles(results, name).record.exists():
+        return
+    workers = LOADERS[OPENCV] if OPENCV in loader else ()
+    command = [sys.executable, str(ROOT / "run_bench.py"), "--throughput-only", *options, "--loader", loader, *workers]
+    subprocess.run([*command, "--results", str(results), "--run-name", name], check=True, stdout=subprocess.DEVNULL)
+
+
+if __name__ == "__main__":
+    main()
