@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +264,7 @@ class Run:
                         plan,
                         self.environment,
                         progress.poll,
+                        meanwhile=_load_analysis,  # ranks that start leave a processor idle
                         node=self.node,
                         say=self.console.notice,
                         note=self._note,
@@ -295,6 +297,12 @@ class Run:
                 write_record(files.record, replace(read_record(files.record).warned(warning), plan=plan))
                 self.console.notice(warning)
                 self.console.plan(plan, f"run {files.run}, with a smaller batch")
+
+
+def _load_analysis() -> None:
+    """Load what the conclusion needs, now rather than at the end, when an update may have replaced the packages."""
+    for name in ("pandas", "scipy.special"):
+        import_module(name)
 
 
 def _add_resume_hint(error: BaseException, files: RunFiles, config: RunConfig) -> BaseException:

@@ -46,12 +46,15 @@ def run_workers(
     environment: Mapping[str, str],
     poll: Callable[[], None] = lambda: None,
     *,
+    meanwhile: Callable[[], None] = lambda: None,
     node: Node,
     say: Callable[[str], None] = lambda _: None,
     note: Callable[[str], None] = lambda _: None,
     kept: Path,
 ) -> None:
     """Run this node's ranks to their end, calling poll a few times a second, and note with each notice that they leave.
+
+    meanwhile is called once, while the ranks start.
 
     Raises the error that a rank left. Otherwise raises TrainingError with what ended the first rank, or with the
     position of every rank if none made progress within the plan's limit, or if the other nodes didn't join; the logs
@@ -88,6 +91,7 @@ def run_workers(
                     note(notice)
 
             with signals.polled(), _stopped_at_exit(run):
+                meanwhile()
                 run.wait(look)
         look()
         _raise_what_ended(run, process.returncode, kept)
