@@ -17,7 +17,7 @@ from harness import ROOT
 from harness.artifacts.checkpoint import newest_checkpoint
 from harness.artifacts.record import RunFiles
 from harness.artifacts.schema import CHECKPOINT, STEPS
-from harness.launch.launcher import LAUNCHER_COMMAND
+from harness.launch.paddle_launcher import LAUNCHER_COMMAND
 from tests.support.results import Result, result_of
 
 EPOCHS_RUN = 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -14,12 +15,13 @@ from harness.commands.registry import Parser, commands_help, run_command
 from harness.commands.run_options import add_run_options, given_options
 from harness.errors import INTERRUPTED_EXIT_CODE, MachineError
 from harness.launch import signals
-from harness.launch.launcher import LAUNCHER_COMMAND, WORKER_COMMAND
+from harness.launch.launcher import WORKER_COMMAND
 from harness.launch.process_tree import RUN_PID, die_with_run
 from harness.plan.given import check_given
 from harness.report.output import tolerate_lost_output
 from harness.report.text import ENTRY, printable
 from models.errors import ActionableError
+from models.quick_loading import quick_loading
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -44,14 +46,11 @@ def main(arguments: Sequence[str]) -> int:
         if arguments[:1] == [WORKER_COMMAND] and len(arguments) == 2 and RUN_PID in os.environ:
             die_with_run(os.environ)
             signals.end_at_once()
-            from harness.training.worker import run_rank
-
+            with quick_loading():
+                from harness.training.worker import run_rank
+            # What is loaded stays: a later look for garbage, which may fall into a step, leaves it out.
+            gc.freeze()
             run_rank(Path(arguments[1]))
-            return 0
-        if arguments[:1] == [LAUNCHER_COMMAND]:
-            from harness.launch.paddle_launcher import launch
-
-            launch(arguments[1:])
             return 0
         signals.listen()
         if arguments and not arguments[0].startswith("-"):

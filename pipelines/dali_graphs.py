@@ -13,6 +13,7 @@ import numpy.typing as npt
 from nvidia.dali import fn, math, pipeline_def, types
 from nvidia.dali.pipeline import Pipeline
 
+from models.quick_loading import quick_loading
 from pipelines import auto_augment
 from pipelines.augmentation import MEAN, STD, Augmentation, eval_resize
 from pipelines.crops import draw_crop
@@ -267,7 +268,8 @@ def _fused_operators() -> ModuleType:
     """The module with our own operators. Raises LoaderError when numba can't be loaded."""
     # Only where it is used, as numba takes half a second and need not be installed.
     try:
-        from pipelines.fused import operator
+        with quick_loading():
+            from pipelines.fused import operator
     except ImportError as error:
         raise LoaderError(f"numba, which resizes images, can't be loaded: {error}", "Use --resize dali.") from error
     return operator

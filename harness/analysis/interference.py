@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from harness.artifacts.schema import TRAIN
 from harness.machine.host import HOST_LABEL
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # The share of the host's cores that other processes keep busy; it counts only while the host is this busy.
 FOREIGN_CPU_PERCENT, BUSY_PERCENT = 10.0, 80.0
@@ -65,6 +68,8 @@ def mark_interference(steps: pd.DataFrame, devices: pd.DataFrame, image_bytes: f
     A step counts as disturbed by a reason that held for at least DISTURBED_STEP of its time. image_bytes is the mean
     size of a training file. Steps that no sample covers stay unknown.
     """
+    import pandas as pd  # loaded already, with the tables
+
     ends = steps["time_unix_seconds"].to_numpy(np.float64)
     begins = ends - steps["step_seconds"].to_numpy(np.float64)
     found: dict[int, list[str]] = {}
@@ -128,7 +133,7 @@ def window_interference(window: pd.DataFrame, measured: pd.DataFrame | None = No
     )
 
 
-Rule = Callable[[pd.DataFrame], BoolArray]
+Rule = Callable[["pd.DataFrame"], BoolArray]
 
 
 def _host_rules(storage_rate: float) -> dict[str, Rule]:

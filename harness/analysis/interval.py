@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 CONFIDENCE = 0.95
 # Fewer values say too little about their spread.
@@ -55,11 +54,15 @@ class Estimate:
 
 def t_quantile(degrees_of_freedom: float) -> float:
     """Returns the half-width of a 95 % interval in standard errors."""
+    from scipy import special  # takes an eighth of a second, which the start of a run can do without
+
     return float(special.stdtrit(degrees_of_freedom, (1 + CONFIDENCE) / 2))
 
 
 def t_p_value(t: float, degrees_of_freedom: float) -> float:
     """Returns the probability of a t at least this far from 0 if there is no difference (two-sided)."""
+    from scipy import special
+
     return float(2 * special.stdtr(degrees_of_freedom, -abs(t)))
 
 

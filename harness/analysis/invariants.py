@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from harness.analysis.ledger import MAX_REST, Ledger
 from harness.analysis.window import PhaseFigures
@@ -13,6 +12,9 @@ from harness.artifacts.schema import TRAIN
 from harness.errors import InvariantError
 from harness.plan.plan import RunPlan
 from models.words import count_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # For figures that are written with 6 to 9 decimals.
 TOLERANCE = 1e-4

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from harness.artifacts.schema import CHECKPOINT, EVALUATE, TRAIN
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # The maximum share of the window that may be in no bucket.
 MAX_REST = 0.005

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from harness.analysis.steady import NORMAL_MAD
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # An outlier exceeds the median by more than this many deviations, and by more than this share of the median.
 FAR_DEVIATIONS, FAR_SHARE = 5.0, 0.1
@@ -58,7 +61,7 @@ def find_outliers(window: pd.DataFrame) -> Outliers:
     for row, interference in zip(more.index, window.loc[far, "interference"], strict=True):
         parts_at_fault = [name for name, column in zip(CAUSES.values(), CAUSES, strict=True)
                           if more.loc[row, column] >= excess[row] / 2]  # fmt: skip
-        known = "" if pd.isna(interference) or interference == "none" else str(interference)
+        known = interference if isinstance(interference, str) and interference != "none" else ""
         cause = " with ".join(filter(None, [parts_at_fault[0] if parts_at_fault else "", known])) or "unknown"
         causes[cause] = causes.get(cause, 0) + 1
     total = math.fsum(times)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from harness.analysis.comparing.loaders import LoaderRatio, loader_ratios
 from harness.analysis.interference import STORAGE_SHARE, Interference, mark_interference, window_interference
@@ -45,6 +43,9 @@ from harness.machine.host import cpu_name
 from harness.plan.effective_settings import check_settings
 from harness.plan.plan import RunPlan
 from models.flops import macs
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # The phases that the verdict is about, and all that have figures, in their order in the record.
 JUDGED = (TRAIN, PIPELINE, COMPUTE, COMPUTE_NO_SYNC)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from harness.machine.host import HOST_LABEL
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FLOPS_PER_MAC = 2  # a multiplication and an addition
 

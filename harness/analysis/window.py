@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from harness.analysis.interference import window_interference
 from harness.analysis.interval import mean_estimate
@@ -17,6 +16,9 @@ from harness.analysis.steady import SteadyState, steady_across
 from harness.artifacts.schema import COMPUTE, COMPUTE_NO_SYNC, PIPELINE, PIPELINE_BESIDE, TRAIN, TRAIN_BESIDE
 from harness.errors import TrainingError
 from models.words import count_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # With fewer steps a percentile is the largest value or an extrapolation.
 STEPS_FOR_P95, STEPS_FOR_P99 = 20, 100

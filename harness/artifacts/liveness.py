@@ -79,6 +79,18 @@ def shown_status(values: Mapping[str, Any], lock: Path | None = None) -> str:
     return INTERRUPTED if is_gone(process, lock) else status
 
 
+def started_unix_seconds() -> float:
+    """Returns the time of day at which this process was started, to a clock tick; now where the system doesn't tell.
+
+    psutil's `create_time` counts from the machine's start in whole seconds.
+    """
+    started = _start_of(os.getpid())
+    if not started:
+        return time.time()
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(started) / os.sysconf("SC_CLK_TCK")
+    return time.time() - age
+
+
 def _read(path: str) -> str:
     try:
         return Path(path).read_text(encoding="ascii").strip()

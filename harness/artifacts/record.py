@@ -35,10 +35,10 @@ class RunRecord:
     `--repeats` or `--device-counts` that the run is part of.
 
     attempts are the run's starts: the number of the first segment, the training steps made before, the time, the number
-    of ranks, and the epochs that were planned. The last attempt resumed from checkpoint, if any. bad_images are those
-    that were unusable before the first step, see `harness.artifacts.bad_image`. pretrained is the file of weights that
-    the run began with: its name and SHA-256. decoding is what a trial of the GPUs' decoder found, see
-    `harness.plan.plan.Decoding`.
+    of ranks, the epochs that were planned, and how long each stage of the start took. The last attempt resumed from
+    checkpoint, if any. bad_images are those that were unusable before the first step, see
+    `harness.artifacts.bad_image`. pretrained is the file of weights that the run began with: its name and SHA-256.
+    decoding is what a trial of the GPUs' decoder found, see `harness.plan.plan.Decoding`.
     """
 
     run: str
@@ -80,6 +80,10 @@ class RunRecord:
         """The attempts that came to a segment of their own; the others left nothing to compare."""
         following = [*(attempt["first_segment"] for attempt in self.attempts[1:]), None]
         return [one for one, after in zip(self.attempts, following, strict=False) if one["first_segment"] != after]
+
+    def started_in(self, seconds: dict[str, float]) -> RunRecord:
+        """The record with the seconds of each stage of the last attempt's start."""
+        return replace(self, attempts=(*self.attempts[:-1], {**self.attempts[-1], "startup": seconds}))
 
     def warned(self, message: str) -> RunRecord:
         """The record with one more warning."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ class Run:
     """A run to carry out: what was asked for, what it uses, and where it records.
 
     meeting is this node's part in the agreement of all nodes on the run. folder is where the tables are; on a node that
-    doesn't record it is a private one. notices are those that are still to be recorded.
+    doesn't record it is a private one. begun_unix_seconds is when the command, or a series' member, was started.
+    notices are those that are still to be recorded.
     """
 
     config: RunConfig
@@ -63,6 +65,7 @@ class Run:
     folder: Path
     environment: Mapping[str, str]
     console: Console
+    begun_unix_seconds: float
     notices: list[str] = field(default_factory=list)
 
     @property
@@ -114,7 +117,7 @@ class Run:
             profile=found.profile,
             series=series,
             warnings=(*inputs.notices, *inputs.plan.notes),
-            attempts=(_attempt(1, 0, inputs.plan),),
+            attempts=(self._attempt(1, 0),),
             bad_images=found.bad_images,
             pretrained=None if inputs.pretrained is None else asdict(inputs.pretrained),
             decoding=None if inputs.decoding is None else asdict(inputs.decoding),
@@ -150,13 +153,27 @@ class Run:
             profile=found.profile,
             decoding=None if self.inputs.decoding is None else asdict(self.inputs.decoding),
             warnings=(*before.record.warnings, *notes),
-            attempts=(*before.record.attempts, _attempt(before.first_segment, before.step, plan)),
+            attempts=(*before.record.attempts, self._attempt(before.first_segment, before.step)),
             bad_images=found.bad_images,
             checkpoint=before.checkpoint,
             effective_settings=before.values.get("effective_settings", {}),
         )
         write_record(files.record, record)
         return record
+
+    def _attempt(self, first_segment: int, step: int) -> dict[str, Any]:
+        """Returns what the record has of this start, from a segment on, after a number of training steps."""
+        plan = self.inputs.plan
+        return {
+            "first_segment": first_segment,
+            "step": step,
+            "begun_unix_seconds": self.begun_unix_seconds,
+            "started_unix_seconds": time.time(),
+            "ranks": plan.ranks,
+            "epochs": plan.training.epochs,
+            "process": own_process(),
+            "startup": {},
+        }
 
     def _execute(self, files: RunFiles, record: RunRecord) -> RunRecord:
         """Run the ranks and conclude. Returns the finished record; an error is recorded before it is raised.
@@ -247,6 +264,7 @@ class Run:
                         plan,
                         self.environment,
                         progress.poll,
+                        meanwhile=_load_analysis,  # ranks that start leave a processor idle
                         node=self.node,
                         say=self.console.notice,
                         note=self._note,
@@ -281,15 +299,10 @@ class Run:
                 self.console.plan(plan, f"run {files.run}, with a smaller batch")
 
 
-def _attempt(first_segment: int, step: int, plan: RunPlan) -> dict[str, Any]:
-    return {
-        "first_segment": first_segment,
-        "step": step,
-        "started_unix_seconds": time.time(),
-        "ranks": plan.ranks,
-        "epochs": plan.training.epochs,
-        "process": own_process(),
-    }
+def _load_analysis() -> None:
+    """Load what the conclusion needs, now rather than at the end, when an update may have replaced the packages."""
+    for name in ("pandas", "scipy.special"):
+        import_module(name)
 
 
 def _add_resume_hint(error: BaseException, files: RunFiles, config: RunConfig) -> BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from harness.artifacts.atomic import check_writable
 from harness.artifacts.file_names import LOCK, SUMMARY_FILE, check_run_name
+from harness.artifacts.liveness import started_unix_seconds
 from harness.artifacts.lock import NO_LOCKS, has_locks
 from harness.artifacts.record import RunRecord
 from harness.commands.inputs import find_inputs
@@ -98,15 +100,16 @@ def measure(
     meeting: Meeting = ALONE,
 ) -> RunRecord:
     """Carry out one run, alone or in a series of that name, and return its finished record. Raises ActionableError."""
+    begun = started_unix_seconds() if series is None else time.time()
     for notice in check_paddle():
         console.notice(notice)
     inputs = find_inputs(config, console, environment)
     check_telemetry_library(config.telemetry_library)
     if meeting.node.records:
-        return Run(config, inputs, meeting, Path(config.results), environment, console).carry_out(series)
+        return Run(config, inputs, meeting, Path(config.results), environment, console, begun).carry_out(series)
     # Node 0 records for all. The record here only passes the plan to this node's ranks.
     with private_folder("node") as folder:
-        return Run(config, inputs, meeting, folder, environment, console).carry_out(series)
+        return Run(config, inputs, meeting, folder, environment, console, begun).carry_out(series)
 
 
 def _print_plan(config: RunConfig, console: Console, environment: Mapping[str, str]) -> None:

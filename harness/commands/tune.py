@@ -229,7 +229,7 @@ class _Work:
         began = time.monotonic()
         with self._quiet(name) as console:
             try:
-                record = measure(config, console, self.environment)
+                record = measure(config, console, self.environment, series=self.files.name)
             except InterruptedRunError:
                 raise
             except OF_SETTINGS as error:

@@ -23,7 +23,8 @@ from harness.artifacts.record import RunFiles
 from harness.artifacts.schema import Table
 from harness.artifacts.tables import read_table
 from harness.doctor.check import FAIL, Context, Finding
-from harness.launch.launcher import LAUNCHER_COMMAND, WORKER_COMMAND
+from harness.launch.launcher import WORKER_COMMAND
+from harness.launch.paddle_launcher import LAUNCHER_COMMAND
 from harness.launch.process_tree import die_with_parent
 from harness.machine.device import choose_devices
 from harness.machine.device_kinds import DeviceKind, device_kind

@@ -18,6 +18,7 @@ from harness.artifacts.record import RunFiles
 from harness.errors import INTERRUPTED_EXIT_CODE, TrainingError
 from harness.launch import signals
 from harness.launch.failures import death, keep_logs, stall, stalled
+from harness.launch.paddle_launcher import LAUNCHER_COMMAND
 from harness.launch.private_folder import private_folder
 from harness.launch.process_tree import RUN_PID, die_with_parent
 from harness.launch.rank_files import Notices, first_failure, joined_ranks
@@ -29,7 +30,7 @@ from harness.plan.plan import RunPlan
 
 # The workers start from the same entry point as the user's process, so that both import the same code.
 ENTRY = ROOT / "run_bench.py"
-WORKER_COMMAND, LAUNCHER_COMMAND = "worker", "launcher"
+WORKER_COMMAND = "worker"
 POLL_SECONDS = 0.2
 STOP_SECONDS = 20.0
 # Time for the launcher to end the other ranks after one has failed: it notices after 1 s, then takes 3 s and 1.2 s per
@@ -46,12 +47,15 @@ def run_workers(
     environment: Mapping[str, str],
     poll: Callable[[], None] = lambda: None,
     *,
+    meanwhile: Callable[[], None] = lambda: None,
     node: Node,
     say: Callable[[str], None] = lambda _: None,
     note: Callable[[str], None] = lambda _: None,
     kept: Path,
 ) -> None:
     """Run this node's ranks to their end, calling poll a few times a second, and note with each notice that they leave.
+
+    meanwhile is called once, while the ranks start.
 
     Raises the error that a rank left. Otherwise raises TrainingError with what ended the first rank, or with the
     position of every rank if none made progress within the plan's limit, or if the other nodes didn't join; the logs
@@ -88,6 +92,7 @@ def run_workers(
                     note(notice)
 
             with signals.polled(), _stopped_at_exit(run):
+                meanwhile()
                 run.wait(look)
         look()
         _raise_what_ended(run, process.returncode, kept)

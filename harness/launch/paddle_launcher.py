@@ -14,6 +14,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from models.quick_loading import quick_loading
+
+# The first argument of a command line that is Paddle's launcher.
+LAUNCHER_COMMAND = "launcher"
 LOG = "workerlog."
 # Each rank reads this one: variables that are too long for the launcher to pass on.
 BACKUP = "backup_env."
@@ -22,14 +26,16 @@ MAX_VARIABLE_BYTES = 128 * 1024
 
 
 def launch(arguments: Sequence[str]) -> None:
-    """Be Paddle's launcher, with the arguments that `harness.launch.launcher.launch_command` gives it."""
+    """Be Paddle's launcher, with the arguments that `harness.launch.launcher.launch_command` makes."""
+    arguments = arguments[1:]
     folder = Path(arguments[arguments.index("--log_dir") + 1])
     os.environ["PADDLE_ENV_LIMIT_LEN"] = str(MAX_VARIABLE_BYTES)
     # Makes it print the environment.
     os.environ.pop("FLAGS_print_launcher_env", None)
     builtins.open = only_logs(folder, builtins.open)
     sys.argv = ["paddle.distributed.launch", *arguments]
-    from paddle.distributed.launch.main import launch as launch_ranks
+    with quick_loading():
+        from paddle.distributed.launch.main import launch as launch_ranks
 
     launch_ranks()
 

@@ -211,6 +211,7 @@ class Validation:
 
         def emit(step: GlobalStep) -> None:
             nonlocal seconds
+            trainer.startup.reach_first_step(step, trainer.clock.started_at)
             seconds += step.step_seconds
             self.steps_made += 1
             recorder.step(

@@ -33,19 +33,19 @@ from harness.machine.placement.pinning import cores_in_use
 from harness.machine.tracing import TracedClock
 from harness.plan.effective_settings import check_settings
 from harness.plan.option_groups.training import SYNC
-from harness.plan.plan import RunPlan, facts_of
+from harness.plan.plan import RunPlan
 from harness.training import recipe
 from harness.training.loading.bad_images import BadImages
-from harness.training.loading.sources import training_source
+from harness.training.loading.sources import open_planned, training_source
 from harness.training.loop import GlobalStep, never, run_steps
 from harness.training.mixed_precision import MixedPrecision
 from harness.training.phases import BESIDE, PHASE_LOADERS, SHARES, InTransition, Phase
 from harness.training.ranks import Ranks, join
 from harness.training.recorder import Recorder
+from harness.training.startup import DATA_SET, MODEL, RENDEZVOUS, Startup
 from harness.training.weights import load_weights
 from pipelines.batch import Batch, RankSource
-from pipelines.dataset import Dataset, open_dataset
-from pipelines.errors import DataError
+from pipelines.dataset import Dataset
 from pipelines.jpeg_data import EndMarkers
 from pipelines.settings import PipelineSettings
 from pipelines.source import CachedSource, SourceState
@@ -60,7 +60,7 @@ class Trainer:
     """One rank's training, and the number of steps it has made of each phase.
 
     traced is the clock of measured training where --profile asks for a trace. patience is how long this rank waits for
-    the images' storage.
+    the images' storage. startup has the stages of its start.
     """
 
     plan: RunPlan
@@ -80,6 +80,7 @@ class Trainer:
     traced: TracedClock | None = None
     checked: set[str] = field(default_factory=set)
     effective_settings: dict[str, Any] = field(default_factory=dict)
+    startup: Startup = field(default_factory=Startup)
     _source: RankSource | None = None
     _beside: RankSource | None = None
 
@@ -147,6 +148,7 @@ class Trainer:
 
         def emit(step: GlobalStep) -> None:
             steps.append(step)
+            self.startup.reach_first_step(step, self.clock.started_at)
             number = first_step + step.index + 1
             optimizer_step = first_optimizer_step + step.index
             rate = self.train.schedule.at(optimizer_step) if trains else None
@@ -252,20 +254,23 @@ def throughput_phases(plan: RunPlan) -> tuple[str, ...]:
     return (PIPELINE, TRAIN, *beside, COMPUTE, *alone)
 
 
-def open_trainer(plan: RunPlan, pretrained: Mapping[str, Any] | None = None) -> Trainer:
-    """Join the other ranks, and set up this rank's part of the plan.
+def open_trainer(plan: RunPlan, pretrained: Mapping[str, Any] | None = None, startup: Startup | None = None) -> Trainer:
+    """Join the other ranks, and set up this rank's part of the plan; startup is told which of its stages are over.
 
     pretrained describes the file of initial weights, if there is one (see `models.fitting.WeightsFile`); rank 0
     reads it. Raises WeightsError when they don't fit, DataError when the data set has changed since the plan was made,
     InvariantError when ranks are missing.
     """
+    startup = startup or Startup()
     clock = open_device(plan.device, local_rank())
     ranks = join()
     if ranks.world_size != plan.ranks:
         raise InvariantError(f"{ranks.world_size} ranks are training, but {plan.ranks} were planned")
     who = f"rank {ranks.rank}: " if ranks.world_size > 1 else ""
     patience = patience_of(RankFiles.of(os.environ), who, plan.operation.stall_timeout)
-    training, dataset = plan.training, _opened(plan, patience)
+    startup.reach(RENDEZVOUS)
+    training, dataset = plan.training, open_planned(plan, patience)
+    startup.reach(DATA_SET)
     settings = plan.pipeline.of_rank(local_rank())
     paddle.seed(settings.seed)
     model = models.build(plan.model, plan.data.num_classes, settings.layout.upper())
@@ -294,7 +299,7 @@ def open_trainer(plan: RunPlan, pretrained: Mapping[str, Any] | None = None) -> 
         model = paddle.jit.to_static(model, full_graph=True)
     bad = BadImages(rule_of(plan), ranks)
     parallel = ranks.parallel(model)
-
+    startup.reach(MODEL)
     return Trainer(
         plan=plan,
         ranks=ranks,
@@ -315,31 +320,8 @@ def open_trainer(plan: RunPlan, pretrained: Mapping[str, Any] | None = None) -> 
         bad=bad,
         patience=patience,
         end_markers=EndMarkers(patience.say),
+        startup=startup,
     )
-
-
-def _opened(plan: RunPlan, patience: Patience) -> Dataset:
-    """The data set of a plan, which is waited for as it was there a moment ago.
-
-    Raises StorageError when it can't be opened, DataError when it has changed since the plan was made.
-    """
-    planned = plan.data
-    asked = (planned.num_classes_asked, planned.outputs, planned.lists)
-    while True:
-        try:
-            dataset = open_dataset(planned.source, asked[0], outputs=asked[1], splits=plan.kind.splits, lists=asked[2])
-            break
-        except DataError as error:
-            patience.wait(error.message.partition("\n")[0], planned.source)
-    patience.over()
-    found = facts_of(dataset, planned.source, *asked)
-    if replace(found, augmentation=planned.augmentation) != planned:
-        raise DataError(
-            f"{planned.name} has changed since the run was planned: {found.train_images:,} training and"
-            f" {found.val_images:,} validation images in {found.num_classes} classes",
-            "Start again when no other process writes to it.",
-        )
-    return dataset
 
 
 def _arrived(_: Batch, __: Callable[[], None]) -> None:

@@ -35,6 +35,7 @@ from harness.training.loop import GlobalStep
 from harness.training.phases import Done, InTransition, Phase, interleave
 from harness.training.ranks import join
 from harness.training.recorder import NoRecorder, Recorder, open_recorder, open_steps_recorder
+from harness.training.startup import Startup, rank_startup
 from harness.training.state import Progress, restore_state
 from harness.training.stop_signal import StopRequest
 from harness.training.trainer import Trainer, open_trainer, throughput_phases
@@ -42,11 +43,11 @@ from models.errors import ActionableError
 from pipelines.layout import TRAIN_SPLIT
 
 
-def run_worker(record: RunRecord, folder: Path) -> None:
-    """Do this rank's part of the run."""
+def run_worker(record: RunRecord, folder: Path, startup: Startup) -> None:
+    """Do this rank's part of the run; startup has the stages of its start so far."""
     rendezvous(record)
     # A checkpoint contains the weights; the file that they began with may be gone by then.
-    trainer = open_trainer(record.plan, record.pretrained if record.checkpoint is None else None)
+    trainer = open_trainer(record.plan, record.pretrained if record.checkpoint is None else None, startup)
     files = RunFiles(folder, record.run)
     stop = StopRequest.on_signals()
     trainer.patience.check = stop.check
@@ -64,7 +65,11 @@ def run_worker(record: RunRecord, folder: Path) -> None:
         trainer.leave_out(trainer.bad.of(TRAIN_SPLIT) - known)
         window_end = RUNS[record.plan.kind](Session(trainer, recorder, progress, files, stop))
     if trainer.ranks.rank == 0:
-        ended = replace(read_record(files.record), effective_settings=trainer.effective_settings, window_end=window_end)
+        ended = replace(
+            read_record(files.record).started_in(startup.seconds),
+            effective_settings=trainer.effective_settings,
+            window_end=window_end,
+        )
         write_record(files.record, _with_end_of_trace(ended, trainer))
 
 
@@ -189,6 +194,7 @@ def run_rank(record_path: Path) -> None:
     A rank that failed ends its process with the error's exit code.
     """
     record, files = read_record(record_path), RankFiles.of(os.environ)
+    startup = rank_startup(record.attempts[-1])
     limits = record.plan.operation
     watchdog.arm(
         limits.stall_timeout,
@@ -198,7 +204,7 @@ def run_rank(record_path: Path) -> None:
     try:
         if record.plan.placement.affinity == PIN:
             pin(set(parse_cores(record.plan.placement.rank_cores[local_rank()])))
-        run_worker(record, record_path.parent)
+        run_worker(record, record_path.parent, startup)
         # An interpreter that ends would die of them.
         signals.ignore()
     except Exception as error:

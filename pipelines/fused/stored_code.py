@@ -9,6 +9,8 @@ from typing import Any
 from numba import cfunc, types
 from numba.core.caching import FunctionCache
 
+from models.quick_loading import quick_loading
+
 _shapes, _counts = types.CPointer(types.CPointer(types.int64)), types.CPointer(types.int32)
 _tensors = (types.CPointer(types.voidptr), _shapes, _counts, types.int32)
 # What DALI calls for a batch: shapes of the outputs, then of the inputs, tensor by tensor, each with the number of
@@ -29,17 +31,23 @@ def address(signature: Any, function: Callable[..., None]) -> int:
 
     Stored code that can't be read is replaced. Where code can't be stored, it is compiled for this process alone.
     """
+    # numba loads most of its modules with the first function.
+    with quick_loading():
+        made = _made(signature, function)
+    _kept.append(made)
+    return int(made.address)
+
+
+def _made(signature: Any, function: Callable[..., None]) -> Any:
     # Whatever is the matter with the function itself is the matter without a store, too.
     try:
-        made = _stored_code(signature, function)
+        return _stored_code(signature, function)
     except Exception:
         try:
             FunctionCache(function).flush()
-            made = _stored_code(signature, function)
+            return _stored_code(signature, function)
         except Exception:
-            made = cfunc(signature, nopython=True)(function)
-    _kept.append(made)
-    return int(made.address)
+            return cfunc(signature, nopython=True)(function)
 
 
 def _stored_code(signature: Any, function: Callable[..., None]) -> Any:

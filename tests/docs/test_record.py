@@ -19,6 +19,7 @@ from harness.commands.inputs import find_inputs, inspect_inputs
 from harness.commands.series import BetweenRuns
 from harness.plan.options import RunConfig, run_options
 from harness.report.console import Console
+from harness.training.startup import STAGES
 from models.architecture import parameter_shapes
 from models.fitting import read_file
 from tests.support.pages import code_blocks, first_cells, read, sections
@@ -91,6 +92,8 @@ def test_the_example_is_a_record_of_this_version(record: dict[str, Any]) -> None
     (example,) = map(json.loads, code_blocks(SECTIONS["An example"], "json"))
     assert example["schema_version"] == record["schema_version"]
     assert set(example) <= set(record)
-    assert first_cells(SECTIONS["attempts"]) == list(example["attempts"][0])
+    (attempt,) = example["attempts"]
+    assert first_cells(SECTIONS["attempts"]) == list(attempt)
+    assert first_cells(SECTIONS["attempts.startup"]) == list(attempt["startup"]) == list(STAGES)
     for path in ("steady", "ledger", "outliers", "interference", "profile", "phases.train"):
         assert sorted(part(example, path)) == sorted(part(record, path)), path

@@ -23,6 +23,8 @@ from typing import IO, Any, NoReturn
 import nvidia.dali.fn
 import nvidia.dali.types  # noqa: F401 - loaded before the fork, like all of these
 import paddle  # noqa: F401
+import pandas  # noqa: F401
+import scipy.special  # noqa: F401
 
 import harness.analysis.summarize
 import harness.commands.compare

@@ -11,6 +11,7 @@ from harness import ROOT
 from harness.artifacts.record import SCHEMA_VERSION
 from harness.artifacts.shared_schema import SUMMARY
 from harness.artifacts.tables import read_table
+from harness.training.startup import STAGES
 from tests.support.data_sets import write_colours
 from tests.support.run_checks import buckets_make_wall, parts_make_steps, settings_in_force
 from tests.support.runs import Run, launch, run
@@ -120,6 +121,8 @@ def test_its_record_says_what_it_was(trained: Run) -> None:
     assert record["config"]["learning_rate"] == 0.05
     (attempt,) = record["attempts"]
     assert (attempt["first_segment"], attempt["step"], attempt["ranks"]) == (1, 0, 2)
+    assert list(attempt["startup"]) == list(STAGES)
+    assert attempt["begun_unix_seconds"] <= attempt["started_unix_seconds"]
     assert (record["checkpoint"], record["bad_images"]) == (None, [])
     assert record["plan"]["training"]["steps_per_epoch"] == 6
     assert record["plan"]["data"]["augmentation"]["flip_probability"] == 0.5

@@ -6,6 +6,7 @@ import fcntl
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from harness import ROOT
 from harness.analysis.comparing.stored_result import find_result
-from harness.artifacts.liveness import is_gone, own_process, shown_status
+from harness.artifacts.liveness import is_gone, own_process, shown_status, started_unix_seconds
 from harness.artifacts.record import SCHEMA_VERSION, RunFiles, RunRecord, write_record
 from harness.errors import UsageError
 from harness.plan.options import RunConfig
@@ -37,6 +38,14 @@ def test_a_process_that_has_ended_is_gone(ended: dict[str, Any]) -> None:
 
 def test_another_process_with_the_same_number_is_not_it() -> None:
     assert is_gone({**own_process(), "started": "1"})
+
+
+def test_a_process_knows_when_it_was_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole seconds apart at most from psutil's, which counts from a boot time in whole seconds."""
+    assert started_unix_seconds() == pytest.approx(psutil.Process().create_time(), abs=1.1)
+    monkeypatch.setattr("harness.artifacts.liveness._start_of", lambda _: "")
+    before = time.time()
+    assert before <= started_unix_seconds() <= time.time()
 
 
 BEFORE_BOOT = {"boot": "another", "seen_unix_seconds": psutil.boot_time() - 3600.0}

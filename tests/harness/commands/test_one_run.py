@@ -47,7 +47,8 @@ def measure(monkeypatch: pytest.MonkeyPatch) -> Measure:
         monkeypatch.setattr(one_run, "run_workers", lambda files, *_, **__: workers(files))
         inputs = Inputs(Devices("cpu", 2, "CPU"), dataset, a_plan())
         config = a_config(results=str(folder), run_name="it")
-        return one_run.Run(config, inputs, ALONE, folder, {}, Console(RichConsole(file=io.StringIO()))).carry_out()
+        console = Console(RichConsole(file=io.StringIO()))
+        return one_run.Run(config, inputs, ALONE, folder, {}, console, 0.0).carry_out()
 
     return carry_out
 
@@ -164,4 +165,4 @@ def test_a_run_that_begins_again_wants_the_weights_it_began_with(tmp_path: Path)
     inputs = Inputs(Devices("cpu", 2, "CPU"), dataset, plan)
     resumed = replace(config, resume="it")
     with pytest.raises(UsageError, match=r"w\.safetensors is not the file that run 'it' began with"):
-        one_run.Run(resumed, inputs, ALONE, tmp_path, {}, Console(RichConsole(file=io.StringIO()))).carry_out()
+        one_run.Run(resumed, inputs, ALONE, tmp_path, {}, Console(RichConsole(file=io.StringIO())), 0.0).carry_out()

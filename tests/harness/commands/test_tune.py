@@ -51,7 +51,8 @@ class Runs:
         self.fail = fail
         self.step_seconds = 0.05
 
-    def __call__(self, config: RunConfig, console: Console, _: object) -> RunRecord:
+    def __call__(self, config: RunConfig, console: Console, _: object, *, series: str) -> RunRecord:
+        assert series == "it"
         self.configs.append(config)
         self.fail(config, len(self.configs))
         console.notice("a run")

@@ -147,6 +147,19 @@ def test_a_process_without_a_launcher_has_no_such_files() -> None:
     assert RankFiles.of({}) is None
 
 
+def test_what_is_done_meanwhile_is_done_once_while_the_ranks_run(launch: Launch) -> None:
+    """The script, which stands in for the ranks, ends only when it has been done."""
+    done = launch.files.folder / "done"
+    calls: list[bool] = []
+
+    def meanwhile() -> None:
+        calls.append(done.exists())
+        done.touch()
+
+    launch('wait_for(results / "done")', meanwhile=meanwhile)
+    assert calls == [False]
+
+
 def test_ranks_that_end_well_leave_nothing_behind(launch: Launch) -> None:
     launch("(logs / 'workerlog.0').write_text('done')")
     assert list(launch.files.folder.iterdir()) == []
