@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -102,7 +103,7 @@ class TorchvisionSource:
                 batch_sampler=batches,
                 num_workers=settings.workers,
                 prefetch_factor=settings.prefetch,
-                worker_init_fn=_keep_garbage,
+                worker_init_fn=_start_worker,
             )
         )
 
@@ -118,9 +119,12 @@ class TorchvisionSource:
         del self._batches
 
 
-def _keep_garbage(_: int) -> None:
-    """Let a worker process leave the parent's garbage alone: Paddle's and DALI's threads are not here."""
+def _start_worker(_: int) -> None:
+    """Prepare a worker process of PyTorch's."""
+    # Garbage of the parent stays: Paddle's and DALI's threads, which it may wait for, are not here.
     gc.freeze()
+    # From 0.29 on, about its decoder, which a package of its own is to follow.
+    warnings.filterwarnings("ignore", "The image decoding", DeprecationWarning)
 
 
 class SpdlSource:
