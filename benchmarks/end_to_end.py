@@ -112,7 +112,9 @@ def compare(name: str, dataset: Dataset, plan: RunPlan, rounds: int, seconds: fl
         loader = CONTESTANTS[contestant].make(dataset, settings)
         first = 2 + CONTESTANTS[contestant].batches_ahead(settings)
         try:
-            return images_per_second(training.run(loader, seconds, first))
+            steps = training.run(loader, seconds, first)
+            # Workers that each make a batch deliver together: as many batches of each are counted.
+            return images_per_second(steps[: len(steps) // threads * threads] or steps)
         finally:
             loader.close()
 
@@ -120,7 +122,9 @@ def compare(name: str, dataset: Dataset, plan: RunPlan, rounds: int, seconds: fl
     print(
         f"\n{name}: {plan.model}, {settings.image_size} px, batches of {settings.batch_size},"
         f" {plan.training.compute_threads} compute threads, {threads} threads or worker processes,"
-        f" {rounds} rounds of {seconds:g} s, load {os.getloadavg()[0]:.1f}"
+        f" {rounds} rounds of {seconds:g} s, load {os.getloadavg()[0]:.1f}",
+        # Before processes are forked, which would write it again.
+        flush=True,
     )
     rates = in_turns([CACHED, *(name for name in CONTESTANTS if name not in missing)], rounds, measure)
     print_table(rates, (CACHED, OPENCV), missing)

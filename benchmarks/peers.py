@@ -56,7 +56,8 @@ def main() -> None:
         settings = PipelineSettings(
             arguments.batch_size, arguments.image_size, decode_threads=threads, workers=threads, resize=FUSED_RESIZE
         )
-        print(f"\n{threads} threads or worker processes, load {os.getloadavg()[0]:.1f}")
+        # Written before processes are forked, which would write it again.
+        print(f"\n{threads} threads or worker processes, load {os.getloadavg()[0]:.1f}", flush=True)
         compare(dataset, settings, arguments.rounds)
         print(f"load {os.getloadavg()[0]:.1f}")
 
