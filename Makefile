@@ -22,7 +22,7 @@ except ImportError:
 endef
 export CHECK_PYTHON
 
-.PHONY: install bench test soak lint docs lock
+.PHONY: install bench test benchmarks soak lint docs lock
 
 install: $(INSTALLED)
 
@@ -45,6 +45,15 @@ bench: install
 
 test: install
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+# Everything side by side, for docs/performance.md: loaders alone, each feeding the same training, what recording and starting
+# cost, and a run of 360 epochs concluded. Other programs disturb it.
+benchmarks: install
+	$(BIN)/python -m benchmarks.peers
+	$(BIN)/python -m benchmarks.end_to_end
+	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.long_run
 
 # What takes too long for a test: kills, signals, storage that goes away, growth over 20,000 steps, a run of 360 epochs concluded.
 soak: install

@@ -22,15 +22,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.large_photos import write_large_photos
 from harness.report.findings import GAINS, gain_text
 
 ROOT = Path(__file__).parents[1]
-WIDTH, HEIGHT, IMAGES = 4000, 3000, 32
+IMAGES = 32
 
 
 def main() -> None:
@@ -42,7 +40,7 @@ def main() -> None:
     wrong = 0
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        large = _large_photos(folder / "large")
+        large = write_large_photos(folder / "large", IMAGES)
         cores = os.cpu_count() or 1
         # Options, number of neighbours, expected result, and the option that the first remedy must name.
         cases: dict[str, tuple[Sequence[str], int, str, str]] = {
@@ -93,21 +91,6 @@ def _busy(processes: int) -> Iterator[None]:
         for process in running:
             process.kill()
             process.wait()
-
-
-def _large_photos(folder: Path) -> Path:
-    """Write a data set of 12-megapixel JPEGs with a photograph's detail: noise over smooth gradients."""
-    random = np.random.default_rng(0)
-    folder.mkdir(parents=True)
-    lines = []
-    for number in range(IMAGES):
-        small = random.integers(0, 255, (HEIGHT // 100, WIDTH // 100, 3), dtype=np.uint8)
-        smooth = np.asarray(Image.fromarray(small).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC), dtype=np.int16)
-        noisy = np.clip(smooth + random.integers(-12, 13, smooth.shape, dtype=np.int16), 0, 255).astype(np.uint8)
-        Image.fromarray(noisy).save(folder / f"{number}.jpg", quality=90)
-        lines.append(f"{number}.jpg {number % 2}\n")
-    (folder / "train_list.txt").write_text("".join(lines), encoding="utf-8")
-    return folder
 
 
 if __name__ == "__main__":

@@ -82,33 +82,25 @@ def _measurement(
 
     For each recorded segment the share of its step time inside the recorder is appended to in_calls.
     """
-    import models
+    from benchmarks.training_segments import TrainingSegments, images_per_second
     from harness.artifacts.bad_image import rule_of
     from harness.artifacts.record import RunFiles
     from harness.artifacts.schema import TRAIN
-    from harness.machine.device import open_device
-    from harness.training import recipe
     from harness.training.loading.bad_images import BadImages
     from harness.training.loading.sources import training_source
-    from harness.training.loop import GlobalStep, run_steps
-    from harness.training.ranks import join
+    from harness.training.loop import GlobalStep
     from harness.training.recorder import NoRecorder, Recorder, open_recorder
     from harness.training.trainer import Trainer
     from pipelines.source import CachedSource
 
-    clock = open_device(plan.device, 0)
-    ranks = join()
-    model = models.build(plan.model, plan.data.num_classes)
-    optimizer = recipe.make_optimizer(model, plan.training.momentum, plan.training.weight_decay)
-    schedule = recipe.Schedule(0.01, 1, 10**9)
+    training = TrainingSegments(plan)
+    clock, ranks, model, train = training.clock, training.ranks, training.model, training.step
     settings = plan.pipeline.of_rank(0)
-    train = recipe.TrainingStep(model, optimizer, schedule, plan.training.label_smoothing, (settings.seed, 1))
     bad = BadImages(rule_of(plan), ranks)
     dali = training_source(Trainer(plan, ranks, clock, dataset, settings, model, model, train, bad), settings)
     cached = CachedSource(dali, 4)
 
     def segment(source: Any, recorder: Recorder) -> float:
-        steps: list[GlobalStep] = []
         recording_seconds = 0.0
 
         def emit(step: GlobalStep) -> None:
@@ -118,16 +110,11 @@ def _measurement(
                 step, clock.started_at, phase=TRAIN, segment=1, step=step.index + 1, learning_rate=0.01, warmup=None
             )
             recording_seconds += time.perf_counter() - begin
-            steps.append(step)
 
-        def done(step: GlobalStep) -> bool:
-            return step.end_seconds >= segment_seconds and step.index >= TRANSITION_STEPS
-
-        run_steps(source, train, clock, ranks, emit, done)
+        steps = training.run(source, segment_seconds, TRANSITION_STEPS, emit)
         if not isinstance(recorder, NoRecorder):
-            in_calls.append(recording_seconds / sum(step.step_seconds for step in steps))
-        kept = steps[TRANSITION_STEPS:]
-        return sum(step.images for step in kept) / sum(step.step_seconds for step in kept)
+            in_calls.append(recording_seconds / steps[-1].end_seconds)
+        return images_per_second(steps)
 
     def measure(name: str) -> float:
         if name == "end to end":

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 
-from harness.doctor import devices, host, pipeline, ranks, software
+from harness.doctor import devices, host, loaders, pipeline, ranks, software
 from harness.doctor.check import DEVICES, FAIL, LEVELS, OK, PIPELINE, QUICK, RANKS, SKIP, WARN, Check, Context, Finding
 from harness.doctor.isolation import run_isolated
 from harness.errors import UsageError
@@ -90,6 +90,20 @@ CHECKS = (
         "DALI's batches reach Paddle on the host without a copy.",
         PADDLE_SECONDS,
         pipeline.hand_over,
+    ),
+    Check(
+        "fused",
+        PIPELINE,
+        "Our own operators for CPUs compile, resize as DALI's do, and their code can be kept.",
+        PADDLE_SECONDS,
+        loaders.fused,
+    ),
+    Check(
+        "opencv",
+        PIPELINE,
+        "OpenCV, for --loader opencv alone, decodes JPEGs to the pixels that Pillow has.",
+        PADDLE_SECONDS,
+        loaders.opencv,
     ),
     Check("data", PIPELINE, "The first images of --data can be read and decoded.", PADDLE_SECONDS, pipeline.data),
 )

@@ -39,18 +39,20 @@ def compare_decoders(files: Sequence[Path]) -> Finding:
     return judge_pixels([file.name for file in files], decoded(files), expected)
 
 
-def judge_pixels(names: Sequence[str], found: Sequence[Pixels], right: Sequence[Pixels]) -> Finding:
-    """Returns the finding for decoded images beside the right ones."""
+def judge_pixels(
+    names: Sequence[str], found: Sequence[Pixels], right: Sequence[Pixels], decoder: str = "DALI"
+) -> Finding:
+    """Returns the finding for images by this decoder beside the right ones."""
     expected = f"at most {MAX_GREY_LEVELS:g} grey levels apart in the mean"
-    cure = "make install (the locked versions of DALI and Pillow)"
+    cure = f"make install (the locked versions of {decoder} and Pillow)"
     worst = 0.0
     for name, own, other in zip(names, found, right, strict=True):
         if own.shape != other.shape:
-            shapes = f"{name}: DALI {own.shape}, Pillow {other.shape}"
-            return Finding(FAIL, shapes, "images of one shape", "DALI decodes another image than Pillow", cure)
+            shapes = f"{name}: {decoder} {own.shape}, Pillow {other.shape}"
+            return Finding(FAIL, shapes, "images of one shape", f"{decoder} decodes another image than Pillow", cure)
         apart = float(np.abs(own.astype(np.int16) - other.astype(np.int16)).mean())
         if apart > MAX_GREY_LEVELS:
-            return Finding(FAIL, f"{name}: {apart:.1f} grey levels", expected, "DALI's pixels are wrong", cure)
+            return Finding(FAIL, f"{name}: {apart:.1f} grey levels", expected, f"{decoder}'s pixels are wrong", cure)
         worst = max(worst, apart)
     return Finding(OK, f"{worst:.2f} grey levels apart on {len(names)} JPEGs", expected)
 

@@ -19,6 +19,7 @@ from harness.doctor import devices, pipeline, ranks
 from harness.doctor.check import FAIL, OK, SKIP, Context, Finding
 from harness.doctor.isolation import run_isolated
 from tests.support.accelerator import Accelerator
+from tests.support.broken_start import broken, module_that_fails
 from tests.support.data_sets import write_colours
 
 # Paddle may take long to load while other tests run.
@@ -32,17 +33,8 @@ def run(check: Callable[[Context], Finding], context: Context = CPU, /, **enviro
     return run_isolated(check, context, LIMIT_SECONDS, environment={**os.environ, **environment})
 
 
-def broken(folder: Path, code: str) -> str:
-    """A folder for PYTHONPATH whose code runs as each interpreter starts."""
-    folder.mkdir(exist_ok=True)
-    (folder / "sitecustomize.py").write_text(f"import warnings\nwarnings.simplefilter('ignore')\n{code}\n")
-    return str(folder)
-
-
 def paddle_that_fails(folder: Path) -> str:
-    (folder / "paddle").mkdir(parents=True)
-    (folder / "paddle/__init__.py").write_text("raise ImportError('libcuda.so.1: cannot open shared object file')")
-    return str(folder)
+    return module_that_fails(folder, "paddle", "libcuda.so.1: cannot open shared object file")
 
 
 @pytest.mark.slow
