@@ -2,9 +2,9 @@
 
 usage: loader_ratio.py [--times 10] [--results FOLDER] [-- OPTIONS]
 
-OPTIONS are those of the runs, by default loader-bound ones (x0_25 at 32 px, photos, one rank on the CPU). Each time a
-run with --loader dali,opencv and one with each loader are made, in changing order. Printed: both ratios with their
-intervals, and how often the ratio of the separate runs lies within the interval of the one run.
+OPTIONS are those of the runs, by default loader-bound ones (x0_25 at 32 px, JPEGs of 12 megapixels, one rank on the
+CPU). Each time a run with --loader dali,opencv and one with each loader are made, in changing order. Printed: both
+ratios with their intervals, and how often the ratio of the separate runs lies within the interval of the one run.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.large_photos import write_large_photos
 from harness import ROOT
 from harness.analysis.comparing.compare import compare
 from harness.analysis.comparing.stored_result import find_result
 from harness.artifacts.record import RunFiles, read_record
 
-USUAL = ("--device", "cpu", "--gpus", "1", "--model", "x0_25", "--image-size", "32", "--batch-size", "64",
-         "--max-seconds", "20")  # fmt: skip
+USUAL = ("--device", "cpu", "--gpus", "1", "--model", "x0_25", "--image-size", "32", "--batch-size", "8",
+         "--max-seconds", "15")  # fmt: skip
+LARGE_PHOTOS = 64
 BOTH, DALI, OPENCV = "dali,opencv", "dali", "opencv"
 LOADERS = {BOTH: (), DALI: (), OPENCV: ("--workers", "2")}
 
@@ -32,13 +34,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=10)
     parser.add_argument("--results", type=Path, default=Path("results/loader-ratio"))
-    parser.add_argument("options", nargs="*", default=USUAL)
+    parser.add_argument("options", nargs="*")
     arguments = parser.parse_args()
+    data = arguments.results / "large"
+    if not arguments.options and not (data / "train_list.txt").exists():
+        write_large_photos(data, LARGE_PHOTOS)
+    options = arguments.options or [*USUAL, "--data", str(data)]
     within = 0
     for number in range(arguments.times):
         names = {loader: f"{loader.replace(',', '-')}{number}" for loader in LOADERS}
         for loader in LOADERS if number % 2 == 0 else reversed(LOADERS):
-            make(arguments.results, names[loader], loader, arguments.options)
+            make(arguments.results, names[loader], loader, options)
         a, b = (find_result(names[loader], arguments.results).side for loader in (OPENCV, DALI))
         apart = 1 + compare(a, b).change
         row = read_record(RunFiles(arguments.results, names[BOTH]).record).loaders[0]
@@ -52,7 +58,7 @@ def main() -> None:
     print(f"within the interval: {within} of {arguments.times}")
 
 
-def make(results: Path, name: str, loader: str, options: tuple[str, ...]) -> None:
+def make(results: Path, name: str, loader: str, options: list[str]) -> None:
     """Make a run, unless it is there already."""
     if RunFiles(results, name).record.exists():
         return
