@@ -158,9 +158,9 @@ def _loader(pipeline: PipelineSettings) -> str:
 
 
 def _affinity(placement: PlacementPlan) -> str:
-    """Which cores the ranks run on."""
+    """Which cores the ranks run on; empty where the operating system chooses."""
     if placement.affinity == NONE:
-        return "left to the operating system"
+        return ""
     lists = placement.rank_cores
     if len(set(lists)) == 1:
         return f"every rank: {_cores(lists[0])}"

@@ -29,7 +29,11 @@ def test_the_record_has_the_variables_that_the_ranks_start_with(tmp_path: Path) 
     config = RunConfig(data="digits", device="cpu", gpus=1, throughput_only=True, compute_threads=3)
     environment = {"OMP_NUM_THREADS": "64", "FLAGS_use_mkldnn": "1", "FLAGS_selected_gpus": "0"}
     found = inspect_inputs(find_inputs(config, Console(), environment), tmp_path, environment)
-    assert found.environment["thread_environment"] == {"FLAGS_use_mkldnn": "1", "OMP_NUM_THREADS": "3"}
+    assert found.environment["thread_environment"] == {
+        "FLAGS_use_mkldnn": "1",
+        "KMP_BLOCKTIME": "1",
+        "OMP_NUM_THREADS": "3",
+    }
 
 
 @pytest.mark.parametrize(

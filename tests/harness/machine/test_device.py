@@ -184,6 +184,12 @@ def test_the_workers_environment_on_gpus() -> None:
     assert given == {"HOME": "/home/me", "CUDA_VISIBLE_DEVICES": "1,0", "OMP_NUM_THREADS": "64"}
 
 
+def test_idle_threads_on_cpus_sleep_soon_unless_the_user_says_otherwise() -> None:
+    devices = Devices("cpu", 1, "X")
+    assert worker_environment(devices, 6, {})["KMP_BLOCKTIME"] == "1"
+    assert worker_environment(devices, 6, {"KMP_BLOCKTIME": "200"})["KMP_BLOCKTIME"] == "200"
+
+
 def test_cudnn_s_settings_are_defaults_that_the_user_overrides() -> None:
     given = {"FLAGS_cudnn_exhaustive_search": "False", "CUSTOM_DEVICE_ROOT": "/plugins", "PADDLE_DISTRI_BACKEND": "x"}
     found = worker_environment(Devices("gpu", 2, "X"), 6, given)
@@ -231,6 +237,7 @@ def test_the_workers_environment_on_cpus() -> None:
         "OMP_NUM_THREADS": "3",
         "PADDLE_DISTRI_BACKEND": "gloo",
         "CUSTOM_DEVICE_ROOT": "",
+        "KMP_BLOCKTIME": "1",
     }
     assert given == {"HOME": "/home/me", "CUDA_VISIBLE_DEVICES": "0"}
     assert worker_environment(Devices("cpu", 1, "CPU"), 1, {})["PADDLE_DISTRI_BACKEND"] == "gloo"

@@ -152,7 +152,6 @@ def test_threads_that_are_given_are_kept(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("placement", "printed"),
     [
-        (PlacementPlan(), "left to the operating system"),
         (PlacementPlan("pin", ("0-3", "4-7")), "rank 0: cores 0-3, rank 1: cores 4-7"),
         (PlacementPlan("pin", ("0", "1,3")), "rank 0: core 0, rank 1: cores 1,3"),
         (PlacementPlan("pin", ("0-1", "0-1", "0-1")), "every rank: cores 0-1"),
@@ -161,3 +160,7 @@ def test_threads_that_are_given_are_kept(monkeypatch: pytest.MonkeyPatch) -> Non
 )
 def test_a_plan_shows_the_cores(placement: PlacementPlan, printed: str) -> None:
     assert dict(plan_facts(a_plan(**asdict(placement))))["affinity"] == printed
+
+
+def test_a_plan_that_leaves_the_cores_to_the_system_does_not_mention_them() -> None:
+    assert "affinity" not in dict(plan_facts(a_plan()))

@@ -289,7 +289,6 @@ def test_a_plan_is_told_in_full() -> None:
         "warm-up": "at least 3 steps; its end is found in the step times",
         "loader": "DALI with 2 threads, resized by DALI's operators",
         "threads per rank": "1 for training",
-        "affinity": "left to the operating system",
     }
     several = dict(plan_facts(a_plan(accumulation_steps=3, amp="bf16", auto_augment=True)))
     assert several["batch"] == "32 images per device, 3 batches per step, 192 images per step"
