@@ -83,8 +83,8 @@ CPU = DeviceKind(
     cudnn=False,
     multi_tensor=True,
     flags=NO_PLUGINS,
-    # The milliseconds for which Intel's OpenMP keeps its threads busy when they have nothing to do. 200 are its default:
-    # then they take the cores from the loader while training waits for it.
+    # The milliseconds for which Intel's OpenMP keeps idle threads busy. With 200, its default, they take the cores from
+    # the loader while training waits for it.
     defaults={"KMP_BLOCKTIME": "1"},
     # The launcher takes the mere presence of the variable as a sign of GPUs, even on a CPU build.
     hidden=("CUDA_VISIBLE_DEVICES",),

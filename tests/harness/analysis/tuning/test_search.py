@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -21,6 +22,7 @@ from harness.analysis.tuning.search import (
     tune,
 )
 from harness.analysis.tuning.trial import CONFIRMATION, HEADSPACE, Candidate
+from harness.machine.device_kinds import GPU
 from tests.support.tuning import DEFAULT, SCOPE, Machine, loader_bound
 
 LOADING = [knob for knob in KNOBS if knob.name in USUAL]
@@ -171,3 +173,31 @@ def test_settings_without_effect_are_not_varied() -> None:
     assert not neighbours(by_name["decoder"], DEFAULT, SCOPE)
     assert not neighbours(by_name["hw_decoder_load"], DEFAULT, SCOPE)
     assert not neighbours(by_name["amp"], DEFAULT, SCOPE)
+
+
+def test_a_gpu_has_settings_of_its_decoder_and_ways_to_resize_only_where_the_host_decodes() -> None:
+    by_name = {knob.name: knob for knob in KNOBS}
+    scope = replace(SCOPE, device=GPU)
+    mixed = DEFAULT.but("decoder", "mixed")
+    assert neighbours(by_name["decoder"], mixed, scope) == (mixed.but("decoder", "cpu"),)
+    assert [one["hw_decoder_load"] for one in neighbours(by_name["hw_decoder_load"], mixed, scope)] == [0.5, 0.8]
+    assert not neighbours(by_name["hw_decoder_load"], mixed.but("decoder", "cpu"), scope)
+    assert not neighbours(by_name["resize"], mixed, scope)
+    assert neighbours(by_name["resize"], mixed.but("decoder", "cpu"), scope)
+    assert {one["amp"] for one in neighbours(by_name["amp"], mixed, scope)} == {"bf16", "fp16"}
+    assert not neighbours(by_name["compute_threads"], mixed, scope)
+
+
+def test_an_optimum_inside_the_range_of_the_jpeg_engines_load_is_found() -> None:
+    """As was reported for DALI: neither all images nor none are fastest."""
+
+    def rate(candidate: Candidate) -> float:
+        return {0.0: 2000, 0.25: 4000, 0.5: 5500, 0.65: 6600, 0.8: 7000, 0.9: 6000, 1.0: 5000}[
+            candidate["hw_decoder_load"]
+        ]
+
+    default = DEFAULT.but("decoder", "mixed").but("hw_decoder_load", 1.0)
+    machine = Machine(rate, 20000.0)
+    knobs = [knob for knob in KNOBS if knob.name == "hw_decoder_load"]
+    found = tune(default, knobs, replace(SCOPE, device=GPU), Trials(machine.run, HOUR))
+    assert (found.best["hw_decoder_load"], found.outcome) == (0.8, CONFIRMED)
