@@ -3,8 +3,8 @@
 usage: tuning.py [--times 5] [--equal 20] [--max-seconds 6] [--results FOLDER] [--part sweep|fed|equal ...]
 
   sweep  training is loader-bound (x0_25 at 32 px, JPEGs of 12 megapixels, one rank on the CPU), and one decode thread
-         too few and a queue of one batch are put in. Every combination of decode threads, queue and way to resize is
-         measured once; then the tuner begins from what was put in, --times times. Printed: the rate of what it found
+         too few and a queue of one batch are put in. Every combination of decode threads and queue is measured in two
+         passes; then the tuner begins from what was put in, --times times. Printed: the rate of what it found
          over the best of the sweep, both measured in turns in runs of their own, and its time over that of the sweep.
   fed    x1_0 at 224 px, where the processor computes nearly all of the time: why the tuner stopped, and when.
   equal  queues of 2, 3 and 4 batches, which are equal to a loader that works without a pause: how often the tuner
@@ -37,8 +37,10 @@ from harness.artifacts.record import RunFiles, read_record
 ON_CPU = ("--device", "cpu", "--gpus", "1")
 LOADER_BOUND = (*ON_CPU, "--model", "x0_25", "--image-size", "32", "--batch-size", "8")
 LARGE_PHOTOS = 64
-PUT_WRONG = {"decode_threads": 1, "prefetch": 1, "resize": "auto"}
-SWEPT = {"decode_threads": (1, 2, 3, 4), "prefetch": (1, 2, 3, 4, 6, 8, 12), "resize": ("auto", "dali")}
+PUT_WRONG = {"decode_threads": 1, "prefetch": 1}
+SWEPT = {"decode_threads": (1, 2, 3, 4), "prefetch": (1, 2, 3, 4, 6, 8, 12)}
+# How often each combination is measured, in passes: once says too little about which is best.
+PASSES = 2
 # Runs of each of two settings that are compared at last, in turns.
 RUNS = 4
 
@@ -75,12 +77,15 @@ def main() -> None:
 
 def beside_sweep(results: Path, times: int, options: tuple[str, ...]) -> None:
     """Measure every combination, then tune, and compare what was found with the best of them."""
-    rates: dict[Candidate, float] = {}
+    swept = [Candidate.of(**dict(zip(SWEPT, values, strict=True))) for values in itertools.product(*SWEPT.values())]
+    passes: dict[Candidate, list[float]] = {candidate: [] for candidate in swept}
     spent = 0.0
-    for values in itertools.product(*SWEPT.values()):
-        candidate = Candidate.of(**dict(zip(SWEPT, values, strict=True)))
-        rates[candidate], took = rate(results, "sweep", candidate, options)
-        spent += took
+    for number in range(PASSES):
+        for candidate in swept if number % 2 == 0 else reversed(swept):
+            fps, took = rate(results, f"sweep{number}", candidate, options)
+            passes[candidate].append(fps)
+            spent += took
+    rates = {candidate: statistics.geometric_mean(found) for candidate, found in passes.items()}
     best = max(rates, key=lambda candidate: rates[candidate])
     print(f"sweep: {len(rates)} combinations, {spent:.0f} s; best {best.as_dict()}: {rates[best]:.1f} images/s")
     print(f"  put in: {rates[Candidate.of(**PUT_WRONG)]:.1f} images/s", flush=True)

@@ -19,8 +19,9 @@ from tests.support.runs import launch, wait_for_steps, wait_until
 # Through the launcher: a process that the tests fork may not start others.
 pytestmark = pytest.mark.whole_run
 
+# Threads of training are varied, as they are tried whether or not loading limits it here.
 OPTIONS = ("--device", "cpu", "--gpus", "1", "--model", "x0_25", "--image-size", "32", "--batch-size", "8",
-           "--compute-threads", "1", "--vary", "prefetch", "--prefetch", "3", "--max-seconds", "2",
+           "--compute-threads", "1", "--prefetch", "3", "--vary", "compute-threads", "--max-seconds", "2",
            "--telemetry-interval", "0.1")  # fmt: skip
 
 
