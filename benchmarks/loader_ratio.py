@@ -22,8 +22,9 @@ from harness.analysis.comparing.compare import compare
 from harness.analysis.comparing.stored_result import find_result
 from harness.artifacts.record import RunFiles, read_record
 
-USUAL = ("--device", "cpu", "--gpus", "1", "--model", "x0_25", "--image-size", "32", "--batch-size", "8",
-         "--max-seconds", "15")  # fmt: skip
+# Small batches, as ten steps of each phase are needed for an interval.
+USUAL = ("--device", "cpu", "--gpus", "1", "--model", "x0_25", "--image-size", "32", "--batch-size", "4",
+         "--max-seconds", "20")  # fmt: skip
 LARGE_PHOTOS = 64
 BOTH, DALI, OPENCV = "dali,opencv", "dali", "opencv"
 LOADERS = {BOTH: (), DALI: (), OPENCV: ("--workers", "2")}
