@@ -44,7 +44,7 @@ class Setting:
     data: str | None
 
 
-SETTINGS = {"compute": Setting("x1_0", 224, 32, "photos"), "loader": Setting("x0_25", 32, 8, None)}
+SETTINGS = {"compute": Setting("x1_0", 224, 16, "photos"), "loader": Setting("x0_25", 32, 8, None)}
 
 
 def main() -> None:
