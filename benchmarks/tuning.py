@@ -1,6 +1,6 @@
 """What the tuner finds beside a full sweep, how soon it stops where nothing can be gained, and whether noise fools it.
 
-usage: tuning.py [--times 5] [--equal 20] [--max-seconds 6] [--results FOLDER] [--part sweep|fed|equal ...]
+usage: tuning.py [--times 5] [--equal 20] [--results FOLDER] [--part sweep|fed|equal ...]
 
   sweep  training is loader-bound (x0_25 at 32 px, JPEGs of 12 megapixels, one rank on the CPU), and one decode thread
          too few and a queue of one batch are put in. Every combination of decode threads and queue is measured in two
@@ -41,6 +41,8 @@ PUT_WRONG = {"decode_threads": 1, "prefetch": 1}
 SWEPT = {"decode_threads": (1, 2, 3, 4), "prefetch": (1, 2, 3, 4, 6, 8, 12)}
 # How often each combination is measured, in passes: once says too little about which is best.
 PASSES = 2
+# The measured seconds of a run of the sweep, as of a trial.
+SECONDS = "10"
 # Runs of each of two settings that are compared at last, in turns.
 RUNS = 4
 
@@ -50,7 +52,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--equal", type=int, default=20)
-    parser.add_argument("--max-seconds", type=float, default=6.0)
     parser.add_argument("--results", type=Path, default=Path("results/tuning-bench"))
     parser.add_argument("--part", nargs="+", choices=("sweep", "fed", "equal"), default=("sweep", "fed", "equal"))
     arguments = parser.parse_args()
@@ -58,7 +59,7 @@ def main() -> None:
     data = arguments.results / "large"
     if not (data / "train_list.txt").exists():
         write_large_photos(data, LARGE_PHOTOS)
-    loader_bound = (*LOADER_BOUND, "--data", str(data), "--max-seconds", str(arguments.max_seconds))
+    loader_bound = (*LOADER_BOUND, "--data", str(data))
     if "fed" in arguments.part:
         found = tune(arguments.results, "fed", *ON_CPU, "--model", "x1_0")
         print(f"compute-bound: {found['stop']}, {found['outcome']}, after {found['seconds']:.0f} s in all")
@@ -116,7 +117,17 @@ def rate(results: Path, mark: str, candidate: Candidate, options: tuple[str, ...
     took = results / f"{name}.seconds"
     if not took.exists():
         began = time.monotonic()
-        bench("--throughput-only", *options, *words(candidate), "--results", str(results), "--run-name", name)
+        bench(
+            "--throughput-only",
+            "--max-seconds",
+            SECONDS,
+            *options,
+            *words(candidate),
+            "--results",
+            str(results),
+            "--run-name",
+            name,
+        )
         took.write_text(str(time.monotonic() - began))
     return read_record(RunFiles(results, name).record).summary["fps"], float(took.read_text())
 

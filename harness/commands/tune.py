@@ -6,14 +6,13 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
-from importlib.util import find_spec
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console as RichConsole
 
-from harness.analysis.tuning.knobs import KNOB_NAMES, KNOBS, USUAL, Knob, Scope, initial
+from harness.analysis.tuning.knobs import KNOB_NAMES, KNOBS, USUAL, Knob, Scope, initial, scope_of
 from harness.analysis.tuning.search import Trials, Tuned, tune
 from harness.analysis.tuning.stored import TUNING_SUFFIX, Tuning, TuningFiles, read_tuning, write_tuning
 from harness.analysis.tuning.trial import HEADSPACE, Candidate, Trial
@@ -28,18 +27,16 @@ from harness.commands.run import measure
 from harness.commands.run_options import NOT_TUNED
 from harness.errors import InterruptedRunError, MachineError, TrainingError, UsageError
 from harness.launch import signals
-from harness.machine.device_kinds import device_kind
-from harness.machine.host import available_cores
 from harness.plan.declaration import AUTO, Limits, flag
 from harness.plan.options import RunConfig, run_options
-from harness.plan.plan import RunPlan, decided_values
+from harness.plan.plan import decided_values
 from harness.plan.toml_text import toml_text
 from harness.report.console import Console
 from harness.report.text import ENTRY, command_line
 from harness.report.tuning import show_plan, show_trial, show_tuned
 from models.errors import ActionableError
-from pipelines.fused.fit import obstacle
-from pipelines.settings import BOTH_LOADERS, CPU_DECODER, DALI_RESIZE
+from models.words import count_of
+from pipelines.settings import BOTH_LOADERS, DALI_RESIZE
 
 # Options that ask for several runs, or several machines.
 SEVERAL = ("eval_only", "repeats", "device_counts", "nnodes", "node_rank", "master")
@@ -236,7 +233,10 @@ class _Work:
                 if purpose == HEADSPACE:
                     raise
                 return Trial(number, purpose, candidate, time.monotonic() - began, failure=error.message)
-        return _trial(number, purpose, candidate, time.monotonic() - began, record)
+        trial = _trial(number, purpose, candidate, time.monotonic() - began, record)
+        if purpose == HEADSPACE and "max_seconds" in self.tuning.given and not trial.is_fed:
+            _check_steps(trial, record.phases[TRAIN]["window_steps"], self.base.max_seconds)
+        return trial
 
     def _options(self, candidate: Candidate) -> dict[str, Any]:
         """The options of a candidate: the values of the settings that have an effect together, the others' defaults."""
@@ -288,30 +288,19 @@ class _Work:
         options = {**{name: value for name, value in self.tuning.given.items() if name not in own}, **changes}
         heading = f"# {ENTRY} tune, {self.files.name}: {found.stop}, {found.outcome}\n"
         write_whole(self.files.options, heading + toml_text(options))
-        self.tuning = replace(self.tuning, status="finished", found=_as_stored(found))
+        self.tuning = replace(self.tuning, status="finished", found=found.as_stored())
         write_tuning(self.files, self.tuning)
         show_tuned(self.console, self.tuning, found, self.files, changes)
 
 
-def _as_stored(found: Tuned) -> dict[str, Any]:
-    return {
-        "default": found.default.as_dict(),
-        "best": found.best.as_dict(),
-        "winner": None if found.winner is None else found.winner.as_dict(),
-        "stop": found.stop,
-        "outcome": found.outcome,
-        "difference": None if found.difference is None else asdict(found.difference),
-    }
-
-
-def scope_of(plan: RunPlan) -> Scope:
-    """What the machine allows a plan's settings to be."""
-    return Scope(
-        cores=max(1, available_cores() // plan.ranks_per_node),
-        device=device_kind(plan.device),
-        opencv=find_spec("cv2") is not None and not plan.pipeline.auto_augment,
-        fused=not obstacle(replace(plan.pipeline, decoder=CPU_DECODER)),
-    )
+def _check_steps(trial: Trial, steps: int, seconds: float) -> None:
+    """Raise UsageError for a trial with too few steps for an interval: chance alone would tell settings apart."""
+    if trial.relative_standard_error is None:
+        raise UsageError(
+            f"--max-seconds {seconds:g} leaves a trial {count_of(steps, 'step')} of training to measure, too few to"
+            " tell settings apart",
+            "Omit it: trials are then as long as they need to be.",
+        )
 
 
 def _trial(number: int, purpose: str, candidate: Candidate, seconds: float, record: RunRecord) -> Trial:

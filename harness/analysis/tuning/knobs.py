@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Any
 
 from harness.analysis.remedies import COMPUTE_STAGE, PIPELINE_STAGE
 from harness.analysis.tuning.trial import Candidate
-from harness.machine.device_kinds import DeviceKind
+from harness.machine.device_kinds import DeviceKind, device_kind
+from harness.machine.host import available_cores
 from harness.plan.declaration import AUTO
+from harness.plan.plan import RunPlan
+from pipelines.fused.fit import obstacle
 from pipelines.settings import (
     CPU_DECODER,
     DALI_LOADER,
@@ -123,3 +127,13 @@ def neighbours(knob: Knob, candidate: Candidate, scope: Scope) -> tuple[Candidat
 def initial(values: Mapping[str, Any]) -> Candidate:
     """The candidate of a plan, from its settings by name."""
     return Candidate.of(**{name: values[name] for name in KNOB_NAMES})
+
+
+def scope_of(plan: RunPlan) -> Scope:
+    """What the machine allows a plan's settings to be."""
+    return Scope(
+        cores=max(1, available_cores() // plan.ranks_per_node),
+        device=device_kind(plan.device),
+        opencv=find_spec("cv2") is not None and not plan.pipeline.auto_augment,
+        fused=not obstacle(replace(plan.pipeline, decoder=CPU_DECODER)),
+    )

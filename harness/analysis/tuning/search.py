@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from harness.analysis.comparing.compare import Difference, compare
 from harness.analysis.remedies import PIPELINE_STAGE
@@ -45,6 +46,17 @@ class Tuned:
     stop: str
     outcome: str
     difference: Difference | None = None
+
+    def as_stored(self) -> dict[str, Any]:
+        """The parts by name, as plain values."""
+        return {
+            "default": self.default.as_dict(),
+            "best": self.best.as_dict(),
+            "winner": None if self.winner is None else self.winner.as_dict(),
+            "stop": self.stop,
+            "outcome": self.outcome,
+            "difference": None if self.difference is None else asdict(self.difference),
+        }
 
 
 class _StopSearch(Exception):  # noqa: N818 - it isn't an error

@@ -50,9 +50,10 @@ class Runs:
         self.configs: list[RunConfig] = []
         self.fail = fail
         self.step_seconds = 0.05
+        self.error: float | None = 0.001
 
     def __call__(self, config: RunConfig, console: Console, _: object, *, series: str) -> RunRecord:
-        assert series == "it"
+        assert series in ("it", "other")
         self.configs.append(config)
         self.fail(config, len(self.configs))
         console.notice("a run")
@@ -62,7 +63,7 @@ class Runs:
         train = {
             **record.phases[TRAIN],
             "fps": fps,
-            "relative_standard_error": 0.001,
+            "relative_standard_error": self.error,
             "degrees_of_freedom": 30.0,
             "step_seconds_p50": self.step_seconds,
         }
@@ -135,6 +136,19 @@ def test_trials_of_slow_steps_are_longer(tmp_path: Path, runs: Runs, step: float
 def test_seconds_that_are_asked_for_are_those_of_every_trial(tmp_path: Path, runs: Runs) -> None:
     tune(tmp_path, *BASE, "--run-name", "it", "--max-seconds", "3")
     assert {config.max_seconds for config in runs.configs} == {3.0}
+
+
+def test_seconds_that_leave_too_few_steps_are_refused(
+    tmp_path: Path, runs: Runs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Trials of two steps once made a tuner report a setting that was a tenth slower than the best."""
+    runs.error = None
+    assert tune(tmp_path, *BASE, "--run-name", "it", "--max-seconds", "3") == 2
+    error = capsys.readouterr().err
+    assert "--max-seconds 3 leaves a trial 437 steps of training to measure, too few" in error
+    assert "Omit it" in error
+    assert len(runs.configs) == 1
+    assert tune(tmp_path, *BASE, "--run-name", "other") == 0
 
 
 def test_a_candidate_that_fails_is_recorded_and_the_search_goes_on(
