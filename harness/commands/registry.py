@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from harness.commands.run_options import NOT_TUNED, add_run_options, given_options
 from harness.errors import UsageError
-from harness.plan.declaration import home_path
+from harness.plan.declaration import flag, home_path
 from harness.report.text import ENTRY
 
 
@@ -237,12 +237,14 @@ def _doctor(checks: list[str], level: str, device: str, results: str, **options:
 
 
 def _declare_tune(parser: argparse.ArgumentParser) -> None:
+    from harness.analysis.tuning.knobs import KNOB_NAMES, USUAL
+
+    usual, others = (", ".join(flag(name)[2:] for name in names) for names in (USUAL, KNOB_NAMES[len(USUAL) :]))
     tuning = parser.add_argument_group("tuning")
     tuning.add_argument(
         "--vary",
         metavar="NAME,NAME,...",
-        help="settings to try: decode-threads, workers, prefetch, decoder, hw-decoder-load, resize and loader, which"
-        " change speed alone and are the default; compute-threads, layout, amp and batch-size",
+        help=f"settings to try (default: those that change speed alone: {usual}); also: {others}",
     )
     tuning.add_argument("--minutes", metavar="M", type=float, help="time for all trials (default: 20)")
     tuning.add_argument("--resume", metavar="NAME", help="continue a tuning of that name in --results")

@@ -12,22 +12,22 @@ from typing import Any
 
 from rich.console import Console as RichConsole
 
-from harness.analysis.tuning.knobs import KNOB_NAMES, KNOBS, USUAL, Knob, Scope, initial, scope_of
-from harness.analysis.tuning.search import Trials, Tuned, tune
+from harness.analysis.tuning.knobs import KNOB_NAMES, KNOBS, USUAL, Knob, Scope, applies, initial, scope_of
+from harness.analysis.tuning.measured import check_steps, trial_of
+from harness.analysis.tuning.search import DISTURBED, Trials, Tuned, before_disturbance, tune
 from harness.analysis.tuning.stored import TUNING_SUFFIX, Tuning, TuningFiles, read_tuning, write_tuning
 from harness.analysis.tuning.trial import HEADSPACE, Candidate, Trial
-from harness.analysis.verdict import DISTURBED as DISTURBED_PHASE
 from harness.artifacts.atomic import check_writable, disk_errors, write_whole
 from harness.artifacts.file_names import check_run_name
 from harness.artifacts.lock import exclusive_lock
-from harness.artifacts.record import NAME_TIME, RunFiles, RunRecord
-from harness.artifacts.schema import TRAIN
+from harness.artifacts.record import NAME_TIME, RunFiles
 from harness.commands.inputs import find_inputs
 from harness.commands.run import measure
 from harness.commands.run_options import NOT_TUNED
 from harness.errors import InterruptedRunError, MachineError, TrainingError, UsageError
 from harness.launch import signals
 from harness.plan.declaration import AUTO, Limits, flag
+from harness.plan.option_checks import OF_DALI, OF_OPENCV
 from harness.plan.options import RunConfig, run_options
 from harness.plan.plan import decided_values
 from harness.plan.toml_text import toml_text
@@ -35,8 +35,7 @@ from harness.report.console import Console
 from harness.report.text import ENTRY, command_line
 from harness.report.tuning import show_plan, show_trial, show_tuned
 from models.errors import ActionableError
-from models.words import count_of
-from pipelines.settings import BOTH_LOADERS, DALI_RESIZE
+from pipelines.settings import BOTH_LOADERS, DALI_RESIZE, OPENCV_LOADER
 
 # Options that ask for several runs, or several machines.
 SEVERAL = ("eval_only", "repeats", "device_counts", "nnodes", "node_rank", "master")
@@ -44,8 +43,8 @@ SEVERAL = ("eval_only", "repeats", "device_counts", "nnodes", "node_rank", "mast
 HEADSPACE_SECONDS, MIN_TRIAL_SECONDS, MAX_TRIAL_SECONDS = 30.0, 10.0, 60.0
 # Training steps that a trial should have in its window, and their share of a trial's time.
 TRIAL_STEPS, TRAIN_SHARE = 20, 0.4
-# Steps that took much longer than the others, without a known reason.
-OUTLIERS = "outliers"
+# No run is as precise, so that a trial takes all of its seconds.
+NEVER_PRECISE = 1e-9
 # Errors of a trial that may be its settings' fault; the others are the machine's or the data's, and end the tuning.
 OF_SETTINGS = (MachineError, TrainingError, UsageError)
 
@@ -103,13 +102,17 @@ def _resume(
         cure = f"Known there: {', '.join(known)}." if known else "Begin one: omit --resume."
         raise UsageError(f"no tuning {files.name!r} in {str(files.results)!r}", cure)
     tuning = read_tuning(files.record)
-    if tuning.status == "finished" and minutes is None:
+    if tuning.status == "finished" and minutes is None and tuning.found["stop"] != DISTURBED:
         print("nothing to resume: the tuning is finished; give --minutes to let it search longer")
         return
     with _locked(files):
         # It may have ended since.
         tuning = read_tuning(files.record)
-        tuning = replace(tuning, minutes=tuning.minutes if minutes is None else minutes)
+        tuning = replace(
+            tuning,
+            minutes=tuning.minutes if minutes is None else minutes,
+            trials=before_disturbance(tuning.trials),
+        )
         _Work.prepare(tuning, files, environment, Console()).carry_out()
 
 
@@ -148,10 +151,10 @@ def parse_vary(text: str | None) -> tuple[str, ...]:
 
 @dataclass(slots=True)
 class _Work:
-    """A tuning that is carried out: what it has measured, and what is measured next.
+    """A tuning that is carried out.
 
-    base is the configuration of all trials, with what the plan decided written out; stored are the trials of earlier
-    starts, which are not measured again.
+    base is the configuration of all trials, with what the plan decided written out. made is the number of trials that
+    the search has asked for; the tuning may have more, of earlier starts, which are not measured again.
     """
 
     tuning: Tuning
@@ -162,7 +165,7 @@ class _Work:
     default: Candidate
     knobs: Sequence[Knob]
     scope: Scope
-    stored: tuple[Trial, ...]
+    made: int = 0
 
     @classmethod
     def prepare(cls, tuning: Tuning, files: TuningFiles, environment: Mapping[str, str], console: Console) -> _Work:
@@ -172,7 +175,7 @@ class _Work:
         values = decided_values(config, plan)
         base = replace(config, results=str(files.folder), batch_size=plan.pipeline.batch_size)
         return cls(
-            replace(tuning, trials=(), status="running", found={}),
+            replace(tuning, status="running", found={}),
             files,
             environment,
             console,
@@ -180,13 +183,12 @@ class _Work:
             initial({**values, "resize": DALI_RESIZE if config.resize == DALI_RESIZE else AUTO}),
             [knob for knob in KNOBS if knob.name in tuning.vary],
             scope_of(plan),
-            tuning.trials,
         )
 
     def carry_out(self) -> None:
         """Search, and conclude; an error is recorded before it is raised."""
         show_plan(self.console, self.tuning, self.knobs, self.default, self.scope)
-        write_tuning(self.files, replace(self.tuning, trials=self.stored))
+        write_tuning(self.files, self.tuning)
         try:
             found = tune(self.default, self.knobs, self.scope, Trials(self.run, 60 * self.tuning.minutes))
         except BaseException as error:
@@ -198,31 +200,32 @@ class _Work:
 
     def run(self, candidate: Candidate, purpose: str) -> Trial:
         """The next trial: a stored one, or a run. Raises what isn't the settings' fault."""
-        made = len(self.tuning.trials)
-        trial = self.stored[made] if made < len(self.stored) else None
-        if trial is None:
+        known = self.tuning.trials
+        if self.made < len(known) and known[self.made].purpose != purpose:
+            # With another --minutes the confirmation begins sooner or later.
+            known = known[: self.made]
+        if self.made == len(known):
             signals.check()
-            trial = self._measured(candidate, purpose)
-            self.stored = (*self.stored, trial)
-        elif (trial.candidate, trial.purpose) != (candidate, purpose):
+            known = (*known, self._measured(candidate, purpose))
+            self.tuning = replace(self.tuning, trials=known)
+            write_tuning(self.files, self.tuning)
+        trial = known[self.made]
+        if trial.candidate != candidate:
             raise UsageError(
                 f"trial {trial.number} of {self.files.name!r} is not the one that would follow here: the machine, the"
                 " packages or this version differ from those that it was begun with",
                 "Tune again, under another --run-name.",
             )
-        self.tuning = self.tuning.with_trial(trial)
-        # What is not reached yet stays, in case that this start is cut short, too.
-        write_tuning(self.files, replace(self.tuning, trials=self.stored))
+        self.made += 1
         show_trial(self.console, trial, self.default)
         return trial
 
     def _measured(self, candidate: Candidate, purpose: str) -> Trial:
-        number = len(self.tuning.trials) + 1
+        number = self.made + 1
         name = f"t{number:03}"
         self._clear(name)
-        config = replace(
-            self.base, **self._options(candidate), run_name=name, max_seconds=self._seconds(purpose), target_ci=1e-9
-        )
+        own: dict[str, Any] = {"run_name": name, "max_seconds": self._seconds(purpose), "target_ci": NEVER_PRECISE}
+        config = replace(self.base, **self._options(candidate), **own)
         began = time.monotonic()
         with self._quiet(name) as console:
             try:
@@ -233,17 +236,27 @@ class _Work:
                 if purpose == HEADSPACE:
                     raise
                 return Trial(number, purpose, candidate, time.monotonic() - began, failure=error.message)
-        trial = _trial(number, purpose, candidate, time.monotonic() - began, record)
+        trial = trial_of(record, number, purpose, candidate, time.monotonic() - began)
         if purpose == HEADSPACE and "max_seconds" in self.tuning.given and not trial.is_fed:
-            _check_steps(trial, record.phases[TRAIN]["window_steps"], self.base.max_seconds)
+            check_steps(trial, record, self.base.max_seconds)
         return trial
 
     def _options(self, candidate: Candidate) -> dict[str, Any]:
-        """The options of a candidate: the values of the settings that have an effect together, the others' defaults."""
+        """A candidate's options: its values, and the defaults of those that have no effect with them."""
+        names = dict.fromkeys((*OF_DALI, *OF_OPENCV, *KNOB_NAMES))
+        declared, values = run_options(), candidate.as_dict()
         return {
-            knob.name: candidate[knob.name] if knob.values(candidate, self.scope) else run_options()[knob.name].default
-            for knob in KNOBS
+            name: declared[name].default
+            if self._is_unused(name, candidate)
+            else values.get(name, getattr(self.base, name))
+            for name in names
         }
+
+    def _is_unused(self, name: str, candidate: Candidate) -> bool:
+        """Whether an option has no effect with a candidate, so that a run with both may be refused."""
+        if name in (OF_DALI if candidate["loader"] == OPENCV_LOADER else OF_OPENCV):
+            return True
+        return name in KNOB_NAMES and not applies(name, candidate, self.scope)
 
     def _seconds(self, purpose: str) -> float:
         """The measured seconds of a trial: those asked for, or enough steps at the first trial's pace."""
@@ -273,67 +286,26 @@ class _Work:
         status = "interrupted" if stopped else "failed"
         # A full disk, which may be what ended it, must not replace the first error.
         with suppress(ActionableError):
-            write_tuning(self.files, replace(self.tuning, trials=self.stored, status=status))
+            write_tuning(self.files, replace(self.tuning, status=status))
         hint = f"To resume:\n  {_resume_command(self.files)}"
         if stopped:
             return InterruptedRunError("interrupted", hint)
-        if isinstance(error, ActionableError) and self.stored:
+        if isinstance(error, ActionableError) and self.tuning.trials:
             error.cure = f"{error.cure}\n{hint}" if error.cure else hint
         return error
 
     def _conclude(self, found: Tuned) -> None:
         """Write and print what was found."""
-        changes = found.best.changes(self.default)
-        own = ("run_name", "results", "max_seconds")
-        options = {**{name: value for name, value in self.tuning.given.items() if name not in own}, **changes}
+        changed = found.best.changes(self.default)
+        add = {name: value for name, value in changed.items() if not self._is_unused(name, found.best)}
+        # With these a run would be refused.
+        omit = [name for name in self.tuning.given if self._is_unused(name, found.best)]
+        own = ("run_name", "results", "max_seconds", *omit)
+        options = {**{name: value for name, value in self.tuning.given.items() if name not in own}, **add}
         heading = f"# {ENTRY} tune, {self.files.name}: {found.stop}, {found.outcome}\n"
         write_whole(self.files.options, heading + toml_text(options))
-        self.tuning = replace(self.tuning, status="finished", found=found.as_stored())
+        # Of what an earlier start measured, only what the search asked for belongs to what it found.
+        trials = self.tuning.trials[: self.made]
+        self.tuning = replace(self.tuning, trials=trials, status="finished", found=found.as_stored())
         write_tuning(self.files, self.tuning)
-        show_tuned(self.console, self.tuning, found, self.files, changes)
-
-
-def _check_steps(trial: Trial, steps: int, seconds: float) -> None:
-    """Raise UsageError for a trial with too few steps for an interval: chance alone would tell settings apart."""
-    if trial.relative_standard_error is None:
-        raise UsageError(
-            f"--max-seconds {seconds:g} leaves a trial {count_of(steps, 'step')} of training to measure, too few to"
-            " tell settings apart",
-            "Omit it: trials are then as long as they need to be.",
-        )
-
-
-def _trial(number: int, purpose: str, candidate: Candidate, seconds: float, record: RunRecord) -> Trial:
-    """The trial that a finished run is."""
-    phase, verdict = record.phases[TRAIN], record.verdict
-    assert verdict is not None
-    decided = decided_values(record.config, record.plan)
-    return Trial(
-        number=number,
-        purpose=purpose,
-        candidate=candidate,
-        seconds=seconds,
-        run=record.run,
-        settings={name: record.effective_settings.get(name, decided[name]) for name in KNOB_NAMES},
-        pipeline_fps=verdict["pipeline_fps"],
-        compute_fps=verdict["compute_fps"],
-        data_gain=verdict["data_gain"]["value"],
-        bottleneck=verdict["bottleneck"],
-        disturbed=_disturbances(record),
-        **{
-            name: phase[name]
-            for name in (
-                "fps", "fps_low", "fps_high", "relative_standard_error", "degrees_of_freedom", "step_seconds_p50",
-                "step_seconds_p99",
-            )
-        },
-    )  # fmt: skip
-
-
-def _disturbances(record: RunRecord) -> tuple[str, ...]:
-    """What disturbed the end-to-end rate from outside."""
-    assert record.verdict is not None
-    reasons = set(record.interference["reasons"] or ())
-    if any(doubt["phase"] == TRAIN and doubt["kind"] == DISTURBED_PHASE for doubt in record.verdict["doubts"]):
-        reasons.add(OUTLIERS)
-    return tuple(sorted(reasons))
+        show_tuned(self.console, self.tuning, found, self.files, add, omit)

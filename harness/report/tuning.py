@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,10 +22,10 @@ from harness.analysis.tuning.search import (
     Tuned,
 )
 from harness.analysis.tuning.stored import Tuning, TuningFiles
-from harness.analysis.tuning.trial import HEADSPACE, Candidate, Trial, mean_rate
+from harness.analysis.tuning.trial import Candidate, Trial, mean_rate, usual_disturbances
 from harness.plan.declaration import flag
 from harness.report.console import Console
-from harness.report.text import command_line, plain_text
+from harness.report.text import plain_text
 from models.words import count_of
 
 # Why a search ended, in words.
@@ -33,7 +34,7 @@ STOPS = {
     NO_BETTER_SETTING: "no other value of any setting was faster by 3 % or more, beyond noise",
     OUT_OF_TIME: "the time of --minutes is over; --resume with more of it continues the search",
     DISTURBED: "other programs disturbed every try of a trial; --resume continues when the machine is idle",
-    WINNER_FAILED: "the fastest settings failed when they were to be confirmed",
+    WINNER_FAILED: "a trial that was to confirm the fastest settings failed",
 }
 
 
@@ -61,8 +62,13 @@ def show_trial(console: Console, trial: Trial, default: Candidate) -> None:
     console.rich.print(plain_text(text), soft_wrap=True)
 
 
-def show_tuned(console: Console, tuning: Tuning, found: Tuned, files: TuningFiles, changes: Mapping[str, Any]) -> None:
-    """Print the candidates, the fastest first, why the search ended, and how to use what it found."""
+def show_tuned(
+    console: Console, tuning: Tuning, found: Tuned, files: TuningFiles, add: Mapping[str, Any], omit: Sequence[str]
+) -> None:
+    """Print the candidates, the fastest first, why the search ended, and how to use what it found.
+
+    add are the options by which its settings differ from those that were given, omit the given ones that they replace.
+    """
     console.rich.print(_candidates(tuning, found))
     first = tuning.trials[0]
     lines = [f"ended after {count_of(len(tuning.trials), 'trial')}: {STOPS[found.stop]}"]
@@ -78,8 +84,9 @@ def show_tuned(console: Console, tuning: Tuning, found: Tuned, files: TuningFile
             "not confirmed: in trials of their own these settings were not faster by 3 % or more, beyond noise"
         )
     if found.outcome == CONFIRMED:
-        words = [word for name, value in changes.items() for word in (flag(name), str(value))]
-        lines += [f"to use them: add {command_line(*words).partition('.py ')[2]}", f"or --config {files.options}"]
+        words = shlex.join(word for name, value in add.items() for word in (flag(name), str(value)))
+        without = f", without {', '.join(map(flag, omit))}" if omit else ""
+        lines += [f"to use them: add {words}{without}", f"or --config {shlex.quote(str(files.options))}"]
     else:
         lines.append("keep the settings that you have")
     for line in lines:
@@ -87,12 +94,6 @@ def show_tuned(console: Console, tuning: Tuning, found: Tuned, files: TuningFile
     console.rich.print(
         plain_text(f"Written to {files.folder}/: {files.trials.name}, {files.options.name}"), soft_wrap=True
     )
-
-
-def _usual(trials: Sequence[Trial]) -> set[str]:
-    """What disturbed every try of the first candidate, and so disturbs none, as in `search.Trials`."""
-    first = [trial for trial in trials if trial.purpose == HEADSPACE]
-    return set.intersection(*(set(trial.disturbed) for trial in first))
 
 
 def _change_text(difference: Difference) -> str:
@@ -109,7 +110,7 @@ def _candidates(tuning: Tuning, found: Tuned) -> RichTable:
         table.add_column(title, justify="left" if title == "settings" else "right")
     made: dict[Candidate, list[Trial]] = {}
     for trial in tuning.trials:
-        if trial.fps is not None and not set(trial.disturbed) - _usual(tuning.trials):
+        if trial.fps is not None and not set(trial.disturbed) - usual_disturbances(tuning.trials):
             made.setdefault(trial.candidate, []).append(trial)
     for candidate, trials in sorted(made.items(), key=lambda item: -mean_rate(item[1])):
         slow = [trial.step_seconds_p99 for trial in trials if trial.step_seconds_p99 is not None]

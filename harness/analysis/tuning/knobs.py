@@ -45,14 +45,12 @@ class Knob:
     """A setting: name is the option's. values are those to choose from in a candidate's company; none: not there.
 
     stage is the one that it makes faster. ordered: its neighbours are tried, and then those beyond the better one.
-    changes_training: it changes what is trained, so that it is varied only when it is asked for.
     """
 
     name: str
     stage: str
     values: Callable[[Candidate, Scope], tuple[Any, ...]]
     ordered: bool = True
-    changes_training: bool = False
 
 
 def _threads(scope: Scope) -> tuple[int, ...]:
@@ -91,23 +89,21 @@ KNOBS = (
     ),
     Knob("loader", PIPELINE_STAGE, lambda _, scope: _if(scope.opencv, DALI_LOADER, OPENCV_LOADER), ordered=False),
     Knob("compute_threads", COMPUTE_STAGE, lambda _, scope: _if(scope.device.on_host, *_threads(scope))),
-    Knob("layout", COMPUTE_STAGE, lambda *_: ("nchw", "nhwc"), ordered=False, changes_training=True),
+    Knob("layout", COMPUTE_STAGE, lambda *_: ("nchw", "nhwc"), ordered=False),
     Knob(
         "amp",
         COMPUTE_STAGE,
         lambda _, scope: _if(scope.device.sixteen_bit, "off", "bf16", "fp16"),
         ordered=False,
-        changes_training=True,
     ),
     Knob(
         "batch_size",
         COMPUTE_STAGE,
         lambda c, _: (c["batch_size"] // 2 or 1, c["batch_size"], 2 * c["batch_size"]),
-        changes_training=True,
     ),
 )
 KNOB_NAMES = tuple(knob.name for knob in KNOBS)
-# Varied unless others are asked for: how images are loaded.
+# Varied unless others are asked for: how images are loaded, which doesn't change what is trained.
 USUAL = tuple(knob.name for knob in KNOBS if knob.stage == PIPELINE_STAGE)
 
 
@@ -124,6 +120,11 @@ def neighbours(knob: Knob, candidate: Candidate, scope: Scope) -> tuple[Candidat
     return tuple(candidate.but(knob.name, value) for value in (*below[-1:], *above[:1]))
 
 
+def applies(name: str, candidate: Candidate, scope: Scope) -> bool:
+    """Returns whether the setting of that name has an effect beside a candidate's other values."""
+    return any(knob.name == name and knob.values(candidate, scope) for knob in KNOBS)
+
+
 def initial(values: Mapping[str, Any]) -> Candidate:
     """The candidate of a plan, from its settings by name."""
     return Candidate.of(**{name: values[name] for name in KNOB_NAMES})
@@ -134,6 +135,10 @@ def scope_of(plan: RunPlan) -> Scope:
     return Scope(
         cores=max(1, available_cores() // plan.ranks_per_node),
         device=device_kind(plan.device),
-        opencv=find_spec("cv2") is not None and not plan.pipeline.auto_augment,
+        opencv=(
+            find_spec("cv2") is not None
+            and plan.pipeline.preprocessing == "paddleclas"
+            and not plan.pipeline.auto_augment
+        ),
         fused=not obstacle(replace(plan.pipeline, decoder=CPU_DECODER)),
     )

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from harness.analysis.comparing.compare import Difference, compare
+from harness.analysis.comparing.compare import Difference, Side, compare
 from harness.analysis.remedies import PIPELINE_STAGE
 from harness.analysis.tuning.knobs import Knob, Scope, neighbours
 from harness.analysis.tuning.race import MIN_CHANGE, race
-from harness.analysis.tuning.trial import CONFIRMATION, HEADSPACE, SEARCH, Candidate, Trial, side_of
+from harness.analysis.tuning.trial import CONFIRMATION, HEADSPACE, SEARCH, Candidate, Trial, rates, usual_disturbances
 
 # Why the search ended.
 ALREADY_FED, NO_BETTER_SETTING, OUT_OF_TIME, DISTURBED, WINNER_FAILED = (
@@ -34,18 +34,22 @@ RunTrial = Callable[[Candidate, str], Trial]
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """What a search found. best is the default unless another candidate won and was confirmed.
+    """What a search found.
 
     stop is why the search ended; outcome is what became of its winner, which is None if nothing beat the default.
     difference is the winner's rate compared with the default's in the confirming trials; None without them.
     """
 
     default: Candidate
-    best: Candidate
     winner: Candidate | None
     stop: str
     outcome: str
     difference: Difference | None = None
+
+    @property
+    def best(self) -> Candidate:
+        """The winner if it was confirmed, else the default."""
+        return self.winner if self.winner is not None and self.outcome == CONFIRMED else self.default
 
     def as_stored(self) -> dict[str, Any]:
         """The parts by name, as plain values."""
@@ -67,8 +71,8 @@ class _StopSearch(Exception):  # noqa: N818 - it isn't an error
 class Trials:
     """Makes trials, repeats those that were disturbed, and ends the search when its time is up.
 
-    seconds is the time that all trials may take. What disturbed every try of the first candidate is the machine's usual
-    state, and disturbs no other.
+    seconds is the time that all trials may take. usual is what disturbs no trial, see `usual_disturbances`; None until
+    the first candidate is measured.
     """
 
     run: RunTrial
@@ -98,10 +102,21 @@ class Trials:
             if self.usual is not None:
                 raise _StopSearch(DISTURBED)
         if self.usual is None:
-            self.usual = frozenset.intersection(*(frozenset(one.disturbed) for one in tries))
+            self.usual = usual_disturbances(tries)
             if set(tries[-1].disturbed) - self.usual:
                 raise _StopSearch(DISTURBED)
         return tries[-1]
+
+
+def before_disturbance(trials: Sequence[Trial]) -> tuple[Trial, ...]:
+    """Returns the trials before those whose disturbance ended a search: from there on it can be resumed."""
+    usual = usual_disturbances(trials)
+    for place in range(len(trials) - MAX_TRIES + 1):
+        tries = trials[place : place + MAX_TRIES]
+        same = len({(one.candidate, one.purpose) for one in tries}) == 1
+        if same and all(set(one.disturbed) - usual for one in tries):
+            return tuple(trials[:place])
+    return tuple(trials)
 
 
 def tune(default: Candidate, knobs: Sequence[Knob], scope: Scope, trials: Trials) -> Tuned:
@@ -113,20 +128,12 @@ def tune(default: Candidate, knobs: Sequence[Knob], scope: Scope, trials: Trials
         stop = str(stopped)
     winner = search.best
     if winner == default:
-        return Tuned(default, default, None, stop, DEFAULT_KEPT)
+        return Tuned(default, None, stop, DEFAULT_KEPT)
     try:
         difference = _confirm(default, winner, trials)
     except _StopSearch as stopped:
-        return Tuned(default, default, winner, str(stopped), NOT_CONFIRMED)
-    confirmed = _is_gain(difference)
-    return Tuned(
-        default,
-        winner if confirmed else default,
-        winner,
-        stop,
-        CONFIRMED if confirmed else NOT_CONFIRMED,
-        difference,
-    )
+        return Tuned(default, winner, str(stopped), NOT_CONFIRMED)
+    return Tuned(default, winner, stop, CONFIRMED if _is_gain(difference) else NOT_CONFIRMED, difference)
 
 
 @dataclass(slots=True)
@@ -188,7 +195,7 @@ def _confirm(default: Candidate, winner: Candidate, trials: Trials) -> Differenc
             if trial.failure:
                 raise _StopSearch(WINNER_FAILED)
             made[candidate].append(trial)
-        difference = compare(side_of("default", made[default]), side_of("winner", made[winner]))
+        difference = compare(*(Side("", tuple(rates(made[one])), None, None) for one in (default, winner)))
         if _is_gain(difference) or difference.change <= 0 or not trials.has_time_for(BLOCK_TRIALS):
             break
     return difference

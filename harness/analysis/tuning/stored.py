@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +69,6 @@ class Tuning:
     trials: tuple[Trial, ...] = ()
     found: dict[str, Any] = field(default_factory=dict)
     schema_version: int = TUNING_VERSION
-
-    def with_trial(self, trial: Trial) -> Tuning:
-        """The tuning with one more trial."""
-        return replace(self, trials=(*self.trials, trial))
 
 
 def write_tuning(files: TuningFiles, tuning: Tuning) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.analysis.comparing.compare import Side
 from harness.analysis.remedies import COMPUTE_STAGE, MIN_GAIN
 
 # What a trial is for.
@@ -92,7 +91,7 @@ def mean_rate(trials: Sequence[Trial]) -> float:
     return math.exp(statistics.fmean(map(math.log, rates(trials))))
 
 
-def side_of(name: str, trials: Sequence[Trial]) -> Side:
-    """The trials of one candidate as a side of a comparison."""
-    first = trials[0]
-    return Side(name, tuple(rates(trials)), first.relative_standard_error, first.degrees_of_freedom)
+def usual_disturbances(trials: Sequence[Trial]) -> frozenset[str]:
+    """What disturbed every try of the first candidate: the machine's usual state, which disturbs no other trial."""
+    tries = [frozenset(trial.disturbed) for trial in trials if trial.purpose == HEADSPACE]
+    return frozenset.intersection(*tries) if tries else frozenset()

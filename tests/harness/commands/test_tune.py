@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 import harness.commands.tune
 from harness.analysis.tuning.knobs import USUAL
-from harness.analysis.tuning.search import CONFIRMED, NO_BETTER_SETTING, OUT_OF_TIME
+from harness.analysis.tuning.search import CONFIRMED, DISTURBED, NO_BETTER_SETTING, OUT_OF_TIME
 from harness.analysis.tuning.stored import TuningFiles, read_tuning
 from harness.artifacts.record import RunRecord
 from harness.artifacts.schema import TRAIN
@@ -43,6 +44,11 @@ BASE = (
 )
 
 
+def by_threads_and_prefetch(config: RunConfig) -> float:
+    ahead = {1: 0.9, 2: 1.0}.get(config.prefetch, 1.0)
+    return 100.0 * ahead * {1: 0.6, 2: 1.0, 3: 0.9, 4: 0.8}[config.decode_threads or 0]
+
+
 class Runs:
     """Stand in for the runs: the rate follows from decode threads and prefetch; `fail` may raise instead."""
 
@@ -51,14 +57,17 @@ class Runs:
         self.fail = fail
         self.step_seconds = 0.05
         self.error: float | None = 0.001
+        self.sleep = 0.0
+        self.disturbed: Callable[[int], tuple[str, ...]] = lambda _: ()
+        self.rate = by_threads_and_prefetch
 
     def __call__(self, config: RunConfig, console: Console, _: object, *, series: str) -> RunRecord:
         assert series in ("it", "other")
         self.configs.append(config)
         self.fail(config, len(self.configs))
         console.notice("a run")
-        fps = 100.0 * {1: 0.6, 2: 1.0, 3: 0.9, 4: 0.8}[config.decode_threads or 0]
-        fps *= {1: 0.9, 2: 1.0}.get(config.prefetch, 1.0)
+        time.sleep(self.sleep)
+        fps = self.rate(config)
         record = a_throughput_record(run=config.run_name, config=config)
         train = {
             **record.phases[TRAIN],
@@ -69,7 +78,7 @@ class Runs:
         }
         verdict = {**(record.verdict or {}), "compute_fps": 1000.0, "bottleneck": "pipeline", "doubts": ()}
         verdict["data_gain"] = {"value": 1000.0 / fps, "low": None, "high": None}
-        interference = {**record.interference, "reasons": ()}
+        interference = {**record.interference, "reasons": self.disturbed(len(self.configs))}
         settings = {"decode_threads": config.decode_threads, "prefetch": config.prefetch}
         return replace(
             record, phases={**record.phases, TRAIN: train}, verdict=verdict, interference=interference,
@@ -296,3 +305,60 @@ def test_usual_settings_change_speed_alone() -> None:
     assert parse_vary("batch-size, --amp") == ("batch_size", "amp")
     with pytest.raises(UsageError):
         parse_vary("")
+
+
+def test_more_minutes_continue_a_search_that_had_confirmed_what_it_had_found_by_then(
+    tmp_path: Path, runs: Runs
+) -> None:
+    """The confirmation of the first start stands where the second one goes on searching."""
+    # Each trial counts as long as it took here, so that the time is that of eight trials.
+    runs.sleep = 0.2
+    assert tune(tmp_path, *BASE, "--run-name", "it", "--minutes", str(9 * 0.2 / 60)) == 0
+    files = TuningFiles(tmp_path, "it")
+    first = read_tuning(files.record)
+    assert first.found["stop"] == OUT_OF_TIME
+    assert first.trials[-1].purpose == "confirmation"
+    runs.sleep = 0.0
+    assert tune(tmp_path, "--resume", "it", "--minutes", "20") == 0
+    second = read_tuning(files.record)
+    assert (second.found["stop"], second.found["outcome"]) == (NO_BETTER_SETTING, CONFIRMED)
+    searched = [trial for trial in first.trials if trial.purpose != "confirmation"]
+    assert list(second.trials[: len(searched)]) == searched
+
+
+def test_a_tuning_that_was_disturbed_is_resumed_as_it_says(
+    tmp_path: Path, runs: Runs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs.disturbed = lambda number: ("foreign_cpu",) if number > 3 else ()
+    assert tune(tmp_path, *BASE, "--run-name", "it") == 0
+    files = TuningFiles(tmp_path, "it")
+    assert read_tuning(files.record).found["stop"] == DISTURBED
+    assert "--resume continues when the machine is idle" in capsys.readouterr().out
+    runs.disturbed = lambda _: ()
+    assert tune(tmp_path, "--resume", "it") == 0
+    tuning = read_tuning(files.record)
+    assert (tuning.found["stop"], tuning.found["outcome"]) == (NO_BETTER_SETTING, CONFIRMED)
+    assert not any(trial.disturbed for trial in tuning.trials)
+
+
+@pytest.mark.parametrize(
+    ("given", "faster", "left"),
+    [
+        (("--decode-threads", "1", "--decode-region", "on", "--resize", "dali"), "opencv", {"loader": "opencv"}),
+        (("--loader", "opencv", "--workers", "2"), "dali", {"loader": "dali"}),
+    ],
+)
+def test_options_that_the_other_loader_has_no_use_for_are_left_out(
+    tmp_path: Path, runs: Runs, capsys: pytest.CaptureFixture[str], given: tuple[str, ...], faster: str, left: object
+) -> None:
+    """A run with both would be refused."""
+    runs.rate = lambda config: 100.0 if config.loader == faster else 50.0
+    arguments = ("--device", "cpu", "--gpus", "1", "--vary", "loader", *given)
+    assert tune(tmp_path, *arguments, "--run-name", "it") == 0
+    options = tomllib.loads(TuningFiles(tmp_path, "it").options.read_text())
+    assert options == {"device": "cpu", "gpus": 1, **left}  # type: ignore[dict-item]
+    RunConfig(**parse(["--config", str(TuningFiles(tmp_path, "it").options)])[0])
+    out = capsys.readouterr().out
+    assert f"add --loader {faster}, without {given[0] if faster == 'opencv' else '--workers'}" in out
+    # No trial was refused.
+    assert not any(trial.failure for trial in read_tuning(TuningFiles(tmp_path, "it").record).trials)
