@@ -6,7 +6,7 @@ Two settings: in `compute` the training takes the time (x1_0 at 224 px, the buil
 (x0_25 at 32 px, 12-megapixel JPEGs). In each round the training runs on cached batches and on the batches of each
 contestant of benchmarks/peers.py; the steps before a contestant is as full of batches as it will be don't count.
 Prints medians of the rates with their ranges, and of each round's ratios to the cached batches and to the OpenCV
-loader. --large-photos keeps the large JPEGs (210 MB) for the next time; without it they are made anew.
+loader. --large-photos keeps the large JPEGs (210 MB) for the next time; without it they are made again.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the tuner finds beside a full sweep, how soon it stops where nothing can be gained, and whether noise fools it.
 
-usage: tuning.py [--times 5] [--equal 20] [--results FOLDER] [--part sweep|fed|equal ...]
+usage: tuning.py [--times 5] [--equal 20] [--results FOLDER] [--part PART ...]
 
   sweep  training is loader-bound (x0_25 at 32 px, JPEGs of 12 megapixels, one rank on the CPU), and one decode thread
          too few and a queue of one batch are put in. Every combination of decode threads and queue is measured in two
@@ -9,6 +9,10 @@ usage: tuning.py [--times 5] [--equal 20] [--results FOLDER] [--part sweep|fed|e
   fed    x1_0 at 224 px, where the processor computes nearly all of the time: why the tuner stopped, and when.
   equal  queues of 2, 3 and 4 batches, which are equal to a loader that works without a pause: how often the tuner
          reported a gain, of --equal times.
+
+  simulated  as many searches as --searches says on machines whose rates are known, with one decode thread and a queue
+         of one batch put in, and as many where all settings are equal: how near they come to the best, and how often
+         noise fools them.
 
 Every run and tuning is kept in --results, and not made again there. Other programs on the machine disturb it.
 """
@@ -22,6 +26,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +34,19 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.large_photos import write_large_photos
 from harness import ROOT
-from harness.analysis.tuning.search import CONFIRMED
+from harness.analysis.tuning.knobs import KNOBS, USUAL
+from harness.analysis.tuning.search import CONFIRMED, Trials
+from harness.analysis.tuning.search import tune as search
 from harness.analysis.tuning.stored import TuningFiles, read_tuning
 from harness.analysis.tuning.trial import Candidate
 from harness.artifacts.record import RunFiles, read_record
+from tests.support.tuning import BEST, DEFAULT, SCOPE, Machine, loader_bound
 
 ON_CPU = ("--device", "cpu", "--gpus", "1")
 LOADER_BOUND = (*ON_CPU, "--model", "x0_25", "--image-size", "32", "--batch-size", "8")
 LARGE_PHOTOS = 64
+PARTS = ("simulated", "fed", "sweep", "equal")
+HOUR = 3600.0
 PUT_WRONG = {"decode_threads": 1, "prefetch": 1}
 SWEPT = {"decode_threads": (1, 2, 3, 4), "prefetch": (1, 2, 3, 4, 6, 8, 12)}
 # How often each combination is measured, in passes: once says too little about which is best.
@@ -53,8 +63,13 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--equal", type=int, default=20)
     parser.add_argument("--results", type=Path, default=Path("results/tuning-bench"))
-    parser.add_argument("--part", nargs="+", choices=("sweep", "fed", "equal"), default=("sweep", "fed", "equal"))
+    parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--searches", type=int, default=200)
     arguments = parser.parse_args()
+    if "simulated" in arguments.part:
+        simulated(arguments.searches)
+    if arguments.part == ["simulated"]:
+        return
     arguments.results.mkdir(parents=True, exist_ok=True)
     data = arguments.results / "large"
     if not (data / "train_list.txt").exists():
@@ -74,6 +89,22 @@ def main() -> None:
             line = f"equal {number + 1}: {found['outcome']} after {found['trials']} trials, {found['seconds']:.0f} s"
             print(line, flush=True)
         print(f"equal settings: a gain reported {gains} times of {arguments.equal}")
+
+
+def simulated(searches: int) -> None:
+    """Search on the machines of the tests, whose trials take no time."""
+    knobs = [knob for knob in KNOBS if knob.name in USUAL]
+    put_wrong = DEFAULT.but("decode_threads", 1).but("prefetch", 1)
+    shares, trials, outcomes = [], [], Counter[str]()
+    for seed in range(searches):
+        machine = Machine(loader_bound, 12.5 * BEST, seed=seed)
+        shares.append(loader_bound(search(put_wrong, knobs, SCOPE, Trials(machine.run, HOUR)).best) / BEST)
+        trials.append(len(machine.made))
+        equal = Machine(lambda _: BEST, 2 * BEST, seed=seed)
+        outcomes[search(DEFAULT, knobs, SCOPE, Trials(equal.run, HOUR)).outcome] += 1
+    near = sum(share >= 0.97 for share in shares) / searches
+    print(f"simulated: {near:.0%} of {searches} searches within 3 % of the best, the worst {min(shares):.3f} of it")
+    print(f"  {statistics.fmean(trials):.0f} trials on average; equal settings: {dict(outcomes)}", flush=True)
 
 
 def beside_sweep(results: Path, times: int, options: tuple[str, ...]) -> None:

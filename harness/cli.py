@@ -21,7 +21,7 @@ from harness.plan.given import check_given
 from harness.report.output import tolerate_lost_output
 from harness.report.text import ENTRY, printable
 from models.errors import ActionableError
-from models.quick_loading import quick_loading
+from pipelines.quick_loading import quick_loading
 
 if sys.version_info >= (3, 11):
     import tomllib

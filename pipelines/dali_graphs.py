@@ -13,11 +13,11 @@ import numpy.typing as npt
 from nvidia.dali import fn, math, pipeline_def, types
 from nvidia.dali.pipeline import Pipeline
 
-from models.quick_loading import quick_loading
 from pipelines import auto_augment
 from pipelines.augmentation import MEAN, STD, Augmentation, eval_resize
 from pipelines.crops import draw_crop
 from pipelines.errors import LoaderError
+from pipelines.quick_loading import quick_loading
 from pipelines.settings import CPU_DECODER, DALI_RESIZE, FUSED_RESIZE, MAX_PIXELS, PipelineSettings
 
 DTYPES = {"float32": types.FLOAT, "float16": types.FLOAT16}

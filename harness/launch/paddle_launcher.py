@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from models.quick_loading import quick_loading
+from pipelines.quick_loading import quick_loading
 
 # The first argument of a command line that is Paddle's launcher.
 LAUNCHER_COMMAND = "launcher"

@@ -9,7 +9,7 @@ from typing import Any
 from numba import cfunc, types
 from numba.core.caching import FunctionCache
 
-from models.quick_loading import quick_loading
+from pipelines.quick_loading import quick_loading
 
 _shapes, _counts = types.CPointer(types.CPointer(types.int64)), types.CPointer(types.int32)
 _tensors = (types.CPointer(types.voidptr), _shapes, _counts, types.int32)

@@ -23,11 +23,10 @@ from harness.analysis.tuning.search import (
 )
 from harness.analysis.tuning.trial import CONFIRMATION, HEADSPACE, Candidate
 from harness.machine.device_kinds import GPU
-from tests.support.tuning import DEFAULT, SCOPE, Machine, loader_bound
+from tests.support.tuning import BEST, DEFAULT, SCOPE, Machine, loader_bound
 
 LOADING = [knob for knob in KNOBS if knob.name in USUAL]
 PUT_WRONG = DEFAULT.but("decode_threads", 1).but("prefetch", 1)
-BEST = 400.0
 HOUR = 3600.0
 
 

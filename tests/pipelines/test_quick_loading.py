@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from models.quick_loading import quick_loading
+from pipelines.quick_loading import quick_loading
 
 
 def test_garbage_is_looked_for_again_after_the_block_and_after_an_error_in_it() -> None:
