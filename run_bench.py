@@ -1,12 +1,13 @@
 """Entry point of the benchmark: `python run_bench.py --help` lists what it does."""
 
+import os
 import sys
 
 try:
-    from harness.launch.paddle_launcher import LAUNCHER_COMMAND, launch
+    from harness.launch.paddle_launcher import is_launcher, launch
 
     # Paddle's launcher starts without the command line, whose modules take a quarter of a second.
-    if sys.argv[1:2] == [LAUNCHER_COMMAND]:
+    if is_launcher(sys.argv[1:], os.environ):
         start = launch
     else:
         from harness.cli import start

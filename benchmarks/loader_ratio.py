@@ -10,14 +10,13 @@ ratios with their intervals, and how often the ratio of the separate runs lies w
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.large_photos import write_large_photos
-from harness import ROOT
+from benchmarks.whole_runs import throughput
 from harness.analysis.comparing.compare import compare
 from harness.analysis.comparing.stored_result import find_result
 from harness.artifacts.record import RunFiles, read_record
@@ -27,7 +26,8 @@ USUAL = ("--device", "cpu", "--gpus", "1", "--model", "x0_25", "--image-size", "
          "--max-seconds", "20")  # fmt: skip
 LARGE_PHOTOS = 64
 BOTH, DALI, OPENCV = "dali,opencv", "dali", "opencv"
-LOADERS = {BOTH: (), DALI: (), OPENCV: ("--workers", "2")}
+LOADERS = (BOTH, DALI, OPENCV)
+WORKERS = ("--workers", "2")
 
 
 def main() -> None:
@@ -45,7 +45,8 @@ def main() -> None:
     for number in range(arguments.times):
         names = {loader: f"{loader.replace(',', '-')}{number}" for loader in LOADERS}
         for loader in LOADERS if number % 2 == 0 else reversed(LOADERS):
-            make(arguments.results, names[loader], loader, options)
+            workers = WORKERS if OPENCV in loader else ()
+            throughput(arguments.results, names[loader], *options, "--loader", loader, *workers)
         a, b = (find_result(names[loader], arguments.results).side for loader in (OPENCV, DALI))
         apart = 1 + compare(a, b).change
         row = read_record(RunFiles(arguments.results, names[BOTH]).record).loaders[0]
@@ -57,15 +58,6 @@ def main() -> None:
             flush=True,
         )
     print(f"within the interval: {within} of {arguments.times}")
-
-
-def make(results: Path, name: str, loader: str, options: list[str]) -> None:
-    """Make a run, unless it is there already."""
-    if RunFiles(results, name).record.exists():
-        return
-    workers = LOADERS[OPENCV] if OPENCV in loader else ()
-    command = [sys.executable, str(ROOT / "run_bench.py"), "--throughput-only", *options, "--loader", loader, *workers]
-    subprocess.run([*command, "--results", str(results), "--run-name", name], check=True, stdout=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":

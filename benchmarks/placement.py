@@ -12,17 +12,14 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from harness import ROOT
+from benchmarks.whole_runs import throughput
 from harness.analysis.comparing.compare import Side, compare
-from harness.artifacts.record import read_record
 from harness.artifacts.schema import TRAIN
 from harness.machine.placement.shares import NONE, PIN
 
@@ -38,7 +35,7 @@ def main() -> None:
     rates: dict[str, dict[str, list[float]]] = {affinity: {} for affinity in ORDER}
     with tempfile.TemporaryDirectory() as folder:
         for number, affinity in enumerate(ORDER * arguments.rounds):
-            phases = measured(affinity, arguments.options, Path(folder), f"run{number}")
+            phases = throughput(Path(folder), f"run{number}", "--affinity", affinity, *arguments.options).phases
             for phase, figures in phases.items():
                 rates[affinity].setdefault(phase, []).append(figures["fps"])
             train = phases[TRAIN]
@@ -49,18 +46,6 @@ def main() -> None:
     difference = compare(*(Side(name, tuple(rates[name][TRAIN]), None, None) for name in (NONE, PIN)))
     interval = "" if difference.low is None else f", {difference.low:+.1%} to {difference.high:+.1%}"
     print(f"{TRAIN} with pin: {difference.verdict} ({difference.change:+.1%}{interval}; {difference.how})")
-
-
-def measured(affinity: str, options: list[str], folder: Path, name: str) -> dict[str, Any]:
-    """The figures of each phase of a run. Ends with the run's error if it fails."""
-    command = [
-        sys.executable, str(ROOT / "run_bench.py"), "--throughput-only", "--affinity", affinity, *options,
-        "--results", str(folder), "--run-name", name,
-    ]  # fmt: skip
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"run_bench.py ended with exit code {done.returncode}:\n{done.stderr}")
-    return read_record(folder / f"{name}.json").phases
 
 
 if __name__ == "__main__":

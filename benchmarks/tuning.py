@@ -21,11 +21,8 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import statistics
-import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -33,13 +30,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.large_photos import write_large_photos
-from harness import ROOT
+from benchmarks.whole_runs import bench, throughput
 from harness.analysis.tuning.knobs import KNOBS, USUAL
 from harness.analysis.tuning.search import CONFIRMED, Trials
 from harness.analysis.tuning.search import tune as search
 from harness.analysis.tuning.stored import TuningFiles, read_tuning
 from harness.analysis.tuning.trial import Candidate
-from harness.artifacts.record import RunFiles, read_record
+from harness.artifacts.record import RunFiles
 from tests.support.tuning import BEST, DEFAULT, SCOPE, Machine, loader_bound
 
 ON_CPU = ("--device", "cpu", "--gpus", "1")
@@ -77,7 +74,7 @@ def main() -> None:
     loader_bound = (*LOADER_BOUND, "--data", str(data))
     if "fed" in arguments.part:
         found = tune(arguments.results, "fed", *ON_CPU, "--model", "x1_0")
-        print(f"compute-bound: {found['stop']}, {found['outcome']}, after {found['seconds']:.0f} s in all")
+        print(f"compute-bound: {found['stop']}, {found['outcome']}, after {found['seconds']:.0f} s of trials")
     if "sweep" in arguments.part:
         beside_sweep(arguments.results, arguments.times, loader_bound)
     if "equal" in arguments.part:
@@ -145,43 +142,19 @@ def words(candidate: Candidate) -> list[str]:
 def rate(results: Path, mark: str, candidate: Candidate, options: tuple[str, ...]) -> tuple[float, float]:
     """The end-to-end rate of a run, in images per second, and the seconds that it took."""
     name = "-".join([mark, *(str(value) for _, value in candidate.values)])
-    took = results / f"{name}.seconds"
-    if not took.exists():
-        began = time.monotonic()
-        bench(
-            "--throughput-only",
-            "--max-seconds",
-            SECONDS,
-            *options,
-            *words(candidate),
-            "--results",
-            str(results),
-            "--run-name",
-            name,
-        )
-        took.write_text(str(time.monotonic() - began))
-    return read_record(RunFiles(results, name).record).summary["fps"], float(took.read_text())
+    record = throughput(results, name, "--max-seconds", SECONDS, *options, *words(candidate))
+    ended = RunFiles(results, name).record.stat().st_mtime
+    return record.summary["fps"], ended - record.attempts[0]["begun_unix_seconds"]
 
 
 def tune(results: Path, name: str, *options: str) -> dict[str, Any]:
-    """What a tuning found, with the number of its trials and the seconds that it took."""
+    """What a tuning found, with the number of its trials and the seconds that they took."""
     files = TuningFiles(results, name)
-    took = files.folder / "seconds"
-    if not took.exists():
-        began = time.monotonic()
+    if not files.record.exists():
         bench("tune", *options, "--results", str(results), "--run-name", name)
-        took.write_text(str(time.monotonic() - began))
     tuning = read_tuning(files.record)
-    return {**tuning.found, "trials": len(tuning.trials), "seconds": json.loads(took.read_text())}
-
-
-def bench(*arguments: str) -> None:
-    """Run the tool; its output is what went wrong, or nothing."""
-    ended = subprocess.run(
-        [sys.executable, str(ROOT / "run_bench.py"), *arguments], capture_output=True, text=True, check=False
-    )
-    if ended.returncode:
-        raise SystemExit(f"{' '.join(arguments)}: exit code {ended.returncode}\n{ended.stderr}")
+    seconds = sum(trial.seconds for trial in tuning.trials)
+    return {**tuning.found, "trials": len(tuning.trials), "seconds": seconds}
 
 
 if __name__ == "__main__":

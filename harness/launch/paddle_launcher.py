@@ -10,10 +10,11 @@ from __future__ import annotations
 import builtins
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.launch.process_tree import RUN_PID
 from pipelines.quick_loading import quick_loading
 
 # The first argument of a command line that is Paddle's launcher.
@@ -23,6 +24,11 @@ LOG = "workerlog."
 BACKUP = "backup_env."
 # Longer than any variable can be (MAX_ARG_STRLEN), so that all are passed on.
 MAX_VARIABLE_BYTES = 128 * 1024
+
+
+def is_launcher(arguments: Sequence[str], environment: Mapping[str, str]) -> bool:
+    """Returns whether a command line is that of Paddle's launcher, which only a run starts."""
+    return arguments[:1] == [LAUNCHER_COMMAND] and RUN_PID in environment
 
 
 def launch(arguments: Sequence[str]) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import codecs
 import dataclasses
+import os
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from harness.artifacts.record import RunFiles, write_record
 from harness.cli import main, parse
 from harness.commands.registry import COMMANDS
 from harness.errors import GateError, MachineError, TrainingError, UsageError
+from harness.launch.process_tree import RUN_PID
 from harness.plan.declaration import flag
 from harness.plan.options import RunConfig, run_options
 from pipelines.builtin import digits
@@ -213,6 +215,15 @@ def test_a_worker_is_not_a_command_to_type(arguments: list[str], capsys: pytest.
     """Case D3: only a run starts its ranks."""
     assert main(arguments) == 2
     assert capsys.readouterr() == ("", f"error: unknown command 'worker'\n  {KNOWN}\n")
+
+
+def test_the_launcher_is_not_a_command_to_type() -> None:
+    """Case D3: run_bench.py itself decides it, before the command line is loaded."""
+    without = {name: value for name, value in os.environ.items() if name != RUN_PID}
+    command = [sys.executable, str(ROOT / "run_bench.py"), "launcher", "--log_dir", "x"]
+    ended = subprocess.run(command, env=without, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == f"error: unknown command 'launcher'\n  {KNOWN}\n"
 
 
 @pytest.mark.parametrize(("command", "names"), [
