@@ -19,7 +19,7 @@ from typing import Any
 from harness import ROOT
 from harness.doctor.check import FAIL, OK, Context, Finding, devices_of, skip
 from harness.launch.launcher import launch_command
-from harness.launch.process_tree import die_with_parent
+from harness.launch.process_tree import die_with_parent, launcher_environment
 from harness.machine.device import local_rank, open_device
 from harness.machine.device_kinds import device_kind
 from harness.plan.nodes import Node
@@ -53,7 +53,7 @@ def all_reduce(context: Context) -> Finding:
     with (folder / "launcher.log").open("wb") as output:
         process = subprocess.Popen(
             launch_command(devices.count, folder, (str(script), devices.kind, str(folder)), alone.launcher_options()),
-            env=alone.environment(os.environ),
+            env=launcher_environment(alone.environment(os.environ)),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

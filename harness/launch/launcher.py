@@ -20,7 +20,7 @@ from harness.launch import signals
 from harness.launch.failures import death, keep_logs, stall, stalled
 from harness.launch.paddle_launcher import LAUNCHER_COMMAND
 from harness.launch.private_folder import private_folder
-from harness.launch.process_tree import RUN_PID, die_with_parent
+from harness.launch.process_tree import die_with_parent, launcher_environment
 from harness.launch.rank_files import Notices, first_failure, joined_ranks
 from harness.launch.rank_monitor import Pulse, RankMonitor
 from harness.launch.watchdog import DUMP_STACKS
@@ -65,7 +65,6 @@ def run_workers(
     """
     training = plan.training
     ranks = worker_environment(devices, training.compute_threads, environment, training.tf32)
-    env = {**ranks, RUN_PID: str(os.getpid())}
     with private_folder("run") as logs:
         with (logs / "launcher.log").open("wb") as output:
             process = subprocess.Popen(
@@ -75,7 +74,7 @@ def run_workers(
                     (str(ENTRY), WORKER_COMMAND, str(files.record)),
                     node.launcher_options(),
                 ),
-                env=node.environment(env),
+                env=launcher_environment(node.environment(ranks)),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

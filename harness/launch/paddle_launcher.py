@@ -27,7 +27,7 @@ MAX_VARIABLE_BYTES = 128 * 1024
 
 
 def is_launcher(arguments: Sequence[str], environment: Mapping[str, str]) -> bool:
-    """Returns whether a command line is that of Paddle's launcher, which only a run starts."""
+    """Returns whether a command line is that of Paddle's launcher, which only the bench itself starts."""
     return arguments[:1] == [LAUNCHER_COMMAND] and RUN_PID in environment
 
 

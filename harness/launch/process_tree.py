@@ -10,11 +10,16 @@ from collections.abc import Mapping
 
 import psutil
 
-# The variable in a rank's environment with the id of the process that called `run_workers`.
+# The variable in the environment of a launcher and its ranks with the id of the process that started the launcher.
 RUN_PID = "PPLCNET_BENCH_RUN_PID"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # Loaded here, because nothing may be loaded between fork and exec.
 _LIBC = ctypes.CDLL(None)
+
+
+def launcher_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Returns the environment for a launcher that this process starts: what makes it and its ranks this process's."""
+    return {**environment, RUN_PID: str(os.getpid())}
 
 
 def die_with_parent(parent: int | None = None) -> None:

@@ -12,6 +12,7 @@ import pytest
 from harness import ROOT
 from harness.launch.launcher import launch_command
 from harness.launch.paddle_launcher import only_logs
+from harness.launch.process_tree import launcher_environment
 
 SECRET = "planted-1234"
 RANK = """
@@ -31,10 +32,10 @@ def test_no_file_of_paddle_s_launcher_has_a_planted_secret(tmp_path: Path) -> No
     logs, script = tmp_path / "logs", tmp_path / "rank.py"
     logs.mkdir()
     script.write_text(RANK, encoding="utf-8")
-    environment = {**os.environ, "SECRET_TOKEN": SECRET, "LONG": "x" * 100_000, "FLAGS_print_launcher_env": "true"}
+    planted = {"SECRET_TOKEN": SECRET, "LONG": "x" * 100_000, "FLAGS_print_launcher_env": "true"}
     done = subprocess.run(
         launch_command(1, logs, (str(script), str(tmp_path / "seen"))),
-        env=environment, capture_output=True, text=True, timeout=120, check=False,
+        env=launcher_environment({**os.environ, **planted}), capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "seen").read_text(encoding="utf-8") == (
