@@ -40,7 +40,7 @@ from harness.artifacts.record import RunFiles
 from tests.support.tuning import BEST, DEFAULT, SCOPE, Machine, loader_bound
 
 ON_CPU = ("--device", "cpu", "--gpus", "1")
-LOADER_BOUND = (*ON_CPU, "--model", "x0_25", "--image-size", "32", "--batch-size", "8")
+LOADER_BOUND = (*ON_CPU, "--model", "x0_25", "--image-size", "32", "--batch-size", "4")
 LARGE_PHOTOS = 64
 PARTS = ("simulated", "fed", "sweep", "equal")
 HOUR = 3600.0
@@ -49,7 +49,7 @@ SWEPT = {"decode_threads": (1, 2, 3, 4), "prefetch": (1, 2, 3, 4, 6, 8, 12)}
 # How often each combination is measured, in passes: once says too little about which is best.
 PASSES = 2
 # The measured seconds of a run of the sweep, as of a trial.
-SECONDS = "10"
+SECONDS = "8"
 # Runs of each of two settings that are compared at last, in turns.
 RUNS = 4
 
