@@ -3,9 +3,9 @@
 usage: tuning.py [--times 5] [--equal 20] [--results FOLDER] [--part PART ...]
 
   sweep  training is loader-bound (x0_25 at 32 px, JPEGs of 12 megapixels, one rank on the CPU), and one decode thread
-         too few and a queue of one batch are put in. Every combination of decode threads and queue is measured in two
-         passes; then the tuner begins from what was put in, --times times. Printed: the rate of what it found
-         over the best of the sweep, both measured in turns in runs of their own, and its time over that of the sweep.
+         too few and a queue of one batch are put in. Every combination of what the tuner varies by itself is measured
+         once; then the tuner begins from what was put in, --times times. Printed: the rate of what it found over the
+         best of the sweep, both measured in turns in runs of their own, and its time over that of the sweep.
   fed    x1_0 at 224 px, where the processor computes nearly all of the time: why the tuner stopped, and when.
   equal  queues of 2, 3 and 4 batches, which are equal to a loader that works without a pause: how often the tuner
          reported a gain, of --equal times.
@@ -45,13 +45,16 @@ LARGE_PHOTOS = 64
 PARTS = ("simulated", "fed", "sweep", "equal")
 HOUR = 3600.0
 PUT_WRONG = {"decode_threads": 1, "prefetch": 1}
-SWEPT = {"decode_threads": (1, 2, 3, 4), "prefetch": (1, 2, 3, 4, 6, 8, 12)}
-# How often each combination is measured, in passes: once says too little about which is best.
-PASSES = 2
-# The measured seconds of a run of the sweep, as of a trial.
+THREADS, QUEUES = (1, 2, 3, 4), (1, 2, 3, 4, 6, 8, 12)
+# What each loader can be set to.
+SWEPT: dict[str, dict[str, tuple[Any, ...]]] = {
+    "dali": {"decode_threads": THREADS, "prefetch": QUEUES, "resize": ("auto", "dali")},
+    "opencv": {"workers": THREADS, "prefetch": QUEUES},
+}
+# The measured seconds of a run of the sweep, and of a trial.
 SECONDS = "8"
 # Runs of each of two settings that are compared at last, in turns.
-RUNS = 4
+RUNS = 3
 
 
 def main() -> None:
@@ -106,22 +109,21 @@ def simulated(searches: int) -> None:
 
 def beside_sweep(results: Path, times: int, options: tuple[str, ...]) -> None:
     """Measure every combination, then tune, and compare what was found with the best of them."""
-    swept = [Candidate.of(**dict(zip(SWEPT, values, strict=True))) for values in itertools.product(*SWEPT.values())]
-    passes: dict[Candidate, list[float]] = {candidate: [] for candidate in swept}
+    rates: dict[Candidate, float] = {}
     spent = 0.0
-    for number in range(PASSES):
-        for candidate in swept if number % 2 == 0 else reversed(swept):
-            fps, took = rate(results, f"sweep{number}", candidate, options)
-            passes[candidate].append(fps)
+    for loader, values in SWEPT.items():
+        for one in itertools.product(*values.values()):
+            candidate = Candidate.of(loader=loader, **dict(zip(values, one, strict=True)))
+            rates[candidate], took = rate(results, "sweep", candidate, options)
             spent += took
-    rates = {candidate: statistics.geometric_mean(found) for candidate, found in passes.items()}
     best = max(rates, key=lambda candidate: rates[candidate])
     print(f"sweep: {len(rates)} combinations, {spent:.0f} s; best {best.as_dict()}: {rates[best]:.1f} images/s")
-    print(f"  put in: {rates[Candidate.of(**PUT_WRONG)]:.1f} images/s", flush=True)
+    wrong = Candidate.of(loader="dali", resize="auto", **PUT_WRONG)
+    print(f"  put in: {rates[wrong]:.1f} images/s", flush=True)
     for number in range(times):
-        vary = ",".join(name.replace("_", "-") for name in SWEPT)
-        found = tune(results, f"tuner{number}", *options, *words(Candidate.of(**PUT_WRONG)), "--vary", vary)
-        tuned = Candidate.of(**{name: found["best"][name] for name in SWEPT})
+        found = tune(results, f"tuner{number}", *options, "--max-seconds", SECONDS, *words(Candidate.of(**PUT_WRONG)))
+        loader = found["best"]["loader"]
+        tuned = Candidate.of(loader=loader, **{name: found["best"][name] for name in SWEPT[loader]})
         of_both: dict[Candidate, list[float]] = {tuned: [], best: []}
         for run in range(RUNS):
             for candidate in (tuned, best) if run % 2 == 0 else (best, tuned):
