@@ -42,6 +42,7 @@ endif
 bench: install
 	$(BIN)/python run_bench.py --throughput-only
 	$(BIN)/python run_bench.py --data digits --model x0_25 --image-size 64 --batch-size 32 --epochs 15 --learning-rate 0.1
+	$(BIN)/python run_bench.py report --last 2 --output results/bench.html
 
 test: install
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from harness import ROOT
-from harness.commands.registry import Parser, commands_help, run_command
-from harness.commands.run_options import add_run_options, given_options
+from harness.commands.parser import Parser
+from harness.commands.registry import commands_help, run_command
+from harness.commands.run_options import Manner, add_manner, add_run_options, given_options, take_manner
 from harness.errors import INTERRUPTED_EXIT_CODE, MachineError
 from harness.launch import signals
 from harness.launch.launcher import WORKER_COMMAND
@@ -56,12 +57,12 @@ def main(arguments: Sequence[str]) -> int:
         if arguments and not arguments[0].startswith("-"):
             run_command(arguments[0], arguments[1:])
             return 0
-        given, dry_run = parse(arguments)
+        given, manner = parse(arguments)
         # The rest loads pandas and queries the hardware; a mistyped option should be reported before that.
         check_given(given)
         from harness.commands.run import run_given
 
-        run_given(given, dry_run=dry_run)
+        run_given(given, manner)
     except ActionableError as error:
         return _complain(error.message, error.cure, error.exit_code)
     except KeyboardInterrupt:
@@ -84,15 +85,15 @@ def start(arguments: Sequence[str]) -> NoReturn:
     sys.exit(code)
 
 
-def parse(arguments: Sequence[str]) -> tuple[dict[str, Any], bool]:
-    """Returns the options that a command line sets, by RunConfig's names, and whether --dry-run was passed.
+def parse(arguments: Sequence[str]) -> tuple[dict[str, Any], Manner]:
+    """Returns the options that a command line sets, by RunConfig's names, and how it is to be carried out.
 
     The command line takes precedence over the --config file, and the file over the defaults. Raises UsageError for
     options that can't be parsed.
     """
     given = vars(_parser().parse_args(arguments))
-    dry_run = given.pop("dry_run", False)
-    return given_options(given), dry_run
+    manner = take_manner(given)
+    return given_options(given), manner
 
 
 def versions() -> list[str]:
@@ -128,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
         usage=f"{ENTRY} [options]\n       {ENTRY} COMMAND [options]",
     )
     group = add_run_options(parser)
-    group.add_argument("--dry-run", action="store_true", help="Print the plan and exit; needs neither data nor GPU.")
+    add_manner(group)
     group.add_argument("--version", action=_Version, nargs=0, help="Print the versions of this, Paddle and DALI.")
     group.add_argument("-h", "--help", action="help", help="Print this help and exit.")
     return parser

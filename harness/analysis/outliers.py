@@ -48,12 +48,18 @@ class Outliers:
     causes: dict[str, int] = field(default_factory=dict)
 
 
+def is_outlier(times: pd.Series[float]) -> pd.Series[bool]:
+    """Returns which of the step times of a phase's window, in seconds, are outliers."""
+    median = float(times.median())
+    deviation = NORMAL_MAD * float((times - median).abs().median())
+    return times > median + max(FAR_DEVIATIONS * deviation, FAR_SHARE * median)
+
+
 def find_outliers(window: pd.DataFrame) -> Outliers:
     """Returns the outliers of a phase's measured steps (at least one row of the steps table, disturbed or not)."""
     times = window["step_seconds"]
     median = float(times.median())
-    deviation = NORMAL_MAD * float((times - median).abs().median())
-    far = times > median + max(FAR_DEVIATIONS * deviation, FAR_SHARE * median)
+    far = is_outlier(times)
     excess = (times - median)[far]
     parts = window[list(CAUSES)]
     more = (parts - parts.median())[far]

@@ -226,9 +226,13 @@ def is_disturbed(figures: PhaseFigures) -> bool:
 
     Without an interval for its rate, whether the rate would be CLEAR times as high without them.
     """
-    if figures.relative_standard_error is None:
-        return figures.outliers.usual_fps >= CLEAR * figures.fps
-    return figures.outliers.isolated_share >= DISTURBED_WINDOW
+    outliers = figures.outliers
+    return has_disturbed_rate(figures.fps, figures.relative_standard_error, outliers.usual_fps, outliers.isolated_share)
+
+
+def has_disturbed_rate(fps: float, error: float | None, usual_fps: float, isolated_share: float) -> bool:
+    """Returns `is_disturbed` of a phase with that rate and relative standard error, from its outliers."""
+    return usual_fps >= CLEAR * fps if error is None else isolated_share >= DISTURBED_WINDOW
 
 
 def find_doubts(phases: Mapping[str, PhaseFigures]) -> tuple[Doubt, ...]:

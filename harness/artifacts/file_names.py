@@ -25,7 +25,10 @@ OWNERS = {
     re.escape(GPU_DAY) + r"(\..*)?": "a GPU day",
     r"(doctor|readme)(\..*)?": "this project",
     # Of the run `a`, and of a node of it: a.json, a.steps.csv, a.checkpoints, a.node1.logs.
-    r".*\.(json|csv|steps|devices|epochs|bad_images|scaling|checkpoints|traces|logs|tuning|node[0-9]+)": "another run",
+    r".*\.(json|csv|html|steps|devices|epochs|bad_images|scaling|checkpoints|traces|logs|node[0-9]+)": "another run",
+    r".*\.(prom|mllog|tensorboard)": "another run",
+    r".*\.tuning": "a tuning",
+    r".*\.campaign": "a campaign",
 }
 
 

@@ -104,7 +104,7 @@ class RunFiles:
     def existing(self) -> list[Path]:
         """Those of the run's files that are there."""
         tables = (STEPS, DEVICES, EPOCHS, BAD_IMAGES, SCALING, LOADERS)
-        paths = [self.record, self.checkpoints, self.traces, *(self.table(table.name) for table in tables)]
+        paths = [self.record, self.page, self.checkpoints, self.traces, *(self.table(table.name) for table in tables)]
         return [path for path in paths if path.exists()]
 
     @property
@@ -121,6 +121,11 @@ class RunFiles:
     def traces(self) -> Path:
         """The folder of the traces that --profile asks for."""
         return self.folder / f"{self.run}.traces"
+
+    @property
+    def page(self) -> Path:
+        """The path of the page to look at."""
+        return self.folder / f"{self.run}.html"
 
     @property
     def record(self) -> Path:

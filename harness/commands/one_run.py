@@ -26,7 +26,7 @@ from harness.commands.inputs import Inputs, described_weights, inspect_inputs
 from harness.commands.resume import (
     check_same_run,
     find_resumption,
-    resume_command,
+    how_to_go_on,
     truncate_to_checkpoint,
 )
 from harness.errors import INTERRUPTED_EXIT_CODE, InterruptedRunError, OutOfMemoryError, UsageError
@@ -40,7 +40,9 @@ from harness.plan.nodes import Node, run_signature
 from harness.plan.options import RunConfig
 from harness.plan.plan import RunPlan
 from harness.report.console import Console
-from harness.report.progress import Progress
+from harness.report.extras import write_extras
+from harness.report.live.feed import Feed
+from harness.report.live.shown import Shown
 from models.errors import ActionableError
 
 # Files of the same names can't be told apart by the lists.
@@ -56,7 +58,7 @@ class Run:
 
     meeting is this node's part in the agreement of all nodes on the run. folder is where the tables are; on a node that
     doesn't record it is a private one. begun_unix_seconds is when the command, or a series' member, was started.
-    notices are those that are still to be recorded.
+    page: it ends with a page to look at. notices are those that are still to be recorded.
     """
 
     config: RunConfig
@@ -66,6 +68,7 @@ class Run:
     environment: Mapping[str, str]
     console: Console
     begun_unix_seconds: float
+    page: bool = True
     notices: list[str] = field(default_factory=list)
 
     @property
@@ -208,6 +211,7 @@ class Run:
             raise reported from error
         show = {EVALUATION: self.console.evaluation}.get(record.plan.kind, self.console.conclusion)
         show(record, files)
+        write_extras(self.console, files, record, with_page=self.page)
         return record
 
     def _note(self, notice: str) -> None:
@@ -257,13 +261,15 @@ class Run:
         kept = Path(self.config.results) / f"{files.run}{mark}.logs"
         while True:
             try:
-                with Progress(self.console, plan, files) as progress:
+                feed = Feed(plan, files, self.begun_unix_seconds)
+                feed.skip()
+                with Shown(self.console, feed) as shown:
                     run_workers(
                         files,
                         self.inputs.devices,
                         plan,
                         self.environment,
-                        progress.poll,
+                        shown.poll,
                         meanwhile=_load_analysis,  # ranks that start leave a processor idle
                         node=self.node,
                         say=self.console.notice,
@@ -309,18 +315,13 @@ def _add_resume_hint(error: BaseException, files: RunFiles, config: RunConfig) -
     """The error that ended a run; if there is a checkpoint, or it was interrupted, with the command that resumes it."""
     if not isinstance(error, (ActionableError, KeyboardInterrupt)):
         return error
-    newest = newest_checkpoint(files.checkpoints)
-    command = resume_command(files.run, config)
-    if newest is not None:
-        hint = f"A checkpoint after step {newest[1]['optimizer_steps']:,} was saved. To resume:\n  {command}"
-    elif not isinstance(error, (KeyboardInterrupt, InterruptedRunError)) or not files.record.exists():
+    stopped = isinstance(error, (KeyboardInterrupt, InterruptedRunError))
+    has_checkpoint = newest_checkpoint(files.checkpoints) is not None
+    if not has_checkpoint and (not stopped or not files.record.exists()):
         return error
-    elif config.kind.resumable:
-        hint = f"No step has been saved. To start it again:\n  {command}"
-    elif isinstance(error, InterruptedRunError) and error.cure:
+    if not has_checkpoint and isinstance(error, InterruptedRunError) and error.cure:
         return error
-    else:
-        hint = f"A run that {config.kind.does} can't be resumed: start it again."
+    hint = how_to_go_on(files, config)
     if isinstance(error, KeyboardInterrupt):
         return InterruptedRunError("interrupted", hint)
     error.cure = f"{error.cure}\n{hint}" if error.cure else hint

@@ -271,3 +271,13 @@ def resume_command(run: str, config: RunConfig) -> str:
         return f"each node's own command line with --resume {run}"
     results = [] if config.results == "results" else ["--results", config.results]
     return command_line("--resume", run, *results)
+
+
+def how_to_go_on(files: RunFiles, config: RunConfig) -> str:
+    """How a run that was cut short goes on, or that it must start again."""
+    newest, command = newest_checkpoint(files.checkpoints), resume_command(files.run, config)
+    if newest is not None:
+        return f"A checkpoint after step {newest[1]['optimizer_steps']:,} was saved. To resume:\n  {command}"
+    if config.kind.resumable:
+        return f"No step has been saved. To start it again:\n  {command}"
+    return f"A run that {config.kind.does} can't be resumed: start it again."

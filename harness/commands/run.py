@@ -17,6 +17,7 @@ from harness.artifacts.record import RunRecord
 from harness.commands.inputs import find_inputs
 from harness.commands.one_run import Run
 from harness.commands.resume import node_options, requested_config
+from harness.commands.run_options import Manner
 from harness.commands.series import run_series, series_members
 from harness.launch.meeting import ALONE, Meeting, open_meeting
 from harness.launch.private_folder import private_folder
@@ -28,20 +29,31 @@ from harness.plan.nodes import find_node
 from harness.plan.options import RunConfig
 from harness.plan.plan import DEFAULT_FOLDER, declared_facts
 from harness.report.console import Console
+from harness.report.extras import check_extras
+from models.errors import ActionableError
 from pipelines.builtin import BUILTIN
 
 
-def run_given(given: Mapping[str, Any], *, dry_run: bool) -> None:
+def run_given(given: Mapping[str, Any], manner: Manner) -> None:
     """Carry out the runs that a command line's options ask for, or print the plan. Raises ActionableError."""
+    console = Console(output=manner.output)
+    try:
+        _run_given(given, manner.dry_run, console)
+    except ActionableError as error:
+        console.emit("error", message=error.message, cure=error.cure, exit_code=error.exit_code)
+        raise
+
+
+def _run_given(given: Mapping[str, Any], dry_run: bool, console: Console) -> None:
     # A dry run meets no other node.
     asked = RunConfig() if dry_run else node_options(given)
-    with open_meeting(find_node(asked), asked.rendezvous_timeout, Console().notice) as meeting:
+    with open_meeting(find_node(asked), asked.rendezvous_timeout, console.notice) as meeting:
         config = _agreed_config(given, meeting, dry_run=dry_run)
         if config is None:
-            print("nothing to resume: the run is finished")
+            console.line("nothing to resume: the run is finished")
             meeting.finish()
         else:
-            run(config, dry_run=dry_run, meeting=meeting)
+            run(config, dry_run=dry_run, meeting=meeting, console=console)
 
 
 def _agreed_config(given: Mapping[str, Any], meeting: Meeting, *, dry_run: bool) -> RunConfig | None:
@@ -55,9 +67,15 @@ def _agreed_config(given: Mapping[str, Any], meeting: Meeting, *, dry_run: bool)
     return None if shared is None else completed(given, shared)
 
 
-def run(config: RunConfig, *, dry_run: bool, meeting: Meeting, environment: Mapping[str, str] = os.environ) -> None:
+def run(
+    config: RunConfig,
+    *,
+    dry_run: bool,
+    meeting: Meeting,
+    console: Console,
+    environment: Mapping[str, str] = os.environ,
+) -> None:
     """Carry out the runs that a configuration asks for, or print the plan. Raises ActionableError."""
-    console = Console()
     if config.run_name is not None and config.resume is None:
         check_run_name(config.run_name)
     if dry_run:
@@ -98,18 +116,23 @@ def measure(
     *,
     series: str | None = None,
     meeting: Meeting = ALONE,
+    page: bool = True,
 ) -> RunRecord:
-    """Carry out one run, alone or in a series of that name, and return its finished record. Raises ActionableError."""
+    """Carry out one run, alone or in a series of that name, and return its finished record. Raises ActionableError.
+
+    page: it ends with a page to look at.
+    """
     begun = started_unix_seconds() if series is None else time.time()
     for notice in check_paddle():
         console.notice(notice)
     inputs = find_inputs(config, console, environment)
     check_telemetry_library(config.telemetry_library)
+    check_extras(config)
     if meeting.node.records:
-        return Run(config, inputs, meeting, Path(config.results), environment, console, begun).carry_out(series)
+        return Run(config, inputs, meeting, Path(config.results), environment, console, begun, page).carry_out(series)
     # Node 0 records for all. The record here only passes the plan to this node's ranks.
     with private_folder("node") as folder:
-        return Run(config, inputs, meeting, folder, environment, console, begun).carry_out(series)
+        return Run(config, inputs, meeting, folder, environment, console, begun, page).carry_out(series)
 
 
 def _print_plan(config: RunConfig, console: Console, environment: Mapping[str, str]) -> None:

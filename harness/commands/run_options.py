@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import codecs
 import sys
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from harness.errors import UsageError
 from harness.plan.declaration import Option, first_sentence, flag, home_path
 from harness.plan.options import parse_config, run_options
+from harness.report.text import EVENTS, QUIET, TEXT
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -21,8 +23,33 @@ else:
 # The options of a run that a tuning decides itself, or has no use for.
 NOT_TUNED = (
     "throughput_only", "eval_only", "resume", "repeats", "device_counts", "profile", "nnodes", "node_rank", "master",
-    "rendezvous_timeout", "auto_batch", "target_ci",
+    "rendezvous_timeout", "auto_batch", "target_ci", "phases", "metrics",
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a command line is carried out, apart from what it asks for: as a plan only, and with which output."""
+
+    dry_run: bool = False
+    output: str = TEXT
+
+
+def add_manner(group: argparse._ArgumentGroup) -> None:
+    """Add the options of a `Manner`."""
+    group.add_argument("--dry-run", action="store_true", help="Print the plan and exit; needs neither data nor GPU.")
+    group.add_argument("--quiet", action="store_true", help="Print notes and errors only.")
+    group.add_argument(
+        "--json", action="store_true", help="Print one JSON value a line, and nothing else (docs/report.md)."
+    )
+
+
+def take_manner(parsed: dict[str, Any]) -> Manner:
+    """Take the options of a `Manner` out of the parsed ones. Raises UsageError for two outputs."""
+    dry_run, quiet, events = (parsed.pop(name, False) for name in ("dry_run", "quiet", "json"))
+    if quiet and events:
+        raise UsageError("--quiet and --json are two kinds of output", "Leave one of them out.")
+    return Manner(dry_run, QUIET if quiet else EVENTS if events else TEXT)
 
 
 def add_run_options(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()) -> argparse._ArgumentGroup:

@@ -99,9 +99,11 @@ def _measure_all(
         if kind == REPEATS:
             spread = asdict(between_runs([record.summary["fps"] for record in records]))
             _write(files, kind, "finished", list(members), spread)
+            console.emit("series", series=files.run, kind=kind, runs=list(members), figures=spread)
             show_repeats(console, files.run, [record.summary for record in records], spread)
         else:
             _write(files, kind, "finished", list(members), {"scaling": rows})
+            console.emit("series", series=files.run, kind=kind, runs=list(members), figures=rows)
             show_scaling(console, files.run, rows)
     except BaseException as error:
         if not records and not _files_of(files.folder, members):

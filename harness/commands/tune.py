@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console as RichConsole
 
+from harness.analysis.remedies import COMPUTE_STAGE
 from harness.analysis.tuning.knobs import KNOB_NAMES, KNOBS, USUAL, Knob, Scope, applies, initial, scope_of
 from harness.analysis.tuning.measured import check_steps, trial_of
 from harness.analysis.tuning.search import DISTURBED, Trials, Tuned, before_disturbance, tune
@@ -28,6 +29,7 @@ from harness.errors import InterruptedRunError, MachineError, TrainingError, Usa
 from harness.launch import signals
 from harness.plan.declaration import AUTO, Limits, flag
 from harness.plan.option_checks import OF_DALI, OF_OPENCV
+from harness.plan.option_groups.measuring import ALL_PHASES, END_TO_END
 from harness.plan.options import RunConfig, run_options
 from harness.plan.plan import decided_values
 from harness.plan.toml_text import toml_text
@@ -40,9 +42,11 @@ from pipelines.settings import BOTH_LOADERS, DALI_RESIZE, OPENCV_LOADER
 # Options that ask for several runs, or several machines.
 SEVERAL = ("eval_only", "repeats", "device_counts", "nnodes", "node_rank", "master")
 # The measured seconds of the first trial, which decides whether there is anything to gain; limits of the others'.
-HEADSPACE_SECONDS, MIN_TRIAL_SECONDS, MAX_TRIAL_SECONDS = 30.0, 10.0, 60.0
-# Training steps that a trial should have in its window, and their share of a trial's time.
-TRIAL_STEPS, TRAIN_SHARE = 20, 0.4
+HEADSPACE_SECONDS, MAX_TRIAL_SECONDS = 30.0, 60.0
+# Training steps that a trial should have in its window, and the seconds of training that it should have at least.
+TRIAL_STEPS, MIN_TRAIN_SECONDS = 30, 5.0
+# The share of a trial's time that its window of training has.
+TRAIN_SHARE = {ALL_PHASES: 0.4, END_TO_END: 0.8}
 # No run is as precise, so that a trial takes all of its seconds.
 NEVER_PRECISE = 1e-9
 # Errors of a trial that may be its settings' fault; the others are the machine's or the data's, and end the tuning.
@@ -224,19 +228,24 @@ class _Work:
         number = self.made + 1
         name = f"t{number:03}"
         self._clear(name)
-        own: dict[str, Any] = {"run_name": name, "max_seconds": self._seconds(purpose), "target_ci": NEVER_PRECISE}
+        phases = self._phases(purpose)
+        own: dict[str, Any] = {
+            "run_name": name, "max_seconds": self._seconds(purpose, phases), "target_ci": NEVER_PRECISE,
+            "phases": phases,
+        }  # fmt: skip
         config = replace(self.base, **self._options(candidate), **own)
         began = time.monotonic()
         with self._quiet(name) as console:
             try:
-                record = measure(config, console, self.environment, series=self.files.name)
+                record = measure(config, console, self.environment, series=self.files.name, page=False)
             except InterruptedRunError:
                 raise
             except OF_SETTINGS as error:
                 if purpose == HEADSPACE:
                     raise
                 return Trial(number, purpose, candidate, time.monotonic() - began, failure=error.message)
-        trial = trial_of(record, number, purpose, candidate, time.monotonic() - began)
+        headspace = self.tuning.trials[0] if self.tuning.trials else None
+        trial = trial_of(record, number, purpose, candidate, time.monotonic() - began, headspace)
         if purpose == HEADSPACE and "max_seconds" in self.tuning.given and not trial.is_fed:
             check_steps(trial, record, self.base.max_seconds)
         return trial
@@ -258,14 +267,19 @@ class _Work:
             return True
         return name in KNOB_NAMES and not applies(name, candidate, self.scope)
 
-    def _seconds(self, purpose: str) -> float:
+    def _phases(self, purpose: str) -> str:
+        """What a trial measures: how fast computing alone is must be known once, and again if that is varied, too."""
+        varies_compute = any(knob.stage == COMPUTE_STAGE for knob in self.knobs)
+        return ALL_PHASES if purpose == HEADSPACE or varies_compute else END_TO_END
+
+    def _seconds(self, purpose: str, phases: str) -> float:
         """The measured seconds of a trial: those asked for, or enough steps at the first trial's pace."""
         if "max_seconds" in self.tuning.given:
             return self.base.max_seconds
         if purpose == HEADSPACE:
             return HEADSPACE_SECONDS
         step = self.tuning.trials[0].step_seconds_p50 or 0.0
-        return min(max(TRIAL_STEPS * step / TRAIN_SHARE, MIN_TRIAL_SECONDS), MAX_TRIAL_SECONDS)
+        return min(max(TRIAL_STEPS * step, MIN_TRAIN_SECONDS) / TRAIN_SHARE[phases], MAX_TRIAL_SECONDS)
 
     def _clear(self, name: str) -> None:
         """Remove what an interrupted trial of that name left."""

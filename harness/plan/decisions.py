@@ -198,7 +198,7 @@ def _window(config: RunConfig, kind: DeviceKind, epoch_steps: int) -> WindowPlan
             f" of {warmup}",
             "Trace fewer steps, or train for more --epochs.",
         )
-    return WindowPlan(warmup, config.warmup is not None, config.target_ci, config.max_seconds)
+    return WindowPlan(warmup, config.warmup is not None, config.target_ci, config.max_seconds, config.phases)
 
 
 def _notes(plan: RunPlan) -> list[str]:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from harness.errors import UsageError
 from harness.plan.declaration import AUTO, MAX_INT, Limits, flag
-from harness.plan.kinds import EVALUATION, THROUGHPUT
+from harness.plan.kinds import EPOCHS, EVALUATION, THROUGHPUT
+from harness.plan.metric_formats import parse_formats
+from harness.plan.option_groups.measuring import ALL_PHASES
 from models.architecture import MIN_IMAGE_SIZE, NEW
 from models.sizes import SIZES
 from models.words import count_of
@@ -238,6 +240,26 @@ def _check_device(config: RunConfig) -> None:
         )
 
 
+def _check_phases(config: RunConfig) -> None:
+    if config.phases != ALL_PHASES and config.loader == BOTH_LOADERS:
+        raise UsageError(
+            f"--loader {config.loader} compares two loaders in all phases; --phases {config.phases} leaves some out",
+            "Give only one of the two.",
+        )
+
+
+def _check_no_phases(config: RunConfig) -> None:
+    if config.phases != ALL_PHASES:
+        raise UsageError(
+            f"--phases {config.phases} is for --throughput-only, and this run {config.kind.does}", "Omit --phases."
+        )
+
+
+def _check_metrics(config: RunConfig) -> None:
+    if config.metrics is not None:
+        parse_formats(config.metrics)
+
+
 # The checks of every run, and those of one kind of run.
 CHECKS = (
     _check_device,
@@ -249,8 +271,13 @@ CHECKS = (
     _check_nodes,
     _check_resume,
     _check_names,
+    _check_metrics,
 )
-CHECKS_OF_KIND = {EVALUATION: (_check_evaluation,)}
+CHECKS_OF_KIND = {
+    EPOCHS: (_check_no_phases,),
+    THROUGHPUT: (_check_phases,),
+    EVALUATION: (_check_evaluation, _check_no_phases),
+}
 
 
 def check_combinations(config: RunConfig) -> None:

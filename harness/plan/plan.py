@@ -9,6 +9,7 @@ from typing import Any
 from harness.machine.placement.core_lists import parse_cores
 from harness.machine.placement.shares import NONE
 from harness.plan.kinds import RunKind
+from harness.plan.option_groups.measuring import ALL_PHASES
 from harness.plan.options import RunConfig
 from pipelines.augmentation import Augmentation
 from pipelines.builtin import BUILTIN
@@ -171,13 +172,14 @@ class WindowPlan:
 
     At least warmup_steps come before the measured window, or exactly that number if warmup_given. A throughput run ends
     when the half-width of the throughput's 95 % interval is at most the fraction target_ci of the throughput, or after
-    max_seconds of measured time.
+    max_seconds of measured time. phases says which phases it measures.
     """
 
     warmup_steps: int
     warmup_given: bool
     target_ci: float
     max_seconds: float
+    phases: str = ALL_PHASES
 
     @property
     def given_warmup(self) -> int | None:

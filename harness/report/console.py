@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import time
+from typing import Any
+
 from rich import box
 from rich.console import Console as RichConsole
 from rich.table import Table as RichTable
@@ -15,7 +19,7 @@ from harness.machine.device_kinds import device_kind
 from harness.machine.placement.shares import NONE
 from harness.plan import kinds
 from harness.plan.left_out import LeftOut
-from harness.plan.plan import DataFacts, PlacementPlan, RunPlan
+from harness.plan.plan import DataFacts, PlacementPlan, RunPlan, settings_of
 from harness.report.beside_reference import REFERENCE_DATASET, beside_reference, hardware, standing
 from harness.report.findings import (
     WINDOW_ENDS,
@@ -30,7 +34,7 @@ from harness.report.findings import (
     verdict_facts,
     with_interval,
 )
-from harness.report.text import plain_text
+from harness.report.text import EVENTS, QUIET, TEXT, plain_text
 from models.sizes import RECIPE, SIZES
 from models.words import count_of
 from pipelines.layout import VAL_SPLIT
@@ -42,21 +46,42 @@ LEFT_OUT = {kinds.EVALUATION: ("crops", "learning rate", "weight decay", "warm-u
 
 
 class Console:
-    """Prints to standard output. Names are printed as they are, never read as markup."""
+    """Prints to standard output. Names are printed as they are, never read as markup.
 
-    def __init__(self, rich: RichConsole | None = None) -> None:
-        self.rich = rich or RichConsole(highlight=False)
+    output is TEXT; QUIET for notes alone; or EVENTS for a JSON value in each line, and nothing else.
+    """
+
+    def __init__(self, rich: RichConsole | None = None, output: str = TEXT) -> None:
+        # What isn't a note or an event is discarded where it isn't wanted.
+        self.rich = rich or RichConsole(highlight=False, quiet=output != TEXT)
+        self.shows_progress, self.as_events = output != QUIET, output == EVENTS
+        self.last_notice = ""
+        self._plain = self.rich if output == TEXT else RichConsole(highlight=False)
         self._noticed: set[str] = set()
+
+    def emit(self, event: str, **values: Any) -> None:
+        """Print an event as one line of JSON; without events nothing."""
+        if self.as_events:
+            line = json.dumps({"event": event, "unix_seconds": round(time.time(), 3), **values}, default=str)
+            print(line, flush=True)
 
     def notice(self, text: str) -> None:
         """Print something the user should know, such as a decision made for them, once."""
         if text in self._noticed:
             return
         self._noticed.add(text)
-        self.rich.print(plain_text(f"note: {text}"))
+        self.last_notice = text
+        self.emit("note", text=text)
+        if not self.as_events:
+            self._plain.print(plain_text(f"note: {text}"))
+
+    def line(self, text: str) -> None:
+        """Print a sentence, without breaking it into lines."""
+        self.rich.print(plain_text(text), soft_wrap=True)
 
     def plan(self, plan: RunPlan, remark: str) -> None:
         """Print every figure of a plan."""
+        self.emit("plan", plan=remark, settings=settings_of(plan))
         self.rich.print(_facts(f"plan ({remark})", plan_facts(plan)))
 
     def left_out(self, left_out: LeftOut, files: RunFiles) -> None:
@@ -66,6 +91,7 @@ class Console:
 
     def conclusion(self, record: RunRecord, files: RunFiles) -> None:
         """Print the run's figures, then its row beside the reference's, and whether its top-1 may stand there."""
+        self._finished(record, files)
         self.rich.print(_facts(f"run {record.run}", summary_facts(record)))
         if record.verdict is not None:
             self.rich.print(phases_table(record))
@@ -82,10 +108,22 @@ class Console:
 
     def evaluation(self, record: RunRecord, files: RunFiles) -> None:
         """Print the accuracy of weights from a file, beside the one published for their model size."""
+        self._finished(record, files)
         for warning in record.warnings:
             self.notice(warning)
         self.rich.print(_facts(f"evaluation {record.run}", evaluation_facts(record, files)))
         self.rich.print(plain_text(f"Written to {files.folder}/: {record.run}.*, summary.csv"))
+
+    def _finished(self, record: RunRecord, files: RunFiles) -> None:
+        verdict = record.verdict or {}
+        self.emit(
+            "finished",
+            run=record.run,
+            record=str(files.record),
+            summary=record.summary,
+            evidence=verdict.get("evidence", ()),
+            remedies=verdict.get("remedies", ()),
+        )
 
 
 # What resizes images, in words.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness import ROOT
 from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS, Table
-from harness.artifacts.shared_schema import BAD_FILES, LOADERS, SCALING, SUMMARY, TRIALS, reference_table
+from harness.artifacts.shared_schema import BAD_FILES, CELLS, LOADERS, SCALING, SUMMARY, TRIALS, reference_table
 from harness.plan.declaration import Option, flag
 from harness.plan.options import run_options
 
@@ -45,6 +45,7 @@ def tables_markdown() -> str:
         ("summary.csv", SUMMARY),
         ("table-<device>x<n>.csv", reference_table("<device>", 0)),
         ("<tuning>.tuning/trials.csv", TRIALS),
+        ("<campaign>.campaign/cells.csv", CELLS),
         ("verify-<data set>.csv", BAD_FILES),
     ]
     return "\n\n".join(_table_markdown(name, table) for name, table in named)

@@ -223,22 +223,31 @@ def _utilisation_text(summary: Mapping[str, Any]) -> str:
     return f"utilisation 100% within noise (measured {share:.1%}, {interval}; {definition})"
 
 
+PHASE_COLUMNS = ("phase", "images/s", "95 % interval", "steps", "seconds")
+
+
+def phase_rows(record: RunRecord) -> list[tuple[str, ...]]:
+    """Returns a row of texts per measured phase, under PHASE_COLUMNS."""
+    return [
+        (
+            title,
+            f"{figures['fps']:.1f}",
+            interval_text(figures),
+            str(figures["window_steps"]),
+            f"{figures['window_seconds']:.1f}",
+        )
+        for name, title in PHASE_TITLES.items()
+        if (figures := record.phases.get(name)) is not None
+    ]
+
+
 def phases_table(record: RunRecord) -> RichTable:
     """Returns a table with a row per phase."""
     table = RichTable(
         title="phases, measured alternately (images/s of all devices)", box=box.SIMPLE_HEAD, title_justify="left"
     )
-    for title in ("phase", "images/s", "95 % interval", "steps", "seconds"):
+    for title in PHASE_COLUMNS:
         table.add_column(title, justify="left" if title == "phase" else "right")
-    for name, title in PHASE_TITLES.items():
-        if name in record.phases:
-            figures = record.phases[name]
-            cells = (
-                title,
-                f"{figures['fps']:.1f}",
-                interval_text(figures),
-                str(figures["window_steps"]),
-                f"{figures['window_seconds']:.1f}",
-            )
-            table.add_row(*map(plain_text, cells))
+    for row in phase_rows(record):
+        table.add_row(*map(plain_text, row))
     return table

@@ -7,6 +7,8 @@ import shlex
 from rich.text import Text
 
 ENTRY = "run_bench.py"
+# What a run prints: text for people, notes and errors alone, or events for a program.
+TEXT, QUIET, EVENTS = "text", "quiet", "events"
 
 
 def printable(text: str, kept: str = "") -> str:

@@ -32,6 +32,7 @@ from harness.machine.placement.core_lists import format_cores
 from harness.machine.placement.pinning import cores_in_use
 from harness.machine.tracing import TracedClock
 from harness.plan.effective_settings import check_settings
+from harness.plan.option_groups.measuring import END_TO_END
 from harness.plan.option_groups.training import SYNC
 from harness.plan.plan import RunPlan
 from harness.training import recipe
@@ -249,6 +250,8 @@ def throughput_phases(plan: RunPlan) -> tuple[str, ...]:
     Training follows pipeline-only, which leaves the loader's queue empty: the transition is then over within one step.
     With a full queue, training that is limited by its data would use up the queue for several steps.
     """
+    if plan.window.phases == END_TO_END:
+        return (TRAIN,)
     alone = (COMPUTE_NO_SYNC,) if plan.ranks > 1 and plan.training.bn_stats != SYNC else ()
     beside = (PIPELINE_BESIDE, TRAIN_BESIDE) if plan.beside is not None else ()
     return (PIPELINE, TRAIN, *beside, COMPUTE, *alone)

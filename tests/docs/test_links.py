@@ -11,7 +11,8 @@ import pytest
 
 from harness import ROOT
 from harness.cli import parse
-from harness.commands.registry import COMMANDS, Parser
+from harness.commands.parser import Parser
+from harness.commands.registry import COMMANDS
 from harness.plan.declaration import flag
 from harness.plan.options import RunConfig, run_options
 from tests.support.pages import PAGES, anchors, code_blocks
@@ -109,7 +110,8 @@ def test_the_pages_have_many_command_lines() -> None:
 
 
 def every_option() -> set[str]:
-    known = {"--config", "--dry-run", "--help", "--version", "--no-"} | set(map(flag, run_options()))
+    known = {"--config", "--dry-run", "--quiet", "--json", "--help", "--version", "--no-"}
+    known |= set(map(flag, run_options()))
     known |= {flag(f"no_{name}") for name, declared in run_options().items() if declared.kind is bool}
     for command in COMMANDS.values():
         parser = Parser("", "")

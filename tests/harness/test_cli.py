@@ -16,6 +16,7 @@ from harness.artifacts.file_names import LOCK, SUMMARY_FILE
 from harness.artifacts.record import RunFiles, write_record
 from harness.cli import main, parse
 from harness.commands.registry import COMMANDS
+from harness.commands.run_options import Manner
 from harness.errors import GateError, MachineError, TrainingError, UsageError
 from harness.launch.process_tree import RUN_PID
 from harness.plan.declaration import flag
@@ -34,13 +35,13 @@ def toml(folder: Path, text: str) -> str:
 
 
 def test_no_option_at_all_is_the_published_recipe() -> None:
-    assert parse([]) == ({}, False)
+    assert parse([]) == ({}, Manner())
 
 
 def test_options_become_fields() -> None:
     run = ["--gpus", "4", "--model", "x0_25", "--epochs", "20", "--throughput-only", "--max-seconds", "1.5"]
     training = ["--data", "some/folder", "--learning-rate", "2e-1", "--batch-size=64"]
-    given, dry_run = parse([*run, *training, "--run-name", "first", "--dry-run"])
+    given, manner = parse([*run, *training, "--run-name", "first", "--dry-run"])
     assert given == {
         "gpus": 4,
         "model": "x0_25",
@@ -53,14 +54,14 @@ def test_options_become_fields() -> None:
         "batch_size": 64,
     }
     assert type(given["learning_rate"]) is float
-    assert dry_run
+    assert manner == Manner(dry_run=True)
 
 
 def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
     file = toml(tmp_path, 'epochs = 20\nbatch-size = 64\nmodel = "x0_5"\nmax_seconds = 9\nthroughput_only = true\n')
-    given, dry_run = parse(["--epochs", "7", "--config", file, "--model", "x2_5"])
+    given, manner = parse(["--epochs", "7", "--config", file, "--model", "x2_5"])
     assert given == {"epochs": 7, "model": "x2_5", "batch_size": 64, "max_seconds": 9.0, "throughput_only": True}
-    assert not dry_run
+    assert manner == Manner()
 
 
 def test_a_default_given_on_the_command_line_still_wins_over_the_file(tmp_path: Path) -> None:
@@ -94,7 +95,10 @@ def test_a_resumed_run_gets_its_own_configuration(monkeypatch: pytest.MonkeyPatc
     assert given == [dataclasses.replace(own, results=str(tmp_path), checkpoint_minutes=3.0)]
 
 
-KNOWN = "Known: compare, doctor, export, import-idx, import-labels, tune, verify. See run_bench.py --help."
+KNOWN = (
+    "Known: campaign, compare, completion, doctor, export, import-idx, import-labels, report, tune,"
+    " verify, watch. See run_bench.py --help."
+)
 
 
 @pytest.mark.parametrize(
@@ -292,13 +296,17 @@ def test_the_help_lists_the_commands_and_not_the_workers(capsys: pytest.CaptureF
     out = capsys.readouterr().out
     listed = out.partition("commands (run_bench.py COMMAND --help has their options):\n")[2].splitlines()
     assert listed[: len(COMMANDS)] == [
+        "  campaign       carry out a matrix of runs, and put them side by side",
         "  compare        tell whether run B is slower or faster than run A, beyond noise",
+        "  completion     print what makes a shell complete options",
         "  doctor         check this machine before a run does, and say how to mend it",
         "  export         write a run's weights to a file that other programs can read",
         "  import-idx     convert MNIST, or a set in its file format, to a folder to train on",
         "  import-labels  make a list with ImageNet's labels from Kaggle's or the kit's file",
+        "  report         write a page with the figures and charts of one run, or of several",
         "  tune           find the settings with which this machine trains fastest on your data",
         "  verify         check that every image of a data set can be read and decoded",
+        "  watch          show a run while it goes on, from another terminal",
     ]
     assert not any(line.startswith("  worker") for line in out.splitlines())
 
@@ -344,7 +352,7 @@ def test_the_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None
     out, err = capsys.readouterr()
     assert err == ""
     described = {line.split()[0].rstrip(",") for line in out.splitlines() if line.startswith("  --")}
-    assert described == {"--version", "--dry-run", "--config", *map(flag, run_options())}
+    assert described == {"--version", "--dry-run", "--quiet", "--json", "--config", *map(flag, run_options())}
     for default in ("(default: x1_0)", "(default: 360)", "(default: 0.9)", "(default: 224)", "(default: 0.02)"):
         assert default in " ".join(out.split())
 

@@ -27,10 +27,10 @@ import pandas  # noqa: F401
 import scipy.special  # noqa: F401
 
 import harness.analysis.summarize
-import harness.commands.compare
-import harness.commands.export
 import harness.commands.resume
 import harness.commands.run
+import harness.commands.stored.compare
+import harness.commands.stored.export
 import harness.launch.launcher
 import harness.training.worker
 from harness.cli import main

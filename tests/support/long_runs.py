@@ -37,6 +37,7 @@ class LongRun:
     resumed_behind: tuple[int, ...] = ()
     pause_seconds: float = 3 * 3600.0
     hot_epoch: int | None = None
+    name: str = "long"
 
     @property
     def breaks(self) -> list[int]:
@@ -45,7 +46,7 @@ class LongRun:
 
     def write(self, folder: Path) -> tuple[RunFiles, RunRecord]:
         """Write the tables and the record of the run as its workers leave them."""
-        files = RunFiles(folder, "long")
+        files = RunFiles(folder, self.name)
         with (
             TableWriter(files.table(STEPS.name), STEPS) as steps,
             TableWriter(files.table(EPOCHS.name), EPOCHS) as epochs,

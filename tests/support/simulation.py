@@ -251,6 +251,7 @@ class Simulation:
     options: dict[str, Any] = field(default_factory=dict)
     device_rows: Sequence[dict[str, Any]] = ()
     other: Callable[[int, int], float] | None = None
+    name: str = "simulated"
 
     def run(self, folder: Path) -> tuple[RunFigures, RunFiles]:
         """Measure it as `--throughput-only` does, and conclude."""
@@ -258,7 +259,7 @@ class Simulation:
         data = DataFacts("simulated", "simulated", 100_000, 0, 10, Augmentation(), False, False)
         devices = Devices(self.device, self.ranks, "CPU" if self.device == "cpu" else "GPU")
         plan = make_plan(config, devices, data, {})
-        files = RunFiles(folder, "simulated")
+        files = RunFiles(folder, self.name)
         cluster = Cluster(self.ranks)
         threads = [
             threading.Thread(target=self._rank, args=(rank, cluster, config, plan, files), daemon=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.analysis.tuning.knobs import KNOB_NAMES
 from harness.analysis.tuning.trial import Candidate, Trial
-from harness.analysis.verdict import DISTURBED as DISTURBED_PHASE
+from harness.analysis.verdict import has_disturbed_rate
 from harness.artifacts.record import RunRecord
 from harness.artifacts.schema import TRAIN
 from harness.errors import UsageError
@@ -15,10 +15,20 @@ from models.words import count_of
 OUTLIERS = "outliers"
 
 
-def trial_of(record: RunRecord, number: int, purpose: str, candidate: Candidate, seconds: float) -> Trial:
-    """The trial that a finished run is; seconds is what it took."""
-    phase, verdict = record.phases[TRAIN], record.verdict
-    assert verdict is not None
+def trial_of(
+    record: RunRecord,
+    number: int,
+    purpose: str,
+    candidate: Candidate,
+    seconds: float,
+    headspace: Trial | None = None,
+) -> Trial:
+    """The trial that a finished run is; seconds is what it took.
+
+    A run that measured end to end alone has the compute rate of headspace, the first trial.
+    """
+    phase, verdict = record.phases[TRAIN], record.verdict or {}
+    compute = verdict.get("compute_fps") or (None if headspace is None else headspace.compute_fps)
     decided = decided_values(record.config, record.plan)
     return Trial(
         number=number,
@@ -27,10 +37,10 @@ def trial_of(record: RunRecord, number: int, purpose: str, candidate: Candidate,
         seconds=seconds,
         run=record.run,
         settings={name: record.effective_settings.get(name, decided[name]) for name in KNOB_NAMES},
-        pipeline_fps=verdict["pipeline_fps"],
-        compute_fps=verdict["compute_fps"],
-        data_gain=verdict["data_gain"]["value"],
-        bottleneck=verdict["bottleneck"],
+        pipeline_fps=verdict.get("pipeline_fps"),
+        compute_fps=compute,
+        data_gain=None if compute is None else compute / phase["fps"],
+        bottleneck=verdict.get("bottleneck"),
         disturbed=_disturbances(record),
         **{
             name: phase[name]
@@ -44,9 +54,12 @@ def trial_of(record: RunRecord, number: int, purpose: str, candidate: Candidate,
 
 def _disturbances(record: RunRecord) -> tuple[str, ...]:
     """What disturbed the end-to-end rate from outside."""
-    assert record.verdict is not None
     reasons = set(record.interference["reasons"] or ())
-    if any(doubt["phase"] == TRAIN and doubt["kind"] == DISTURBED_PHASE for doubt in record.verdict["doubts"]):
+    phase = record.phases[TRAIN]
+    outliers = phase["outliers"]
+    if has_disturbed_rate(
+        phase["fps"], phase["relative_standard_error"], outliers["usual_fps"], outliers["isolated_share"]
+    ):
         reasons.add(OUTLIERS)
     return tuple(sorted(reasons))
 

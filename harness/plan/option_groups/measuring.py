@@ -8,6 +8,8 @@ from harness.plan.declaration import FREE, HIDDEN, OWN, UNMARKED, option
 
 # Processor time is counted in hundredths of a second, and NVML samples no more often.
 MIN_TELEMETRY_INTERVAL = 0.1
+# Values of --phases.
+ALL_PHASES, END_TO_END = "all", "end_to_end"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,11 @@ class MeasuringOptions:
         130.0, "measuring", "Stop a throughput run after this many measured seconds. All its phases count.",
         metavar="SECONDS", above=0, resume=FREE, row=UNMARKED,
     )  # fmt: skip
+    phases: str = option(
+        ALL_PHASES, "measuring", "What a throughput run measures: all phases, for a verdict on what limits training, or"
+        " end_to_end alone, which is as precise in less time.", choices=(ALL_PHASES, END_TO_END), resume=FREE,
+        compare=HIDDEN, row=UNMARKED,
+    )  # fmt: skip
     repeats: int = option(
         1, "measuring", "Run this many times to measure the spread between runs. Each run has fresh processes.",
         metavar="K", at_least=1, resume=FREE, compare=HIDDEN, row=UNMARKED,
@@ -38,6 +45,11 @@ class MeasuringOptions:
     telemetry_interval: float = option(
         0.5, "measuring", "Seconds between two telemetry samples. At least 0.1.", metavar="SECONDS",
         at_least=MIN_TELEMETRY_INTERVAL, resume=FREE, nodes=OWN, row=UNMARKED,
+    )  # fmt: skip
+    metrics: str | None = option(
+        None, "measuring", "Also write the finished run's figures for other programs: prometheus, tensorboard or"
+        " mllog, or several of them with commas. Files beside the tables; a failure to write one is a note.",
+        metavar="FORMAT,...", resume=FREE, nodes=OWN, compare=HIDDEN, row=UNMARKED,
     )  # fmt: skip
     profile: int | None = option(
         None, "measuring", "Trace this many training steps of rank 0 after the warm-up, into <run>.traces/rank0.json."

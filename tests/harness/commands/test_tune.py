@@ -61,7 +61,8 @@ class Runs:
         self.disturbed: Callable[[int], tuple[str, ...]] = lambda _: ()
         self.rate = by_threads_and_prefetch
 
-    def __call__(self, config: RunConfig, console: Console, _: object, *, series: str) -> RunRecord:
+    def __call__(self, config: RunConfig, console: Console, _: object, *, series: str, page: bool) -> RunRecord:
+        assert not page
         assert series in ("it", "other")
         self.configs.append(config)
         self.fail(config, len(self.configs))
@@ -130,12 +131,12 @@ def test_a_trial_is_a_throughput_run_beside_the_table(tmp_path: Path, runs: Runs
     first, second = runs.configs[:2]
     assert first.throughput_only
     assert first.results == str(tmp_path / "it.tuning")
-    assert (first.max_seconds, second.max_seconds) == (30.0, 10.0)
+    assert (first.max_seconds, second.max_seconds) == (30.0, 6.25)
     # What the plan decides is the same in all, and said.
     assert {config.batch_size for config in runs.configs} == {16}
 
 
-@pytest.mark.parametrize(("step", "seconds"), [(0.5, 25.0), (3.0, 60.0)])
+@pytest.mark.parametrize(("step", "seconds"), [(0.5, 18.75), (3.0, 60.0)])
 def test_trials_of_slow_steps_are_longer(tmp_path: Path, runs: Runs, step: float, seconds: float) -> None:
     runs.step_seconds = step
     tune(tmp_path, *BASE, "--run-name", "it")
@@ -362,3 +363,15 @@ def test_options_that_the_other_loader_has_no_use_for_are_left_out(
     assert f"add --loader {faster}, without {given[0] if faster == 'opencv' else '--workers'}" in out
     # No trial was refused.
     assert not any(trial.failure for trial in read_tuning(TuningFiles(tmp_path, "it").record).trials)
+
+
+@pytest.mark.parametrize(("vary", "phases"), [("decode-threads", "end_to_end"), ("decode-threads,layout", "all")])
+def test_computing_alone_is_measured_once_unless_it_is_varied(
+    tmp_path: Path, runs: Runs, vary: str, phases: str
+) -> None:
+    tune(tmp_path, *BASE, "--run-name", "it", "--vary", vary)
+    first, *others = runs.configs
+    assert first.phases == "all"
+    assert {config.phases for config in others} == {phases}
+    trials = read_tuning(TuningFiles(tmp_path, "it").record).trials
+    assert {trial.compute_fps for trial in trials} == {1000.0}

@@ -7,7 +7,7 @@ import pytest
 
 from harness import ROOT
 from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS
-from harness.artifacts.shared_schema import BAD_FILES, LOADERS, SCALING, SUMMARY, TRIALS
+from harness.artifacts.shared_schema import BAD_FILES, CELLS, LOADERS, SCALING, SUMMARY, TRIALS
 from harness.plan.declaration import flag
 from harness.plan.options import run_options
 from harness.report.docs import BEGIN, END, PAGES, insert, modules_markdown, options_markdown, tables_markdown
@@ -75,6 +75,7 @@ def test_every_table_has_a_section_with_all_its_columns() -> None:
         "`summary.csv`",
         "`table-<device>x<n>.csv`",
         "`<tuning>.tuning/trials.csv`",
+        "`<campaign>.campaign/cells.csv`",
         "`verify-<data set>.csv`",
     ]
     for section, table in zip(sections, (STEPS, DEVICES, EPOCHS, BAD_IMAGES, LOADERS, SCALING, SUMMARY), strict=False):
@@ -82,7 +83,7 @@ def test_every_table_has_a_section_with_all_its_columns() -> None:
         assert rows[0] == ["column", "unit", "scope", "meaning"]
         assert [row[0] for row in rows[2:]] == [f"`{name}`" for name in table.header]
         assert {len(row) for row in rows} == {4}
-    for section, table in zip(sections[-2:], (TRIALS, BAD_FILES), strict=True):
+    for section, table in zip(sections[-3:], (TRIALS, CELLS, BAD_FILES), strict=True):
         rows = [row_cells(line) for line in section.splitlines() if line.startswith("|")]
         assert [row[0] for row in rows[2:]] == [f"`{name}`" for name in table.header]
     assert "| `FPS (<device> x <n>)` | images/s | global | of all devices together |" in sections[7]

@@ -10,7 +10,7 @@ import pytest
 
 from harness.analysis.comparing.compare import Difference
 from harness.analysis.comparing.stored_result import StoredResult
-from harness.commands.compare import check_gate, parse_limit
+from harness.commands.stored.compare import check_gate, parse_limit
 from harness.commands.verify import Verified
 from harness.errors import GateError, UsageError
 from tests.support.compared_runs import (

@@ -19,7 +19,7 @@ from harness.artifacts.record import RunFiles, read_record, write_record
 from harness.artifacts.schema import EPOCHS
 from harness.artifacts.tables import read_table
 from harness.cli import main
-from harness.commands import export as command
+from harness.commands.stored import export as command
 from harness.plan.kinds import EVALUATION, THROUGHPUT
 from harness.training.state import Progress
 from models.pplcnet import PPLCNet

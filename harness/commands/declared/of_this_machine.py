@@ -1,0 +1,101 @@
+"""The commands that run something on this machine."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from harness.commands.parser import Command, add_path, add_results
+from harness.commands.run_options import NOT_TUNED, add_run_options, given_options
+from harness.errors import UsageError
+from harness.plan.declaration import flag
+
+
+def _declare_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "checks", metavar="CHECK", nargs="*", default=[], help="names of checks to run (default: those of --level)"
+    )
+    parser.add_argument(
+        "--level",
+        metavar="LEVEL",
+        default="all",
+        help="quick (without Paddle), devices, ranks, pipeline or all (default: all)",
+    )
+    parser.add_argument("--list", action="store_true", help="print the name, level and meaning of every check")
+    parser.add_argument("--json", action="store_true", help="print one JSON value and nothing else")
+    parser.add_argument(
+        "--gpu-day",
+        action="store_true",
+        help="instead, make the rows that only a GPU can pass (CHECK: their numbers) and write gpu-day.md to --results",
+    )
+    parser.add_argument("--device", metavar="NAME", default="auto", help="as for a run (default: auto)")
+    parser.add_argument("--gpus", metavar="N", type=int, help="number of devices and ranks (default: as for a run)")
+    add_path(parser, "--data", metavar="DATA", help="data set whose first images are read (default: none)")
+    add_results(parser, "folder whose disk is looked at")
+
+
+def _doctor(checks: list[str], level: str, device: str, results: str, **options: Any) -> None:
+    from harness.commands.doctor import doctor, gpu_day, list_checks
+    from harness.doctor.check import Context
+
+    if options.get("list"):
+        list_checks()
+        return
+    gpus = options.get("gpus")
+    if gpus is not None and gpus < 1:
+        raise UsageError(f"--gpus is {gpus}; it must be at least 1")
+    context = Context(results=results, device=device, gpus=gpus, data=options.get("data"))
+    if options.get("gpu_day"):
+        gpu_day(checks, context)
+        return
+    doctor(checks, level, context, as_json=options.get("json", False))
+
+
+def _declare_tune(parser: argparse.ArgumentParser) -> None:
+    from harness.analysis.tuning.knobs import KNOB_NAMES, USUAL
+
+    usual, others = (", ".join(flag(name)[2:] for name in names) for names in (USUAL, KNOB_NAMES[len(USUAL) :]))
+    tuning = parser.add_argument_group("tuning")
+    tuning.add_argument(
+        "--vary",
+        metavar="NAME,NAME,...",
+        help=f"settings to try (default: those that change speed alone: {usual}); also: {others}",
+    )
+    tuning.add_argument("--minutes", metavar="M", type=float, help="time for all trials (default: 20)")
+    tuning.add_argument("--resume", metavar="NAME", help="continue a tuning of that name in --results")
+    add_run_options(parser, NOT_TUNED).add_argument(
+        "--dry-run", action="store_true", help="Print what would be tried, and exit."
+    )
+
+
+def _tune(
+    vary: str | None = None,
+    minutes: float | None = None,
+    resume: str | None = None,
+    dry_run: bool = False,
+    **options: Any,
+) -> None:
+    from harness.commands.tune import tune_given
+
+    tune_given(given_options(options), vary=vary, minutes=minutes, resume=resume, dry_run=dry_run)
+
+
+def _declare_campaign(parser: argparse.ArgumentParser) -> None:
+    add_path(parser, "file", metavar="FILE", help="TOML file with the matrix, such as campaigns/sizes.toml")
+    parser.add_argument("--name", metavar="NAME", help="name of the campaign's folder in --results (default: FILE's)")
+    parser.add_argument("--dry-run", action="store_true", help="print the cells and how long they take, and end")
+    parser.add_argument("--retry-failed", action="store_true", help="try again what failed or was not possible here")
+    add_results(parser, "folder for the campaign's folder")
+
+
+def _campaign(file: str, results: str, **options: Any) -> None:
+    from harness.commands.campaign import campaign
+
+    campaign(file, results, **options)
+
+
+COMMANDS = {
+    "campaign": Command("carry out a matrix of runs, and put them side by side", _declare_campaign, _campaign),
+    "doctor": Command("check this machine before a run does, and say how to mend it", _declare_doctor, _doctor),
+    "tune": Command("find the settings with which this machine trains fastest on your data", _declare_tune, _tune),
+}
