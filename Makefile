@@ -74,7 +74,7 @@ docs: install
 	$(BIN)/python -m harness.report.docs
 
 # One lock per device, for every supported Python; paddlepaddle-gpu is left out, as the index doesn't have it.
-LOCK = uv pip compile pyproject.toml --universal --python-version 3.10 --extra cpu --extra dev --extra opencv \
+LOCK = uv pip compile pyproject.toml --universal --python-version 3.10 --extra cpu --extra dev --extra opencv --extra tensorboard \
 	--generate-hashes --no-header --no-emit-index-url --no-emit-find-links --quiet
 lock:
 	$(LOCK) --output-file requirements/cpu.txt

@@ -18,21 +18,56 @@ MIN_CHANGE = 0.03
 MAX_ROUNDS = 6
 # The probability that noise alone makes a rival win in one look, and that it drops one that is better by MIN_CHANGE.
 # Below 0.05, as there are several looks and rivals.
-SURE_TO_WIN, SURE_TO_LOSE = 0.01, 0.05
+SURE_TO_WIN, SURE_TO_LOSE = 0.01, 0.1
 # The number of trials that the assumed spread between runs counts for, beside the measured one.
 PRIOR_TRIALS = 10
 
 Measure = Callable[[Candidate], Trial]
 
 
-def race(best: Candidate, rivals: Sequence[Candidate], measure: Measure) -> Candidate | None:
+@dataclass(slots=True)
+class Noise:
+    """How much trials of one candidate differ, as far as a search knows: the variance of the logarithm of their rates.
+
+    squares is the sum of squares about each candidate's mean in a race, degrees its degrees of freedom. A search begins
+    with what is assumed of runs in general, which the trials that it makes soon outweigh: noise is the machine's.
+    """
+
+    squares: float = PRIOR_TRIALS * RUN_TO_RUN**2
+    degrees: float = PRIOR_TRIALS
+
+    def and_of(self, made: Mapping[Candidate, Sequence[Trial]]) -> Noise:
+        """The noise with that of a race's trials."""
+        squares, degrees = self.squares, self.degrees
+        for trials in made.values():
+            logarithms = [math.log(rate) for rate in rates(trials)]
+            if len(logarithms) > 1:
+                squares += statistics.variance(logarithms) * (len(logarithms) - 1)
+                degrees += len(logarithms) - 1
+        return Noise(squares, degrees)
+
+
+def race(
+    best: Candidate, rivals: Sequence[Candidate], measure: Measure, noise: Noise | None = None
+) -> Candidate | None:
     """Returns the rival that is faster than the best by MIN_CHANGE or more, beyond noise; None if none is.
 
-    Each round measures every candidate that is left once, in alternating order, so that drift affects all alike. A
+    noise is that of the search so far, to which the race's is added. Each round measures every candidate that is left once, in alternating order, so that drift affects all alike. A
     rival is dropped when it fails, and when it can hardly be better by MIN_CHANGE. None, too, if the best fails.
     """
+    noise = noise or Noise()
     made: dict[Candidate, list[Trial]] = {best: [], **{rival: [] for rival in rivals}}
-    left = list(rivals)
+    try:
+        return _raced(best, list(rivals), made, measure, noise)
+    finally:
+        known = noise.and_of(made)
+        noise.squares, noise.degrees = known.squares, known.degrees
+
+
+def _raced(
+    best: Candidate, left: list[Candidate], made: dict[Candidate, list[Trial]], measure: Measure, noise: Noise
+) -> Candidate | None:
+    """The race; it notes every trial in made."""
     for number in range(MAX_ROUNDS):
         in_order = [best, *left]
         for candidate in in_order if number % 2 == 0 else reversed(in_order):
@@ -42,7 +77,7 @@ def race(best: Candidate, rivals: Sequence[Candidate], measure: Measure) -> Cand
                 return None
             if trial.failure:
                 left.remove(candidate)
-        gains = {rival: gain(made, best, rival) for rival in left}
+        gains = {rival: gain(made, best, rival, noise) for rival in left}
         winners = [rival for rival, found in gains.items() if found.is_win]
         if winners:
             return max(winners, key=lambda rival: gains[rival].log_ratio)
@@ -75,21 +110,13 @@ class RaceGain:
         return float(special.stdtr(self.degrees_of_freedom, (true - self.log_ratio) / self.standard_error))
 
 
-def gain(made: Mapping[Candidate, Sequence[Trial]], a: Candidate, b: Candidate) -> RaceGain:
-    """Returns the gain of b over a in a race.
+def gain(made: Mapping[Candidate, Sequence[Trial]], a: Candidate, b: Candidate, noise: Noise) -> RaceGain:
+    """Returns the gain of b over a in a race; noise is that of the search before it.
 
-    Its variance is pooled over all candidates of the race, which is possible because the noise is the machine's, and
-    PRIOR_TRIALS of the spread assumed between runs, and of the windows' own uncertainty, join it: two or three trials
-    alone would say too little about their spread. Source of such a moderated t-test: Smyth, "Linear models and
-    empirical Bayes methods for assessing differential expression" (Statistical Applications in Genetics and Molecular
-    Biology 3, 2004).
+    The variance is pooled over all candidates of the race and of the search, because two or three trials alone would
+    say too little about their spread: a moderated t-test. Source: Smyth, "Linear models and empirical Bayes methods for
+    assessing differential expression" (Statistical Applications in Genetics and Molecular Biology 3, 2004).
     """
-    errors = [trial.relative_standard_error or 0.0 for trials in made.values() for trial in trials if trial.fps]
-    squares, degrees = PRIOR_TRIALS * (RUN_TO_RUN**2 + statistics.fmean(error**2 for error in errors)), PRIOR_TRIALS
-    for trials in made.values():
-        logarithms = [math.log(rate) for rate in rates(trials)]
-        if len(logarithms) > 1:
-            squares += statistics.variance(logarithms) * (len(logarithms) - 1)
-            degrees += len(logarithms) - 1
-    error = math.sqrt(squares / degrees * (1 / len(rates(made[a])) + 1 / len(rates(made[b]))))
-    return RaceGain(math.log(mean_rate(made[b]) / mean_rate(made[a])), error, degrees)
+    known = noise.and_of(made)
+    error = math.sqrt(known.squares / known.degrees * (1 / len(rates(made[a])) + 1 / len(rates(made[b]))))
+    return RaceGain(math.log(mean_rate(made[b]) / mean_rate(made[a])), error, known.degrees)

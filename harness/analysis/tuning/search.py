@@ -10,7 +10,7 @@ from typing import Any
 from harness.analysis.comparing.compare import Difference, Side, compare
 from harness.analysis.remedies import PIPELINE_STAGE
 from harness.analysis.tuning.knobs import Knob, Scope, neighbours
-from harness.analysis.tuning.race import MIN_CHANGE, race
+from harness.analysis.tuning.race import MIN_CHANGE, Noise, race
 from harness.analysis.tuning.trial import CONFIRMATION, HEADSPACE, SEARCH, Candidate, Trial, rates, usual_disturbances
 
 # Why the search ended.
@@ -145,6 +145,7 @@ class _Search:
     trials: Trials
     best: Candidate
     fed: bool = False
+    noise: Noise = field(default_factory=Noise)
     seen: set[Candidate] = field(default_factory=set)
 
     def run(self) -> str:
@@ -170,7 +171,7 @@ class _Search:
         while not self._is_idle(knob):
             rivals = [rival for rival in neighbours(knob, self.best, self.scope) if rival not in self.seen]
             self.seen.update(rivals)
-            found = race(self.best, rivals, self._measure) if rivals else None
+            found = race(self.best, rivals, self._measure, self.noise) if rivals else None
             if found is None:
                 return
             self.best = found

@@ -90,11 +90,10 @@ def verdict(record: RunRecord) -> tuple[Html, ...]:
         if not record.ledger:
             return (element("p", "not measured", class_="big words"), element("p", _why_without(record)))
         return (
-            element(
-                "p", figure(record, "data_wait_share", 2), element("span", " of the time", class_="unit"), class_="big"
-            ),
-            element("p", "waiting for data. ", ledger_text(record.ledger).capitalize(), "."),
-            element("p", "A run with --throughput-only says what holds training back."),
+            element("p", figure(record, "data_wait_share", 2), class_="big"),
+            element("p", "of training's time waits for data"),
+            element("p", "Of all its time: ", ledger_text(record.ledger), "."),
+            element("p", "What holds training back is measured by --throughput-only, in all phases."),
         )
     found = verdict_facts(record)
     gains = [(label, text) for label, text in found if label in GAINS.values()]
@@ -105,7 +104,7 @@ def verdict(record: RunRecord) -> tuple[Html, ...]:
 def beside(record: RunRecord) -> Html:
     """Returns the run's row below the reference's, and whether its top-1 may stand there."""
     reference = read_reference()
-    rows: list[list[str | Html]] = [_row(reference.header, reference.cells)]
+    rows = [_row(reference.header, reference.cells)]
     if record.summary.get("fps") is not None:
         other = of_other_loader(record)
         own = (reference_row(record), *(() if other is None else (reference_row(other),)))
@@ -115,16 +114,18 @@ def beside(record: RunRecord) -> Html:
     # Notes have a section of their own.
     reasons = [line.strip() for line in lines[1:] if not line.strip().startswith("note:")]
     return joined(
-        table((method, crop, "FPS", "devices", top1), rows, "Compared with DeepSparkHub's result"),
+        table((method, crop, "FPS", top1), rows, "Compared with DeepSparkHub's result"),
         element("p", lines[0]),
         element("ul", [element("li", reason) for reason in reasons]) if reasons else Html(),
         element("p", hardware(record)) if "device_name" in record.summary else Html(),
     )
 
 
-def _row(header: tuple[str, ...], cells: tuple[str, ...]) -> list[str | Html]:
+def _row(header: tuple[str, ...], cells: tuple[str, ...]) -> list[str]:
+    """A row without the marks after the method's name, which stand below the table as departures."""
     name, size, fps, accuracy = cells
-    return [name, size, fps, header[2].removeprefix("FPS (").removesuffix(")"), accuracy or "-"]
+    devices = header[2].removeprefix("FPS (").removesuffix(")")
+    return [f"{name.partition(',')[0]} on {devices}", size, fps, accuracy or "-"]
 
 
 def gain_row(record: RunRecord, name: str) -> str:

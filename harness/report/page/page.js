@@ -70,7 +70,7 @@
     if (!chart || drawn.has(place)) return;
     drawn.add(place);
     Plotly.newPlot(place, chart.traces.map(trace), layout(chart),
-      { responsive: true, displaylogo: false,
+      { responsive: true, displaylogo: false, displayModeBar: "hover",
         modeBarButtons: [["pan2d", "zoom2d", "zoomIn2d", "zoomOut2d", "resetScale2d"], ["toImage"]] });
     if (chart.time) place.on("plotly_relayout", (change) => follow(place, change));
   }

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from harness.analysis.tuning.race import MAX_ROUNDS, RaceGain, gain, race
+from harness.analysis.tuning.race import MAX_ROUNDS, Noise, RaceGain, gain, race
 from harness.analysis.tuning.trial import SEARCH, Candidate
 from tests.support.tuning import DEFAULT, Machine
 
@@ -77,7 +77,7 @@ def test_nothing_wins_where_the_best_itself_fails() -> None:
 def test_the_gain_is_that_of_a_moderated_t_test() -> None:
     machine = a_machine(rates(p2=100.0, p4=110.0), spread=0.0, error=0.0)
     made = {candidate: [machine.run(candidate, SEARCH)] for candidate in (DEFAULT, FASTER)}
-    found = gain(made, DEFAULT, FASTER)
+    found = gain(made, DEFAULT, FASTER, Noise())
     # One trial each: the assumed spread between runs, 1.5 %, is all that is known.
     assert found.log_ratio == pytest.approx(math.log(1.1))
     assert found.standard_error == pytest.approx(0.015 * math.sqrt(2))
@@ -85,8 +85,19 @@ def test_the_gain_is_that_of_a_moderated_t_test() -> None:
 
 
 def test_wins_and_losses_are_by_the_stated_probabilities() -> None:
-    # With infinitely many degrees of freedom 2.326 and 1.645 standard errors are the quantiles of 1 % and 5 %.
+    # With infinitely many degrees of freedom 2.326 and 1.282 standard errors are the quantiles of 1 % and 10 %.
     assert RaceGain(0.0466, 0.02, 1e9).is_win
     assert not RaceGain(0.0464, 0.02, 1e9).is_win
-    assert RaceGain(math.log(1.03) - 0.0330, 0.02, 1e9).is_lost
-    assert not RaceGain(math.log(1.03) - 0.0328, 0.02, 1e9).is_lost
+    assert RaceGain(math.log(1.03) - 0.0257, 0.02, 1e9).is_lost
+    assert not RaceGain(math.log(1.03) - 0.0255, 0.02, 1e9).is_lost
+
+
+def test_a_search_learns_how_noisy_the_machine_is() -> None:
+    noise = Noise()
+    machine = a_machine(rates(p2=100.0, p4=100.0), spread=0.06, error=0.0)
+    for _ in range(10):
+        race(DEFAULT, [FASTER], lambda candidate: machine.run(candidate, SEARCH), noise)
+    assert math.sqrt(noise.squares / noise.degrees) == pytest.approx(0.06, rel=0.3)
+    # A win by chance, which the assumed spread would have believed, is then no win.
+    made = {DEFAULT: [machine.run(DEFAULT, SEARCH)], FASTER: [machine.run(FASTER, SEARCH)]}
+    assert gain(made, DEFAULT, FASTER, noise).standard_error > 2 * gain(made, DEFAULT, FASTER, Noise()).standard_error

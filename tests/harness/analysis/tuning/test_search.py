@@ -59,7 +59,8 @@ def test_it_finds_it_with_noise_in_less_than_half_of_the_sweeps_trials() -> None
 def test_equal_settings_are_never_reported_as_a_gain() -> None:
     outcomes = Counter(run(Machine(lambda _: 100.0, 1000.0, seed=seed), DEFAULT).outcome for seed in range(100))
     assert CONFIRMED not in outcomes
-    assert outcomes[DEFAULT_KEPT] >= 90
+    # The others made trials to confirm one, and did not.
+    assert outcomes[DEFAULT_KEPT] >= 85
 
 
 def test_a_training_that_is_fed_ends_the_search_after_one_trial() -> None:
