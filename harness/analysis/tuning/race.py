@@ -16,9 +16,12 @@ from harness.analysis.tuning.trial import Candidate, Trial, mean_rate, rates
 MIN_CHANGE = 0.03
 # A candidate that has not won after this number of trials counts as not better.
 MAX_ROUNDS = 6
-# The probability that noise alone makes a rival win in one look, and that it drops one that is better by MIN_CHANGE.
+# The probability that noise alone makes a rival win in one look, and that it drops one that has a worthwhile gain.
 # Below 0.05, as there are several looks and rivals.
 SURE_TO_WIN, SURE_TO_LOSE = 0.01, 0.1
+# A gain must also be this number of standard deviations between trials of one candidate: to chase less would take a
+# search more time than it saves.
+SPREADS = 1.8
 # The number of trials that the assumed spread between runs counts for, beside the measured one.
 PRIOR_TRIALS = 10
 
@@ -36,6 +39,16 @@ class Noise:
     squares: float = PRIOR_TRIALS * RUN_TO_RUN**2
     degrees: float = PRIOR_TRIALS
 
+    @property
+    def spread(self) -> float:
+        """The standard deviation, about as a share of the rate."""
+        return math.sqrt(self.squares / self.degrees)
+
+    @property
+    def worthwhile(self) -> float:
+        """The smallest gain that is worth a change of settings, as the logarithm of the ratio of two rates."""
+        return max(math.log1p(MIN_CHANGE), SPREADS * self.spread)
+
     def and_of(self, made: Mapping[Candidate, Sequence[Trial]]) -> Noise:
         """The noise with that of a race's trials."""
         squares, degrees = self.squares, self.degrees
@@ -50,10 +63,11 @@ class Noise:
 def race(
     best: Candidate, rivals: Sequence[Candidate], measure: Measure, noise: Noise | None = None
 ) -> Candidate | None:
-    """Returns the rival that is faster than the best by MIN_CHANGE or more, beyond noise; None if none is.
+    """Returns the rival that is faster than the best by a worthwhile gain, beyond noise; None if none is.
 
-    noise is that of the search so far, to which the race's is added. Each round measures every candidate that is left once, in alternating order, so that drift affects all alike. A
-    rival is dropped when it fails, and when it can hardly be better by MIN_CHANGE. None, too, if the best fails.
+    noise is that of the search so far, to which the race's is added. Each round measures every candidate that is left
+    once, in alternating order, so that drift affects all alike. A rival is dropped when it fails, and when it hardly
+    has a worthwhile gain. None, too, if the best fails.
     """
     noise = noise or Noise()
     made: dict[Candidate, list[Trial]] = {best: [], **{rival: [] for rival in rivals}}
@@ -89,21 +103,25 @@ def _raced(
 
 @dataclass(frozen=True, slots=True)
 class RaceGain:
-    """How much faster one candidate is than another: the logarithm of the ratio of their rates, and its error."""
+    """How much faster one candidate is than another: the logarithm of the ratio of their rates, and its error.
+
+    worthwhile is the smallest one that is worth a change of settings, also as a logarithm.
+    """
 
     log_ratio: float
     standard_error: float
     degrees_of_freedom: float
+    worthwhile: float = math.log1p(MIN_CHANGE)
 
     @property
     def is_win(self) -> bool:
-        """Whether it is MIN_CHANGE or more, and noise alone makes it as large only with probability SURE_TO_WIN."""
-        return self.log_ratio >= math.log1p(MIN_CHANGE) and self._probability_above(0.0) < SURE_TO_WIN
+        """Whether it is worthwhile, and noise alone makes it as large only with probability SURE_TO_WIN."""
+        return self.log_ratio >= self.worthwhile and self._probability_above(0.0) < SURE_TO_WIN
 
     @property
     def is_lost(self) -> bool:
-        """Whether noise alone makes a gain of MIN_CHANGE as small only with probability SURE_TO_LOSE."""
-        return 1 - self._probability_above(math.log1p(MIN_CHANGE)) < SURE_TO_LOSE
+        """Whether noise alone makes a gain that is worthwhile as small only with probability SURE_TO_LOSE."""
+        return 1 - self._probability_above(self.worthwhile) < SURE_TO_LOSE
 
     def _probability_above(self, true: float) -> float:
         """The probability that noise makes a true gain at least as large as this one."""
@@ -118,5 +136,5 @@ def gain(made: Mapping[Candidate, Sequence[Trial]], a: Candidate, b: Candidate, 
     assessing differential expression" (Statistical Applications in Genetics and Molecular Biology 3, 2004).
     """
     known = noise.and_of(made)
-    error = math.sqrt(known.squares / known.degrees * (1 / len(rates(made[a])) + 1 / len(rates(made[b]))))
-    return RaceGain(math.log(mean_rate(made[b]) / mean_rate(made[a])), error, known.degrees)
+    error = known.spread * math.sqrt(1 / len(rates(made[a])) + 1 / len(rates(made[b])))
+    return RaceGain(math.log(mean_rate(made[b]) / mean_rate(made[a])), error, known.degrees, known.worthwhile)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,7 +11,7 @@ from typing import Any
 from harness.analysis.comparing.compare import Difference, Side, compare
 from harness.analysis.remedies import PIPELINE_STAGE
 from harness.analysis.tuning.knobs import Knob, Scope, neighbours
-from harness.analysis.tuning.race import MIN_CHANGE, Noise, race
+from harness.analysis.tuning.race import Noise, race
 from harness.analysis.tuning.trial import CONFIRMATION, HEADSPACE, SEARCH, Candidate, Trial, rates, usual_disturbances
 
 # Why the search ended.
@@ -130,10 +131,11 @@ def tune(default: Candidate, knobs: Sequence[Knob], scope: Scope, trials: Trials
     if winner == default:
         return Tuned(default, None, stop, DEFAULT_KEPT)
     try:
-        difference = _confirm(default, winner, trials)
+        difference = _confirm(default, winner, trials, search.noise)
     except _StopSearch as stopped:
         return Tuned(default, winner, str(stopped), NOT_CONFIRMED)
-    return Tuned(default, winner, stop, CONFIRMED if _is_gain(difference) else NOT_CONFIRMED, difference)
+    is_gain = _is_gain(difference, search.noise)
+    return Tuned(default, winner, stop, CONFIRMED if is_gain else NOT_CONFIRMED, difference)
 
 
 @dataclass(slots=True)
@@ -186,7 +188,7 @@ class _Search:
         return trial
 
 
-def _confirm(default: Candidate, winner: Candidate, trials: Trials) -> Difference:
+def _confirm(default: Candidate, winner: Candidate, trials: Trials, noise: Noise) -> Difference:
     """Compare the winner with the default in trials of their own, by Welch's test, until the difference is clear."""
     made: dict[Candidate, list[Trial]] = {default: [], winner: []}
     for block in range(CONFIRMATION_BLOCKS):
@@ -197,10 +199,10 @@ def _confirm(default: Candidate, winner: Candidate, trials: Trials) -> Differenc
                 raise _StopSearch(WINNER_FAILED)
             made[candidate].append(trial)
         difference = compare(*(Side("", tuple(rates(made[one])), None, None) for one in (default, winner)))
-        if _is_gain(difference) or difference.change <= 0 or not trials.has_time_for(BLOCK_TRIALS):
+        if _is_gain(difference, noise) or difference.change <= 0 or not trials.has_time_for(BLOCK_TRIALS):
             break
     return difference
 
 
-def _is_gain(difference: Difference) -> bool:
-    return difference.verdict == "faster" and difference.change >= MIN_CHANGE
+def _is_gain(difference: Difference, noise: Noise) -> bool:
+    return difference.verdict == "faster" and math.log1p(difference.change) >= noise.worthwhile

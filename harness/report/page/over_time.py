@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.analysis.buckets import Buckets, bucket_rows
+from harness.analysis.buckets import MAX_BUCKETS, Buckets, IntArray, bucket_rows
 from harness.analysis.outliers import is_outlier
 from harness.analysis.summarize import MEASURED
 from harness.analysis.window import PHASE_TITLES
@@ -57,25 +57,19 @@ def time_charts(runs: Sequence[RunData]) -> list[Chart]:
 def fps_of_runs(key: str, title: str, runs: Sequence[RunData], highest: float) -> Chart:
     """Returns a small chart of runs' training throughput over time, on an axis up to a rate that it has at least."""
     unit, seconds = _unit(runs)
-    traces: list[Trace] = []
-    rows: list[tuple[str, ...]] = []
-    for order, one in enumerate(_Drawn(run, seconds) for run in runs):
-        steps = one.run.steps[one.run.steps["phase"] == TRAIN]
-        if steps.empty:
-            continue
-        rate, images, times = (steps[name].to_numpy(np.float64) for name in ("fps", "images", "step_seconds"))
-        begins, ends = one.begins(steps), one.ends(steps)
-        buckets = bucket_rows(begins, ends, SMALL_BUCKETS)
-        traces += _traces(one.run.name, order, buckets, rate, _mean_fps(buckets, images, times))
-        rows += [
-            row[:6] for row in _step_rows(one.run.name, bucket_rows(begins, ends, SMALL_ROWS), images, times, rate)
-        ]
-    header = ("run", f"until ({unit})", "steps", "smallest", "mean", "largest")
-    about = "Images per second of training, all devices together; all cells have one scale."
+    drawn = [_Drawn(run, seconds) for run in runs]
+    series = [_Series(one, TRAIN, one.run.name, order) for order, one in enumerate(drawn) if TRAIN in one.phases()]
     return Chart(
-        key, title, about, f"{unit} since the first step", "images/s", tuple(traces), header, tuple(rows),
+        key=key,
+        title=title,
+        about="Images per second of training, all devices together; all cells have one scale.",
+        x_title=f"{unit} since the first step",
+        y_title="images/s",
+        traces=tuple(trace for one in series for trace in one.rate_traces(SMALL_BUCKETS)),
+        header=("run", f"until ({unit})", "steps", "smallest", "mean", "largest"),
+        rows=tuple(row for one in series for row in one.rate_rows(SMALL_ROWS)),
         highest=highest,
-    )  # fmt: skip
+    )
 
 
 def _unit(runs: Sequence[RunData]) -> tuple[str, float]:
@@ -109,111 +103,152 @@ class _Drawn:
         return [name for name in (*MEASURED, EVALUATE) if (self.run.steps["phase"] == name).any()]
 
 
-def _step_charts(drawn: Sequence[_Drawn], unit: str) -> list[Chart]:
-    alone = len(drawn) == 1
-    fps: list[Trace] = []
-    seconds: list[Trace] = []
-    rows: list[tuple[str, ...]] = []
-    dwarfed: list[str] = []
-    points = outliers = 0
-    slowest = 0.0
-    for number_of_run, one in enumerate(drawn):
-        phases = one.phases()
-        # Several runs are compared in what they have in common.
-        shown = phases if alone else [name for name in (TRAIN, EVALUATE) if name in phases][:1]
-        for order, phase in enumerate(shown):
-            steps = one.run.steps[one.run.steps["phase"] == phase]
-            title = TITLES[phase] if alone else f"{one.run.name}: {TITLES[phase]}"
-            colour = order if alone else number_of_run
-            begins, ends = one.begins(steps), one.ends(steps)
-            times, rate = steps["step_seconds"].to_numpy(np.float64), steps["fps"].to_numpy(np.float64)
-            images = steps["images"].to_numpy(np.float64)
-            buckets = bucket_rows(begins, ends)
-            # A phase that is much faster would leave nothing to see of the others.
-            usual = float(np.median(rate))
-            slowest = usual if not order else min(slowest, usual)
-            hidden = usual > HIDDEN_FROM * slowest
-            dwarfed += [title] if hidden else []
-            fps += _traces(title, colour, buckets, rate, _mean_fps(buckets, images, times), hidden)
-            seconds += _traces(title, colour, buckets, times, buckets.mean(times))
-            if phase == TRAIN:
-                far = np.array(steps["warmup"] == 0)
-                far[far] = is_outlier(steps.loc[far, "step_seconds"])
-                outliers += int(far.sum())
-                kept = np.flatnonzero(far)[np.argsort(-times[far], kind="stable")[:MAX_POINTS]]
-                kept.sort()
-                points += len(kept)
-                if len(kept):
-                    name = "outliers" if alone else f"{one.run.name}: outliers"
-                    seconds.append(Trace(name, ends[kept], times[kept], POINTS, colour))
-            rows += _step_rows(title, bucket_rows(begins, ends, TABLE_ROWS), images, times, rate)
-    if not fps:
-        return []
-    spans = _spans(drawn[0]) if alone else ()
-    every = "Every step is a point." if _all_exact(drawn) else (
-        "The line is the mean of many steps, the band reaches from the smallest to the largest of them; every step is"
-        " in the steps table."
-    )  # fmt: skip
-    shading = f" Shaded: {', '.join(dict.fromkeys(span.what for span in spans))}." if spans else ""
-    marked = f" Marked: {count_of(points, 'outlier')}" + (f" of {outliers:,}." if outliers > points else ".")
-    header = ("series", f"until ({unit})", "steps", "smallest", "mean", "largest")
-    x_title = f"{unit} since the first step"
-    return [
-        Chart(
-            "fps", "Throughput over time", f"Images per second of all devices together. {every}{shading}", x_title,
-            "images/s", tuple(fps), header, tuple(row[:3] + row[3:6] for row in rows), spans, on_time=True,
-        ),
-        Chart(
-            "step-seconds", "Step time over time",
-            f"Seconds from the end of the step before to the end on the slowest rank. {every}{shading}"
-            f"{marked if points else ''}",
-            x_title, "s", tuple(seconds), header, tuple(row[:3] + row[6:9] for row in rows), spans, on_time=True,
-        ),
-    ]  # fmt: skip
+class _Series:
+    """The steps of one phase of a run, to be drawn under a title in a colour."""
+
+    def __init__(self, drawn: _Drawn, phase: str, title: str, colour: int) -> None:
+        self.phase, self.title, self.colour = phase, title, colour
+        self.steps = drawn.run.steps[drawn.run.steps["phase"] == phase]
+        self.begins, self.ends = drawn.begins(self.steps), drawn.ends(self.steps)
+        self.seconds, self.rate, self.images = (
+            self.steps[name].to_numpy(np.float64) for name in ("step_seconds", "fps", "images")
+        )
+
+    def buckets(self, most: int = MAX_BUCKETS) -> Buckets:
+        """The steps in at most about so many buckets."""
+        return bucket_rows(self.begins, self.ends, most)
+
+    @property
+    def usual_rate(self) -> float:
+        """The median rate, in images per second."""
+        return float(np.median(self.rate))
+
+    def rate_traces(self, most: int = MAX_BUCKETS, *, hidden: bool = False) -> list[Trace]:
+        """The throughput over time."""
+        buckets = self.buckets(most)
+        return self._traces(buckets, self.rate, self._mean_rate(buckets), hidden)
+
+    def seconds_traces(self) -> list[Trace]:
+        """The step times over time."""
+        buckets = self.buckets()
+        return self._traces(buckets, self.seconds, buckets.mean(self.seconds), hidden=False)
+
+    def rate_rows(self, most: int) -> list[tuple[str, ...]]:
+        """The throughput in the rows of a table."""
+        buckets = self.buckets(most)
+        return _rows(self.title, buckets, self.rate, self._mean_rate(buckets))
+
+    def seconds_rows(self, most: int) -> list[tuple[str, ...]]:
+        """The step times in the rows of a table."""
+        buckets = self.buckets(most)
+        return _rows(self.title, buckets, self.seconds, buckets.mean(self.seconds))
+
+    def outliers(self) -> IntArray:
+        """The places of training's measured steps that are outliers, the longest first; none of another phase."""
+        far = np.array(self.steps["warmup"] == 0) & (self.phase == TRAIN)
+        if far.any():
+            far[far] = is_outlier(self.steps.loc[far, "step_seconds"])
+        places = np.flatnonzero(far)
+        found: IntArray = places[np.argsort(-self.seconds[places], kind="stable")]
+        return found
+
+    def _mean_rate(self, buckets: Buckets) -> FloatArray:
+        """The rate of each bucket: its images over its seconds, not the mean of its steps' rates."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rate = buckets.total(self.images) / buckets.total(self.seconds)
+        return np.where(np.isfinite(rate), rate, np.nan)
+
+    def _traces(self, buckets: Buckets, values: FloatArray, mean: FloatArray, hidden: bool) -> list[Trace]:
+        """The line of the means, and the band around it unless every step is a point."""
+        times = buckets.line(buckets.times)
+        line = Trace(self.title, times, buckets.line(mean), colour=self.colour, hidden=hidden)
+        if buckets.exact():
+            return [line]
+        low, high = buckets.line(buckets.smallest(values)), buckets.line(buckets.largest(values))
+        return [Trace(self.title, *band(times, low, high), BAND, self.colour, hidden), line]
 
 
-def _hidden(titles: Sequence[str]) -> str:
-    return f" Much faster, and drawn once clicked: {', '.join(titles)}." if titles else ""
-
-
-def _all_exact(drawn: Sequence[_Drawn]) -> bool:
-    return all(
-        bucket_rows(one.begins(steps), one.ends(steps)).exact()
-        for one in drawn
-        for _, steps in one.run.steps.groupby("phase")
-    )
-
-
-def _traces(
-    title: str, colour: int, buckets: Buckets, values: FloatArray, mean: FloatArray, hidden: bool = False
-) -> list[Trace]:
-    """The line of the means, and the band around it unless every step is a point."""
-    times = buckets.line(buckets.times)
-    line = Trace(title, times, buckets.line(mean), colour=colour, hidden=hidden)
-    if buckets.exact():
-        return [line]
-    low, high = buckets.line(buckets.smallest(values)), buckets.line(buckets.largest(values))
-    return [Trace(title, *band(times, low, high), BAND, colour, hidden), line]
-
-
-def _mean_fps(buckets: Buckets, images: FloatArray, seconds: FloatArray) -> FloatArray:
-    """The rate of each bucket: its images over its seconds, not the mean of its steps' rates."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        rate = buckets.total(images) / buckets.total(seconds)
-    return np.where(np.isfinite(rate), rate, np.nan)
-
-
-def _step_rows(
-    title: str, buckets: Buckets, images: FloatArray, seconds: FloatArray, rate: FloatArray
-) -> list[tuple[str, ...]]:
-    columns = (
-        buckets.smallest(rate), _mean_fps(buckets, images, seconds), buckets.largest(rate),
-        buckets.smallest(seconds), buckets.mean(seconds), buckets.largest(seconds),
-    )  # fmt: skip
+def _rows(title: str, buckets: Buckets, values: FloatArray, mean: FloatArray) -> list[tuple[str, ...]]:
+    """A row per bucket: its end, its number of rows, and the smallest, mean and largest value."""
+    columns = (buckets.smallest(values), mean, buckets.largest(values))
     return [
         (title, number(float(time)), f"{count:,}", *(number(float(column[place])) for column in columns))
         for place, (time, count) in enumerate(zip(buckets.times, buckets.counts, strict=True))
     ]
+
+
+def _all_series(drawn: Sequence[_Drawn]) -> list[_Series]:
+    """Every phase of one run; of several runs what they have in common, training or else evaluation."""
+    if len(drawn) == 1:
+        return [_Series(drawn[0], phase, TITLES[phase], order) for order, phase in enumerate(drawn[0].phases())]
+    return [
+        _Series(one, phase, f"{one.run.name}: {TITLES[phase]}", order)
+        for order, one in enumerate(drawn)
+        for phase in [name for name in (TRAIN, EVALUATE) if name in one.phases()][:1]
+    ]
+
+
+def _step_charts(drawn: Sequence[_Drawn], unit: str) -> list[Chart]:
+    series = _all_series(drawn)
+    if not series:
+        return []
+    exact = all(one.buckets().exact() for one in series)
+    about = "Every step is a point." if exact else (
+        "The line is the mean of many steps, the band reaches from the smallest to the largest of them; every step is"
+        " in the steps table."
+    )  # fmt: skip
+    spans = _spans(drawn[0]) if len(drawn) == 1 else ()
+    if spans:
+        about += f" Shaded: {', '.join(dict.fromkeys(span.what for span in spans))}."
+    # A phase that is much faster would leave nothing to see of the others.
+    slowest = min(one.usual_rate for one in series)
+    dwarfing = [one.title for one in series if len(drawn) == 1 and one.usual_rate > HIDDEN_FROM * slowest]
+    points, marked = _outlier_points(series)
+    x_title, header = (
+        f"{unit} since the first step",
+        ("series", f"until ({unit})", "steps", "smallest", "mean", "largest"),
+    )
+    return [
+        Chart(
+            key="fps",
+            title="Throughput over time",
+            about=f"Images per second of all devices together. {about}"
+            + (f" Much faster, and drawn once clicked: {', '.join(dwarfing)}." if dwarfing else ""),
+            x_title=x_title,
+            y_title="images/s",
+            traces=tuple(trace for one in series for trace in one.rate_traces(hidden=one.title in dwarfing)),
+            header=header,
+            rows=tuple(row for one in series for row in one.rate_rows(TABLE_ROWS)),
+            spans=spans,
+            on_time=True,
+        ),
+        Chart(
+            key="step-seconds",
+            title="Step time over time",
+            about=f"Seconds from the end of the step before to the end on the slowest rank. {about}{marked}",
+            x_title=x_title,
+            y_title="s",
+            traces=(*(trace for one in series for trace in one.seconds_traces()), *points),
+            header=header,
+            rows=tuple(row for one in series for row in one.seconds_rows(TABLE_ROWS)),
+            spans=spans,
+            on_time=True,
+        ),
+    ]
+
+
+def _outlier_points(series: Sequence[_Series]) -> tuple[list[Trace], str]:
+    """The exact points of outliers, the longest of many, and a sentence on their number."""
+    traces, shown, count = [], 0, 0
+    for one in series:
+        places = one.outliers()
+        kept = np.sort(places[:MAX_POINTS])
+        shown, count = shown + len(kept), count + len(places)
+        if len(kept):
+            traces.append(Trace(f"{one.title}: outliers", one.ends[kept], one.seconds[kept], POINTS, one.colour))
+    if not count:
+        return traces, ""
+    return traces, f" Marked: {count_of(shown, 'outlier')}" + (f" of {count:,}." if count > shown else ".")
 
 
 def _spans(one: _Drawn) -> tuple[Span, ...]:
@@ -261,7 +296,8 @@ def _device_charts(drawn: Sequence[_Drawn], unit: str) -> list[Chart]:
                 traces.append(
                     Trace(name, buckets.line(buckets.times), buckets.line(buckets.mean(values)), colour=colour)
                 )
-                rows += _device_rows(name, bucket_rows(begins, ends, TABLE_ROWS // 2), values)
+                few = bucket_rows(begins, ends, TABLE_ROWS // 2)
+                rows += _rows(name, few, values, few.mean(values))
         if traces:
             charts.append(
                 Chart(
@@ -277,14 +313,6 @@ def _device_charts(drawn: Sequence[_Drawn], unit: str) -> list[Chart]:
                 )
             )
     return charts
-
-
-def _device_rows(name: str, buckets: Buckets, values: FloatArray) -> list[tuple[str, ...]]:
-    columns = (buckets.smallest(values), buckets.mean(values), buckets.largest(values))
-    return [
-        (name, number(float(time)), f"{count:,}", *(number(float(column[place])) for column in columns))
-        for place, (time, count) in enumerate(zip(buckets.times, buckets.counts, strict=True))
-    ]
 
 
 def unknown_series(runs: Sequence[RunData]) -> list[str]:

@@ -128,6 +128,7 @@ def test_every_option_comes_back(tmp_path: Path) -> None:
         layout="nhwc",
         to_static=True,
         profile=3,
+        metrics="prometheus,mllog",
         tf32="off",
         amp_depthwise=True,
     )
