@@ -83,7 +83,7 @@ def main() -> None:
     if "equal" in arguments.part:
         gains = 0
         for number in range(arguments.equal):
-            options = ("--prefetch", "3", "--vary", "prefetch")
+            options = ("--prefetch", "3", "--vary", "prefetch", "--max-seconds", SECONDS)
             found = tune(arguments.results, f"equal{number}", *loader_bound, *options)
             gains += found["outcome"] == CONFIRMED
             line = f"equal {number + 1}: {found['outcome']} after {found['trials']} trials, {found['seconds']:.0f} s"
