@@ -84,7 +84,8 @@ def test_exported_weights_have_the_accuracy_of_the_run_they_are_from(
     assert record["effective_settings"]["batch_size"] == 8
     # Nothing was trained, so nothing stands beside the reference or can be resumed.
     assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == [
-        "eval.bad_images.csv", "eval.devices.csv", "eval.epochs.csv", "eval.json", "eval.steps.csv", "summary.csv"
+        "eval.bad_images.csv", "eval.devices.csv", "eval.epochs.csv", "eval.html", "eval.json", "eval.steps.csv",
+        "summary.csv",
     ]  # fmt: skip
     assert f"{last['top1']:.4f} of 93 images" in out
     assert "0.5186 and 0.7565 for PPLCNet_x0_25 on ImageNet" in " ".join(out.split())

@@ -168,14 +168,14 @@ def test_it_prints_both_rows_and_what_differs(trained: Run) -> None:
         line.startswith("May top-1 ") and line.endswith(" stand beside the reference's 0.7062? NO:") for line in lines
     )
     assert "not ImageNet" in trained.out
-    assert "\x1b" not in trained.out  # no terminal, no progress bar
+    assert "\x1b" not in trained.out  # no terminal, nothing that is drawn in place
 
 
-def test_it_leaves_nothing_but_its_tables(trained: Run) -> None:
+def test_it_leaves_nothing_but_its_tables_and_its_page(trained: Run) -> None:
     names = {path.name for path in trained.folder.iterdir()}
     mirrored = next(trained.folder.glob("table-*")).name
     assert names == {
-        "it.steps.csv", "it.devices.csv", "it.epochs.csv", "it.bad_images.csv", "it.json", "it.checkpoints",
+        "it.steps.csv", "it.devices.csv", "it.epochs.csv", "it.bad_images.csv", "it.html", "it.json", "it.checkpoints",
         "summary.csv", mirrored, ".lock",
     }  # fmt: skip
 
