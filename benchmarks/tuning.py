@@ -127,7 +127,8 @@ def beside_sweep(results: Path, times: int, options: tuple[str, ...]) -> None:
         of_both: dict[Candidate, list[float]] = {tuned: [], best: []}
         for run in range(RUNS):
             for candidate in (tuned, best) if run % 2 == 0 else (best, tuned):
-                of_both[candidate].append(rate(results, f"run{run}", candidate, options)[0])
+                precise = (*options, "--phases", "end_to_end")
+                of_both[candidate].append(rate(results, f"run{run}", candidate, precise)[0])
         ratio = statistics.geometric_mean(of_both[tuned]) / statistics.geometric_mean(of_both[best])
         print(
             f"tuner {number + 1}: {tuned.as_dict()}, {found['outcome']}: {ratio:.3f} of the best,"

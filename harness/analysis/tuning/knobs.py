@@ -25,6 +25,8 @@ from pipelines.settings import (
 # Numbers to step along: each is enough above the one before to show.
 STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 MAX_PREFETCH = 12
+# The value farther up that is tried beside the next one is at most this number of times the own one.
+FAR = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +110,18 @@ USUAL = tuple(knob.name for knob in KNOBS if knob.stage == PIPELINE_STAGE)
 
 
 def neighbours(knob: Knob, candidate: Candidate, scope: Scope) -> tuple[Candidate, ...]:
-    """The candidates beside one along a knob: the values before and after its own, or all others if they have no order.
+    """The candidates beside one along a knob, or all others if its values have no order.
 
-    None where the knob doesn't apply, or has no other value.
+    These are the values before and after its own, and one farther up: along a gentle slope each step brings less than
+    noise lets see, and several together bring more. None where the knob doesn't apply, or has no other value.
     """
     own, values = candidate[knob.name], knob.values(candidate, scope)
     if not knob.ordered:
         return tuple(candidate.but(knob.name, value) for value in values if value != own) if own in values else ()
     below = [value for value in values if value < own]
     above = [value for value in values if value > own]
-    return tuple(candidate.but(knob.name, value) for value in (*below[-1:], *above[:1]))
+    far = [value for value in above[1:] if value <= FAR * own][-1:]
+    return tuple(candidate.but(knob.name, value) for value in (*below[-1:], *above[:1], *far))
 
 
 def applies(name: str, candidate: Candidate, scope: Scope) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.analysis.tuning.knobs import KNOBS, USUAL, neighbours
+from harness.analysis.tuning.knobs import FAR, KNOBS, USUAL, neighbours
 from harness.analysis.tuning.search import (
     ALREADY_FED,
     CONFIRMED,
@@ -54,6 +54,18 @@ def test_it_finds_it_with_noise_in_less_than_half_of_the_sweeps_trials() -> None
     assert min(found) >= 0.95 * BEST
     assert sum(rate >= 0.97 * BEST for rate in found) >= 34
     assert sum(trials) / len(trials) < sweep / 2
+
+
+def test_it_climbs_a_slope_of_which_each_step_is_within_the_noise() -> None:
+    """Measured on a loader-bound run: queues of 1, 2 and 4 batches, 42.9, 44.1 and 45.7 images/s."""
+
+    def rate(candidate: Candidate) -> float:
+        return {1: 42.9, 2: 44.1, 3: 44.9}.get(candidate["prefetch"], 45.7) * (
+            1 if candidate["loader"] == "dali" else 0.6
+        )
+
+    found = [rate(run(Machine(rate, 5000.0, seed=seed), DEFAULT.but("prefetch", 1)).best) for seed in range(40)]
+    assert sum(one >= 0.97 * 45.7 for one in found) >= 36
 
 
 def test_equal_settings_are_never_reported_as_a_gain() -> None:
@@ -159,7 +171,9 @@ def test_neighbours_differ_in_one_setting_and_are_beside_it(knob) -> None:  # ty
     assert all(set(one.changes(DEFAULT)) == {knob.name} for one in found)
     if knob.ordered:
         assert len([one for one in found if one[knob.name] < DEFAULT[knob.name]]) <= 1
-        assert len([one for one in found if one[knob.name] > DEFAULT[knob.name]]) <= 1
+        above = [one[knob.name] for one in found if one[knob.name] > DEFAULT[knob.name]]
+        assert len(above) <= 2
+        assert all(value <= FAR * DEFAULT[knob.name] for value in above[1:])
 
 
 def test_settings_without_effect_are_not_varied() -> None:
@@ -180,7 +194,7 @@ def test_a_gpu_has_settings_of_its_decoder_and_ways_to_resize_only_where_the_hos
     scope = replace(SCOPE, device=GPU)
     mixed = DEFAULT.but("decoder", "mixed")
     assert neighbours(by_name["decoder"], mixed, scope) == (mixed.but("decoder", "cpu"),)
-    assert [one["hw_decoder_load"] for one in neighbours(by_name["hw_decoder_load"], mixed, scope)] == [0.5, 0.8]
+    assert [one["hw_decoder_load"] for one in neighbours(by_name["hw_decoder_load"], mixed, scope)] == [0.5, 0.8, 1.0]
     assert not neighbours(by_name["hw_decoder_load"], mixed.but("decoder", "cpu"), scope)
     assert not neighbours(by_name["resize"], mixed, scope)
     assert neighbours(by_name["resize"], mixed.but("decoder", "cpu"), scope)
