@@ -240,9 +240,15 @@ TRIALS = Table(
 )
 
 
+# What a campaign's cell has like a run: what its runs have in common, and figures that are the mean of theirs.
+CELLS_COMMON = ("model", "dataset", "crop_size", "device", "device_name", "devices", "batch_size", "amp")
+CELLS_MEANS = ("fps_per_device", "top1", "top5", "data_gain", "training_gain", "communication_gain", "cpu_util_percent",
+               "gpu_util_percent", "model_flops_util", "images_per_joule")  # fmt: skip
+_OF_RUN = {column.name: column for column in SUMMARY.columns}
+
 CELLS = Table(
     "cells",
-    "one cell of a campaign (`run_bench.py campaign`); the first is the published row",
+    "one cell of a campaign (`run_bench.py campaign`), with means of its runs; the first is the published row",
     (
         Column("cell", str, "", RUN, "what tells it from the others"),
         Column(
@@ -254,29 +260,13 @@ CELLS = Table(
             " (its options have changed since it was run) or published",
         ),
         Column("reason", str, "", RUN, "why it isn't done"),
-        Column("runs", int, "runs", RUN, "that are done; the figures are theirs"),
-        Column("model", str, "", RUN, "size of PP-LCNet"),
-        Column("dataset", str, "", RUN, "name of the data set"),
-        Column("crop_size", int, "pixels", RUN, "side of the square crop"),
-        Column("device", str, "", RUN, "cpu or gpu"),
-        Column("device_name", str, "", RUN, "product name of the (first) device"),
-        Column("devices", int, "devices", RUN, "ranks, one on each device"),
-        Column("batch_size", int, "images", DEVICE, "per batch"),
-        Column("amp", str, "", RUN, "mixed precision and its level, or off"),
+        Column("runs", int, "runs", RUN, "that are done"),
+        *(_OF_RUN[name] for name in CELLS_COMMON),
         Column("fps", float, "images/s", GLOBAL, "geometric mean of the runs"),
         Column("fps_low", float, "images/s", GLOBAL, "lower end of the 95 % interval between runs, or within one"),
         Column("fps_high", float, "images/s", GLOBAL, "upper end"),
-        Column("fps_per_device", float, "images/s", DEVICE, "mean of the runs, as are the following"),
-        Column("top1", float, "fraction", GLOBAL, "after the last epoch", 4),
-        Column("top5", float, "fraction", GLOBAL, "after the last epoch", 4),
-        Column("data_gain", float, "x", GLOBAL, "times as fast if data cost no time, at most", 4),
-        Column("training_gain", float, "x", GLOBAL, "times as fast if training cost no time, at most", 4),
-        Column("communication_gain", float, "x", GLOBAL, "the same of exchanging gradients", 4),
+        *(_OF_RUN[name] for name in CELLS_MEANS),
         Column("bottleneck", str, "", RUN, "the verdicts, joined by | where they differ"),
-        Column("cpu_util_percent", float, "%", HOST, "mean of the window's steps", 1),
-        Column("gpu_util_percent", float, "%", GLOBAL, "mean of the window's steps", 1),
-        Column("model_flops_util", float, "fraction", DEVICE, "of the device's published peak", 4),
-        Column("images_per_joule", float, "images/J", GLOBAL, "of the GPUs' own energy counters", 4),
         Column("interference", str, "", RUN, "what disturbed any of the runs, joined by |, or none"),
     ),
 )

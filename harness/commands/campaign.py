@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console as RichConsole
 
-from harness.analysis.campaigns.cells import cells_of, has_failed, reference_cell
+from harness.analysis.campaigns.cells import CellFigures, cells_of, reference_cell
 from harness.analysis.campaigns.definition import Campaign, Cell, config_of, parse_campaign
 from harness.analysis.campaigns.stored import (
     DONE,
@@ -26,6 +23,7 @@ from harness.analysis.campaigns.stored import (
     Ends,
     State,
     clear,
+    has_begun,
     state_of,
 )
 from harness.artifacts.atomic import check_writable, disk_errors, write_whole
@@ -37,18 +35,15 @@ from harness.artifacts.shared_schema import CELLS
 from harness.artifacts.tables import csv_line, format_cell
 from harness.commands.resume import requested_config
 from harness.commands.run import measure
+from harness.commands.run_options import read_toml
 from harness.errors import InterruptedRunError, MachineError, TrainingError, UsageError
 from harness.launch import signals
 from harness.report.campaign import show_cells, show_end, show_plan, show_run
 from harness.report.console import Console
+from harness.report.extras import tried
 from harness.report.page.campaign import campaign_page
 from harness.report.text import command_line
 from models.errors import ActionableError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 # Of a run that was not begun, these say that this machine can't do it.
 NOT_HERE = (UsageError, MachineError)
@@ -68,16 +63,17 @@ def campaign(
     name is that of its folder in results, by default the file's. Raises TrainingError at the end if a run has failed.
     """
     path = Path(file)
-    found = parse_campaign(_read(path), str(path))
+    found = parse_campaign(read_toml(path, str(path)), str(path))
     files, console = CampaignFiles(Path(results), name or path.stem), Console()
     check_run_name(files.name)
-    if stale := [one for one in cells_of(files, found) if one.state == STALE]:
+    cells = cells_of(files, found)
+    if stale := [one for one in cells if one.state == STALE]:
         raise UsageError(
             f"the campaign {files.name!r} in {results!r} has runs of other options: {stale[0].cell.name}:"
             f" {stale[0].reason}",
             f"Give another --name, or remove {files.folder}.",
         )
-    show_plan(console, files, found, cells_of(files, found))
+    show_plan(console, files, found, cells)
     if dry_run:
         return
     check_writable(files.results)
@@ -86,18 +82,6 @@ def campaign(
     held = f"the campaign {files.name!r} goes on in another process"
     with exclusive_lock(files.lock, wait=False, held=held):
         _Work(files, found, console, environment, retry_failed).carry_out(file)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        table: dict[str, Any] = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        raise UsageError(
-            f"{path}: {error.strerror}", "Name a campaign's TOML file, such as those in campaigns/."
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid TOML: {error}") from error
-    return table
 
 
 @dataclass(slots=True)
@@ -124,8 +108,9 @@ class _Work:
                 began = time.monotonic()
                 state = self._run(ends, cell, repeat, state)
                 show_run(self.console, number, len(runs), cell.run(repeat), state, time.monotonic() - began)
-                self._write()
+                self._write_table()
         except (KeyboardInterrupt, InterruptedRunError) as error:
+            self._write_page(self._write_table())
             words = ["campaign", file, "--results", str(self.files.results), "--name", self.files.name]
             raise InterruptedRunError("interrupted", f"To go on:\n  {command_line(*words)}") from error
         self._conclude()
@@ -146,9 +131,9 @@ class _Work:
             except InterruptedRunError:
                 raise
             except ActionableError as error:
-                begun = self.files.of(name).record
-                is_begun = begun.exists() and begun.stat().st_size > 0
-                end = SKIPPED if isinstance(error, NOT_HERE) and not is_begun else FAILED
+                if has_begun(self.files.of(name)):
+                    return State(FAILED, error.message)
+                end = SKIPPED if isinstance(error, NOT_HERE) else FAILED
                 ends.note(name, end, error.message)
                 return State(end, error.message)
         return State(DONE, record=record)
@@ -161,27 +146,35 @@ class _Work:
             clear(self.files, name)
             config = config_of(cell, run_name=name, results=str(self.files.folder))
         assert config is not None
-        return measure(config, console, self.environment, series=self.files.name)
+        # Of no series, whose runs can't be resumed.
+        return measure(config, console, self.environment, begun=time.time())
 
     def _conclude(self) -> None:
-        cells = self._write()
+        cells = self._write_table()
+        self._write_page(cells)
         show_cells(self.console, cells)
         show_end(self.console, self.files, cells)
-        if has_failed(cells):
-            failed = [one for one in cells if one.state == FAILED]
-            names = ", ".join(one.cell.name for one in failed[:3])
+        failed = [one.cell.name for one in cells if one.has_failed]
+        if failed:
             raise TrainingError(
-                f"{len(failed)} of {len(cells)} cells failed: {names}{', ...' if len(failed) > 3 else ''}",
+                f"{len(failed)} of {len(cells)} cells failed: {', '.join(failed[:3])}"
+                + (", ..." if len(failed) > 3 else ""),
                 "To try them again: add --retry-failed.",
             )
 
-    def _write(self) -> list[Any]:
-        """Write the table and the page of what there is. Returns the cells."""
+    def _write_table(self) -> list[CellFigures]:
+        """Write the table of what there is. Returns its cells."""
         cells = cells_of(self.files, self.campaign)
         rows = [reference_cell(), *(one.row() for one in cells)]
         lines = [[format_cell(row.get(column.name), column) for column in CELLS.columns] for row in rows]
         write_whole(self.files.cells, b"".join(map(csv_line, [CELLS.header, *lines])))
-        # The page is for looking at: it must not end a campaign.
-        with suppress(Exception):
-            write_whole(self.files.page, campaign_page(self.files, cells))
         return cells
+
+    def _write_page(self, cells: Sequence[CellFigures]) -> None:
+        """Write the page of what there is, which reads the tables of every run."""
+        tried(
+            self.console,
+            "the page",
+            "start the campaign again",
+            lambda: write_whole(self.files.page, campaign_page(self.files, cells)),
+        )

@@ -116,13 +116,16 @@ def measure(
     *,
     series: str | None = None,
     meeting: Meeting = ALONE,
+    begun: float | None = None,
     page: bool = True,
 ) -> RunRecord:
     """Carry out one run, alone or in a series of that name, and return its finished record. Raises ActionableError.
 
+    begun is the time of day at which it was asked for: by default now in a series, else the start of this process.
     page: it ends with a page to look at.
     """
-    begun = started_unix_seconds() if series is None else time.time()
+    if begun is None:
+        begun = started_unix_seconds() if series is None else time.time()
     for notice in check_paddle():
         console.notice(notice)
     inputs = find_inputs(config, console, environment)

@@ -75,21 +75,24 @@ def add_run_options(parser: argparse.ArgumentParser, without: tuple[str, ...] = 
 def given_options(parsed: dict[str, Any]) -> dict[str, Any]:
     """Returns the parsed options with those of the --config file, which they override. Raises UsageError."""
     file = parsed.pop("config", None)
-    return {**(_read_toml(Path(file)) if file is not None else {}), **parsed}
+    if file is None:
+        return parsed
+    return {**parse_config(read_toml(Path(file), f"--config {file}"), file), **parsed}
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path, where: str) -> dict[str, Any]:
+    """Returns what a TOML file holds. Raises UsageError, which names it as where says."""
     try:
         content = path.read_bytes()
         if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            raise UsageError(f"--config {path} is in UTF-16, and TOML is in UTF-8", "Save it again, as UTF-8.")
+            raise UsageError(f"{where} is in UTF-16, and TOML is in UTF-8", "Save it again, as UTF-8.")
         # Some editors put a byte order mark in front of UTF-8, too.
-        table = tomllib.loads(content.decode("utf-8-sig"))
+        table: dict[str, Any] = tomllib.loads(content.decode("utf-8-sig"))
     except OSError as error:
-        raise UsageError(f"--config {path}: {error.strerror}") from error
+        raise UsageError(f"{where}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {path} is not valid TOML: {error}") from error
-    return parse_config(table, str(path))
+        raise UsageError(f"{where} is not valid TOML: {error}") from error
+    return table
 
 
 def _add(group: argparse._ArgumentGroup, declared: Option) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from harness.analysis.comparing.compare import Side
+from harness.analysis.comparing.compare import between_runs
 from harness.artifacts.atomic import write_whole
 from harness.artifacts.liveness import own_process
 from harness.artifacts.record import NAME_TIME, SCHEMA_VERSION, RunFiles, RunRecord
@@ -28,21 +27,6 @@ from models.errors import ActionableError
 
 # More devices can't make each of them faster; above this, the base was probably measured too slow.
 SUPERLINEAR = 1.03
-
-
-@dataclass(frozen=True, slots=True)
-class BetweenRuns:
-    """The throughput of repeated runs, in images per second, global.
-
-    fps is their geometric mean, fps_low and fps_high its 95 % interval by Student's t on logarithms, as in `compare`;
-    relative_sd is their standard deviation. The last three are None for a single run.
-    """
-
-    count: int
-    fps: float
-    fps_low: float | None
-    fps_high: float | None
-    relative_sd: float | None
 
 
 def series_members(config: RunConfig) -> list[RunConfig]:
@@ -121,14 +105,6 @@ def _measure_all(
 
 def _files_of(folder: Path, runs: Iterable[str]) -> list[Path]:
     return [path for run in runs for path in RunFiles(folder, run).existing()]
-
-
-def between_runs(fps: Sequence[float]) -> BetweenRuns:
-    """The mean of runs' throughputs and its interval. Raises ValueError without runs, and for impossible rates."""
-    side = Side("", tuple(fps), None, None)
-    low, high = side.spread_interval or (None, None)
-    deviation = statistics.stdev(side.log_fps) if len(fps) > 1 else None
-    return BetweenRuns(len(fps), side.mean_fps, low, high, deviation)
 
 
 def scaling_row(record: RunRecord, base: RunRecord) -> dict[str, Any]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
 from rich.table import Table as RichTable
 
-from harness.analysis.campaigns.cells import CellFigures, counts, reference_cell
+from harness.analysis.campaigns.cells import CellFigures, reference_cell
 from harness.analysis.campaigns.definition import Campaign, config_of
 from harness.analysis.campaigns.stored import DONE, PENDING, UNFINISHED, CampaignFiles, State, versions
-from harness.artifacts.record import RunRecord
 from harness.report.console import Console
 from harness.report.findings import interval_text
 from harness.report.live.view import clock
@@ -45,7 +45,11 @@ def show_plan(console: Console, files: CampaignFiles, campaign: Campaign, cells:
 
 def _seconds_left(cells: Sequence[CellFigures], left: Sequence[CellFigures]) -> tuple[float, int]:
     """Seconds that runs of these cells will take, as far as that is known, and of how many it isn't."""
-    ended = {one.cell.name: _mean_seconds(one.records) for one in cells if one.records}
+    ended = {
+        one.cell.name: statistics.fmean(state.seconds for state in one.states if state.record is not None)
+        for one in cells
+        if one.records
+    }
     seconds, unknown = 0.0, 0
     for one in left:
         config = config_of(one.cell)
@@ -56,16 +60,6 @@ def _seconds_left(cells: Sequence[CellFigures], left: Sequence[CellFigures]) -> 
         else:
             unknown += 1
     return seconds, unknown
-
-
-def _mean_seconds(records: Sequence[RunRecord]) -> float:
-    """The mean of what runs took in all, of their start and their measured steps."""
-    return statistics.fmean(
-        sum(float(value) for attempt in record.attempts[-1:] for value in (attempt.get("startup") or {}).values())
-        + sum(float(phase["window_seconds"]) for phase in record.phases.values())
-        + AROUND_SECONDS / 3
-        for record in records
-    )
 
 
 def show_run(console: Console, number: int, total: int, run: str, state: State, seconds: float) -> None:
@@ -111,7 +105,7 @@ def _rate_text(row: Mapping[str, Any]) -> str:
 
 def show_end(console: Console, files: CampaignFiles, cells: Sequence[CellFigures]) -> None:
     """Print how many cells ended how, what their runs don't have in common, and what was written."""
-    found = counts(cells)
+    found = Counter(one.state for one in cells)
     console.line("; ".join(f"{count} {state}" for state, count in sorted(found.items())))
     for line in versions({record.run: record for one in cells for record in one.records}):
         console.notice(f"the runs were made with different {line}")

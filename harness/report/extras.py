@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 
-from harness.artifacts.atomic import disk_errors, write_whole
+from harness.artifacts.atomic import write_whole
 from harness.artifacts.record import RunFiles, RunRecord
 from harness.errors import UsageError
 from harness.plan.metric_formats import TENSORBOARD, parse_formats
@@ -15,7 +14,7 @@ from harness.plan.options import RunConfig
 from harness.report.console import Console
 from harness.report.metrics.formats import write_metrics
 from harness.report.page.document import page
-from harness.report.page.run_data import with_tables
+from harness.report.run_data import with_tables
 from harness.report.text import command_line
 
 
@@ -29,27 +28,22 @@ def write_extras(console: Console, files: RunFiles, record: RunRecord, *, with_p
     """Write what a run leaves besides its tables. A failure is a note: the run has finished, whatever it is."""
     formats = () if record.config.metrics is None else parse_formats(record.config.metrics)
     again = command_line("report", record.run, "--results", str(files.folder))
+
+    def write_page() -> None:
+        write_whole(files.page, page([with_tables(files, record)]))
+        console.emit("page", path=str(files.page))
+        console.line(f"To look at it: open {files.page} in a browser.")
+
     if with_page:
-        path = _tried(console, "the page", again, partial(write_page, files, record))
-        if path is not None:
-            console.emit("page", path=str(path))
-            console.line(f"To look at it: open {path} in a browser.")
+        tried(console, "the page", again, write_page)
     for name in formats:
         write = partial(write_metrics, with_tables(files, record), files, name)
-        _tried(console, f"{name}'s file", f"{again} --metrics {name}", write)
+        tried(console, f"{name}'s file", f"{again} --metrics {name}", write)
 
 
-def write_page(files: RunFiles, record: RunRecord) -> Path:
-    """Write the page of a run. Returns where. Raises MachineError if it can't be written."""
-    with disk_errors(files.page):
-        write_whole(files.page, page([with_tables(files, record)]))
-    return files.page
-
-
-def _tried(console: Console, what: str, again: str, write: Callable[[], Path]) -> Path | None:
-    """Where it was written; None after a note why it wasn't."""
+def tried(console: Console, what: str, again: str, write: Callable[[], object]) -> None:
+    """Write something that isn't what was asked for; if that fails, print a note why, and how to write it again."""
     try:
-        return write()
-    except Exception as error:  # whatever it is, it must not make a failure of a run that has finished
+        write()
+    except Exception as error:  # whatever it is, it must not make a failure of what has been done
         console.notice(f"{what} was not written ({type(error).__name__}: {error}). To write it: {again}")
-        return None

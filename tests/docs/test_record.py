@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from harness.analysis.comparing.compare import BetweenRuns
 from harness.artifacts.bad_image import BadImage
 from harness.artifacts.record import read_record, write_record
 from harness.artifacts.shared_schema import SUMMARY
 from harness.commands.inputs import find_inputs, inspect_inputs
-from harness.commands.series import BetweenRuns
 from harness.plan.options import RunConfig, run_options
 from harness.report.console import Console
 from harness.training.startup import STAGES

@@ -5,20 +5,15 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness.analysis.campaigns.definition import Campaign, Cell
 from harness.analysis.campaigns.stored import DONE, FAILED, CampaignFiles, Ends, State, state_of
-from harness.analysis.comparing.compare import Side
+from harness.analysis.comparing.compare import between_runs
 from harness.artifacts.record import RunRecord
 from harness.artifacts.reference_table import read_reference
-
-# The figures of a cell that are the mean of its runs'.
-MEANS = ("fps_per_device", "top1", "top5", "data_gain", "training_gain", "communication_gain", "cpu_util_percent",
-         "gpu_util_percent", "model_flops_util", "images_per_joule")  # fmt: skip
-# Those that its runs have in common.
-COMMON = ("model", "dataset", "crop_size", "device", "device_name", "devices", "batch_size", "amp")
+from harness.artifacts.shared_schema import CELLS_COMMON, CELLS_MEANS
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,27 +49,29 @@ class CellFigures:
         }
         if not summaries:
             return row
-        row |= {name: _same(summaries, name) for name in COMMON}
-        row |= {name: _mean(summaries, name) for name in MEANS}
+        row |= {name: _same(summaries, name) for name in CELLS_COMMON}
+        row |= {name: _mean(summaries, name) for name in CELLS_MEANS}
         bottlenecks = sorted({str(one["bottleneck"]) for one in summaries if one.get("bottleneck")})
         row["bottleneck"] = "|".join(bottlenecks)
         interference = {
             part for one in summaries for part in str(one.get("interference") or "none").split("|") if part != "none"
         }
         row["interference"] = "|".join(sorted(interference)) or "none"
-        return row | self._throughput(summaries)
+        return row | _throughput(summaries)
 
-    @staticmethod
-    def _throughput(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """The rate with its interval: that between the runs, or within the window of a single one."""
-        rates = [one["fps"] for one in summaries if one.get("fps") is not None]
-        if not rates:
-            return {}
-        if len(rates) == 1:
-            return {"fps": rates[0], **{name: summaries[0].get(name) for name in ("fps_low", "fps_high")}}
-        side = Side("", tuple(rates), None, None)
-        low, high = side.spread_interval or (None, None)
-        return {"fps": side.mean_fps, "fps_low": low, "fps_high": high}
+    @property
+    def has_failed(self) -> bool:
+        """Whether a run of it failed; one that was skipped didn't."""
+        return any(state.name == FAILED for state in self.states)
+
+
+def _throughput(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The rate with its interval: that between the runs, or within the window of a single one."""
+    known = [one for one in summaries if one.get("fps") is not None]
+    if not known:
+        return {}
+    found = known[0] if len(known) == 1 else asdict(between_runs([one["fps"] for one in known]))
+    return {name: found.get(name) for name in ("fps", "fps_low", "fps_high")}
 
 
 def cells_of(files: CampaignFiles, campaign: Campaign) -> list[CellFigures]:
@@ -95,19 +92,6 @@ def reference_cell() -> dict[str, Any]:
         "device_name": "BI-V100", "devices": 4, "fps": float(fps), "fps_per_device": float(fps) / 4,
         "top1": float(top1),
     }  # fmt: skip
-
-
-def counts(cells: Sequence[CellFigures]) -> dict[str, int]:
-    """How many cells are in each state."""
-    found: dict[str, int] = {}
-    for one in cells:
-        found[one.state] = found.get(one.state, 0) + 1
-    return found
-
-
-def has_failed(cells: Sequence[CellFigures]) -> bool:
-    """Whether a run failed; skipped ones are none of the campaign's faults."""
-    return any(state.name == FAILED for one in cells for state in one.states)
 
 
 def _same(summaries: Sequence[Mapping[str, Any]], name: str) -> Any:

@@ -50,7 +50,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
-    """The cells of a matrix in their order, each to be run so many times."""
+    """The cells of a matrix in their order, and how often each is run."""
 
     cells: tuple[Cell, ...]
     repeats: int

@@ -14,6 +14,8 @@ from harness.artifacts.liveness import RUNNING, shown_status
 from harness.artifacts.record import RunFiles, RunRecord, read_record
 from harness.artifacts.run_lookup import read_stored
 from harness.errors import UsageError
+from harness.plan.declaration import KEPT
+from harness.plan.options import run_options
 from models.errors import ActionableError
 
 CAMPAIGN_VERSION = 1
@@ -23,6 +25,9 @@ CAMPAIGN_SUFFIX = ".campaign"
 PENDING, IN_FLIGHT, UNFINISHED, DONE, FAILED, SKIPPED, STALE = (
     "pending", "in flight", "unfinished", "done", "failed", "skipped", "stale",
 )  # fmt: skip
+
+# Options that a campaign gives each of its runs.
+OWN_OF_RUN = ("run_name", "results", "resume")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +69,12 @@ class CampaignFiles:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What has become of a run, and why; record is that of a run that is done."""
+    """What has become of a run, and why; record is that of a run that is done, seconds what its last start took."""
 
     name: str
     reason: str = ""
     record: RunRecord | None = None
+    seconds: float = 0.0
 
 
 @dataclass(slots=True)
@@ -118,7 +124,7 @@ def state_of(files: CampaignFiles, ends: Ends, cell: Cell, repeat: int) -> State
         return State(SKIPPED, cell.reason)
     name = cell.run(repeat)
     of_run = files.of(name)
-    if not of_run.record.exists() or not of_run.record.stat().st_size:
+    if not has_begun(of_run):
         return State(*ends.ends[name]) if name in ends.ends else State(PENDING)
     try:
         status, record = shown_status(read_stored(of_run.record), of_run.lock), read_record(of_run.record)
@@ -127,7 +133,8 @@ def state_of(files: CampaignFiles, ends: Ends, cell: Cell, repeat: int) -> State
     if changed := changed_options(record, cell):
         return State(STALE, f"it was begun with {', '.join(changed)}")
     if status == "finished":
-        return State(DONE, record=record)
+        begun = [attempt["begun_unix_seconds"] for attempt in record.attempts[-1:]]
+        return State(DONE, record=record, seconds=sum(of_run.record.stat().st_mtime - one for one in begun))
     if status == RUNNING:
         return State(IN_FLIGHT, "it goes on in another process")
     if status == FAILED:
@@ -135,16 +142,28 @@ def state_of(files: CampaignFiles, ends: Ends, cell: Cell, repeat: int) -> State
     return State(UNFINISHED, status)
 
 
+def has_begun(run: RunFiles) -> bool:
+    """Whether a run has a record, which says what has become of it."""
+    return run.record.exists() and run.record.stat().st_size > 0
+
+
 def _last_warning(record: RunRecord) -> str:
     return record.warnings[-1].removeprefix("failed: ") if record.warnings else ""
 
 
 def changed_options(record: RunRecord, cell: Cell) -> list[str]:
-    """The options that a stored run was given and that its cell has otherwise now, in words."""
-    then, now = asdict(record.config), asdict(config_of(cell))
-    own = ("run_name", "results", "resume")
-    # A batch that did not fit into memory was halved, in the run's plan alone.
-    return [f"{name} {then[name]!r}, not {now[name]!r}" for name in then if name not in own and then[name] != now[name]]
+    """The options that a stored run was given and that its cell has otherwise now, in words.
+
+    A run that was resumed has what its first plan decided, where the cell leaves the decision.
+    """
+    then, now, declared = asdict(record.config), asdict(config_of(cell)), run_options()
+    return [
+        f"{name} {then[name]!r}, not {now[name]!r}"
+        for name in then
+        if name not in OWN_OF_RUN
+        and then[name] != now[name]
+        and not (now[name] is None and declared[name].resume == KEPT)
+    ]
 
 
 def clear(files: CampaignFiles, run: str) -> None:

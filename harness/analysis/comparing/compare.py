@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.analysis.interval import t_p_value, t_quantile
@@ -58,6 +59,29 @@ class Side:
             return None
         reach = t_quantile(len(self.fps) - 1) * math.sqrt(statistics.variance(self.log_fps) / len(self.fps))
         return self.mean_fps * math.exp(-reach), self.mean_fps * math.exp(reach)
+
+
+@dataclass(frozen=True, slots=True)
+class BetweenRuns:
+    """The throughput of repeated runs, in images per second, global.
+
+    fps is their geometric mean, fps_low and fps_high its 95 % interval by Student's t on logarithms, as in `compare`;
+    relative_sd is their standard deviation. The last three are None for a single run.
+    """
+
+    count: int
+    fps: float
+    fps_low: float | None
+    fps_high: float | None
+    relative_sd: float | None
+
+
+def between_runs(fps: Sequence[float]) -> BetweenRuns:
+    """The mean of runs' throughputs and its interval. Raises ValueError without runs, and for impossible rates."""
+    side = Side("", tuple(fps), None, None)
+    low, high = side.spread_interval or (None, None)
+    deviation = statistics.stdev(side.log_fps) if len(fps) > 1 else None
+    return BetweenRuns(len(fps), side.mean_fps, low, high, deviation)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def find_result(name: str, folder: Path) -> StoredResult:
         raise UsageError(f"{str(path)!r} is not the record of a run or series", NAME_A_RECORD)
     if kind_of(values) != SERIES:
         return StoredResult(path.stem, (_finished(path),))
-    members = _members(path, values)
+    members = series_runs(path, values)
     if values["kind"] != REPEATS:
         raise UsageError(
             f"{path.stem!r} is a series of kind {values['kind']!r}; only the runs of {REPEATS!r} all do the same job",
@@ -85,16 +86,10 @@ def find_result(name: str, folder: Path) -> StoredResult:
             f"the series {path.stem!r} is not finished; its status is {shown_status(values)!r}",
             f"Compare its runs instead: {listed(members)}." if members else "Measure the series again.",
         )
-    missing = [member for member in members if not exists(path.parent / f"{member}.json")]
-    if missing:
-        raise UsageError(
-            f"runs of the series {path.stem!r} are missing in {str(path.parent)!r}: {listed(missing)}",
-            "Put their files next to the series' file, or compare single runs.",
-        )
-    return StoredResult(path.stem, tuple(_finished(path.parent / f"{member}.json") for member in members))
+    return StoredResult(path.stem, tuple(map(_finished, series_records(path, members))))
 
 
-def _members(path: Path, values: dict[str, Any]) -> list[str]:
+def series_runs(path: Path, values: dict[str, Any]) -> list[str]:
     """Returns the names of a series' runs. Raises UsageError unless they are valid."""
     version, runs = values.get("schema_version"), values.get("runs")
     if version != SCHEMA_VERSION:
@@ -109,6 +104,17 @@ def _members(path: Path, values: dict[str, Any]) -> list[str]:
     if len(set(runs)) < len(runs):
         raise UsageError(f"the series {path.stem!r} names a run twice: {listed(runs)}", "Measure the series again.")
     return runs
+
+
+def series_records(path: Path, runs: Sequence[str]) -> list[Path]:
+    """Returns the records of a series' runs, which lie beside it. Raises UsageError if one is missing."""
+    records = [path.with_name(f"{run}.json") for run in runs]
+    if missing := [record.stem for record in records if not exists(record)]:
+        raise UsageError(
+            f"runs of the series {path.stem!r} are missing in {str(path.parent)!r}: {listed(missing)}",
+            "Put their files next to the series' file, or name single runs.",
+        )
+    return records
 
 
 def _check_edited(record: RunRecord) -> None:

@@ -1,4 +1,4 @@
-"""A campaign: what is run, what is not run again, and what is told of cells that failed or can't be run here."""
+"""A campaign: what is run, what is not run again, and what is reported of cells that failed or can't be run here."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from harness.errors import InterruptedRunError, MachineError, TrainingError, Usa
 from harness.plan.options import RunConfig
 from harness.report.console import Console
 from pipelines.errors import DataError
+from tests.support.finished_runs import ATTEMPT
 from tests.support.plans import a_plan, a_throughput_record
 
 SIX = """
@@ -46,14 +47,18 @@ class Machine:
         self.before: dict[str, BaseException] = {}
         monkeypatch.setattr(harness.commands.campaign, "measure", self.measure)
 
-    def measure(self, config: RunConfig, console: Console, environment: Mapping[str, str], *, series: str) -> RunRecord:
+    def measure(
+        self, config: RunConfig, console: Console, environment: Mapping[str, str], *, begun: float
+    ) -> RunRecord:
         name, folder = str(config.run_name), Path(config.results)
         self.begun.append(name)
         if name in self.before:
             raise self.before[name]
         plan = a_plan(model=config.model, batch_size=config.batch_size)
         with claimed(folder, name, name, lock=False) as files:
-            record = a_throughput_record(run=name, config=config, plan=plan, series=series)
+            record = a_throughput_record(
+                run=name, config=config, plan=plan, attempts=({**ATTEMPT, "begun_unix_seconds": begun},)
+            )
             fps = RATES[config.model] * (1 + 0.01 * self.begun.count(name))
             summary = {**record.summary, "run": name, "model": config.model, "batch_size": config.batch_size,
                        "fps": fps, "fps_low": 0.99 * fps, "fps_high": 1.01 * fps,
@@ -223,3 +228,21 @@ def test_a_broken_record_is_refused(tmp_path: Path, machine: Machine) -> None:
     with pytest.raises(UsageError):
         campaign(file(tmp_path), str(tmp_path))
     assert machine.begun == []
+
+
+def test_a_failure_with_a_record_is_told_by_the_record_alone(tmp_path: Path, machine: Machine) -> None:
+    machine.errors = {"model-x0_5--batch-size-8.r1": TrainingError("the loss is not finite", "lower it")}
+    with pytest.raises(TrainingError):
+        campaign(file(tmp_path), str(tmp_path))
+    stored = json.loads(CampaignFiles(tmp_path, "six").record.read_text(encoding="utf-8"))
+    assert stored["ends"] == {}
+
+
+def test_a_page_that_can_not_be_written_is_a_note(
+    tmp_path: Path, machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder stands in its place."""
+    CampaignFiles(tmp_path, "six").page.mkdir(parents=True)
+    campaign(file(tmp_path), str(tmp_path))
+    assert "note: the page was not written" in capsys.readouterr().out
+    assert len(cells(tmp_path)) == 7

@@ -13,11 +13,12 @@ import pytest
 from rich.console import Console as RichConsole
 from scipy import stats
 
+from harness.analysis.comparing.compare import between_runs
 from harness.artifacts.record import RunRecord
 from harness.artifacts.schema import COMPUTE_NO_SYNC
 from harness.artifacts.shared_schema import SCALING
 from harness.artifacts.tables import read_table
-from harness.commands.series import between_runs, run_series, scaling_row, series_members
+from harness.commands.series import run_series, scaling_row, series_members
 from harness.errors import TrainingError, UsageError
 from harness.plan.options import RunConfig
 from harness.report.console import Console
