@@ -12,7 +12,7 @@ MAX_CHARS = 60  # of the 255 bytes that a file's name may have
 
 SUMMARY_FILE = "summary.csv"
 LOCK = ".lock"  # the lock of the tables in a folder that several runs share
-VERIFICATION, TABLE, REFERENCE, GPU_DAY = "verify-", "table-", "bi_v100", "gpu-day"
+VERIFICATION, TABLE, REFERENCE, GPU_DAY, REPORT = "verify-", "table-", "bi_v100", "gpu-day", "report"
 
 # Every file in --results that isn't a run's begins with one of these names, and belongs to what follows it. Whatever
 # writes another file there gets a line here: runs can't have these names then, in capital letters neither, as not every
@@ -23,6 +23,7 @@ OWNERS = {
     re.escape(TABLE) + ".*": "a table in the reference's layout",
     re.escape(REFERENCE) + r"(\..*)?": "the published row",
     re.escape(GPU_DAY) + r"(\..*)?": "a GPU day",
+    re.escape(REPORT) + r"(\..*)?": "the page of several runs",
     r"(doctor|readme)(\..*)?": "this project",
     # Of the run `a`, and of a node of it: a.json, a.steps.csv, a.checkpoints, a.node1.logs.
     r".*\.(json|csv|html|steps|devices|epochs|bad_images|scaling|checkpoints|traces|logs|node[0-9]+)": "another run",

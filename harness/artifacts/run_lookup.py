@@ -50,6 +50,14 @@ def find_stored(name: str, folder: Path, others: Sequence[str] = ()) -> Path:
     return _record_named(name, folder, "run or series", (RUN, SERIES), others)
 
 
+def newest_runs(folder: Path) -> list[Path]:
+    """Returns the records of the runs in the folder, the newest first. Raises UsageError if there is none."""
+    paths = [path for path in folder.glob("[!.]*.json") if stored_kind(path) == RUN]
+    if not paths:
+        raise UsageError(f"there is no run in {str(folder)!r}", "Pass the folder of the runs with --results.")
+    return sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
+
+
 def kind_of(values: Any) -> str | None:
     """Returns RUN or SERIES, from the content of a JSON file in --results; None for other files."""
     if isinstance(values, dict):

@@ -55,7 +55,12 @@ def _declare_report(parser: argparse.ArgumentParser) -> None:
         default=[],
     )
     parser.add_argument("--last", metavar="N", type=int, help="the newest N runs in --results, instead of names")
-    add_path(parser, "--output", metavar="FILE", help="the page's file (default: <run>.html beside the first record)")
+    add_path(
+        parser,
+        "--output",
+        metavar="FILE",
+        help="the page's file (default: <run>.html, or report.html for several, beside the first record)",
+    )
     parser.add_argument(
         "--metrics", metavar="FORMAT,...", help="also write the runs' figures for other programs, as for a run"
     )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from harness.artifacts.atomic import disk_errors, write_whole
+from harness.analysis.comparing.stored_result import series_records, series_runs
+from harness.artifacts.atomic import disk_errors, replaced
+from harness.artifacts.file_names import REPORT
 from harness.artifacts.record import RunFiles
 from harness.artifacts.run_lookup import (
     NAME_A_RECORD,
@@ -14,10 +16,9 @@ from harness.artifacts.run_lookup import (
     SERIES,
     exists,
     find_stored,
-    is_name,
     kind_of,
+    newest_runs,
     read_stored,
-    stored_kind,
 )
 from harness.artifacts.schema import SCALES
 from harness.artifacts.shared_schema import SCALING
@@ -26,7 +27,7 @@ from harness.errors import UsageError
 from harness.plan.metric_formats import parse_formats
 from harness.report.metrics.formats import write_metrics
 from harness.report.page.document import page
-from harness.report.page.run_data import read_run
+from harness.report.run_data import read_run
 from harness.report.text import printable
 
 if TYPE_CHECKING:
@@ -46,33 +47,43 @@ def report(
     """Write the page of runs and series, given by name or by the path of their records, and print where it is.
 
     last are the newest ones in the folder results, instead of names. output is the page's file; by default it lies
-    beside the first record. metrics are formats in which finished runs' figures are written too, beside their records.
+    beside the first record, see `_target`. metrics are formats in which finished runs' figures are written too, beside
+    their records.
     Raises UsageError for what isn't a run or series.
     """
     folder = Path(results)
     if last is not None and names:
         raise UsageError("runs were named together with --last", "Leave one of them out.")
     paths = [find_stored(name, folder) for name in names] if names else _newest(folder, last or 1)
-    runs, scaling = _members(paths)
-    if len(runs) > MAX_RUNS:
-        raise UsageError(f"{len(runs)} runs are too many for one page", f"Name {MAX_RUNS} at most.")
+    paths_of_runs, scaling = _members(paths)
+    if len(paths_of_runs) > MAX_RUNS:
+        raise UsageError(f"{len(paths_of_runs)} runs are too many for one page", f"Name {MAX_RUNS} at most.")
     formats = () if metrics is None else parse_formats(metrics)
-    target = paths[0].with_suffix(".html") if output is None else Path(output)
-    with disk_errors(target, elsewhere="another file with --output"):
-        write_whole(target, page(found := [read_run(path) for path in runs], scaling))
+    runs = [read_run(path) for path in paths_of_runs]
+    if formats and (unfinished := [run for run in runs if not run.is_concluded]):
+        raise UsageError(
+            f"run {unfinished[0].name!r} is {unfinished[0].record.status}: it has no figures to write",
+            "Omit --metrics.",
+        )
+    target = _target(paths) if output is None else Path(output)
+    with disk_errors(target, elsewhere="another file with --output"), replaced(target) as stream:
+        stream.write(page(runs, scaling))
     print(printable(f"{target}: open it in a browser"))
     for name in formats:
-        for path, run in zip(runs, found, strict=True):
+        for path, run in zip(paths_of_runs, runs, strict=True):
             print(printable(str(write_metrics(run, RunFiles(path.parent, path.stem), name))))
 
 
+def _target(paths: Sequence[Path]) -> Path:
+    """The page of a run or series is named after it; that of several must not replace one of theirs."""
+    return paths[0].with_suffix(".html") if len(paths) == 1 else paths[0].with_name(f"{REPORT}.html")
+
+
 def _newest(folder: Path, count: int) -> list[Path]:
+    """The newest runs, the newest last."""
     if count < 1:
         raise UsageError(f"--last is {count}; it must be at least 1")
-    found = [path for path in folder.glob("[!.]*.json") if stored_kind(path) == RUN]
-    if not found:
-        raise UsageError(f"there is no run in {str(folder)!r}", "Pass the folder of the runs with --results.")
-    return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name))[-count:]
+    return newest_runs(folder)[:count][::-1]
 
 
 def _members(paths: Sequence[Path]) -> tuple[list[Path], pd.DataFrame | None]:
@@ -85,24 +96,10 @@ def _members(paths: Sequence[Path]) -> tuple[list[Path], pd.DataFrame | None]:
         if kind == RUN:
             runs[path] = None
         elif kind == SERIES:
-            runs |= dict.fromkeys(_runs_of(path, values))
+            runs |= dict.fromkeys(series_records(path, series_runs(path, values)))
             table = RunFiles(path.parent, path.stem).table(SCALING.name)
             if values["kind"] == SCALES and scaling is None and exists(table):
                 scaling = read_table(table, SCALING)
         else:
             raise UsageError(f"{str(path)!r} is not the record of a run or series", NAME_A_RECORD)
     return list(runs), scaling
-
-
-def _runs_of(path: Path, values: dict[str, Any]) -> list[Path]:
-    names = values["runs"]
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) and is_name(name) for name in names):
-        raise UsageError(f"the series {path.stem!r} has no run yet", "Name single runs.")
-    paths = [path.with_name(f"{name}.json") for name in names]
-    missing = [one.stem for one in paths if not exists(one)]
-    if missing:
-        raise UsageError(
-            f"runs of the series {path.stem!r} are missing: {', '.join(missing)}",
-            "Put their files next to the series' file, or name single runs.",
-        )
-    return paths

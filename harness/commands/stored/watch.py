@@ -9,9 +9,8 @@ from pathlib import Path
 
 from harness.artifacts.liveness import RUNNING, shown_status
 from harness.artifacts.record import RunFiles, RunRecord, read_record
-from harness.artifacts.run_lookup import RUN, find_run, read_stored, stored_kind
+from harness.artifacts.run_lookup import find_run, newest_runs, read_stored
 from harness.commands.resume import how_to_go_on
-from harness.errors import UsageError
 from harness.plan.kinds import EVALUATION
 from harness.report.console import Console
 from harness.report.live.feed import Feed
@@ -61,7 +60,7 @@ def _follow(console: Console, files: RunFiles, record: RunRecord, once: bool) ->
             time.sleep(POLL_SECONDS)
             if time.monotonic() - looked >= STATUS_SECONDS:
                 looked = time.monotonic()
-                # While it is written anew on a disk far away, it can't be read.
+                # On a disk far away it may not be readable while it is replaced.
                 with suppress(ActionableError):
                     record, status = _state(files)
                     console.last_notice = record.warnings[-1] if record.warnings else ""
@@ -82,12 +81,8 @@ def _state(files: RunFiles) -> tuple[RunRecord, str]:
 
 def _newest(folder: Path) -> Path:
     """The newest run that goes on; if none does, the newest."""
-    paths = [path for path in folder.glob("[!.]*.json") if stored_kind(path) == RUN]
-    if not paths:
-        raise UsageError(f"there is no run in {str(folder)!r}", "Pass the folder of the runs with --results.")
-    newest = sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
-    running = (path for path in newest if _is_running(path))
-    return next(running, newest[0])
+    newest = newest_runs(folder)
+    return next((path for path in newest if _is_running(path)), newest[0])
 
 
 def _is_running(path: Path) -> bool:

@@ -21,8 +21,8 @@ from harness.report.extras import write_extras
 from harness.report.metrics.formats import FORMATS, write_metrics
 from harness.report.metrics.mllog import mllog
 from harness.report.metrics.prometheus import prometheus
-from harness.report.page.run_data import read_run
-from tests.support.finished_runs import epochs_run, gpu_throughput
+from harness.report.run_data import read_run
+from tests.support.finished_runs import epochs_run, gpu_throughput, interrupted
 
 SAMPLE = re.compile(r'([a-z_][a-z0-9_]*)\{((?:[a-z_]+="(?:[^"\\\n]|\\.)*",?)*)\} (-?[0-9.e+-]+)')
 
@@ -147,3 +147,11 @@ def test_a_stored_run_s_figures_can_be_written_later(folder: Path, capsys: pytes
     report(["gpus"], str(folder), metrics="prometheus,mllog")
     assert capsys.readouterr().out.splitlines()[1:] == [str(folder / "gpus.prom"), str(folder / "gpus.mllog")]
     assert samples((folder / "gpus.prom").read_text(encoding="utf-8"))
+
+
+def test_a_run_without_figures_has_none_to_write(tmp_path: Path) -> None:
+    interrupted(tmp_path)
+    with pytest.raises(UsageError) as caught:
+        report(["stopped"], str(tmp_path), metrics="prometheus")
+    assert caught.value.message == "run 'stopped' is interrupted: it has no figures to write"
+    assert not (tmp_path / "stopped.prom").exists()

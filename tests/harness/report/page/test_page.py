@@ -16,7 +16,7 @@ from harness.artifacts.record import RunFiles, write_record
 from harness.artifacts.schema import EPOCHS
 from harness.commands.stored.report import report
 from harness.report.page.document import page
-from harness.report.page.run_data import read_run
+from harness.report.run_data import read_run
 from tests.support.finished_runs import add_bad_images, epochs_run, gpu_throughput, interrupted
 
 VOID = {"meta"}
@@ -131,15 +131,17 @@ def test_what_comes_first_is_throughput_accuracy_verdict_and_reference(folder: P
     assert "not measured" in first  # it has no top-1
     epochs = page_of(folder, "epochs").text
     assert "of 50000 images, after 6 epochs" in epochs
-    assert "may" in epochs.lower()
+    assert "May top-1 0.7000 stand beside the reference's 0.7062? NO:" in epochs
 
 
 def test_runs_side_by_side_have_a_column_each(folder: Path) -> None:
     found = page_of(folder, "gpus", "epochs")
-    titles = [data for tag, data in found.texts if tag == "th"][:3]
-    assert titles[-2:] == ["gpus", "epochs"] or titles[:2] == ["gpus", "epochs"]
+    titles = [data for tag, data in found.texts if tag == "th"]
+    assert titles[:3] == ["gpus", "epochs", "status"]
     assert "gpus: end to end" in found.text
-    assert "What differs" in found.text
+    differing = found.text.partition("What differs")[2]
+    assert "settings model" in differing
+    assert "x0_25" in differing
 
 
 def test_a_run_that_has_not_ended_says_so(folder: Path) -> None:
@@ -259,5 +261,9 @@ def test_the_command_writes_the_page_beside_the_record(folder: Path, capsys: pyt
     report(["gpus"], str(folder))
     assert (folder / "gpus.html").read_bytes() == page([read_run(folder / "gpus.json")])
     assert capsys.readouterr().out == f"{folder / 'gpus.html'}: open it in a browser\n"
+    # The page of several runs doesn't replace that of one of them.
+    report(["gpus", "epochs"], str(folder))
+    assert "2 runs side by side" in (folder / "report.html").read_text(encoding="utf-8")
+    assert (folder / "gpus.html").read_bytes() == page([read_run(folder / "gpus.json")])
     report([], str(folder), output=str(folder / "both.html"), last=3)
     assert "3 runs side by side" in (folder / "both.html").read_text(encoding="utf-8")
