@@ -53,7 +53,7 @@ def main() -> int:
 
 
 def followed(folder: Path, seconds: float, rate: float, on_terminal: bool) -> float:
-    """The share of a core that following a run of so many steps a second takes."""
+    """The share of a core that following a run takes, by its number of steps a second."""
     files = RunFiles(folder, "run")
     record = a_record(
         run="run", status="running", config=a_config(device="gpu", gpus=RANKS),

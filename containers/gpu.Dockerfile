@@ -4,7 +4,7 @@
 FROM python:3.11-slim-bookworm
 
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends make g++ \
+    && apt-get install --yes --no-install-recommends make \
     && rm -rf /var/lib/apt/lists/*
 
 RUN useradd --create-home bench

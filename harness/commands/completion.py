@@ -10,8 +10,6 @@ import shtab
 from harness.commands.run_options import add_manner, add_run_options
 from harness.report.text import ENTRY
 
-SHELLS = ("bash", "zsh", "fish")
-
 Declare = Callable[[argparse.ArgumentParser], None]
 
 

@@ -13,7 +13,7 @@ from harness.errors import UsageError
 from harness.machine.host import available_cores
 from harness.report.console import Console
 from harness.report.progress import image_bar
-from harness.report.text import command_line, plain_text
+from harness.report.text import command_line
 from models.architecture import MIN_IMAGE_SIZE
 from models.words import count_of
 from pipelines.augmentation import Augmentation
@@ -120,7 +120,7 @@ def _conclude(console: Console, data: IdxSet, target: Path, name: str, image_siz
         f"To train on it: {_training_command(target, image_size)}",
     ]
     for line in lines:
-        console.rich.print(plain_text(line), soft_wrap=True)
+        console.line(line)
 
 
 def _notes(data: IdxSet, target: Path) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.artifacts.atomic import disk_errors, replaced
 from harness.errors import MachineError, UsageError
 from harness.report.console import Console
-from harness.report.text import command_line, plain_text
+from harness.report.text import command_line
 from pipelines.errors import DataError
 from pipelines.image_lists import shown
 from pipelines.imagenet.conversion import converted_list
@@ -39,9 +39,9 @@ def import_labels(source: str, to: str, prefix: str = PREFIX) -> None:
             _refuse_existing(target)
         raise
     console = Console()
-    console.rich.print(plain_text(f"{len(lines):,} labels written to {shown(target)}"), soft_wrap=True)
+    console.line(f"{len(lines):,} labels written to {shown(target)}")
     use = command_line("--data", "DATA", "--val-list", to)
-    console.rich.print(plain_text(f"To use it as the validation list of the folder DATA: {use}"), soft_wrap=True)
+    console.line(f"To use it as the validation list of the folder DATA: {use}")
 
 
 def _refuse_existing(target: Path) -> None:

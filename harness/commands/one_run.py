@@ -189,7 +189,7 @@ class Run:
     def _executed(self, files: RunFiles, record: RunRecord) -> RunRecord:
         try:
             self.meeting.start()
-            self._train(files, record.plan)
+            self._train(files, record.plan, record.attempts[-1]["step"])
             record = self._noticed(read_record(files.record))
             if not self.node.records:
                 self.console.notice(
@@ -250,9 +250,10 @@ class Run:
         write_record(files.record, record)
         return record
 
-    def _train(self, files: RunFiles, plan: RunPlan) -> None:
+    def _train(self, files: RunFiles, plan: RunPlan, made: int) -> None:
         """Run the ranks; with --auto-batch, halve the batch and repeat while it does not fit into memory.
 
+        made are the training steps that a resumed run has made already.
         A run keeps its batch once it has a checkpoint. Until then what it recorded is removed with a changed batch, so
         that all steps of a run have the same one.
         """
@@ -262,7 +263,7 @@ class Run:
         while True:
             try:
                 feed = Feed(plan, files, self.begun_unix_seconds)
-                feed.skip()
+                feed.resume(made)
                 with Shown(self.console, feed) as shown:
                     run_workers(
                         files,

@@ -21,7 +21,7 @@ from harness.errors import InterruptedRunError, UsageError
 from harness.machine.host import available_cores
 from harness.report.console import Console
 from harness.report.progress import image_bar
-from harness.report.text import command_line, plain_text
+from harness.report.text import command_line
 from models.words import count_of
 from pipelines.dataset import Dataset, open_dataset
 from pipelines.dataset import fingerprint as lists_fingerprint
@@ -233,7 +233,7 @@ def _conclude(dataset: Dataset, table: Path, state: Verified, console: Console) 
 
 
 def _print(console: Console, text: str) -> None:
-    console.rich.print(plain_text(text), soft_wrap=True)
+    console.line(text)
 
 
 def _command(data: str, results: str, classes: int | None, threads: int | None) -> str:

@@ -1,4 +1,4 @@
-"""What a page knows of one run: its record, and those columns of its tables that are drawn."""
+"""A run with those columns of its tables that are drawn, or written for other programs."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ from harness.artifacts.record import RunFiles, RunRecord, read_record
 from harness.artifacts.run_lookup import read_stored
 from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS, Table
 from harness.artifacts.tables import read_table
+from harness.report.findings import BUCKETS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # The parts of a step, in the order in which they are stacked.
-PARTS = (
-    "data_wait_seconds", "copy_seconds", "forward_seconds", "backward_seconds", "optimizer_seconds",
-    "compute_seconds", "recording_seconds", "exchange_seconds",
-)  # fmt: skip
+PARTS = tuple(name for name in BUCKETS if name in STEPS.header)
 STEP_COLUMNS = (
     "phase", "segment", "epoch", "step", "time_unix_seconds", "images", "step_seconds", "fps", "loss", "warmup",
     "interference", *PARTS,

@@ -59,7 +59,7 @@ def show_trial(console: Console, trial: Trial, default: Candidate) -> None:
     rate = f"{trial.fps:,.1f} images/s" if trial.fps is not None else f"failed: {trial.failure}"
     disturbed = f" (disturbed: {', '.join(trial.disturbed)})" if trial.disturbed else ""
     text = f"trial {trial.number}, {trial.purpose}: {settings_text(trial.candidate, default)}: {rate}{disturbed}"
-    console.rich.print(plain_text(text), soft_wrap=True)
+    console.line(text)
 
 
 def show_tuned(
@@ -81,7 +81,7 @@ def show_tuned(
         lines.append(f"{settings_text(found.winner, found.default)}: {_change_text(found.difference)}")
     if found.outcome == NOT_CONFIRMED:
         lines.append(
-            "not confirmed: in trials of their own these settings were not faster by 3 % or more, beyond noise"
+            "not confirmed: in trials of their own these settings were not faster by 3 % or more, and beyond noise"
         )
     if found.outcome == CONFIRMED:
         words = shlex.join(word for name, value in add.items() for word in (flag(name), str(value)))
@@ -90,10 +90,8 @@ def show_tuned(
     else:
         lines.append("keep the settings that you have")
     for line in lines:
-        console.rich.print(plain_text(line), soft_wrap=True)
-    console.rich.print(
-        plain_text(f"Written to {files.folder}/: {files.trials.name}, {files.options.name}"), soft_wrap=True
-    )
+        console.line(line)
+    console.line(f"Written to {files.folder}/: {files.trials.name}, {files.options.name}")
 
 
 def _change_text(difference: Difference) -> str:

@@ -31,7 +31,7 @@ class MeasuringOptions:
     )  # fmt: skip
     phases: str = option(
         ALL_PHASES, "measuring", "What a throughput run measures: all phases, for a verdict on what limits training, or"
-        " end_to_end alone, which is as precise in less time.", choices=(ALL_PHASES, END_TO_END), resume=FREE,
+        " end_to_end alone, which then has all of the time.", choices=(ALL_PHASES, END_TO_END), resume=FREE,
         compare=HIDDEN, row=UNMARKED,
     )  # fmt: skip
     repeats: int = option(

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +17,6 @@ from harness.analysis.window import PHASE_TITLES
 from harness.artifacts.record import RunFiles
 from harness.artifacts.schema import BAD_IMAGES, CHECKPOINT, DEVICES, EPOCHS, EVALUATE, STEPS, TRAIN
 from harness.artifacts.table_tail import TableTail
-from harness.artifacts.tables import read_table
 from harness.plan import kinds
 from harness.plan.plan import RunPlan
 from harness.report.live.now import DeviceNow, Now
@@ -34,7 +32,7 @@ PARTS = {
     "exchange_seconds": "between steps",
 }  # fmt: skip
 SPLIT = ("forward_seconds", "backward_seconds", "optimizer_seconds")
-# The rate of this moment is that of the last steps: so many of one phase, or those of so many seconds.
+# The rate of this moment is that of a phase's last steps: at most this number of them, or those of these seconds.
 NOW_STEPS, NOW_SECONDS = 20, 10.0
 # Steps that the rate so far is computed from, the last ones, and how often.
 KEPT_STEPS, REFRESH_SECONDS = 5000, 3.0
@@ -105,7 +103,7 @@ class _LastRows:
 class Feed:
     """Follows a run's tables. begun is the time of day of its start; clock gives the time of day, in seconds.
 
-    Rows that are there already are read too, at most LAST_BYTES of each table, unless `skip` is called.
+    Rows that are there already are read, too, unless `resume` or `skip_to_last` is called.
     """
 
     def __init__(self, plan: RunPlan, files: RunFiles, begun: float, clock: Callable[[], float] = time.time) -> None:
@@ -128,16 +126,16 @@ class Feed:
         self._figures = _Figures()
         self.warning = ""
 
-    def skip(self) -> None:
-        """Count the training steps that a resumed run has made already as made, but not for its pace."""
-        path = self._files.table(STEPS.name)
-        self._step = _steps_made(path) or None
+    def resume(self, made: int) -> None:
+        """Begin after the rows that are there: those of a resumed run, which has made that number of steps already."""
+        self._step = made or None
         self._steps.skip()
         self._devices.skip()
 
     def skip_to_last(self) -> None:
-        """Read only the last rows of long tables."""
-        for tail in (self._steps, self._devices, self._epochs):
+        """Read only the last rows of long tables; a run that measures for a time counts those of all its steps."""
+        counted = () if LENGTHS[self._plan.kind].steps(self._plan) is None else (self._steps,)
+        for tail in (*counted, self._devices, self._epochs):
             tail.skip_to_last(LAST_BYTES)
 
     def read(self) -> bool:
@@ -288,11 +286,3 @@ def _device(sample: Mapping[str, str], at: float) -> DeviceNow:
     names = ("util_percent", "jpeg_util_percent", "memory_used_bytes", "memory_total_bytes", "power_watts",
              "temperature_celsius")  # fmt: skip
     return DeviceNow(label, *(_number(sample, name) for name in names))
-
-
-def _steps_made(path: Path) -> int:
-    """The training steps in the table of a run that is about to resume; 0 without a table."""
-    if not path.exists() or not path.stat().st_size:
-        return 0
-    steps = read_table(path, STEPS, ["phase", "step"])
-    return int(steps.loc[steps["phase"] == TRAIN, "step"].max()) if (steps["phase"] == TRAIN).any() else 0

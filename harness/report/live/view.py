@@ -126,7 +126,7 @@ def _interval(now: Now) -> str:
 
 
 def _bar(ledger: Mapping[str, float], cells: int) -> Text | str:
-    """The parts of training's time, each as so many of its letter; the largest remainders fill up the bar."""
+    """The parts of training's time, each as a stretch of its letter; the largest remainders fill up the bar."""
     total = sum(ledger.values())
     if not total:
         return ""

@@ -13,7 +13,7 @@ from harness.plan.metric_formats import MLLOG, PROMETHEUS, TENSORBOARD
 from harness.report.metrics.mllog import mllog
 from harness.report.metrics.prometheus import prometheus
 from harness.report.metrics.tensorboard import tensorboard
-from harness.report.page.run_data import RunData
+from harness.report.run_data import RunData
 
 Writer = Callable[[RunData, Path], None]
 
@@ -33,8 +33,7 @@ def _events(run: RunData, target: Path) -> None:
 
 def _file(content: Callable[[RunData], bytes]) -> Writer:
     def write(run: RunData, target: Path) -> None:
-        with disk_errors(target):
-            write_whole(target, content(run))
+        write_whole(target, content(run))
 
     return write
 

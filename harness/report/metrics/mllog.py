@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness.artifacts.schema import TRAIN
-from harness.report.page.run_data import RunData
+from harness.report.run_data import RunData
 
 START, END, POINT = "INTERVAL_START", "INTERVAL_END", "POINT_IN_TIME"
 

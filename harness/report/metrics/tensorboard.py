@@ -10,7 +10,7 @@ import numpy as np
 from harness.analysis.buckets import bucket_rows
 from harness.artifacts.schema import TRAIN
 from harness.errors import MachineError
-from harness.report.page.run_data import DEVICE_SERIES, RunData
+from harness.report.run_data import DEVICE_SERIES, RunData
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,7 +14,7 @@ from harness.report.page.chart import BARS, Chart, Trace, number
 from harness.report.page.document import charted, document
 from harness.report.page.html import Html, cell_of, element, joined, table
 from harness.report.page.over_time import fps_of_runs
-from harness.report.page.run_data import RunData, read_run
+from harness.report.run_data import RunData, read_run
 
 # The figures that have a chart over the cells, if they are known: title and axis.
 FIGURES = {

@@ -107,7 +107,7 @@ class Chart:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """Returns a number with so many significant digits, or a dash if it isn't known."""
+    """Returns a number with that number of significant digits, or a dash if it isn't known."""
     if value is None or np.isnan(value):
         return "-"
     text = f"{value:.{digits}g}"

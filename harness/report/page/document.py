@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.comparing.run_diff import settings
+from harness.analysis.comparing.run_diff import differences
 from harness.artifacts.record import RunRecord
 from harness.artifacts.reference_table import method_marks
 from harness.artifacts.schema import EPOCHS
 from harness.plan.declaration import flag
 from harness.plan.options import run_options
 from harness.report.console import plan_facts, summary_facts
-from harness.report.findings import PHASE_COLUMNS, loader_text, phase_rows, verdict_facts
+from harness.report.findings import GAINS, PHASE_COLUMNS, loader_text, phase_rows, verdict_facts
 from harness.report.page.chart import Chart
 from harness.report.page.headline import beside, box, figure, gain_row, headline, summary_cells
 from harness.report.page.html import Html, cell_of, element, facts, joined, table
 from harness.report.page.other_charts import epoch_charts, histogram_chart, ledger_chart, scaling_chart
 from harness.report.page.over_time import time_charts, unknown_series
 from harness.report.page.packed import Arrays, packed, plotly
-from harness.report.page.run_data import RunData
+from harness.report.run_data import RunData
 from harness.report.text import command_line
 from models.words import count_of
 
@@ -50,7 +51,7 @@ def page(runs: Sequence[RunData], scaling: pd.DataFrame | None = None) -> bytes:
     Equal records and tables give equal bytes.
     """
     charts = _charts(runs, scaling)
-    first = headline(runs[0]) if len(runs) == 1 else _side_by_side(runs)
+    first = headline(runs[0].record) if len(runs) == 1 else _side_by_side(runs)
     title, about = _title(runs)
     return document(title, about, joined(first, _sections(runs, charts)), charts)
 
@@ -122,29 +123,7 @@ def _title(runs: Sequence[RunData]) -> tuple[str, str]:
 
 def _side_by_side(runs: Sequence[RunData]) -> Html:
     """The figures of several runs, with a column for each."""
-    records = [run.record for run in runs]
-
-    def row(label: str, contents: Sequence[str | Html]) -> list[str | Html]:
-        return [label, *contents]
-
-    rows = [
-        row("status", [record.status for record in records]),
-        row("model", [f"PPLCNet_{record.plan.model}" for record in records]),
-        row("devices", [f"{record.plan.ranks} x {record.plan.device_name}" for record in records]),
-        row("data", [record.plan.data.name for record in records]),
-        row("throughput (images/s)", [figure(record, "fps", 1) for record in records]),
-        row(
-            "95 % interval",
-            [joined(figure(record, "fps_low", 1), " to ", figure(record, "fps_high", 1)) for record in records],
-        ),
-        row("images/s per device", [figure(record, "fps_per_device", 1) for record in records]),
-        row("top-1", [figure(record, "top1", 4) for record in records]),
-        row("of validation images", [figure(record, "val_images") for record in records]),
-        row("bottleneck", [_bottleneck(record) for record in records]),
-        row("if data cost nothing", [gain_row(record, "data_gain") for record in records]),
-        row("if training cost nothing", [gain_row(record, "training_gain") for record in records]),
-        row("if communication cost nothing", [gain_row(record, "communication_gain") for record in records]),
-    ]
+    rows = [[label, *(of(run.record) for run in runs)] for label, of in SIDE_BY_SIDE]
     comparison = box("Figures", table(("", *(run.name for run in runs)), rows, "The runs side by side"), also="wide")
     boxes = [box(f"{run.name} beside the reference", beside(run.record)) for run in runs]
     return joined(comparison, element("div", boxes, class_="boxes pages"))
@@ -154,6 +133,22 @@ def _bottleneck(record: RunRecord) -> str:
     if record.verdict is not None:
         return next(text for label, text in verdict_facts(record) if label == "bottleneck")
     return "not measured by a run of epochs" if record.ledger else "-"
+
+
+# What stands side by side, with what it is of a record.
+SIDE_BY_SIDE: tuple[tuple[str, Callable[[RunRecord], str | Html]], ...] = (
+    ("status", lambda record: record.status),
+    ("model", lambda record: f"PPLCNet_{record.plan.model}"),
+    ("devices", lambda record: f"{record.plan.ranks} x {record.plan.device_name}"),
+    ("data", lambda record: record.plan.data.name),
+    ("throughput (images/s)", lambda record: figure(record, "fps", 1)),
+    ("95 % interval", lambda record: joined(figure(record, "fps_low", 1), " to ", figure(record, "fps_high", 1))),
+    ("images/s per device", lambda record: figure(record, "fps_per_device", 1)),
+    ("top-1", lambda record: figure(record, "top1", 4)),
+    ("of validation images", lambda record: figure(record, "val_images")),
+    ("bottleneck", _bottleneck),
+    *((title, partial(gain_row, name=name)) for name, title in GAINS.items()),
+)
 
 
 def _sections(runs: Sequence[RunData], charts: Sequence[Chart]) -> Html:
@@ -267,16 +262,14 @@ def _command(run: RunData, named: bool) -> Html:
 
 def _differing(runs: Sequence[RunData]) -> Html:
     """What the runs were set to, as far as it differs, and what their machines have that differs."""
-    found = [
-        {**settings(run.record), **{f"environment.{name}": value for name, value in run.record.environment.items()}}
-        for run in runs
-    ]
-    names = dict.fromkeys(name for one in found for name in one)
-    rows = [
-        [name, *(_text(one.get(name)) for one in found)]
-        for name in names
-        if len({_text(one.get(name)) for one in found}) > 1
-    ]
+    first, *others = (run.record for run in runs)
+    # Between the first and each other one, by the rules of `compare`.
+    found = [{(one.where, one.name): one for one in differences(first, other)} for other in others]
+    rows = []
+    for key in dict.fromkeys(key for one in found for key in one):
+        of_first = next(one[key].a for one in found if key in one)
+        rows.append([" ".join(key), *(_text(value) for value in (
+            of_first, *(one[key].b if key in one else of_first for one in found)))])  # fmt: skip
     heading = element("h2", "What differs")
     if not rows:
         return element("section", heading, element("p", "The settings and machines are the same."))

@@ -13,7 +13,6 @@ from harness.machine.device_kinds import device_kind
 from harness.report.beside_reference import hardware, standing
 from harness.report.findings import GAINS, gain_text, ledger_text, verdict_facts
 from harness.report.page.html import Html, cell_of, element, facts, joined, table
-from harness.report.page.run_data import RunData
 from models.words import count_of
 
 COLUMNS = {column.name: column for column in SUMMARY.columns}
@@ -27,14 +26,14 @@ def figure(record: RunRecord, name: str, digits: int | None = None) -> Html:
     return cell_of(value, column, None if digits is None else f"{value:,.{digits}f}")
 
 
-def headline(run: RunData) -> Html:
+def headline(record: RunRecord) -> Html:
     """Returns the four boxes of one run."""
     return element(
         "div",
-        box("Throughput", *throughput(run.record)),
-        box("Top-1", *accuracy(run.record)),
-        box("What holds it back", *verdict(run.record)),
-        box("The reference", beside(run.record), also="reference"),
+        box("Throughput", *throughput(record)),
+        box("Top-1", *accuracy(record)),
+        box("What holds it back", *verdict(record)),
+        box("The reference", beside(record), also="reference"),
         class_="boxes",
     )
 

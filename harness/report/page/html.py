@@ -16,9 +16,6 @@ class Html(str):
     __slots__ = ()
 
 
-Content = "str | Html | Iterable[str | Html]"
-
-
 def joined(*contents: str | Html | Iterable[str | Html]) -> Html:
     """Returns contents one after another, each escaped unless it is markup."""
     parts: list[str] = []

@@ -12,7 +12,7 @@ from harness.analysis.window import PHASE_TITLES, measured_steps
 from harness.artifacts.schema import TRAIN
 from harness.report.findings import BUCKETS
 from harness.report.page.chart import BARS, LINE, POINTS, STACKED, Chart, Span, Trace, number
-from harness.report.page.run_data import PARTS, RunData
+from harness.report.run_data import PARTS, RunData
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -25,7 +25,7 @@ from harness.report.page.chart import (
     band,
     number,
 )
-from harness.report.page.run_data import DEVICE_SERIES, RunData
+from harness.report.run_data import DEVICE_SERIES, RunData
 from models.words import count_of
 
 if TYPE_CHECKING:
@@ -58,16 +58,20 @@ def fps_of_runs(key: str, title: str, runs: Sequence[RunData], highest: float) -
     """Returns a small chart of runs' training throughput over time, on an axis up to a rate that it has at least."""
     unit, seconds = _unit(runs)
     drawn = [_Drawn(run, seconds) for run in runs]
-    series = [_Series(one, TRAIN, one.run.name, order) for order, one in enumerate(drawn) if TRAIN in one.phases()]
+    series = [
+        _Series(one, TRAIN, one.run.name, order, SMALL_BUCKETS, SMALL_ROWS)
+        for order, one in enumerate(drawn)
+        if TRAIN in one.phases()
+    ]
     return Chart(
         key=key,
         title=title,
         about="Images per second of training, all devices together; all cells have one scale.",
         x_title=f"{unit} since the first step",
         y_title="images/s",
-        traces=tuple(trace for one in series for trace in one.rate_traces(SMALL_BUCKETS)),
+        traces=tuple(trace for one in series for trace in one.rate_traces()),
         header=("run", f"until ({unit})", "steps", "smallest", "mean", "largest"),
-        rows=tuple(row for one in series for row in one.rate_rows(SMALL_ROWS)),
+        rows=tuple(row for one in series for row in one.rate_rows()),
         highest=highest,
     )
 
@@ -104,44 +108,45 @@ class _Drawn:
 
 
 class _Series:
-    """The steps of one phase of a run, to be drawn under a title in a colour."""
+    """The steps of one phase of a run, to be drawn under a title in a colour, in buckets; few are a table's rows."""
 
-    def __init__(self, drawn: _Drawn, phase: str, title: str, colour: int) -> None:
+    def __init__(
+        self,
+        drawn: _Drawn,
+        phase: str,
+        title: str,
+        colour: int,
+        most: int = MAX_BUCKETS,
+        rows: int = TABLE_ROWS,
+    ) -> None:
         self.phase, self.title, self.colour = phase, title, colour
         self.steps = drawn.run.steps[drawn.run.steps["phase"] == phase]
-        self.begins, self.ends = drawn.begins(self.steps), drawn.ends(self.steps)
+        begins, self.ends = drawn.begins(self.steps), drawn.ends(self.steps)
+        self.buckets, self.few = (bucket_rows(begins, self.ends, number) for number in (most, rows))
         self.seconds, self.rate, self.images = (
             self.steps[name].to_numpy(np.float64) for name in ("step_seconds", "fps", "images")
         )
-
-    def buckets(self, most: int = MAX_BUCKETS) -> Buckets:
-        """The steps in at most about so many buckets."""
-        return bucket_rows(self.begins, self.ends, most)
 
     @property
     def usual_rate(self) -> float:
         """The median rate, in images per second."""
         return float(np.median(self.rate))
 
-    def rate_traces(self, most: int = MAX_BUCKETS, *, hidden: bool = False) -> list[Trace]:
+    def rate_traces(self, *, hidden: bool = False) -> list[Trace]:
         """The throughput over time."""
-        buckets = self.buckets(most)
-        return self._traces(buckets, self.rate, self._mean_rate(buckets), hidden)
+        return self._traces(self.rate, self._mean_rate(self.buckets), hidden)
 
     def seconds_traces(self) -> list[Trace]:
         """The step times over time."""
-        buckets = self.buckets()
-        return self._traces(buckets, self.seconds, buckets.mean(self.seconds), hidden=False)
+        return self._traces(self.seconds, self.buckets.mean(self.seconds), hidden=False)
 
-    def rate_rows(self, most: int) -> list[tuple[str, ...]]:
+    def rate_rows(self) -> list[tuple[str, ...]]:
         """The throughput in the rows of a table."""
-        buckets = self.buckets(most)
-        return _rows(self.title, buckets, self.rate, self._mean_rate(buckets))
+        return _rows(self.title, self.few, self.rate, self._mean_rate(self.few))
 
-    def seconds_rows(self, most: int) -> list[tuple[str, ...]]:
+    def seconds_rows(self) -> list[tuple[str, ...]]:
         """The step times in the rows of a table."""
-        buckets = self.buckets(most)
-        return _rows(self.title, buckets, self.seconds, buckets.mean(self.seconds))
+        return _rows(self.title, self.few, self.seconds, self.few.mean(self.seconds))
 
     def outliers(self) -> IntArray:
         """The places of training's measured steps that are outliers, the longest first; none of another phase."""
@@ -158,8 +163,9 @@ class _Series:
             rate = buckets.total(self.images) / buckets.total(self.seconds)
         return np.where(np.isfinite(rate), rate, np.nan)
 
-    def _traces(self, buckets: Buckets, values: FloatArray, mean: FloatArray, hidden: bool) -> list[Trace]:
+    def _traces(self, values: FloatArray, mean: FloatArray, hidden: bool) -> list[Trace]:
         """The line of the means, and the band around it unless every step is a point."""
+        buckets = self.buckets
         times = buckets.line(buckets.times)
         line = Trace(self.title, times, buckets.line(mean), colour=self.colour, hidden=hidden)
         if buckets.exact():
@@ -192,7 +198,7 @@ def _step_charts(drawn: Sequence[_Drawn], unit: str) -> list[Chart]:
     series = _all_series(drawn)
     if not series:
         return []
-    exact = all(one.buckets().exact() for one in series)
+    exact = all(one.buckets.exact() for one in series)
     about = "Every step is a point." if exact else (
         "The line is the mean of many steps, the band reaches from the smallest to the largest of them; every step is"
         " in the steps table."
@@ -218,7 +224,7 @@ def _step_charts(drawn: Sequence[_Drawn], unit: str) -> list[Chart]:
             y_title="images/s",
             traces=tuple(trace for one in series for trace in one.rate_traces(hidden=one.title in dwarfing)),
             header=header,
-            rows=tuple(row for one in series for row in one.rate_rows(TABLE_ROWS)),
+            rows=tuple(row for one in series for row in one.rate_rows()),
             spans=spans,
             on_time=True,
         ),
@@ -230,7 +236,7 @@ def _step_charts(drawn: Sequence[_Drawn], unit: str) -> list[Chart]:
             y_title="s",
             traces=(*(trace for one in series for trace in one.seconds_traces()), *points),
             header=header,
-            rows=tuple(row for one in series for row in one.seconds_rows(TABLE_ROWS)),
+            rows=tuple(row for one in series for row in one.seconds_rows()),
             spans=spans,
             on_time=True,
         ),
@@ -281,8 +287,7 @@ def _device_charts(drawn: Sequence[_Drawn], unit: str) -> list[Chart]:
         traces: list[Trace] = []
         rows: list[tuple[str, ...]] = []
         for number_of_run, one in enumerate(drawn):
-            devices = one.run.devices
-            known = devices[devices[column].notna()]
+            known = one.run.devices[["device", "time_unix_seconds", column]].dropna()
             for order, (device, samples) in enumerate(known.groupby("device", sort=True)):
                 ends = one.ends(samples)
                 begins = np.concatenate([ends[:1], ends[:-1]])

@@ -131,7 +131,7 @@ def test_a_run_of_epochs_is_as_far_as_its_training_steps(tmp_path: Path) -> None
 
 def test_a_resumed_run_is_as_far_as_it_was_and_its_pace_is_its_own(tmp_path: Path) -> None:
     followed = Followed(tmp_path, earlier=[step(number, step_seconds=50.0) for number in range(1, 13)])
-    followed.feed.skip()
+    followed.feed.resume(12)
     now = followed.now()
     assert (now.step, now.doing, now.seconds_left, now.fps_now) == (12, "starting the ranks", None, None)
     followed.add(STEPS, step(13, time_unix_seconds=2000.0), step(14, time_unix_seconds=2001.0))
