@@ -159,9 +159,9 @@ class Saver:
         seconds = trainer.clock.host_seconds()
         # Not part of the saved state: rows after a checkpoint are removed when the run is resumed from it.
         trainer.segments += 1
-        recorder.step(
-            pause(seconds), trainer.clock.started_at, phase=CHECKPOINT, segment=trainer.segments, epoch=progress.epoch
-        )
+        # After an epoch's end the progress is that of the next one, which has no step yet.
+        epoch = progress.epoch if progress.steps else progress.epoch - 1
+        recorder.step(pause(seconds), trainer.clock.started_at, phase=CHECKPOINT, segment=trainer.segments, epoch=epoch)
         self.start()
 
 
