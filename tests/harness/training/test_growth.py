@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cached_cell_len
 from rich.console import Console as RichConsole
+from rich.segment import Segment
+from rich.style import Style
 
 from harness.artifacts.record import RunFiles
 from harness.artifacts.schema import DEVICES, EPOCHS, STEPS
@@ -32,6 +35,16 @@ from tests.support.scripted_sampler import START, FakeTime, ScriptedHost
 GROWTH_BYTES = 50_000
 
 
+class Forgetful(io.StringIO):
+    """A terminal, as far as memory is concerned."""
+
+    written = 0
+
+    def write(self, text: str) -> int:
+        self.written += len(text)
+        return len(text)
+
+
 class Watch:
     """The memory that is held and the files that are open, at a fifth of the way and at the end."""
 
@@ -41,8 +54,11 @@ class Watch:
 
     def __call__(self, number: int) -> None:
         if number in (self._early, self._late):
-            # How much garbage waits for Python to look for cycles depends on how large the process is otherwise.
+            # How much garbage waits for Python to look for cycles depends on how large the process is otherwise; how
+            # many widths rich remembers, on which texts it has shown, up to a limit.
             gc.collect()
+            for remembers in (cached_cell_len, Style.parse, Segment._split_cells):
+                remembers.cache_clear()
             self._seen.append((tracemalloc.get_traced_memory()[0], len(os.listdir("/proc/self/fd"))))  # noqa: PTH208
 
     def check(self) -> None:
@@ -95,7 +111,8 @@ def test_a_recorder_and_the_bar_that_follows_it_hold_nothing(tmp_path: Path) -> 
     """10,000 steps and as many samples, written and shown on a terminal."""
     count = 10_000
     files = RunFiles(tmp_path, "it")
-    rich = RichConsole(file=io.StringIO(), force_terminal=True, width=120)
+    terminal = Forgetful()
+    rich = RichConsole(file=terminal, force_terminal=True, width=120)
     time = FakeTime(START)
     sampler = Sampler((), None, ScriptedHost(lambda: 50.0), lambda row: None, warn=print, clock=time.clock)
     sample: dict[str, Any] = {"time_unix_seconds": START, "device": "cpu", "util_percent": 50.0}
@@ -109,16 +126,17 @@ def test_a_recorder_and_the_bar_that_follows_it_hold_nothing(tmp_path: Path) -> 
             recorder = TableRecorder(steps, epochs, sampler)
             feed = Feed(a_plan(epochs=count, steps_per_epoch=1), files, 0.0)
             now = iter(range(10 * count))
-            shown = Shown(Console(rich), feed, lambda: float(next(now)))
-            for number in range(1, count + 1):
-                step = global_step(number, 0.1 * number, 0.1)
-                recorder.step(step, START, phase="train", segment=1, epoch=1, step=number)
-                devices.write(sample)
-                if number % 100 == 0:
-                    shown.poll()
-                watch(number)
+            with Shown(Console(rich), feed, lambda: float(next(now))) as shown:
+                for number in range(1, count + 1):
+                    step = global_step(number, 0.1 * number, 0.1)
+                    recorder.step(step, START, phase="train", segment=1, epoch=1, step=number)
+                    devices.write(sample)
+                    if number % 100 == 0:
+                        shown.poll()
+                    watch(number)
             assert steps.rows == devices.rows == count
             assert feed.now().step == count
+            assert terminal.written > count
 
     traced(record, count)
 
