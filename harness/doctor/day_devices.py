@@ -135,6 +135,11 @@ def decode_case(context: Context, region: bool, load: float, decoder: str) -> Fi
     """Decode the sample twice in this way, and compare both passes with each other and with the CPU's decoder."""
     if decoder != CPU_DECODER:
         devices_of(context)
+    return decoded_twice(region, load, decoder)
+
+
+def decoded_twice(region: bool, load: float, decoder: str) -> Finding:
+    """How two passes over the sample compare with each other, and with the CPU's decoder."""
     files = sample_with_orientations(Path(tempfile.mkdtemp()))
     passes = [decode_on(files, region, load, decoder) for _ in range(2)]
     digests = [hashlib.sha256(b"".join(image.tobytes() for image in images)).hexdigest() for images in passes]

@@ -18,7 +18,7 @@ def test_the_readme_says_what_is_essential_on_one_screen() -> None:
     screen = README.partition("\n## More\n")[0]
     assert screen.count("\n") < MAX_README_LINES
     assert "Without ImageNet, the main command trains on digits." in screen
-    assert "It has not run on a GPU yet." in screen
+    assert "It has not trained on a GPU yet." in screen
     for name in ("usage", "options", "troubleshooting", "tables", "glossary", "architecture", "extending"):
         assert f"(docs/{name}.md)" in screen
 

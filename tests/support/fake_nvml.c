@@ -19,7 +19,7 @@
    FAKE_NVML_CAPABILITY=d:n,.. the compute capability of device d, such as 100 for 10.0
    FAKE_NVML_MIG=d,..         the devices in MIG mode
    FAKE_NVML_USED=gib         what is used of every device's memory, by the version of the query without a version
-   FAKE_NVML_PID=number       the first process of each device, instead of 100
+   FAKE_NVML_PID=number       the first process of each device, instead of 100; 0: the one that asks
    FAKE_NVML_FAIL=d:q:code,.. what query q of device d returns; q is one of handle name uuid pci util memory power temperature
                               sm_clock memory_clock reasons jpeg energy processes capability mig gpm_support gpm_sample gpm_metrics
                               gpm_sm gpm_dram gpm_jpeg, or all of them; and with -1 for d, as it is asked of no
@@ -31,6 +31,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, INSUFFICIENT_SIZE = 7, GPU_IS_LOST = 15,
        IN_USE = 19 };
@@ -223,6 +224,7 @@ NVIDIAS_ONLY int nvmlDeviceGetTotalEnergyConsumption(Device *device, unsigned lo
 NVIDIAS_ONLY int nvmlDeviceGetComputeRunningProcesses_v2(Device *device, unsigned *count, Process *processes) {
     static const unsigned running[DEVICES] = {1, 2, 0, 3};
     unsigned room = *count, first = (unsigned)configured("FAKE_NVML_PID", 100);
+    if (!first) first = (unsigned)getpid();
     REQUIRE(device, "processes");
     *count = running[device->index];
     if (room < *count) return INSUFFICIENT_SIZE;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -77,7 +78,7 @@ def _gpu_state(nvml: Nvml, gpu: Gpu) -> GpuState:
         mig=None if mig is None else bool(mig[0]),
         free_bytes=None if memory is None else int(memory.free),
         total_bytes=None if memory is None else int(memory.total),
-        processes=tuple(int(process.pid) for process in listed or ()),
+        processes=tuple(int(process.pid) for process in listed or () if process.pid != os.getpid()),
     )
 
 

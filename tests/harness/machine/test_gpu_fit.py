@@ -179,6 +179,8 @@ def test_what_is_unknown_stops_no_run(
 
 def test_other_processes_are_named(nvml_standin: dict[str, str], tmp_path: Path) -> None:
     sleeper = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+    for _ in range(3):  # so that the process that asks is none of those listed, which have numbers that follow
+        subprocess.run(["true"], check=True)
     try:
         machine = {"FAKE_NVML_PID": str(sleeper.pid)}
         notices = choose(nvml_standin, machine, install_build(tmp_path, cuda="12.6", kernels=CU126))
@@ -191,6 +193,14 @@ def test_other_processes_are_named(nvml_standin: dict[str, str], tmp_path: Path)
     assert second.count(", process ") == 2
     assert third.startswith("GPU 0 ")
     assert ", process " not in third
+
+
+def test_the_process_that_asks_is_no_other(nvml_standin: dict[str, str], tmp_path: Path) -> None:
+    """As it was on a GPU, where the process that asked had computed something itself."""
+    build = install_build(tmp_path, cuda="12.6", kernels=CU126)
+    notices = choose(nvml_standin, {"FAKE_NVML_PID": "0", "FAKE_NVML_USED": "1"}, build)
+    # Of 2, 3 and 1 processes the first is the one that asks.
+    assert [notice.count("process ") for notice in notices] == [1, 2]
 
 
 def test_memory_that_is_taken_by_nobody_known_is_a_notice(nvml_standin: dict[str, str], tmp_path: Path) -> None:
