@@ -7,6 +7,8 @@ DEVICE ?= $(if $(wildcard /dev/nvidiactl /proc/driver/nvidia/version /dev/dxg),g
 WHEEL ?=
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed-$(DEVICE)$(WHEEL:%=-%)
+# What builds the site of the documentation has an environment of its own.
+SITE_VENV := .venv-site
 
 # What is wrong with a Python, in one line, before anything is downloaded; it runs in whatever Python there is.
 define CHECK_PYTHON
@@ -22,7 +24,7 @@ except ImportError:
 endef
 export CHECK_PYTHON
 
-.PHONY: install bench test benchmarks soak lint docs lock
+.PHONY: install bench test benchmarks soak lint docs site lock
 
 install: $(INSTALLED)
 
@@ -73,9 +75,25 @@ lint: install
 docs: install
 	$(BIN)/python -m harness.report.docs
 
+# The pages as a site in build/site, which needs no network; any warning, such as a broken link, is an error.
+site: $(SITE_VENV)/installed
+	rm -rf build/site
+	$(SITE_VENV)/bin/python -m sphinx --quiet --fail-on-warning --keep-going --nitpicky --fresh-env \
+		--conf-dir docs/site --doctree-dir build/doctrees . build/site
+	@echo "open build/site/index.html in a browser"
+
+$(SITE_VENV)/installed: requirements/site.txt
+	@$(PYTHON) -c "$$CHECK_PYTHON"
+	$(PYTHON) -m venv --clear $(SITE_VENV)
+	$(SITE_VENV)/bin/python -I -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/site.txt
+	touch $@
+
 # One lock per device, for every supported Python; paddlepaddle-gpu is left out, as the index doesn't have it.
-LOCK = uv pip compile pyproject.toml --universal --python-version 3.10 --extra cpu --extra dev --extra opencv --extra tensorboard \
+# The site's lock has its group of packages alone.
+LOCK = uv pip compile --universal --python-version 3.10 \
 	--generate-hashes --no-header --no-emit-index-url --no-emit-find-links --quiet
+BENCH = pyproject.toml --extra cpu --extra dev --extra opencv --extra tensorboard
 lock:
-	$(LOCK) --output-file requirements/cpu.txt
-	$(LOCK) --no-emit-package paddlepaddle --output-file requirements/gpu.txt
+	$(LOCK) $(BENCH) --output-file requirements/cpu.txt
+	$(LOCK) $(BENCH) --no-emit-package paddlepaddle --output-file requirements/gpu.txt
+	$(LOCK) --group site --output-file requirements/site.txt

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from models.notes import Note
 from models.words import count_of
 from pipelines.errors import DataError
 from pipelines.image_lists import ImageList, first_ten, shown
@@ -45,7 +46,11 @@ class PassedOver:
         if self.folders:
             names = Counter({shown(name): count for name, count in self.folders.items()})
             parts.append(f"{count_of(self.folders.total(), 'folder')} ({_most(names, _FOLDERS_NAMED)})")
-        return f"passed over in {split}: {', '.join(parts)}" if parts else ""
+        if not parts:
+            return ""
+        return Note(
+            f"passed over in {split}: {', '.join(parts)}", "Give images that lack it the ending of their format (.jpg)."
+        )
 
 
 def _most(counts: Counter[str], limit: int) -> str:

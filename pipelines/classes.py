@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from models.notes import Note
 from models.words import count_of
 from pipelines.errors import DataError
 from pipelines.image_lists import shown
@@ -46,9 +47,10 @@ class Classes:
         other = next((name for name, own in orders if name != own), None)
         if other is None:
             return ""
-        return (
+        return Note(
             f"class folders are numbers and in their order: for weights that were trained on folders sorted as text,"
-            f" folder {other!r} is class {sorted(self.labels).index(other)}, here it is {self.labels[other]}"
+            f" folder {other!r} is class {sorted(self.labels).index(other)}, here it is {self.labels[other]}",
+            "Name the folders with leading zeros, or give lists with the labels that the weights know.",
         )
 
 
@@ -119,8 +121,14 @@ def classes_of_folders(
     else:
         found = _sorted_names(names, where, wanted, evaluated=evaluated)
     absent = found.count - len(names)
-    note = f"{absent:,} of the model's {found.count:,} classes have no folder in {where}" if absent else ""
-    return found.noted(note)
+    if not absent:
+        return found
+    return found.noted(
+        Note(
+            f"{absent:,} of the model's {found.count:,} classes have no folder in {where}",
+            "--classes sets the number of classes.",
+        )
+    )
 
 
 def _origin(count: int, how: str, wanted: Wanted | None) -> str:
@@ -172,10 +180,11 @@ def _numbers(names: Sequence[str], where: str, wanted: Wanted | None, *, evaluat
     else:
         labels = {numbers[number]: label for label, number in enumerate(ordered)}
         how = "sorted as numbers"
-        note = (
+        note = Note(
             f"the class folders in {where} are numbers from {ordered[0]} to {largest}, sorted as numbers: label 0 is"
             f" folder {shown(numbers[ordered[0]])}, label {len(names) - 1} is folder {shown(numbers[largest])}. With"
-            f" --classes {largest + 1} each number is its own label"
+            f" --classes {largest + 1} each number is its own label",
+            "--classes decides whether numbers are labels.",
         )
     return Classes(count, labels, _origin(count, how, wanted)).noted(note)
 
@@ -204,8 +213,11 @@ def _wnids(
     if not known or len(names) == IMAGENET_CLASSES:
         return found
     return found.noted(
-        f"the labels of the WordNet IDs in {where} are 0 to {len(names) - 1} in sorted order, not ImageNet's own; with"
-        f" --classes {IMAGENET_CLASSES} they are ImageNet's, which weights of 1000 outputs need"
+        Note(
+            f"the labels of the WordNet IDs in {where} are 0 to {len(names) - 1} in sorted order, not ImageNet's own;"
+            f" with --classes {IMAGENET_CLASSES} they are ImageNet's, which weights of 1000 outputs need",
+            f"--classes {IMAGENET_CLASSES} gives them ImageNet's labels.",
+        )
     )
 
 
@@ -230,12 +242,18 @@ def classes_of_lists(labels: Sequence[Sequence[int]], wanted: Wanted | None, *, 
     lowest = min(min(of_one) for of_one in labels)
     if lowest == 1:
         return found.noted(
-            f"labels in the lists run from 1 to {highest} and none is 0, so they probably count from 1: class 0 has no"
-            " images. To remove it, subtract 1 from each label in all lists"
+            Note(
+                f"labels in the lists run from 1 to {highest} and none is 0, so they probably count from 1: class 0 has"
+                " no images. To remove it, subtract 1 from each label in all lists",
+                "Subtract 1 from each label.",
+            )
         )
     if count == IMAGENET_CLASSES:
         return found
     return found.noted(
-        f"the largest label in the lists is {highest}, so the model has {count_of(count, 'output')}; --classes sets"
-        " another number"
+        Note(
+            f"the largest label in the lists is {highest}, so the model has {count_of(count, 'output')}; --classes sets"
+            " another number",
+            "--classes sets another number.",
+        )
     )

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import simplejpeg
 
+from models.notes import Note
 from pipelines.image_lists import shown
 from pipelines.settings import MAX_PIXELS
 
@@ -200,8 +201,11 @@ class EndMarkers:
             most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         self.say(
-            f"{shown(path)} lacks the marker at a JPEG's end; its pixels are whole, so that it is used, as are others"
-            " like it, which run_bench.py verify lists"
+            Note(
+                f"{shown(path)} lacks the marker at a JPEG's end; its pixels are whole, so that it is used, as are"
+                " others like it, which run_bench.py verify lists",
+                "Fetch the files again that run_bench.py verify lists.",
+            )
         )
         return True
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from models.notes import Note
 from pipelines.class_folders import class_names, flat_images, scan_class_folders
 from pipelines.classes import Classes, Wanted, are_numbers, classes_of_folders, classes_of_lists
 from pipelines.errors import DataError
@@ -224,9 +225,16 @@ class Layout:
         if self._with_labels:
             if split in self._required:
                 raise DataError(why, f"List the images in {split}_list.txt (lines `path label`).")
-            self._note(f"{split} is left out: {why}")
+            self._note(
+                Note(f"{split} is left out: {why}", f"List its images in {split}_list.txt (lines `path label`).")
+            )
             return None
-        self._note(f"the labels of {split} are not checked: {why}")
+        self._note(
+            Note(
+                f"the labels of {split} are not checked: {why}",
+                f"List its images in {split}_list.txt (lines `path label`).",
+            )
+        )
         return images
 
     def _note(self, text: str) -> None:

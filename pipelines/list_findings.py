@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from models.notes import Note
 from models.words import count_of
 from pipelines.dataset import Dataset
 from pipelines.image_lists import FileCheck, shown
@@ -125,7 +126,10 @@ def _notes(dataset: Dataset, repeated: Sequence[_Same]) -> list[str]:
                 name = shown(dataset.splits[same.split].paths[same.index])
                 examples[key] = f" ({name}: {finding.reason})" if same.linked or finding.kind == TWO_LABELS else ""
     return [
-        f"{'' if kind == LEAK else f'{split}: '}{KINDS_OF_LISTS[kind].describe(count)}{examples[kind, split]}"
+        Note(
+            f"{'' if kind == LEAK else f'{split}: '}{KINDS_OF_LISTS[kind].describe(count)}{examples[kind, split]}",
+            "run_bench.py verify lists each of them.",
+        )
         for (kind, split), count in sorted(counts.items(), key=lambda item: (_ORDER.index(item[0][0]), item[0][1]))
     ]
 
@@ -184,7 +188,7 @@ def _repeated(files: npt.NDArray[np.uint64]) -> list[tuple[int, int]]:
     return sorted(zip(order[again].tolist(), first[again].tolist(), strict=True))
 
 
-def label_notes(dataset: Dataset) -> list[str]:
+def label_notes(dataset: Dataset) -> list[Note]:
     """Classes of which a split that was opened has no image, in words."""
     present = {split: set(images.labels) for split, images in dataset.splits.items()}
     trained = present.get(TRAIN_SPLIT)
@@ -201,28 +205,37 @@ def label_notes(dataset: Dataset) -> list[str]:
             whose = whose if split == TRAIN_SPLIT or trained is None else "training's"
             have = "has" if len(absent) == 1 else "have"
             notes.append(
-                f"{split}: {len(absent):,} of {whose} {count_of(len(expected), 'class')} {have} no image:"
-                f" {_listed(absent)}"
+                Note(
+                    f"{split}: {len(absent):,} of {whose} {count_of(len(expected), 'class')} {have} no image:"
+                    f" {_listed(absent)}",
+                    "Add images of them, or number the classes that there are (--classes, or the lists' labels).",
+                )
             )
     if trained is not None and (only := sorted(present.get(VAL_SPLIT, set()) - trained)):
         are, they = ("is", "it") if len(only) == 1 else ("are", "they")
         count = count_of(len(only), "class")
-        notes.append(f"val: {count} {are} in no training image, so {they} can't be learnt: {_listed(only)}")
+        notes.append(
+            Note(
+                f"val: {count} {are} in no training image, so {they} can't be learnt: {_listed(only)}",
+                "Add training images of them, or take them out of the validation list.",
+            )
+        )
     if note := _far_label(dataset):
         notes.append(note)
     return notes
 
 
-def _far_label(dataset: Dataset) -> str:
-    """A note about a rare label far above all others, which alone gives the model most of its classes; else empty."""
+def _far_label(dataset: Dataset) -> Note | None:
+    """A note about a rare label far above all others, which alone gives the model most of its classes; else None."""
     counts = Counter(label for images in dataset.splits.values() for label in images.labels)
     below, largest = ([-1, *sorted(counts)])[-2:]
     rare = counts[largest] <= max(1, counts.total() // _RARE)
     if largest + 1 != dataset.num_classes or 2 * (below + 1) >= largest or below < 0 or not rare:
-        return ""
-    return (
+        return None
+    return Note(
         f"label {largest} alone, of {count_of(counts[largest], 'image')}, makes it {dataset.num_classes:,} classes: the"
-        f" next smaller label is {below}. If it is an error, correct it"
+        f" next smaller label is {below}. If it is an error, correct it",
+        "Correct that label in the list, or give --classes.",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 
+from models.notes import Note
 from pipelines.errors import DataError
 from pipelines.image_lists import ImageList, first_ten, shown
 from pipelines.imagenet.numbering import (
@@ -187,7 +188,10 @@ def check_wnid_folders(file: ListFile, count: int, numbering: str | None) -> str
         )
     if _in_order(found):
         return ""
-    return f"{file.file.name} numbers the WordNet IDs in an order of its own: weights trained elsewhere expect another"
+    return Note(
+        f"{file.file.name} numbers the WordNet IDs in an order of its own: weights trained elsewhere expect another",
+        "run_bench.py import-labels writes lists with ImageNet's own labels.",
+    )
 
 
 def number_folders_note(file: ListFile) -> str:
@@ -200,7 +204,10 @@ def number_folders_note(file: ListFile) -> str:
         return ""
     name = next(name for name, label in found.items() if label != numbers[name])
     order = ", as if the numbers were sorted as text" if _in_order(found) else ""
-    return f"{file.file.name} gives folder {shown(name)} the label {found[name]}{order}: weights must count likewise"
+    return Note(
+        f"{file.file.name} gives folder {shown(name)} the label {found[name]}{order}: weights must count likewise",
+        "Give weights that were trained with these lists, or lists that the weights were trained with.",
+    )
 
 
 def _in_order(found: Mapping[str, int], keys: Mapping[str, int] | None = None) -> bool:

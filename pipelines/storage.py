@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from models.notes import Note
 from pipelines.errors import StorageError
 from pipelines.image_lists import FileCheck, ImageList, check_files, shown
 
@@ -108,8 +109,11 @@ class Patience:
         if self._said <= MAX_NOTICES:
             last = " (further waits are not listed)" if self._said == MAX_NOTICES else ""
             self.say(
-                f"the data could not be read from {self._clock_time()} for {seconds:.1f} s ({self._reason});"
-                f" waited{last}"
+                Note(
+                    f"the data could not be read from {self._clock_time()} for {seconds:.1f} s ({self._reason});"
+                    f" waited{last}",
+                    "Check the storage; --stall-timeout bounds the wait.",
+                )
             )
 
     @property

@@ -19,6 +19,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 pytest_plugins = [
     "tests.support.accelerator",
+    "tests.support.every_message",
     "tests.support.nvml_standin",
     "tests.support.no_locks",
     "tests.support.small_disk",

@@ -114,7 +114,7 @@ def test_a_supported_python_makes_the_environment(make: Make, version: tuple[int
     assert declared[1] == ">=3.10,<3.14"
 
 
-@pytest.mark.parametrize("target", ["install", "bench", "test", "benchmarks", "soak", "lint", "docs", "lock"])
+@pytest.mark.parametrize("target", ["install", "bench", "test", "benchmarks", "soak", "lint", "docs", "site", "lock"])
 def test_every_target_can_be_looked_through(make: Make, target: str) -> None:
     done = make("-n", target)
     assert (done.returncode, done.stderr) == (0, "")

@@ -12,12 +12,20 @@ from pathlib import Path
 
 from harness.artifacts.atomic import disk_errors
 from harness.errors import UsageError
+from models.notes import Note
 
 # The errors of file systems without locks, or with an unreachable lock server.
 _CANNOT_LOCK = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 _POLL_SECONDS = 0.01
 # What a person should know where there are no locks.
-NO_LOCKS = "the file system of {folder!r} has no locks: don't start {what} at the same time"
+
+
+def no_locks(what: str, folder: str) -> Note:
+    """The note that two commands on a folder can't keep each other out; what names them."""
+    return Note(
+        f"the file system of {folder!r} has no locks: don't start {what} at the same time",
+        "--results on a local disk has locks.",
+    )
 
 
 @contextmanager

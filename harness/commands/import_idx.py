@@ -15,6 +15,7 @@ from harness.report.console import Console
 from harness.report.progress import image_bar
 from harness.report.text import command_line
 from models.architecture import MIN_IMAGE_SIZE
+from models.notes import Note
 from models.words import count_of
 from pipelines.augmentation import Augmentation
 from pipelines.dataset import open_dataset
@@ -106,7 +107,12 @@ def _unfinished_prefix(target: Path) -> str:
 def _name_leftovers(target: Path, console: Console) -> None:
     """Print where imports that were ended by SIGKILL have left unfinished folders."""
     for left in sorted(target.absolute().parent.glob(f"{glob.escape(_unfinished_prefix(target))}*")):
-        console.notice(f"{left} was left by an import that was killed: remove it, unless that import is still running")
+        console.notice(
+            Note(
+                f"{left} was left by an import that was killed: remove it, unless that import is still running",
+                "Remove the folder.",
+            )
+        )
 
 
 def _conclude(console: Console, data: IdxSet, target: Path, name: str, image_size: int, seconds: float) -> None:
@@ -123,19 +129,25 @@ def _conclude(console: Console, data: IdxSet, target: Path, name: str, image_siz
         console.line(line)
 
 
-def _notes(data: IdxSet, target: Path) -> list[str]:
+def _notes(data: IdxSet, target: Path) -> list[Note]:
     """What the user should know about the labels and the splits, in words."""
     notes = label_notes(open_dataset(target))
     lowest = int(min(data.train.labels.min(), data.val.labels.min()))
     if lowest:
         notes.append(
-            f"the labels run from {lowest} to {data.num_classes - 1} and none is 0: the model has an output for each"
-            f" label from 0 on, so that {count_of(lowest, 'output')} will never be right"
+            Note(
+                f"the labels run from {lowest} to {data.num_classes - 1} and none is 0: the model has an output for"
+                f" each label from 0 on, so that {count_of(lowest, 'output')} will never be right",
+                "Subtract the smallest label from all of them, if they count from 1.",
+            )
         )
     if shared := data.shared_images():
         notes.append(
-            f"{shared:,} of {count_of(len(data.val.labels), 'validation image')} are among the training images, too, to"
-            " the byte: top-1 will look better than it is"
+            Note(
+                f"{shared:,} of {count_of(len(data.val.labels), 'validation image')} are among the training images,"
+                " too, to the byte: top-1 will look better than it is",
+                "Take them out of one of the two.",
+            )
         )
     return notes
 

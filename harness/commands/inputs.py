@@ -21,6 +21,7 @@ from harness.plan.plan import DEFAULT_FOLDER, Decoding, RunPlan, facts_of
 from harness.report.console import Console
 from models.architecture import KEEP
 from models.fitting import ReadFile, WeightsFile, read_file
+from models.notes import Note
 from pipelines.dataset import Dataset, open_dataset
 from pipelines.image_lists import shown
 from pipelines.layout import Lists
@@ -29,6 +30,8 @@ from pipelines.page_cache import data_state, read_into_memory, resident_share
 from pipelines.profile import profile
 from pipelines.settings import MIXED_DECODER
 from pipelines.storage import Patience, Storage
+
+NAME_THE_DATA = "--data names the data set's folder."
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,9 @@ def find_inputs(config: RunConfig, console: Console, environment: Mapping[str, s
     for note in found:
         console.notice(note)
     if dataset.builtin and config.data is None:
-        console.notice(f"no --data, and no {DEFAULT_FOLDER} here: using the built-in set {dataset.name}")
+        console.notice(
+            Note(f"no --data, and no {DEFAULT_FOLDER} here: using the built-in set {dataset.name}", NAME_THE_DATA)
+        )
     facts, decoding = facts_of(dataset, source, config.classes, outputs, lists), None
     pretrained = None if file is None else _described(file, config, facts.num_classes)
     plan = make_plan(config, devices, facts, environment, pretrained=pretrained)

@@ -44,12 +44,9 @@ from harness.report.extras import write_extras
 from harness.report.live.feed import Feed
 from harness.report.live.shown import Shown
 from models.errors import ActionableError
+from models.notes import Note
 
 # Files of the same names can't be told apart by the lists.
-OTHER_FILES = (
-    "the image files have other sizes than when the run began, or others of them can't be read: its steps so far used"
-    " other images"
-)
 
 
 @dataclass(slots=True)
@@ -144,8 +141,13 @@ class Run:
         self.meeting.meet(run_signature(self.config, plan))
         sizes = (before.record.profile.get("sizes_sha256"), found.profile.get("sizes_sha256"))
         if before.checkpoint is not None and None not in sizes and sizes[0] != sizes[1]:
-            self.console.notice(OTHER_FILES)
-            notes = (*notes, OTHER_FILES)
+            note = Note(
+                "the image files have other sizes than when the run began, or others of them can't be read: its steps"
+                " so far used other images",
+                "Put the former files back, or start another run.",
+            )
+            self.console.notice(note)
+            notes = (*notes, note)
         truncate_to_checkpoint(files, before.checkpoint, before.rows)
         record = replace(
             before.record,
@@ -193,7 +195,11 @@ class Run:
             record = self._noticed(read_record(files.record))
             if not self.node.records:
                 self.console.notice(
-                    f"node {self.node.rank} is done; node 0 ({self.node.master[0]}) has the tables in its --results"
+                    Note(
+                        f"node {self.node.rank} is done; node 0 ({self.node.master[0]}) has the tables in its"
+                        " --results",
+                        "Look there.",
+                    )
                 )
                 return replace(record, status="finished")
             conclude = {EVALUATION: self._conclude_evaluation}.get(record.plan.kind, self._conclude)
@@ -287,9 +293,10 @@ class Run:
                         "The run keeps its batch, as it has a checkpoint. Start another with a smaller --batch-size."
                     )
                     raise
-                warning = (
+                warning = Note(
                     f"--auto-batch: {batch} images per device did not fit into memory, trying {batch // 2}"
-                    f" ({error.message.partition(': ')[2]})"
+                    f" ({error.message.partition(': ')[2]})",
+                    "--batch-size with a smaller batch needs no trials.",
                 )
                 truncate_to_checkpoint(files, None, {})
                 halved = replace(self.config, batch_size=batch // 2)

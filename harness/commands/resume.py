@@ -21,6 +21,7 @@ from harness.plan.options import RunConfig, run_options
 from harness.plan.plan import RunPlan, decided_values, settings_of
 from harness.report.text import command_line
 from models.errors import ActionableError
+from models.notes import Note
 from models.words import count_of
 
 CUT = (STEPS, EPOCHS, DEVICES, BAD_IMAGES)
@@ -192,14 +193,22 @@ def check_same_run(before: Resumption, config: RunConfig, plan: RunPlan) -> tupl
         )
     notes = []
     if epochs > epochs_before:
-        notes.append(f"{epochs} epochs instead of {epochs_before}: from here on the learning rate's cosine ends later")
+        notes.append(
+            Note(
+                f"{epochs} epochs instead of {epochs_before}: from here on the learning rate's cosine ends later",
+                "Begin anew with --epochs for a schedule that is whole.",
+            )
+        )
     if plan.ranks != ranks:
         notes.append(_other_ranks(before, plan, ranks))
-    notes += [f"{line}; sums may round differently" for line in _differing(_resumed_by(NOTED), *settings)]
+    notes += [
+        Note(f"{line}; sums may round differently", "Give the option as before for the same bits.")
+        for line in _differing(_resumed_by(NOTED), *settings)
+    ]
     return tuple(notes)
 
 
-def _other_ranks(before: Resumption, plan: RunPlan, ranks: int) -> str:
+def _other_ranks(before: Resumption, plan: RunPlan, ranks: int) -> Note:
     """A note on a different number of devices. Raises UsageError unless the run is at an epoch's start."""
     old, progress = before.record, before.values.get("progress", {})
     epoch = progress.get("epoch", 1)
@@ -211,11 +220,12 @@ def _other_ranks(before: Resumption, plan: RunPlan, ranks: int) -> str:
             " resumed at an epoch's start",
             f"Resume it with {_devices(ranks, plan, old.plan)} until the end of the epoch.",
         )
-    return (
+    return Note(
         f"{count_of(plan.ranks, 'device')} instead of {ranks} from epoch {epoch} on:"
         f" {count_of(plan.global_batch, 'image')} per step instead of"
         f" {old.plan.global_batch}, learning rate {plan.training.learning_rate:g} instead of"
-        f" {old.plan.training.learning_rate:g}"
+        f" {old.plan.training.learning_rate:g}",
+        "--gpus with the former number continues as before.",
     )
 
 

@@ -12,9 +12,9 @@ from typing import Any
 from harness.artifacts.atomic import check_writable
 from harness.artifacts.file_names import LOCK, SUMMARY_FILE, check_run_name
 from harness.artifacts.liveness import started_unix_seconds
-from harness.artifacts.lock import NO_LOCKS, has_locks
+from harness.artifacts.lock import has_locks, no_locks
 from harness.artifacts.record import RunRecord
-from harness.commands.inputs import find_inputs
+from harness.commands.inputs import NAME_THE_DATA, find_inputs
 from harness.commands.one_run import Run
 from harness.commands.resume import node_options, requested_config
 from harness.commands.run_options import Manner
@@ -31,6 +31,7 @@ from harness.plan.plan import DEFAULT_FOLDER, declared_facts
 from harness.report.console import Console
 from harness.report.extras import check_extras
 from models.errors import ActionableError
+from models.notes import Note
 from pipelines.builtin import BUILTIN
 
 
@@ -87,7 +88,7 @@ def run(
         if os.path.lexists(folder):
             check_writable(folder, (folder / LOCK, folder / SUMMARY_FILE))
         if not has_locks(folder):
-            console.notice(NO_LOCKS.format(what="two runs of one name", folder=config.results))
+            console.notice(no_locks("two runs of one name", config.results))
     members = series_members(config)
     if config.device_counts is not None:
         # Missing devices must be reported before the first run, and the runs must differ in nothing else.
@@ -146,7 +147,9 @@ def _print_plan(config: RunConfig, console: Console, environment: Mapping[str, s
         # A run makes the set, a dry run makes nothing.
         devices, notices = choose_devices(config.device, config.gpus, environment, look=False)
         plan = make_plan(config, devices, declared_facts(source, config.kind, config.classes), environment)
-        unasked = (f"no --data, and no {DEFAULT_FOLDER} here: {source} would be used",) if config.data is None else ()
+        unasked = []
+        if config.data is None:
+            unasked.append(Note(f"no --data, and no {DEFAULT_FOLDER} here: {source} would be used", NAME_THE_DATA))
         for notice in (*notices, *unasked, *plan.notes):
             console.notice(notice)
         console.plan(plan, f"the built-in set {source}")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness.artifacts.atomic import check_writable, write_whole
 from harness.artifacts.file_names import verification_files
-from harness.artifacts.lock import NO_LOCKS, exclusive_lock, has_locks
+from harness.artifacts.lock import exclusive_lock, has_locks, no_locks
 from harness.artifacts.run_lookup import stored_kind
 from harness.artifacts.shared_schema import BAD_FILES
 from harness.artifacts.tables import TableWriter
@@ -22,6 +22,7 @@ from harness.machine.host import available_cores
 from harness.report.console import Console
 from harness.report.progress import image_bar
 from harness.report.text import command_line
+from models.notes import Note
 from models.words import count_of
 from pipelines.dataset import Dataset, open_dataset
 from pipelines.dataset import fingerprint as lists_fingerprint
@@ -68,7 +69,7 @@ def verify(data: str, results: str, classes: int | None = None, threads: int | N
     table, saved, lock = verification_files(Path(results), dataset.name)
     check_writable(table.parent, (table, saved, lock))
     if not has_locks(table.parent):
-        console.notice(NO_LOCKS.format(what="two verifications of one data set", folder=results))
+        console.notice(no_locks("two verifications of one data set", results))
     with exclusive_lock(lock, wait=False, held=f"another verification is writing {str(table)!r}"):
         _refuse_record(saved)
         state = _begin(table, dataset, console)
@@ -98,17 +99,35 @@ def _begin(table: Path, dataset: Dataset, console: Console) -> Verified:
     lists = fingerprint(dataset)
     before = _read_state(_state_file(table))
     if before is not None and before.status == FINISHED and before.fingerprint != lists:
-        console.notice(f"{table} was of other lists, or of another folder: its results are replaced")
+        console.notice(
+            Note(
+                f"{table} was of other lists, or of another folder: its results are replaced",
+                "--results names another folder for this one's.",
+            )
+        )
     if before is not None and before.status != FINISHED:
         if before.fingerprint != lists:
             console.notice(
-                f"the lists of {dataset.name} differ from those of the unfinished verification: starting over"
+                Note(
+                    f"the lists of {dataset.name} differ from those of the unfinished verification: starting over",
+                    "Verify each data set into a --results of its own.",
+                )
             )
         elif not table.exists() or table.stat().st_size < before.table_bytes:
-            console.notice(f"{table} lacks rows of the unfinished verification: starting over")
+            console.notice(
+                Note(
+                    f"{table} lacks rows of the unfinished verification: starting over",
+                    "Leave the table as it is while a verification is unfinished.",
+                )
+            )
         else:
             os.truncate(table, before.table_bytes)
-            console.notice(f"resuming after {count_of(_done(before), 'image')}, verified before")
+            console.notice(
+                Note(
+                    f"resuming after {count_of(_done(before), 'image')}, verified before",
+                    "Remove the table to begin anew.",
+                )
+            )
             return replace(before, status=RUNNING)
     table.unlink(missing_ok=True)
     with TableWriter(table, BAD_FILES):

@@ -27,6 +27,7 @@ from harness.launch.watchdog import DUMP_STACKS
 from harness.machine.device import Devices, worker_environment
 from harness.plan.nodes import Node, not_all_joined
 from harness.plan.plan import RunPlan
+from models.notes import Note
 
 # The workers start from the same entry point as the user's process, so that both import the same code.
 ENTRY = ROOT / "run_bench.py"
@@ -161,7 +162,7 @@ class _Running:
             self.kill()
         elif started > (self.asked or 0):
             if not self.asked:
-                self.say("finishing the step and saving; press Ctrl-C again to stop at once")
+                self.say(Note("finishing the step and saving; press Ctrl-C again to stop at once", "Wait a moment."))
             self.asked = started
             self.watch.send(signals.ASK)
 

@@ -18,6 +18,7 @@ from harness.errors import MachineError, TrainingError, UsageError
 from harness.launch.node_link import BrokenLinkError, Kind, Link, as_error, as_value
 from harness.plan.nodes import SAME_OPTIONS, Node, check_signatures, not_all_joined
 from models.errors import ActionableError
+from models.notes import Note
 
 # Node 0 says this often that it is there, and is taken for lost after that many seconds of silence.
 HEARTBEAT_SECONDS, MAX_SILENCE_SECONDS = 1.0, 60.0
@@ -25,6 +26,7 @@ HEARTBEAT_SECONDS, MAX_SILENCE_SECONDS = 1.0, 60.0
 HELLO_SECONDS = 10.0
 POLL_SECONDS = 0.2
 # After this time without the others, node 0 says for whom it waits.
+START_ALL = "Start every node with the same options, but for --node-rank."
 PATIENCE_SECONDS = 3.0
 # When node 0 ends, it waits this long for nodes that should learn why.
 MAX_TELL_SECONDS = 30.0
@@ -126,7 +128,7 @@ class Host(Meeting):
 
         with self._changed:
             if not self._changed.wait_for(over, min(PATIENCE_SECONDS, self._timeout)):
-                self._say(f"waiting up to {self._timeout:g} s: {self._missing()}")
+                self._say(Note(f"waiting up to {self._timeout:g} s: {self._missing()}", START_ALL))
                 self._changed.wait_for(over, self._timeout - PATIENCE_SECONDS)
             missing, failed = self._missing(), self._failed
             signatures = [signature, *(self._ready[rank] for rank in sorted(self._ready))]
@@ -169,7 +171,12 @@ class Host(Meeting):
             return
         seconds = min(self._timeout, MAX_TELL_SECONDS)
         if seconds:
-            self._say(f"{reason}; waiting up to {seconds:g} s to let the other nodes know (Ctrl-C ends the wait)")
+            self._say(
+                Note(
+                    f"{reason}; waiting up to {seconds:g} s to let the other nodes know (Ctrl-C ends the wait)",
+                    "Wait, or press Ctrl-C.",
+                )
+            )
             with suppress(KeyboardInterrupt):
                 self._decide(kind, value, seconds)
 
@@ -200,7 +207,9 @@ class Host(Meeting):
                 if refusal is None:
                     self._talk(link, rank)
                 else:
-                    self._say(f"a node was turned away: {refusal.message}")
+                    self._say(
+                        Note(f"a node was turned away: {refusal.message}", "Start that node as its own error says.")
+                    )
                     link.send(Kind.ENDED, as_value(refusal))
         with self._changed:
             for rank in [rank for rank, its in self._links.items() if its is link]:
@@ -279,7 +288,7 @@ class Guest(Meeting):
                 if time.monotonic() > began + self._timeout:
                     raise not_all_joined(self.node, self._timeout, ": node 0 doesn't answer") from error
             if not waits and time.monotonic() > began + PATIENCE_SECONDS:
-                self._say(f"waiting up to {self._timeout:g} s for node 0 at {self.node.meeting_place}")
+                self._say(Note(f"waiting up to {self._timeout:g} s for node 0 at {self.node.meeting_place}", START_ALL))
                 waits = True
             time.sleep(POLL_SECONDS)
         while kind is Kind.WAIT:

@@ -19,6 +19,7 @@ from harness.machine.host import available_cores
 from harness.machine.nvml import Gpu, Nvml, NvmlUnavailable
 from harness.machine.plugins import PLUGIN_ROOT, plugin_devices
 from harness.machine.visible_gpus import visible_gpus
+from models.notes import Note
 from models.words import count_of
 
 # The value of --device that takes what there is.
@@ -59,6 +60,8 @@ class Devices:
 
 Found = tuple[Devices, tuple[str, ...]]
 
+DEVICE_DECIDES = "--device decides it; run_bench.py doctor says what is missing for GPUs."
+
 
 def choose_devices(name: str, count: int | None, environment: Mapping[str, str], *, look: bool = True) -> Found:
     """Returns the devices of a run, and notices for the user about the choice.
@@ -74,8 +77,10 @@ def choose_devices(name: str, count: int | None, environment: Mapping[str, str],
 def _cpus(count: int | None, _: Mapping[str, str], __: bool) -> Found:
     cores = available_cores()
     ranks = count if count is not None else min(MAX_CPU_RANKS, cores)
-    notices = (f"{ranks} ranks share {count_of(cores, 'core')}",) if ranks > cores else ()
-    return Devices(CPU.name, ranks, CPU.title), notices
+    devices = Devices(CPU.name, ranks, CPU.title)
+    if ranks <= cores:
+        return devices, ()
+    return devices, (Note(f"{ranks} ranks share {count_of(cores, 'core')}", f"--gpus {cores} gives each rank a core."),)
 
 
 def _gpus(count: int | None, environment: Mapping[str, str], look: bool) -> Found:
@@ -155,11 +160,13 @@ def _any(count: int | None, environment: Mapping[str, str], look: bool) -> Found
     first = next(iter(there), None)
     if first is not None and there[first]:
         devices, notices = _of_plugin(first, count, there)
-        return devices, (f"no GPU ({reason}): training on {devices.count} x {devices.name}", *notices)
+        note = Note(f"no GPU ({reason}): training on {devices.count} x {devices.name}", DEVICE_DECIDES)
+        return devices, (note, *notices)
     if count is not None:
         return _of_gpus(count, gpus, reason)
     devices, notices = _cpus(None, environment, look)
-    return devices, (f"no GPU ({reason}): training on the CPU with {count_of(devices.count, 'rank')}", *notices)
+    note = Note(f"no GPU ({reason}): training on the CPU with {count_of(devices.count, 'rank')}", DEVICE_DECIDES)
+    return devices, (note, *notices)
 
 
 def check_paddle() -> tuple[str, ...]:
@@ -178,7 +185,12 @@ def check_paddle() -> tuple[str, ...]:
         )
     package, installed = next(iter(there.items()))
     if installed.startswith(FROM_SOURCE):
-        return (f"{package} {installed} was built from source: its version is unknown, and 3.2 or newer is needed",)
+        return (
+            Note(
+                f"{package} {installed} was built from source: its version is unknown, and 3.2 or newer is needed",
+                "Check that its source is of 3.2 or newer.",
+            ),
+        )
     numbers = tuple(int(n) for n in re.findall(r"\d+", installed)[:2])
     if numbers < MIN_PADDLE:
         raise MachineError(

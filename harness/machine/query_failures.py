@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from models.notes import Note
+
 
 class QueryFailures:
     """Collects failed queries until they are reported. Without warn nothing is reported."""
@@ -27,4 +29,9 @@ class QueryFailures:
         if self._warn is not None:
             for (where, _), queries in unreported.items():
                 what = ", ".join(what for what, _ in queries)
-                self._warn(f"{where}: {what} unknown, NVML failed ({queries[0][1]}).")
+                self._warn(
+                    Note(
+                        f"{where}: {what} unknown, NVML failed ({queries[0][1]}).",
+                        "The run goes on; cells for that are empty. nvidia-smi -q says what the driver reports.",
+                    )
+                )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from harness.errors import InvariantError
 from harness.machine.host import HOST_LABEL, HostProbe, HostSample, cpu_name
 from harness.machine.nvml import Gpu, GpuSample, Nvml
+from models.notes import Note
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -283,7 +284,12 @@ class Sampler:
         try:
             return call()
         except Exception as error:  # no error of telemetry or of its receiver may end the run
-            self._warn_once(f"telemetry: {what} failed: {type(error).__name__}: {error}")
+            self._warn_once(
+                Note(
+                    f"telemetry: {what} failed: {type(error).__name__}: {error}",
+                    "The run goes on; its cells for that are empty.",
+                )
+            )
             return None
 
     def _warn_once(self, message: str) -> None:

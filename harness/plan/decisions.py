@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
@@ -13,13 +13,14 @@ from harness.machine.device import Devices
 from harness.machine.device_kinds import ON, DeviceKind, device_kind
 from harness.machine.host import available_cores
 from harness.plan.declaration import AUTO
+from harness.plan.notes import notes_of, notes_of_weights
 from harness.plan.option_groups.training import SYNC
 from harness.plan.options import RunConfig
 from harness.plan.placement import decide_placement
 from harness.plan.plan import DEFAULT_FOLDER, DataFacts, Decoding, OperationPlan, RunPlan, TrainingPlan, WindowPlan
 from harness.plan.published import recipe_learning_rate, recipe_lr_warmup
-from models.architecture import NEW
 from models.fitting import WeightsFile
+from models.notes import Note
 from models.sizes import SIZES
 from models.words import count_of
 from pipelines.augmentation import Augmentation
@@ -36,8 +37,6 @@ from pipelines.settings import (
 )
 from pipelines.sharding import steps_per_epoch
 
-NOTED_EXCESS = 0.05  # of the images in an epoch's full batches over those of the data set
-OTHER_NODES = "utilisation, power and interference are those of node 0; images and times are those of all nodes"
 MAX_DECODE_THREADS = 8  # with more, DALI's threads compete with the training's
 
 
@@ -111,8 +110,8 @@ def make_plan(
             profile=config.profile,
         ),
     )
-    of_weights = () if pretrained is None else _notes_of_weights(pretrained, data.num_classes)
-    return replace(plan, notes=(*notes, *pipeline_notes, *placement_notes, *of_weights, *_notes(plan)))
+    of_weights = () if pretrained is None else notes_of_weights(pretrained, data.num_classes)
+    return replace(plan, notes=(*notes, *pipeline_notes, *placement_notes, *of_weights, *notes_of(plan)))
 
 
 def _pipeline(
@@ -143,12 +142,22 @@ def _pipeline(
         return pipeline.with_opencv(), ()
     notes = []
     if config.decoder == AUTO and decoding.obstacle:
-        notes.append(f"images are decoded on the CPU, as the GPUs' decoder can't be used: {decoding.obstacle}")
+        notes.append(
+            Note(
+                f"images are decoded on the CPU, as the GPUs' decoder can't be used: {decoding.obstacle}",
+                "--decoder cpu says so without a trial; run_bench.py doctor --gpu-day 1 tries the decoder.",
+            )
+        )
     why_not = obstacle(pipeline)
     if config.resize == FUSED_RESIZE and why_not:
         raise UsageError(f"--resize fused can't be used: {why_not}", "Omit it to resize with DALI.")
     if config.resize == AUTO and why_not == NOT_INSTALLED:
-        notes.append(f"images are resized by DALI, which is slower, as {why_not}")
+        notes.append(
+            Note(
+                f"images are resized by DALI, which is slower, as {why_not}",
+                "Install it: pip install numba. --resize dali says so without a note.",
+            )
+        )
     fused = config.resize != DALI_RESIZE and not why_not
     return replace(pipeline, resize=FUSED_RESIZE if fused else DALI_RESIZE), tuple(notes)
 
@@ -199,66 +208,6 @@ def _window(config: RunConfig, kind: DeviceKind, epoch_steps: int) -> WindowPlan
             "Trace fewer steps, or train for more --epochs.",
         )
     return WindowPlan(warmup, config.warmup is not None, config.target_ci, config.max_seconds, config.phases)
-
-
-def _notes(plan: RunPlan) -> list[str]:
-    """Where a plan deviates from the published recipe, and what its figures don't cover."""
-    notes = _training_notes(plan) if plan.kind.trains else []
-    if plan.pipeline.preprocessing == "dali":
-        notes.append("images are cropped and resized as DALI does by default, not as published")
-    kind = device_kind(plan.device)
-    if not (kind.on_host or kind.nvml or plan.operation.telemetry_library):
-        notes.append(f"utilisation, memory and power of {kind.plural} are not measured without --telemetry-library")
-    if plan.nodes > 1:
-        notes.append(OTHER_NODES)
-    return notes
-
-
-def _notes_of_weights(file: WeightsFile, num_classes: int) -> Iterator[str]:
-    """What of a file of weights the model doesn't begin with."""
-    if file.prefix:
-        others = f"; {count_of(file.others, 'entry')} of other names are left out" if file.others else ""
-        yield f"the weights in {file.file} are those whose names begin with {file.prefix!r}{others}"
-    if file.head == NEW and not file.classes:
-        yield f"{file.file} has no last layer: it starts anew, with {count_of(num_classes, 'output')}"
-    elif file.head == NEW:
-        note = (
-            f"the last layer of {file.file} starts anew: its {count_of(file.classes, 'output')} are replaced by"
-            f" {num_classes:,} new ones"
-        )
-        if file.classes != num_classes:
-            note += (
-                f"; to keep them, train on lists whose labels count those {file.classes:,} classes, with --classes"
-                f" {file.classes}"
-            )
-        yield note
-
-
-def _training_notes(plan: RunPlan) -> list[str]:
-    notes = []
-    if plan.pipeline.layout == "nhwc" and plan.training.amp == "off" and device_kind(plan.device).cudnn:
-        notes.append(
-            "--layout nhwc is slower in float32: Paddle then transposes at every convolution, in 16 bits it does not"
-        )
-    if plan.operation.profile is not None:
-        notes.append(
-            f"rank 0 traces {plan.operation.profile} of the measured steps into <run>.traces/rank0.json, which makes"
-            " them slower: this run's rates can't be compared with another's"
-        )
-    epoch_steps, data = plan.training.steps_per_epoch, plan.data
-    epoch_images = epoch_steps * plan.global_batch
-    if plan.kind.in_epochs and epoch_images > (1 + NOTED_EXCESS) * data.train_images:
-        notes.append(
-            f"an epoch of {count_of(epoch_steps, 'full batch')} trains on {count_of(epoch_images, 'image')}, but"
-            f" {data.name} has {data.train_images:,}"
-        )
-    published, here = SIZES[plan.model].auto_augment, plan.pipeline.auto_augment
-    if here != published:
-        notes.append(
-            f"the published recipe of {plan.model} {'uses' if published else 'does not use'} AutoAugment; this run"
-            f" {'does' if here else 'does not'}"
-        )
-    return notes
 
 
 def _batch_size(config: RunConfig, kind: DeviceKind, ranks: int, data: DataFacts) -> tuple[int, tuple[str, ...]]:

@@ -15,6 +15,7 @@ from harness.machine.placement.pinning import can_pin
 from harness.machine.placement.shares import PIN, share_cores
 from harness.machine.placement.topology import gpu_node, read_topology
 from harness.plan.plan import PlacementPlan
+from models.notes import Note
 
 # By these variables OpenMP and DALI put threads on cores that they name.
 BINDING = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY", "DALI_AFFINITY_MASK")
@@ -51,7 +52,9 @@ def _notes(devices: Devices, gpu_nodes: Sequence[int | None], nodes: AbstractSet
     kind = device_kind(devices.kind)
     known = [found for found in gpu_nodes if found is not None]
     if far := format_cores({*known} - nodes):
-        return (f"{kind.plural} hang on NUMA node {far}, where no core may be used: {WITHOUT}",)
+        cure = "Let this process use that node's cores (taskset, --cpuset-cpus), or omit --affinity."
+        return (Note(f"{kind.plural} hang on NUMA node {far}, where no core may be used: {WITHOUT}", cure),)
     if kind.on_host or len(known) == devices.count or len(nodes) == 1:
         return ()
-    return (f"the NUMA nodes that the {kind.plural} hang on aren't known here: {WITHOUT}",)
+    cure = "Omit --affinity, or compare a run without it."
+    return (Note(f"the NUMA nodes that the {kind.plural} hang on aren't known here: {WITHOUT}", cure),)

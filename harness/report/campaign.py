@@ -17,6 +17,7 @@ from harness.report.console import Console
 from harness.report.findings import interval_text
 from harness.report.live.view import clock
 from harness.report.text import plain_text
+from models.notes import Note
 from models.words import count_of
 
 # What a run takes besides its measured seconds, until one has shown it.
@@ -108,5 +109,10 @@ def show_end(console: Console, files: CampaignFiles, cells: Sequence[CellFigures
     found = Counter(one.state for one in cells)
     console.line("; ".join(f"{count} {state}" for state, count in sorted(found.items())))
     for line in versions({record.run: record for one in cells for record in one.records}):
-        console.notice(f"the runs were made with different {line}")
+        console.notice(
+            Note(
+                f"the runs were made with different {line}",
+                "Measure all cells again in a new --results to compare them.",
+            )
+        )
     console.line(f"Written to {files.folder}/: {files.cells.name}, {files.page.name}, and every run's own files")

@@ -22,6 +22,7 @@ from harness.report.beside_reference import standing
 from harness.report.console import Console
 from harness.report.findings import with_interval
 from harness.report.text import plain_text
+from models.notes import Note
 
 
 def show_comparison(console: Console, a: StoredResult, b: StoredResult, difference: Difference) -> None:
@@ -74,19 +75,25 @@ def _is_copy(record: RunRecord, other: RunRecord) -> bool:
     return record == other or (bool(record.attempts) and record.attempts == other.attempts)
 
 
-def warnings(a: StoredResult, b: StoredResult) -> list[str]:
+def warnings(a: StoredResult, b: StoredResult) -> list[Note]:
     """Returns what makes a side's figures doubtful, each with its cure."""
     lines = []
     shared = [record.run for record in a.records if any(_is_copy(record, other) for other in b.records)]
     if shared:
-        lines.append(f"A and B share runs, which hides their difference: {', '.join(shared)}; compare different runs")
+        lines.append(
+            Note(
+                f"A and B share runs, which hides their difference: {', '.join(shared)}; compare different runs",
+                "Name runs that are in one of the two only.",
+            )
+        )
     for letter, result in (("A", a), ("B", b)):
         for caveat in CAVEATS:
             hit = [record for record in result.records if caveat.applies(record)]
             if hit:
                 whose = letter if len(result.records) == 1 else f"{letter} ({', '.join(record.run for record in hit)})"
                 reasons = sorted(set(chain.from_iterable(map(_interference_kinds, hit))))
-                lines.append(f"{whose}: {caveat.text.format(interference=', '.join(reasons))}")
+                said = caveat.note.format(interference=", ".join(reasons))
+                lines.append(Note(f"{whose}: {said}", caveat.note.cure))
     return lines
 
 
@@ -95,7 +102,7 @@ class Caveat:
     """Something about a run that makes its figure doubtful, and what cures it."""
 
     applies: Callable[[RunRecord], bool]
-    text: str
+    note: Note
 
 
 def _known(record: RunRecord) -> bool:
@@ -112,27 +119,36 @@ def _too_short(record: RunRecord) -> bool:
     return record.phases[TRAIN].get("relative_standard_error") is None or record.summary.get("steady") is None
 
 
+AGAIN = "Run it again, with nothing else on the machine."
 CAVEATS = (
     Caveat(
         lambda record: not _known(record),
-        "written by an earlier version, without intervals, steady state and interference; run it again",
+        Note("written by an earlier version, without intervals, steady state and interference; run it again", AGAIN),
     ),
     Caveat(
         lambda record: bool(_interference_kinds(record)),
-        "disturbed by {interference}; run it again while nothing disturbs it",
+        Note("disturbed by {interference}; run it again while nothing disturbs it", AGAIN),
     ),
     Caveat(
         lambda record: record.summary.get("steady") is False,
-        "no steady state, so the throughput depends on when the run ended; raise --warmup or --max-seconds",
+        Note(
+            "no steady state, so the throughput depends on when the run ended; raise --warmup or --max-seconds",
+            "Raise --warmup or --max-seconds.",
+        ),
     ),
     Caveat(
         lambda record: record.phases[TRAIN].get("outliers", {}).get("isolated_share", 0.0) >= DISTURBED_WINDOW,
-        "a few steps took much of its time, and its figure depends on how many of them it has; run it again",
+        Note(
+            "a few steps took much of its time, and its figure depends on how many of them it has; run it again", AGAIN
+        ),
     ),
     Caveat(
         lambda record: _known(record) and _too_short(record),
-        "no interval, or not known whether its steps are steady: too few of them, or too noisy; raise --max-seconds or"
-        " --epochs, and use nothing else on the machine",
+        Note(
+            "no interval, or not known whether its steps are steady: too few of them, or too noisy; raise --max-seconds"
+            " or --epochs, and use nothing else on the machine",
+            "Raise --max-seconds or --epochs.",
+        ),
     ),
     Caveat(
         lambda record: (
@@ -140,7 +156,7 @@ CAVEATS = (
             and record.summary.get("steady") is True
             and not _too_short(record)
         ),
-        "ended by --max-seconds before --target-ci was reached; raise --max-seconds",
+        Note("ended by --max-seconds before --target-ci was reached; raise --max-seconds", "Raise --max-seconds."),
     ),
 )
 

@@ -35,6 +35,7 @@ from harness.report.findings import (
     with_interval,
 )
 from harness.report.text import EVENTS, QUIET, TEXT, plain_text
+from models.notes import Note
 from models.sizes import RECIPE, SIZES
 from models.words import count_of
 from pipelines.layout import VAL_SPLIT
@@ -71,7 +72,7 @@ class Console:
             return
         self._noticed.add(text)
         self.last_notice = text
-        self.emit("note", text=text)
+        self.emit("note", text=text, cure=text.cure if isinstance(text, Note) else "")
         if not self.as_events:
             self._plain.print(plain_text(f"note: {text}"))
 
@@ -87,7 +88,12 @@ class Console:
     def left_out(self, left_out: LeftOut, files: RunFiles) -> None:
         """Print how many images of each split are left out from the start, if there are any."""
         if left_out.total:
-            self.notice(f"left out: {', '.join(left_out.parts)}; see {files.table(BAD_IMAGES.name).name}")
+            self.notice(
+                Note(
+                    f"left out: {', '.join(left_out.parts)}; see {files.table(BAD_IMAGES.name).name}",
+                    "Mend or remove the images that the table names; --on-bad-image error would end the run instead.",
+                )
+            )
 
     def conclusion(self, record: RunRecord, files: RunFiles) -> None:
         """Print the run's figures, then its row beside the reference's, and whether its top-1 may stand there."""

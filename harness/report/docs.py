@@ -10,6 +10,7 @@ from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS, Table
 from harness.artifacts.shared_schema import BAD_FILES, CELLS, LOADERS, SCALING, SUMMARY, TRIALS, reference_table
 from harness.plan.declaration import Option, flag
 from harness.plan.options import run_options
+from harness.report.messages import messages_markdown
 
 BEGIN, END = "<!-- made by `make docs`: begin -->", "<!-- made by `make docs`: end -->"
 
@@ -104,6 +105,7 @@ PAGES = {
     "docs/architecture.md": modules_markdown,
     "docs/options.md": options_markdown,
     "docs/tables.md": tables_markdown,
+    "docs/warnings.md": messages_markdown,
 }
 
 

@@ -16,6 +16,7 @@ from harness.report.metrics.formats import write_metrics
 from harness.report.page.document import page
 from harness.report.run_data import with_tables
 from harness.report.text import command_line
+from models.notes import Note
 
 
 def check_extras(config: RunConfig) -> None:
@@ -46,4 +47,6 @@ def tried(console: Console, what: str, again: str, write: Callable[[], object]) 
     try:
         write()
     except Exception as error:  # whatever it is, it must not make a failure of what has been done
-        console.notice(f"{what} was not written ({type(error).__name__}: {error}). To write it: {again}")
+        console.notice(
+            Note(f"{what} was not written ({type(error).__name__}: {error}). To write it: {again}", "Run that command.")
+        )

@@ -20,6 +20,7 @@ from harness.training.recorder import Recorder
 from harness.training.state import Progress, gather_state
 from harness.training.stop_signal import StopRequest
 from harness.training.trainer import Trainer
+from models.notes import Note
 from pipelines.batch import RankSource
 from pipelines.layout import TRAIN_SPLIT, VAL_SPLIT
 from pipelines.sampling import EvaluationOrder
@@ -93,8 +94,11 @@ def _note_only_answer(trainer: Trainer, accuracy: Accuracy) -> None:
     """Say so if every validation image was taken for the same class, which says nothing about the images."""
     if accuracy.only_answer is not None and accuracy.images > 1 and trainer.ranks.rank == 0:
         trainer.patience.say(
-            f"all {accuracy.images:,} validation images were taken for class {accuracy.only_answer}: top-1 is that"
-            " class's share of them"
+            Note(
+                f"all {accuracy.images:,} validation images were taken for class {accuracy.only_answer}: top-1 is that"
+                " class's share of them",
+                "Train for longer (--epochs), or with a lower --learning-rate; check the labels.",
+            )
         )
 
 

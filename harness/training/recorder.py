@@ -23,6 +23,7 @@ from harness.machine.sampler import DeviceSample, Sampler
 from harness.machine.telemetry import Telemetry
 from harness.training.loop import GlobalStep
 from models.errors import ActionableError
+from models.notes import Note
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -250,7 +251,9 @@ def _write_sample(devices: TableWriter, warn: Callable[[str], None], sample: Dev
     try:
         devices.write(_device_row(sample))
     except MachineError as error:
-        warn(f"telemetry: rows are missing in {devices.path.name}: {error}")
+        warn(
+            Note(f"telemetry: rows are missing in {devices.path.name}: {error}", "Make room on the disk of --results.")
+        )
 
 
 def _unix_offset_seconds() -> float:
@@ -265,10 +268,13 @@ def _open_gpus(
         nvml = stack.enter_context(Nvml(warn, library=telemetry.library))
         gpus = telemetry.sampled(nvml, environment)
     except NvmlUnavailable as error:
-        warn(f"no GPU telemetry: {error}")
+        warn(Note(f"no GPU telemetry: {error}", "run_bench.py doctor says what NVML lacks."))
         return None, ()
     if telemetry.devices is not None and len(gpus) < telemetry.devices:
-        warn(f"telemetry of {len(gpus)} of {telemetry.devices} devices only: {telemetry.library} reports no others")
+        reported = (
+            f"telemetry of {len(gpus)} of {telemetry.devices} devices only: {telemetry.library} reports no others"
+        )
+        warn(Note(reported, "Check with the vendor's own tool that it lists all of them."))
     return nvml, gpus
 
 

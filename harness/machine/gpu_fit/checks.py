@@ -12,6 +12,7 @@ from harness.errors import MachineError
 from harness.machine.gpu_fit.installed import PADDLE_GPU, Build, installed_build
 from harness.machine.gpu_fit.wheels import DEFAULT, WHEELS, Version, Wheel, parse_version, wheel_for, written
 from harness.machine.nvml import Gpu, Nvml, NvmlUnavailable
+from models.notes import Note
 
 GIB = 2**30
 # DALI's package for CUDA 12 is the one that this bench requires.
@@ -182,9 +183,15 @@ def _use(state: GpuState) -> str:
         free = f"{state.free_bytes / GIB:.1f} of {state.total_bytes / GIB:.1f} GiB are free"
     if state.processes:
         named = ", ".join(_process(number) for number in state.processes)
-        return f"{state.title} is also used by {named}{f'; {free}' if free else ''}: the figures will not be its own"
+        return Note(
+            f"{state.title} is also used by {named}{f'; {free}' if free else ''}: the figures will not be its own",
+            "End what uses it, or choose other GPUs with CUDA_VISIBLE_DEVICES.",
+        )
     if taken > MAX_TAKEN_SHARE:
-        return f"{state.title}: only {free}, and no process is listed; another container may use it"
+        return Note(
+            f"{state.title}: only {free}, and no process is listed; another container may use it",
+            "Find out on the host what uses it, or choose other GPUs with CUDA_VISIBLE_DEVICES.",
+        )
     return ""
 
 
