@@ -50,7 +50,7 @@ def test_every_error_has_its_exit_code_on_the_page() -> None:
         ),
         # The cure is a constant of another module.
         (
-            "no-data-and-no-here-would-be",
+            "no-data-and-no-dataset-ilsvrc2012-here-2",
             "no --data, and no dataset/ILSVRC2012 here: <source> would be used",
             "--data names the data set's folder.",
         ),
