@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from harness import ROOT
 from harness.artifacts.record import SCHEMA_VERSION
 from pipelines.imagenet.numbering import kit_number_of_label, known_validation_labels, wnids
 from pipelines.imagenet.validation import VALIDATION_IMAGES
+from tests.support.data_sets import write_colours, write_noise
 
 PYTHON = "DOCUMENTED_PYTHON"
 # Of the repository: what commands are started from.
@@ -70,7 +72,6 @@ def blocks_of(page: Path) -> list[Block]:
 def prepare(folder: Path) -> None:
     """Make what the commands of a page need."""
     from models.weights import encode_weights
-    from tests.support.data_sets import write_colours
     from tests.support.finished_runs import gpu_throughput
     from tests.support.idx_files import write_set
     from tests.support.published import shapes
@@ -101,6 +102,7 @@ def prepare(folder: Path) -> None:
     }
     (results / "a-series.json").write_text(json.dumps(series), encoding="utf-8")
     _write_validation_labels(folder)
+    _write_archives(folder)
     for place in (folder / "bin", folder / ".venv" / "bin"):
         place.mkdir(parents=True)
         script = f'#!/bin/sh\nexec "${PYTHON}" -m tests.support.documented_commands "$@"\n'
@@ -131,6 +133,25 @@ def _write_validation_labels(folder: Path) -> None:
     (kit / "ILSVRC2012_validation_ground_truth.txt").write_text("".join(f"{number}\n" for number in numbers), "ascii")
     mine = "".join(f"val/{name}.JPEG {kit_number_of_label()[label]}\n" for name, label in known)
     (folder / "my_val_list.txt").write_text(mine, encoding="ascii")
+
+
+def _write_archives(folder: Path) -> None:
+    """Write archives as image-net.org hands them out, with few images of three classes."""
+    made = write_noise(folder / "made", 24, 0)
+    images = sorted((made / "train").rglob("*.jpg"))
+    with tarfile.open(folder / "ILSVRC2012_img_train.tar", "w") as train:
+        for number, wnid in enumerate(wnids()[:3]):
+            one = made / f"{wnid}.tar"
+            with tarfile.open(one, "w") as of_class:
+                for index in range(8):
+                    of_class.add(images[8 * number + index], f"{wnid}_{index}.JPEG")
+            train.add(one, one.name)
+    with tarfile.open(folder / "ILSVRC2012_img_val.tar", "w") as val:
+        for image in range(1, 9):
+            val.add(images[image], f"ILSVRC2012_val_{image:08d}.JPEG")
+    with tarfile.open(folder / "ILSVRC2012_devkit_t12.tar.gz", "w:gz") as kit:
+        kit.add(folder / "ILSVRC2012_devkit_t12", "ILSVRC2012_devkit_t12")
+    shutil.rmtree(made)
 
 
 def run(folder: Path, block: Block) -> subprocess.CompletedProcess[str]:
@@ -172,12 +193,13 @@ def smaller(words: Sequence[str], folder: Path) -> list[str]:
     if not {"--throughput-only", "--eval-only"} & {*words} and command != "tune":
         small += ["--epochs", "1"]
     if command == "tune":
-        small += ["--minutes", "0.1"]
+        # A trial needs ten steps, on slow processors beside other tests, too.
+        small += ["--minutes", "0.1", "--max-seconds", "4"]
     if "--repeats" in words:
         small += ["--repeats", "2"]
     if "--device-counts" in words:
         small = [word for word in small if word not in ("--gpus", "1")] + ["--device-counts", "1,2"]
-    if "--throughput-only" in words or command == "tune":
+    if "--throughput-only" in words:
         small += ["--max-seconds", "0.5"]
     return [*words, *small]
 

@@ -44,7 +44,8 @@ def watch(name: str | None, results: str, once: bool = False) -> None:
     console.line(f"The run is {status}.")
     for warning in record.warnings[-1:]:
         console.notice(warning)
-    console.line(how_to_go_on(files, replace(record.config, results=str(files.folder))))
+    for line in how_to_go_on(files, replace(record.config, results=str(files.folder))).splitlines():
+        console.line(line)
 
 
 def _follow(console: Console, files: RunFiles, record: RunRecord, once: bool) -> str:

@@ -19,12 +19,12 @@ from harness.artifacts.schema import BAD_IMAGES, CHECKPOINT, DEVICES, EPOCHS, EV
 from harness.artifacts.table_tail import TableTail
 from harness.plan import kinds
 from harness.plan.plan import RunPlan
-from harness.report.live.now import DeviceNow, Now
+from harness.report.live.now import MEASURING, DeviceNow, Now
 from pipelines.sharding import steps_per_epoch
 
 DOING = {**PHASE_TITLES, TRAIN: "training", EVALUATE: "evaluating", CHECKPOINT: "saving"}
 STARTING = "starting the ranks"
-WARMING_UP, CHANGING, MEASURING = "warming up", "the step times still change", "measuring"
+WARMING_UP, CHANGING = "warming up", "the step times still change"
 # Parts of a step, by the letter that stands for them in a bar; a split into passes replaces the third.
 PARTS = {
     "data_wait_seconds": "data", "copy_seconds": "copy", "compute_seconds": "compute", "forward_seconds": "forward",

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+# The state of a run whose rate so far is known, and steady as far as one can tell.
+MEASURING = "measuring"
+
 
 @dataclass(frozen=True, slots=True)
 class DeviceNow:

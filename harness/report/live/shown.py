@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 PICTURE_SECONDS, LINE_SECONDS, EVENT_SECONDS = 1.0, 10.0, 1.0
 # Lines of the terminal that stay free below the picture.
 FREE_LINES = 2
+# At the end of a line, where a terminal shows ^C: with a line more than were drawn, one would stay on the screen.
+FREE_CELLS = 2
 
 
 class Shown:
@@ -61,7 +63,7 @@ class Shown:
             self._console.line(one_line(now))
         else:
             width, height = self._console.rich.size
-            self._live.update(Group(*screen(now, width, height - FREE_LINES)), refresh=True)
+            self._live.update(Group(*screen(now, width - FREE_CELLS, height - FREE_LINES)), refresh=True)
 
 
 def picture(console: Console, feed: Feed, *, has_ended: bool) -> None:

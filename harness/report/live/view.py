@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.text import Text
 
-from harness.report.live.now import DeviceNow, Now
+from harness.report.live.now import MEASURING, DeviceNow, Now
 from harness.report.text import printable
 from models.words import count_of
 
@@ -35,7 +35,7 @@ def screen(now: Now, width: int, height: int) -> list[Text]:
         (9, _line("loss", _learning(now))),
         (4, _line("time", _bar(now.ledger, width - LABEL))),
         (11, _line("warning", now.warning, "yellow")),
-        (5, _line("", _legend(now.ledger))),
+        (5, _line("", _legend(now.ledger, width - LABEL))),
         (10, _line("left out", count_of(now.left_out, "image") if now.left_out else "")),
         (6, _devices_head(width) if devices else None),
         *((7, device) for device in devices),
@@ -113,8 +113,9 @@ def _throughput(now: Now) -> Text:
         return _labelled("images/s", "no step yet")
     parts = [f"{now.fps_now:,.1f} now"] if now.fps_now is not None else []
     if now.fps is not None:
-        parts.append(f"{now.fps:,.1f}{_interval(now)} in training's {now.measured_steps:,} steps so far")
-    if now.state:
+        parts.append(f"{now.fps:,.1f}{_interval(now)} in {now.measured_steps:,} training steps")
+    # That there is a rate so far says that it is measured.
+    if now.state and now.state != MEASURING:
         parts.append(now.state)
     return _labelled("images/s", "; ".join(parts), "bold")
 
@@ -138,8 +139,14 @@ def _bar(ledger: Mapping[str, float], cells: int) -> Text | str:
     return Text.assemble(*((LETTERS[name] * count, STYLES.get(name, "")) for name, count in counts.items()))
 
 
-def _legend(ledger: Mapping[str, float]) -> str:
-    return ", ".join(f"{LETTERS[name]} {name} {share:.0%}" for name, share in ledger.items())
+def _legend(ledger: Mapping[str, float], cells: int) -> str:
+    """What the letters of the bar mean, and the shares; the smallest ones are left out where there is no room."""
+    words = {name: f"{LETTERS[name]} {name} {share:.0%}" for name, share in ledger.items()}
+    for name in sorted(ledger, key=lambda one: ledger[one]):
+        if len(", ".join(words.values())) <= cells:
+            break
+        del words[name]
+    return ", ".join(words.values())
 
 
 def _learning(now: Now) -> str:
@@ -148,8 +155,7 @@ def _learning(now: Now) -> str:
         parts.append(f"learning rate {now.learning_rate:.3g}")
     if now.top1 is not None:
         of = f" of {now.val_images:,} images" if now.val_images else ""
-        after = f", after epoch {now.top1_epoch:,}" if now.top1_epoch else ""
-        parts.append(f"top-1 {now.top1:.4f}{of}{after}")
+        parts.append(f"top-1 {now.top1:.4f}{of}")
     return ", ".join(parts)
 
 

@@ -41,6 +41,7 @@ def test_a_run_that_was_interrupted_says_how_to_resume_it(tmp_path: Path, capsys
     interrupted(tmp_path)
     watch("stopped", str(tmp_path))
     out = capsys.readouterr().out
+    assert "\\n" not in out
     assert "The run is interrupted." in out
     assert "step 80 of 80" in out
     assert f"--resume stopped --results {tmp_path}" in out

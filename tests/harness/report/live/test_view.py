@@ -106,3 +106,24 @@ def test_names_are_text(name: str) -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert clock(seconds) == text
+
+
+def test_a_narrow_legend_leaves_out_the_smallest_parts_whole() -> None:
+    ledger = {
+        "data": 0.04,
+        "forward": 0.35,
+        "backward": 0.55,
+        "optimizer": 0.05,
+        "recording": 0.001,
+        "between steps": 0.01,
+    }
+    legends = {width: lines(replace(NOW, ledger=ledger), width, 24)[5].strip() for width in (78, 120)}
+    assert (
+        legends[120] == "d data 4%, f forward 35%, b backward 55%, o optimizer 5%, r recording 0%, x between steps 1%"
+    )
+    assert legends[78] == "d data 4%, f forward 35%, b backward 55%, o optimizer 5%"
+
+
+def test_the_rates_of_a_run_that_is_measured_fit_into_a_window_of_80() -> None:
+    (line,) = [line for line in lines(replace(NOW, fps_now=12_512.4), 78, 24) if line.startswith("images/s")]
+    assert line.endswith("in 1,850 training steps")
