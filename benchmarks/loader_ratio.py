@@ -22,8 +22,8 @@ from harness.analysis.comparing.stored_result import find_result
 from harness.artifacts.record import RunFiles, read_record
 
 # Small batches, as ten steps of each phase are needed for an interval.
-USUAL = ("--device", "cpu", "--gpus", "1", "--model", "x0_25", "--image-size", "32", "--batch-size", "4",
-         "--max-seconds", "20")  # fmt: skip
+USUAL = ("--device", "cpu", "--gpus", "1", "--model", "x0_25", "--image-size", "32", "--batch-size", "2",
+         "--max-seconds", "30")  # fmt: skip
 LARGE_PHOTOS = 64
 BOTH, DALI, OPENCV = "dali,opencv", "dali", "opencv"
 LOADERS = (BOTH, DALI, OPENCV)
@@ -50,11 +50,13 @@ def main() -> None:
         a, b = (find_result(names[loader], arguments.results).side for loader in (OPENCV, DALI))
         apart = 1 + compare(a, b).change
         row = read_record(RunFiles(arguments.results, names[BOTH]).record).loaders[0]
-        inside = row["ratio_low"] <= apart <= row["ratio_high"]
+        low, high = row["ratio_low"], row["ratio_high"]
+        inside = low is not None and low <= apart <= high
         within += inside
+        interval = "no interval: too few steps" if low is None else f"{low:.3f} to {high:.3f}"
         print(
-            f"{number + 1}: in turns {row['ratio']:.3f} ({row['ratio_low']:.3f} to {row['ratio_high']:.3f}), apart"
-            f" {apart:.3f}: {'within' if inside else 'outside'}",
+            f"{number + 1}: in turns {row['ratio']:.3f} ({interval}), apart {apart:.3f}:"
+            f" {'within' if inside else 'outside'}",
             flush=True,
         )
     print(f"within the interval: {within} of {arguments.times}")
