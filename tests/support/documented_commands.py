@@ -24,6 +24,7 @@ from harness.artifacts.record import SCHEMA_VERSION
 from pipelines.imagenet.numbering import kit_number_of_label, known_validation_labels, wnids
 from pipelines.imagenet.validation import VALIDATION_IMAGES
 from tests.support.data_sets import write_colours, write_noise
+from tests.support.seen import python_path
 
 PYTHON = "DOCUMENTED_PYTHON"
 # Of the repository: what commands are started from.
@@ -160,7 +161,7 @@ def run(folder: Path, block: Block) -> subprocess.CompletedProcess[str]:
         **os.environ,
         PYTHON: sys.executable,
         "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": python_path(ROOT),
         "MAKEFLAGS": "DEVICE=cpu",
     }
     return subprocess.run(

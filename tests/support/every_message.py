@@ -1,76 +1,62 @@
 """Sees to it that every note and error of the tool happens in some test; otherwise a run of all tests fails at its end.
 
-What happens in processes that tests start isn't seen; ELSEWHERE has the tests of these messages.
+Every process writes down which of them it makes, see tests/support/seen/sitecustomize.py. Processes whose environment a
+test makes from nothing don't; ELSEWHERE has the tests of what happens in them only.
 """
 
 from __future__ import annotations
 
-import sys
+import importlib
+import os
+import tempfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from harness import ROOT
 from harness.report.messages import all_messages
-from models.errors import ActionableError
-from models.notes import Note
+from tests.support.seen import python_path
+from tests.support.seen import sitecustomize as seen
 
-# By the message's id, the test in which it happens in another process, or in a table that is made once.
+# By the message's id, the test in which it happens.
 ELSEWHERE: dict[str, str] = {}
-
-_seen: set[tuple[str, int]] = set()
-
-
-def _see() -> None:
-    """Note the line that makes the message."""
-    frame = sys._getframe(2)
-    while frame.f_code.co_name in ("__init__", "__new__") and frame.f_back is not None:
-        frame = frame.f_back
-    file = Path(frame.f_code.co_filename)
-    if frame.f_code.co_name != "<module>" and file.is_relative_to(ROOT):
-        _seen.add((str(file.relative_to(ROOT)), frame.f_lineno))
+# With this variable, a run of some tests lists what did not happen in them.
+LIST = "LIST_UNSEEN_MESSAGES"
 
 
-def pytest_configure() -> None:
-    make_error, make_note = ActionableError.__init__, Note.__new__
-
-    def error(self: ActionableError, message: str, cure: str = "") -> None:
-        _see()
-        make_error(self, message, cure)
-
-    def note(cls: type[Note], text: str, cure: str = "") -> Note:
-        _see()
-        return make_note(cls, text, cure)
-
-    ActionableError.__init__ = error  # type: ignore[method-assign]
-    Note.__new__ = note  # type: ignore[method-assign,assignment]
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:
-    """Take over what a process of pytest-xdist has seen."""
-    _seen.update((file, line) for file, line in getattr(node, "workeroutput", {}).get("messages", ()))
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        descriptor, file = tempfile.mkstemp(prefix="messages-")
+        os.close(descriptor)
+        os.environ[seen.FILE] = file
+        os.environ["PYTHONPATH"] = python_path(*filter(None, [os.environ.get("PYTHONPATH")]))
+    # Of this process's modules some were loaded before.
+    for name, watch in seen.WATCHED.items():
+        watch(importlib.import_module(name))
 
 
 def unseen() -> list[str]:
     """The messages that nothing has made, as far as is known."""
+    lines = Path(os.environ[seen.FILE]).read_text(encoding="utf-8").splitlines()
+    places = {(file, int(line)) for file, _, line in (text.rpartition(":") for text in lines)}
     return [
         f"{one.id} ({one.file}:{one.first})"
         for one in all_messages()
-        if one.id not in ELSEWHERE and not any((one.file, line) in _seen for line in range(one.first, one.last + 1))
+        if one.id not in ELSEWHERE
+        and not any((str(ROOT / one.file), line) in places for line in range(one.first, one.last + 1))
     ]
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
-    if hasattr(config, "workeroutput"):
-        config.workeroutput["messages"] = sorted(_seen)
+    if hasattr(config, "workerinput"):
         return
     chosen = config.getoption("file_or_dir") or any(config.getoption(name) for name in ("keyword", "markexpr", "lf"))
-    if chosen or session.testsfailed or config.getoption("collectonly"):
+    missing = unseen()
+    Path(os.environ[seen.FILE]).unlink()
+    if config.getoption("collectonly") or (chosen and LIST not in os.environ) or (session.testsfailed and not chosen):
         return
-    if missing := unseen():
+    if missing:
         print(f"\n{len(missing)} messages happened in no test:", *missing, sep="\n  ")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.support.seen import python_path
+
 ONE_BUILD = """
 from importlib import metadata
 
@@ -49,4 +51,4 @@ def install_build(
             f"compiled_cuda_archs     = {list(kernels)}\n",
             encoding="utf-8",
         )
-    return {"PYTHONPATH": str(folder)}
+    return {"PYTHONPATH": python_path(folder)}

@@ -32,6 +32,7 @@ from harness.artifacts.checkpoint import newest_checkpoint
 from harness.artifacts.record import RunFiles
 from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS
 from harness.artifacts.tables import read_table
+from tests.support.seen import python_path
 
 ENTRY = ROOT / "run_bench.py"
 # A run that hangs ends the test rather than the suite.
@@ -131,7 +132,7 @@ def _fork_server() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.support.forked_launcher"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("PYTHONPATH", python_path(ROOT))
         patch.setenv("PYTHONWARNINGS", "ignore")
         # Libraries that would start threads when they are loaded.
         patch.setenv("OMP_NUM_THREADS", "1")

@@ -31,6 +31,7 @@ from harness.machine.device import Devices
 from harness.plan.nodes import Node
 from models.errors import ActionableError
 from tests.support.plans import a_plan, with_settings
+from tests.support.seen import python_path
 
 PLAN = a_plan(compute_threads=3)
 # What every stand-in may use: the folder of the logs, and the run's own.
@@ -123,7 +124,7 @@ def test_a_run_hangs_from_the_process_above_the_launcher(tmp_path: Path) -> None
         [sys.executable, str(script), "2"],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": python_path(ROOT)},
     ) as bench:
         rank, without_launcher, launched = map(int, bench.communicate()[0].split())
     assert without_launcher == rank

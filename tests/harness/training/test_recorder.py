@@ -19,6 +19,7 @@ from harness.machine.sampler import Sampler, WindowTelemetry
 from harness.training.recorder import StepsRecorder, TableRecorder, open_steps_recorder
 from tests.support.frames import global_step
 from tests.support.plans import a_config, a_plan
+from tests.support.seen import python_path
 
 SCRIPT = """
 import os, sys, time
@@ -59,7 +60,7 @@ def record_four_gpus(
     write_record(files.record, RunRecord("it", "running", a_config(device="gpu", gpus=4), plan, {}))
     done = subprocess.run(
         [sys.executable, "-c", script.replace("TELEMETRY", telemetry), str(folder)],
-        env={**os.environ, "PYTHONPATH": os.getcwd(), **standin, **environment},  # noqa: PTH109
+        env={**os.environ, "PYTHONPATH": python_path(os.getcwd()), **standin, **environment},  # noqa: PTH109
         capture_output=True,
         text=True,
         check=False,
