@@ -92,11 +92,7 @@ def _checked_name(target: Path, name: str | None) -> str:
 
 
 def _refuse_existing(target: Path) -> None:
-    try:
-        there = os.path.lexists(target)
-    except ValueError as error:  # a NUL in the name
-        raise UsageError(f"invalid folder name {shown(target)}: {error}") from error
-    if there:
+    if os.path.lexists(target):
         raise UsageError(f"{shown(target)} exists already", "Name a folder that does not exist, or remove it first.")
 
 

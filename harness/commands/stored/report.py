@@ -54,7 +54,7 @@ def report(
     folder = Path(results)
     if last is not None and names:
         raise UsageError("runs were named together with --last", "Leave one of them out.")
-    paths = [find_stored(name, folder) for name in names] if names else _newest(folder, last or 1)
+    paths = [find_stored(name, folder) for name in names] if names else _newest(folder, 1 if last is None else last)
     paths_of_runs, scaling = _members(paths)
     if len(paths_of_runs) > MAX_RUNS:
         raise UsageError(f"{len(paths_of_runs)} runs are too many for one page", f"Name {MAX_RUNS} at most.")
