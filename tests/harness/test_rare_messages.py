@@ -23,7 +23,7 @@ from harness.commands.run_options import take_manner
 from harness.commands.stored.report import MAX_RUNS, report
 from harness.doctor.check import Context, Finding
 from harness.doctor.gpu_day import FAILED, ROWS, Outcome
-from harness.errors import InvariantError, MachineError, TrainingError, UsageError
+from harness.errors import InterruptedRunError, InvariantError, MachineError, TrainingError, UsageError
 from harness.launch.failures import death
 from harness.launch.meeting import Host
 from harness.launch.rank_monitor import RankExit
@@ -38,6 +38,7 @@ from harness.report.campaign import show_end
 from harness.report.console import Console
 from harness.report.extras import check_extras
 from harness.report.metrics.tensorboard import tensorboard
+from harness.training.epochs import evaluate_alone
 from harness.training.loading.sources import open_planned
 from harness.training.state import Progress, gather_state
 from models.architecture import NEW
@@ -183,6 +184,19 @@ def test_weights_that_are_not_finite_are_not_saved() -> None:
     trainer: Any = SimpleNamespace(model=model, ranks=None, train=train)
     found = told(TrainingError, lambda: gather_state(trainer, Progress(), {}))
     assert found == "the weights of weight are not finite after step 7, learning rate 0.5"
+
+
+def test_an_evaluation_that_is_interrupted_can_not_be_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stopped:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def run(self, *_: object) -> None:
+            return None
+
+    monkeypatch.setattr("harness.training.epochs.Validation", Stopped)
+    nothing: Any = SimpleNamespace()
+    assert told(InterruptedRunError, lambda: evaluate_alone(nothing, nothing, nothing)) == "interrupted"
 
 
 def test_another_number_of_ranks_than_planned_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,10 @@ ELSEWHERE: dict[str, str] = {
     "opencv-python-headless-is-not-installed-opencv": (
         "tests/pipelines/test_opencv_images.py::test_without_opencv_the_import_says_what_to_do"
     ),
+    # In processes that find another Paddle.
+    "the-gpus-decoder-cant-be-used": (
+        "tests/whole_runs/test_decoder_trial.py::test_an_explicit_decoder_that_fails_ends_the_run"
+    ),
     # Whichever of two comes first.
     "the-loss-is-at-step-of-phase": (
         "tests/whole_runs/test_failures.py::"
