@@ -28,7 +28,7 @@ def serve(name: str, path: str, descriptor: str) -> None:
     name is the engine's, path the measurement's folder. Whatever fails is the answer, {"failed": why}; what kills the
     process is for the one that asks to notice.
     """
-    worker = _Worker(name, Folder(Path(path)))
+    worker = Worker(name, Folder(Path(path)))
     with os.fdopen(int(descriptor), "w", encoding="utf-8") as answers:
         for line in sys.stdin:
             try:
@@ -42,7 +42,7 @@ def serve(name: str, path: str, descriptor: str) -> None:
     os._exit(0)
 
 
-class _Worker:
+class Worker:
     """An engine, with the sizes that it has loaded."""
 
     def __init__(self, name: str, folder: Folder) -> None:
