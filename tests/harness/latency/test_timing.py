@@ -76,6 +76,13 @@ def test_other_logits_are_another_network(logits: Images) -> None:
         LogitsCheck(LOGITS, 0.01)(logits)
 
 
+def test_where_every_logit_is_zero_the_difference_itself_counts() -> None:
+    check = LogitsCheck(np.zeros_like(LOGITS), 0.01)
+    assert check(np.zeros_like(LOGITS)) == 0.0
+    with pytest.raises(OtherLogitsError):
+        check(LOGITS)
+
+
 def test_logits_of_another_shape() -> None:
     with pytest.raises(OtherLogitsError, match=r"shape \(1, 2\) instead of \(1, 3\)"):
         LogitsCheck(LOGITS, 0.01)(LOGITS[:, :2])
