@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -18,9 +19,11 @@ from harness.analysis.interference import (
     STEAL_PERCENT,
 )
 from harness.machine.host import HostProbe, HostSample
+from harness.machine.placement.core_lists import read_cores
 from harness.machine.processes import RunProcesses
 
 FOREIGN_CPU, CPU_STEAL, CPU_QUOTA, SWAP = "foreign_cpu", "cpu_steal", "cpu_quota", "swap"
+ONLINE = Path("/sys/devices/system/cpu/online")
 NOT_BUSY = ("idle", "iowait", "guest", "guest_nice")
 
 
@@ -104,5 +107,8 @@ def core_seconds(wall: float, before: Mapping[int, Any], now: Mapping[int, Any],
 
 
 def _core_times(cores: Sequence[int]) -> dict[int, Any]:
-    times = dict(enumerate(psutil.cpu_times(percpu=True)))
-    return {core: one for core, one in times.items() if core in cores} if cores else times
+    times = psutil.cpu_times(percpu=True)
+    online = read_cores(ONLINE)
+    # The list has those that are online, in their order.
+    numbered = dict(zip(online if len(online) == len(times) else range(len(times)), times, strict=True))
+    return {core: one for core, one in numbered.items() if core in cores} if cores else numbered

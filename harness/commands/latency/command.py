@@ -21,12 +21,14 @@ from harness.commands.latency.asked import Asked, Options, asked
 from harness.errors import MachineError
 from harness.latency.disturbance import Disturbances
 from harness.latency.energy import Meter, NvmlMeter, rapl_meter
+from harness.latency.engines import ENGINES
 from harness.latency.folder import Folder
 from harness.latency.measure import Measured, Rounds
 from harness.latency.processes import EngineFailed, EngineProcess, export
 from harness.latency.profiling import profile_kernels
 from harness.launch import signals
 from harness.launch.private_folder import private_folder
+from harness.machine.device import installed_version
 from harness.machine.device_kinds import device_kind
 from harness.machine.environment import describe
 from harness.machine.host import cpu_name
@@ -62,7 +64,7 @@ def latency(options: Options, name: str | None = None, environment: Mapping[str,
         _export(wanted, folder, own_environment)
         measured = _measure(wanted, folder, own_environment, meter, console)
         profiles = _profiles(wanted, folder, own_environment, measured, console)
-        record = _record(files, wanted, measured, profiles, meter, begun, environment)
+        record = _record(files, wanted, measured, profiles, meter, begun, own_environment)
         write_latency(files, record)
     _conclude(console, files, record)
 
@@ -131,9 +133,11 @@ def _record(
     profiles: list[KernelProfile],
     meter: Meter,
     begun: float,
-    environment: Mapping[str, str],
+    engines_environment: Mapping[str, str],
 ) -> LatencyRecord:
     job = wanted.job
+    modules = sorted({module for engine in job.engines for module in ENGINES[engine].modules})
+    described = describe(wanted.devices, None, files.folder, ranks_environment=engines_environment)
     rows = rows_of(job, measured.turns, measured.failures)
     claims = (claim_of(engine, measured.of(engine), job.image_size, job.num_classes) for engine in job.engines)
     return LatencyRecord(
@@ -143,7 +147,7 @@ def _record(
         weights=wanted.origin,
         meter=meter.name,
         begun_unix_seconds=begun,
-        environment=describe(wanted.devices, None, files.folder, environment=environment),
+        environment={**described, "engines": {module: installed_version(module) for module in modules}},
         rows=tuple(rows),
         turns=turn_values(measured.turns),
         claims=tuple(claim for claim in claims if claim is not None),

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import namedtuple
 from dataclasses import replace
+from pathlib import Path
 
+import psutil
 import pytest
 
-from harness.latency.disturbance import CoreSeconds, Disturbances, core_seconds, reasons
+import harness.latency.disturbance
+from harness.latency.disturbance import CoreSeconds, Disturbances, _core_times, core_seconds, reasons
 from harness.machine.host import HostSample
 
 QUIET = CoreSeconds(1.0, 1, 0.0, 0.0)
@@ -56,6 +59,17 @@ def test_what_is_unknown_does_not_disturb() -> None:
     before, now = {1: Times(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)}, {1: Times(2.0, 0.0, 0.0, 0.0, 0.0, 0.0)}
     assert core_seconds(2.0, before, now, own=None).foreign == 0.0
     assert core_seconds(2.0, {}, now, own=0.0) == CoreSeconds(2.0, 1, 0.0, 0.0)
+
+
+def test_cores_that_are_offline_do_not_shift_the_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    online = tmp_path / "online"
+    monkeypatch.setattr(harness.latency.disturbance, "ONLINE", online)
+    monkeypatch.setattr(psutil, "cpu_times", lambda percpu: ["first", "second", "third"])
+    online.write_text("0,2-3\n", encoding="ascii")
+    assert _core_times((2, 7)) == {2: "second"}
+    assert _core_times(()) == {0: "first", 2: "second", 3: "third"}
+    online.write_text("0-7\n", encoding="ascii")
+    assert _core_times((2,)) == {2: "third"}
 
 
 def test_this_machine_is_looked_at() -> None:

@@ -138,6 +138,9 @@ def test_engines_get_their_threads_and_no_plugin(
     assert environment["CUSTOM_DEVICE_ROOT"] == ""
     assert "CUDA_VISIBLE_DEVICES" not in environment
     assert environment["PATH"] == os.environ["PATH"]
+    record = read_latency(tmp_path / "it.json")
+    assert record.environment["thread_environment"]["OMP_NUM_THREADS"] == "2"
+    assert record.environment["engines"] == {}
 
 
 def test_without_a_name_it_is_the_time_and_what_is_timed(tmp_path: Path, machine: Machine) -> None:
