@@ -218,7 +218,10 @@ def test_onnx_runtime_gets_threads_of_one_call_alone(
     assert (made["options"].intra_op_num_threads, made["options"].inter_op_num_threads) == (2, 1)
     assert (made["path"], made["providers"]) == (f"{tmp_path}/x1_0.onnx", ["CPUExecutionProvider"])
     ENGINES["onnxruntime"].open(tmp_path, "x1_0", JOB)
-    assert len(converted) == 1
+    ((model, weights, target, more),) = converted
+    assert (model, weights, target) == tuple(f"{tmp_path}/x1_0{end}" for end in (".json", ".pdiparams", ".onnx"))
+    # Its default would install packages into the user's environment.
+    assert more["optimize_tool"] == "none"
 
 
 def test_openvino_computes_in_single_precision(
