@@ -13,7 +13,6 @@ import psutil
 
 from harness.analysis.interference import (
     BUSY_PERCENT,
-    DISTURBED_WINDOW,
     FOREIGN_CPU_PERCENT,
     QUOTA_SHARE,
     STEAL_PERCENT,
@@ -47,13 +46,14 @@ class CoreSeconds:
 def reasons(cores: CoreSeconds, host: HostSample) -> tuple[str, ...]:
     """Returns what disturbed a turn.
 
-    foreign_cpu: other programs had DISTURBED_WINDOW of the engine's own cores, or what disturbs a run (see
-    `harness.analysis.interference`): FOREIGN_CPU_PERCENT of all cores while these are busy. cpu_steal, cpu_quota and
-    swap are as for a run, the first on the engine's own cores.
+    foreign_cpu: other programs had FOREIGN_CPU_PERCENT of the engine's own cores, or, as for a run (see
+    `harness.analysis.interference`), of all cores while these are busy. cpu_steal, cpu_quota and swap are as for a run,
+    the first on the engine's own cores. Shares of a turn of a second are known to some percent, as the kernel counts
+    ticks of 10 ms.
     """
     found = []
     busy_host = (host.cpu_util_percent or 0.0) >= BUSY_PERCENT
-    if cores.share(cores.foreign) >= DISTURBED_WINDOW or (
+    if 100 * cores.share(cores.foreign) >= FOREIGN_CPU_PERCENT or (
         busy_host and (host.foreign_util_percent or 0.0) >= FOREIGN_CPU_PERCENT
     ):
         found.append(FOREIGN_CPU)

@@ -23,10 +23,10 @@ Times = namedtuple("Times", ["user", "system", "idle", "iowait", "steal", "guest
     [
         (QUIET, IDLE, ()),
         (QUIET, HostSample(), ()),
-        (replace(QUIET, foreign=0.049), IDLE, ()),
-        (replace(QUIET, foreign=0.05), IDLE, ("foreign_cpu",)),
+        (replace(QUIET, foreign=0.09), IDLE, ()),
+        (replace(QUIET, foreign=0.11), IDLE, ("foreign_cpu",)),
         # Of two cores it is half as much.
-        (replace(QUIET, foreign=0.05, cores=2), IDLE, ()),
+        (replace(QUIET, foreign=0.11, cores=2), IDLE, ()),
         # Others have another core, and with it memory and caches: that counts where the whole host is busy.
         (QUIET, replace(IDLE, foreign_util_percent=40.0), ()),
         (QUIET, replace(IDLE, foreign_util_percent=40.0, cpu_util_percent=90.0), ("foreign_cpu",)),
