@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,5 +47,10 @@ def write_job(path: Path, job: Job) -> None:
 
 def read_job(path: Path) -> Job:
     """Returns the job that `write_job` wrote. Raises MachineError."""
-    values: dict[str, Any] = json.loads(read_whole(path))
-    return Job(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    return job_of(json.loads(read_whole(path)))
+
+
+def job_of(values: Mapping[str, Any]) -> Job:
+    """Returns the job whose values JSON has, in which tuples are lists. Raises TypeError for other values."""
+    read: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return Job(**read)

@@ -11,7 +11,7 @@ from typing import Any
 from harness.analysis.comparing.compare import Side
 from harness.analysis.latency.claim import Claim
 from harness.analysis.latency.figures import Turn
-from harness.analysis.latency.job import Job
+from harness.analysis.latency.job import Job, job_of
 from harness.analysis.latency.kernels import KernelProfile, KernelUse
 from harness.analysis.latency.medians import MedianEstimate
 from harness.analysis.latency.table import LATENCY
@@ -101,7 +101,7 @@ def read_latency(path: Path) -> LatencyRecord:
         return LatencyRecord(
             **{
                 **values,
-                "job": _with_tuples(Job, values["job"]),
+                "job": job_of(values["job"]),
                 "rows": tuple(values["rows"]),
                 "turns": tuple(values["turns"]),
                 "warnings": tuple(values["warnings"]),
@@ -116,14 +116,10 @@ def read_latency(path: Path) -> LatencyRecord:
         ) from error
 
 
-def _with_tuples(kind: type, values: dict[str, Any]) -> Any:
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
-
-
 def _claim(values: dict[str, Any]) -> Claim:
     pairs = {name: tuple((str(a), str(b)) for a, b in values[name]) for name in ("faster", "alike")}
-    claim: Claim = _with_tuples(Claim, {**values, **pairs, "growth": MedianEstimate(**values["growth"])})
-    return claim
+    names = {name: tuple(map(str, values[name])) for name in ("sizes", "by_value", "published_by_value")}
+    return Claim(**{**values, **pairs, **names, "growth": MedianEstimate(**values["growth"])})
 
 
 def _profile(values: dict[str, Any]) -> KernelProfile:

@@ -103,7 +103,8 @@ class Config:
     """Paddle's configuration of a predictor, which keeps what it is asked; onednn is how it then answers."""
 
     def __init__(self, *files: str) -> None:
-        self.files, self.asked, self.onednn, self.threads, self.gpu = files, [], False, 0, True
+        self.files, self.onednn, self.threads, self.gpu = files, False, 0, True
+        self.asked: list[tuple[Any, ...]] = []
 
     def __getattr__(self, name: str) -> Any:
         if name in ("enable_onednn", "disable_onednn", "disable_gpu", "disable_glog_info", "enable_use_gpu"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,11 +22,15 @@ from harness.analysis.latency.table import LATENCY
 from harness.artifacts.record import RunFiles
 from harness.artifacts.tables import read_table
 from harness.cli import main
+from harness.commands.latency.asked import Asked
+from harness.commands.latency.command import _meter
 from harness.latency.energy import NoMeter
 from harness.latency.folder import Folder
 from harness.latency.processes import EngineFailed
+from harness.machine.device import Devices
+from harness.machine.nvml import Gpu, Nvml
 from models.weights import encode_weights, read_weights
-from tests.support.latency import ONEDNN, PLAIN, FakeTimer, never
+from tests.support.latency import JOB, ONEDNN, PLAIN, FakeTimer, never
 from tests.support.published import shapes
 
 if TYPE_CHECKING:
@@ -247,15 +252,7 @@ def test_a_page_that_can_not_be_written_is_a_note(
 
 
 def test_a_gpus_own_counter_is_the_meter(machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from contextlib import ExitStack
-
-    from harness.commands.latency.asked import Asked
-    from harness.commands.latency.command import _meter
-    from harness.machine.device import Devices
-    from harness.machine.nvml import Gpu
-    from tests.support.latency import JOB
-
-    monkeypatch.setattr(harness.commands.latency.command.Nvml, "open", lambda self: self)
+    monkeypatch.setattr(Nvml, "open", lambda self: self)
     devices = Devices("gpu", 1, "H100", (Gpu(0, "GPU-0", "H100", ""),))
     with ExitStack() as stack:
         assert _meter(Asked(replace(JOB, device="gpu"), None, devices, ()), stack).name == "NVML, GPU"
@@ -264,8 +261,6 @@ def test_a_gpus_own_counter_is_the_meter(machine: Machine, monkeypatch: pytest.M
 def test_a_notice_about_the_devices_is_printed(
     tmp_path: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from harness.machine.device import Devices
-
     monkeypatch.setattr(
         harness.commands.latency.asked, "choose_devices", lambda *_: (Devices("cpu", 1, "CPU"), ("an old driver",))
     )
