@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 STEM_CHANNELS = 16
 HEAD_CHANNELS = 1280
 IMAGE_CHANNELS = 3
@@ -54,6 +56,12 @@ def parameter_shapes(scale: float, num_classes: int) -> dict[str, tuple[int, ...
             channels = out_channels
     shapes["last_conv.weight"] = (HEAD_CHANNELS, channels, 1, 1)
     return shapes | {"fc.weight": (HEAD_CHANNELS, num_classes), "fc.bias": (num_classes,)}
+
+
+def parameter_count(scale: float, num_classes: int) -> int:
+    """The number of trainable values at a scale, as it is published: without batch norm's running statistics."""
+    shapes = parameter_shapes(scale, num_classes)
+    return sum(math.prod(shape) for name, shape in shapes.items() if not name.endswith(("_mean", "_variance")))
 
 
 def _conv_bn(name: str, weight: tuple[int, ...]) -> dict[str, tuple[int, ...]]:

@@ -11,6 +11,7 @@ from harness.errors import UsageError
 MAX_CHARS = 60  # of the 255 bytes that a file's name may have
 
 SUMMARY_FILE = "summary.csv"
+LATENCY_TABLE = "latency"  # of `run_bench.py latency`: <name>.latency.csv
 LOCK = ".lock"  # the lock of the tables in a folder that several runs share
 VERIFICATION, TABLE, REFERENCE, GPU_DAY, REPORT = "verify-", "table-", "bi_v100", "gpu-day", "report"
 
@@ -27,19 +28,23 @@ OWNERS = {
     r"(doctor|readme)(\..*)?": "this project",
     # Of the run `a`, and of a node of it: a.json, a.steps.csv, a.checkpoints, a.node1.logs.
     r".*\.(json|csv|html|steps|devices|epochs|bad_images|scaling|checkpoints|traces|logs|node[0-9]+)": "another run",
+    r".*\." + LATENCY_TABLE: "a measurement of latency",
     r".*\.(prom|mllog|tensorboard)": "another run",
     r".*\.tuning": "a tuning",
     r".*\.campaign": "a campaign",
 }
 
 
-def check_run_name(name: str) -> None:
-    """Raise UsageError if a run of that name would have files that belong to something else, see OWNERS."""
+def check_run_name(name: str, option: str = "--run-name") -> None:
+    """Raise UsageError if a run of that name would have files that belong to something else, see OWNERS.
+
+    option is the one that the name was given by.
+    """
     for pattern, owner in OWNERS.items():
         if re.fullmatch(pattern, name, re.IGNORECASE):
             raise UsageError(
-                f"--run-name {name!r} can't be the name of a run: in --results, files of that name belong to {owner}",
-                "Give another --run-name.",
+                f"{option} {name!r} can't be the name of a run: in --results, files of that name belong to {owner}",
+                f"Give another {option}.",
             )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.artifacts.atomic import read_whole, write_whole
-from harness.artifacts.file_names import LOCK
+from harness.artifacts.file_names import LATENCY_TABLE, LOCK
 from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS
 from harness.artifacts.shared_schema import LOADERS, SCALING
 from harness.errors import UsageError
@@ -103,8 +103,8 @@ class RunFiles:
 
     def existing(self) -> list[Path]:
         """Those of the run's files that are there."""
-        tables = (STEPS, DEVICES, EPOCHS, BAD_IMAGES, SCALING, LOADERS)
-        paths = [self.record, self.page, self.checkpoints, self.traces, *(self.table(table.name) for table in tables)]
+        tables = [table.name for table in (STEPS, DEVICES, EPOCHS, BAD_IMAGES, SCALING, LOADERS)] + [LATENCY_TABLE]
+        paths = [self.record, self.page, self.checkpoints, self.traces, *map(self.table, tables)]
         return [path for path in paths if path.exists()]
 
     @property

@@ -15,16 +15,18 @@ from harness.errors import UsageError
 
 
 @contextmanager
-def claimed(folder: Path, given: str | None, usual: str, *, lock: bool = False) -> Iterator[RunFiles]:
+def claimed(
+    folder: Path, given: str | None, usual: str, *, lock: bool = False, option: str = "--run-name"
+) -> Iterator[RunFiles]:
     """Yields the files of a run, under a name that no other run has, not even one that starts at this moment.
 
-    given is the name that was asked for; without it the usual one gets a number where it is taken. lock: hold the run's
-    lock while the block runs. The name is free again if the block leaves the record as empty as it found it. Raises
-    UsageError when the given name is taken or belongs to something else than a run, MachineError when nothing can be
-    written in the folder.
+    given is the name that was asked for, by that option; without it the usual one gets a number where it is taken.
+    lock: hold the run's lock while the block runs. The name is free again if the block leaves the record as empty as it
+    found it. Raises UsageError when the given name is taken or belongs to something else than a run, MachineError when
+    nothing can be written in the folder.
     """
     if given is not None:
-        check_run_name(given)
+        check_run_name(given, option)
     check_writable(folder)
     for number in itertools.count(1):
         files = RunFiles(folder, given or (usual if number == 1 else f"{usual}-{number}"))
@@ -35,9 +37,9 @@ def claimed(folder: Path, given: str | None, usual: str, *, lock: bool = False) 
                 yield files
                 return
         if given and is_running(files):
-            raise UsageError(f"run {given!r} is running in another process", "Give another --run-name.")
+            raise UsageError(f"run {given!r} is running in another process", f"Give another {option}.")
         if given:
-            raise UsageError(f"{taken[0]} exists already", "Give another --run-name, or remove its files.")
+            raise UsageError(f"{taken[0]} exists already", f"Give another {option}, or remove its files.")
 
 
 def _take(files: RunFiles, stack: ExitStack, *, lock: bool) -> list[Path]:

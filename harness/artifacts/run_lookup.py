@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.errors import UsageError
 
-RUN, SERIES = "run", "series"
+RUN, SERIES, LATENCY = "run", "series", "latency"
 MAX_LISTED = 5  # runs in a cure
 NAME_A_RECORD = "Name a <run>.json that run_bench.py wrote."
 
@@ -59,8 +59,10 @@ def newest_runs(folder: Path) -> list[Path]:
 
 
 def kind_of(values: Any) -> str | None:
-    """Returns RUN or SERIES, from the content of a JSON file in --results; None for other files."""
+    """Returns RUN, SERIES or LATENCY, from the content of a JSON file in --results; None for other files."""
     if isinstance(values, dict):
+        if values.get("kind") == LATENCY:
+            return LATENCY
         if "kind" in values and "runs" in values:
             return SERIES
         if "config" in values and "plan" in values:

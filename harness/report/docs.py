@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 from harness import ROOT
+from harness.analysis.latency.table import LATENCY
 from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS, Table
 from harness.artifacts.shared_schema import BAD_FILES, CELLS, LOADERS, SCALING, SUMMARY, TRIALS, reference_table
 from harness.plan.declaration import Option, flag
@@ -48,6 +49,7 @@ def tables_markdown() -> str:
         ("<tuning>.tuning/trials.csv", TRIALS),
         ("<campaign>.campaign/cells.csv", CELLS),
         ("verify-<data set>.csv", BAD_FILES),
+        (f"<name>.{LATENCY.name}.csv", LATENCY),
     ]
     return "\n\n".join(_table_markdown(name, table) for name, table in named)
 

@@ -96,8 +96,8 @@ def test_a_resumed_run_gets_its_own_configuration(monkeypatch: pytest.MonkeyPatc
 
 
 KNOWN = (
-    "Known: campaign, compare, completion, doctor, export, import-idx, import-labels, report, tune,"
-    " verify, watch. See run_bench.py --help."
+    "Known: campaign, compare, completion, doctor, export, import-idx, import-labels, latency, report,"
+    " tune, verify, watch. See run_bench.py --help."
 )
 
 
@@ -235,6 +235,7 @@ def test_the_launcher_is_not_a_command_to_type() -> None:
     ("doctor", ["--data", "--results"]),
     ("export", ["what", "file", "--results"]),
     ("import-idx", ["source", "to"]),
+    ("latency", ["--weights", "--results"]),
     ("verify", ["data", "--results"]),
 ])  # fmt: skip
 def test_every_path_of_a_command_knows_the_home_folder(
@@ -303,6 +304,7 @@ def test_the_help_lists_the_commands_and_not_the_workers(capsys: pytest.CaptureF
         "  export         write a run's weights to a file that other programs can read",
         "  import-idx     convert MNIST, or a set in its file format, to a folder to train on",
         "  import-labels  make a list with ImageNet's labels from Kaggle's or the kit's file",
+        "  latency        time inference of every size, beside what is published",
         "  report         write a page with the figures and charts of one run, or of several",
         "  tune           find the settings with which this machine trains fastest on your data",
         "  verify         check that every image of a data set can be read and decoded",

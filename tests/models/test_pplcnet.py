@@ -13,7 +13,7 @@ from paddle import nn
 
 import models
 from harness import ROOT
-from models.architecture import parameter_shapes, scaled_channels
+from models.architecture import parameter_count, parameter_shapes, scaled_channels
 from models.pplcnet import PPLCNet
 from tests.support import published
 
@@ -27,17 +27,18 @@ class Published(NamedTuple):
     weight_decay: float
     top1_percent: float
     top5_percent: float
+    latency_ms: float
 
 
 PUBLISHED = {
-    "x0_25": Published(0.25, 1_521_184, 16.77, 3e-5, 51.86, 75.65),
-    "x0_35": Published(0.35, 1_643_090, 27.36, 3e-5, 58.09, 80.83),
-    "x0_5": Published(0.5, 1_879_576, 44.73, 3e-5, 63.14, 84.66),
-    "x0_75": Published(0.75, 2_357_008, 94.79, 3e-5, 68.18, 88.30),
-    "x1_0": Published(1.0, 2_952_520, 155.70, 3e-5, 71.32, 90.03),
-    "x1_5": Published(1.5, 4_499_832, 334.19, 4e-5, 73.71, 91.53),
-    "x2_0": Published(2.0, 6_521_512, 580.19, 4e-5, 75.18, 92.27),
-    "x2_5": Published(2.5, 9_017_560, 893.72, 4e-5, 76.60, 93.00),
+    "x0_25": Published(0.25, 1_521_184, 16.77, 3e-5, 51.86, 75.65, 1.74),
+    "x0_35": Published(0.35, 1_643_090, 27.36, 3e-5, 58.09, 80.83, 1.92),
+    "x0_5": Published(0.5, 1_879_576, 44.73, 3e-5, 63.14, 84.66, 2.05),
+    "x0_75": Published(0.75, 2_357_008, 94.79, 3e-5, 68.18, 88.30, 2.29),
+    "x1_0": Published(1.0, 2_952_520, 155.70, 3e-5, 71.32, 90.03, 2.46),
+    "x1_5": Published(1.5, 4_499_832, 334.19, 4e-5, 73.71, 91.53, 3.19),
+    "x2_0": Published(2.0, 6_521_512, 580.19, 4e-5, 75.18, 92.27, 4.27),
+    "x2_5": Published(2.5, 9_017_560, 893.72, 4e-5, 76.60, 93.00, 5.39),
 }
 
 
@@ -71,15 +72,22 @@ def test_parameters_and_macs_are_the_published_ones(size: str) -> None:
     assert round(macs / 1e6, 2) == PUBLISHED[size].mmacs
     trainable = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
     assert sum(math.prod(parameter.shape) for parameter in trainable) == PUBLISHED[size].parameters
+    assert parameter_count(PUBLISHED[size].scale, 1000) == PUBLISHED[size].parameters
     assert len(model.state_dict()) == 146
 
 
 def test_the_eight_sizes_say_what_was_published() -> None:
     assert {
-        size: (entry.scale, entry.weight_decay, round(100 * entry.top1, 2), round(100 * entry.top5, 2))
+        size: (
+            entry.scale,
+            entry.weight_decay,
+            round(100 * entry.top1, 2),
+            round(100 * entry.top5, 2),
+            entry.latency_ms,
+        )
         for size, entry in models.SIZES.items()
     } == {
-        size: (entry.scale, entry.weight_decay, entry.top1_percent, entry.top5_percent)
+        size: (entry.scale, entry.weight_decay, entry.top1_percent, entry.top5_percent, entry.latency_ms)
         for size, entry in PUBLISHED.items()
     }
 

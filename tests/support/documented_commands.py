@@ -179,6 +179,9 @@ def smaller(words: Sequence[str], folder: Path) -> list[str]:
     command = words[1] if len(words) > 1 and not words[1].startswith("-") else ""
     if command == "doctor" and not {"--level", "--list", "shm"} & {*words}:
         return [*words, "--level", "quick"]
+    if command == "latency":
+        small = ["--image-size", "32", "--seconds", "0.1", "--rounds", "1", "--threads", "1"]
+        return [*words, *small, *([] if "--weights" in words else ["--model", "x0_25"])]
     if command not in ("", "tune"):
         return words
     if command == "tune" and "--resume" in words:

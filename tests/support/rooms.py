@@ -6,5 +6,5 @@ from __future__ import annotations
 LEVELS = (
     ("models",), ("pipelines",), ("harness",), ("harness.errors",), ("harness.machine",), ("harness.plan",),
     ("harness.artifacts",), ("harness.launch", "harness.analysis"), ("harness.report", "harness.training"),
-    ("harness.doctor",), ("harness.commands",), ("harness.cli",), ("run_bench",),
+    ("harness.doctor", "harness.latency"), ("harness.commands",), ("harness.cli",), ("run_bench",),
 )  # fmt: skip

@@ -94,8 +94,52 @@ def _campaign(file: str, results: str, **options: Any) -> None:
     campaign(file, results, **options)
 
 
+def _declare_latency(parser: argparse.ArgumentParser) -> None:
+    from harness.commands.latency.asked import USUAL_ROUNDS, USUAL_SECONDS
+    from harness.latency.engines import ENGINES, USUAL
+    from models.sizes import RECIPE, SIZES
+
+    usual = " or ".join(f"{engine} on {device}" for device, engine in USUAL.items())
+    parser.add_argument(
+        "--model", metavar="SIZE,SIZE,...", help=f"sizes to time, of {', '.join(SIZES)} (default: all of them)"
+    )
+    parser.add_argument(
+        "--engine",
+        metavar="NAME,NAME,...",
+        help=f"what runs the networks, of {', '.join(ENGINES)}, or all that are installed (default: {usual})",
+    )
+    parser.add_argument("--device", metavar="NAME", help=f"{' or '.join(USUAL)} (default: {next(iter(USUAL))})")
+    parser.add_argument("--threads", metavar="N", type=int, help="threads that compute one call (default: 1)")
+    parser.add_argument("--batch-size", metavar="N", type=int, help="images in a call (default: 1)")
+    parser.add_argument(
+        "--image-size", metavar="N", type=int, help=f"side of square images in pixels (default: {RECIPE.image_size})"
+    )
+    add_path(
+        parser, "--weights", metavar="RUN|FILE", help="a run in --results or a file of weights (default: random ones)"
+    )
+    parser.add_argument(
+        "--seconds",
+        metavar="S",
+        type=float,
+        help=f"that each size is timed with each engine, over all rounds (default: {USUAL_SECONDS:g})",
+    )
+    parser.add_argument(
+        "--rounds", metavar="N", type=int, help=f"turns of each size with each engine (default: {USUAL_ROUNDS})"
+    )
+    parser.add_argument("--name", metavar="NAME", help="name of the files in --results (default: the time)")
+    add_results(parser, "folder for the table, the record and the page")
+
+
+def _latency(results: str, name: str | None = None, **options: Any) -> None:
+    from harness.commands.latency.asked import Options
+    from harness.commands.latency.command import latency
+
+    latency(Options(results, **options), name)
+
+
 COMMANDS = {
     "campaign": Command("carry out a matrix of runs, and put them side by side", _declare_campaign, _campaign),
     "doctor": Command("check this machine before a run does, and say how to mend it", _declare_doctor, _doctor),
+    "latency": Command("time inference of every size, beside what is published", _declare_latency, _latency),
     "tune": Command("find the settings with which this machine trains fastest on your data", _declare_tune, _tune),
 }

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from harness.analysis.comparing.compare import Difference, compare
 from harness.analysis.comparing.stored_result import StoredResult, find_result
+from harness.analysis.latency.stored import find_latency
+from harness.commands.stored.compare_latency import compare_latencies
 from harness.errors import GateError, UsageError
 from harness.report.comparison import change_line, show_comparison
 from harness.report.console import Console
@@ -16,10 +18,14 @@ from harness.report.console import Console
 def compare_saved(a: str, b: str, results: str, fail_if_slower: str | None = None) -> None:
     """Print how B compares with A; both are names that `harness.analysis.stored_result.find_result` accepts.
 
+    Two measurements of latency are compared size by size, see `compare_latencies`.
     Raises UsageError for results that can't be compared, or when fail_if_slower can't be judged; GateError when B is
     slower by more than that, beyond noise.
     """
     limit = None if fail_if_slower is None else parse_limit(fail_if_slower)
+    if any(find_latency(name, Path(results)) is not None for name in (a, b)):
+        compare_latencies(a, b, Path(results), limit)
+        return
     result_a, result_b = find_result(a, Path(results)), find_result(b, Path(results))
     difference = compare(result_a.side, result_b.side)
     console = Console()

@@ -44,12 +44,20 @@ def export(what: str, file: str, results: str, overwrite: bool = False, prefix: 
     check_target(target)
     if os.path.lexists(target) and not overwrite:
         raise _exists_already(target)
-    of_file = _is_file(what, Path(results))
-    if prefix is not None and not of_file:
+    if prefix is not None and not _is_file(what, Path(results)):
         raise UsageError(f"--prefix {prefix!r} is for a file of weights, and {what!r} is a run", "Omit it.")
-    exported = _of_file(Path(what), prefix) if of_file else of_run(RunFiles(Path(results), what))
+    exported = weights_of(what, Path(results), prefix)
     _write(target, encode_weights(target, exported.weights, exported.metadata), overwrite)
     print(printable(f"{file}: {describe(exported)}"))
+
+
+def weights_of(what: str, results: Path, prefix: str | None = None) -> Exported:
+    """Returns the weights of a run in the folder of results, or of a file of weights.
+
+    Raises UsageError if there is no such run, or it has no checkpoint; MachineError if that can't be read; WeightsError
+    for a file that isn't valid.
+    """
+    return _of_file(Path(what), prefix) if _is_file(what, results) else of_run(RunFiles(results, what))
 
 
 def _write(target: Path, content: bytes, overwrite: bool) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.analysis.comparing.stored_result import series_records, series_runs
+from harness.analysis.latency.stored import read_latency
 from harness.artifacts.atomic import disk_errors, replaced
 from harness.artifacts.file_names import REPORT
 from harness.artifacts.record import RunFiles
 from harness.artifacts.run_lookup import (
+    LATENCY,
     NAME_A_RECORD,
     RUN,
     SERIES,
@@ -19,6 +21,7 @@ from harness.artifacts.run_lookup import (
     kind_of,
     newest_runs,
     read_stored,
+    stored_kind,
 )
 from harness.artifacts.schema import SCALES
 from harness.artifacts.shared_schema import SCALING
@@ -27,6 +30,7 @@ from harness.errors import UsageError
 from harness.plan.metric_formats import parse_formats
 from harness.report.metrics.formats import write_metrics
 from harness.report.page.document import page
+from harness.report.page.latency import latency_page
 from harness.report.run_data import read_run
 from harness.report.text import printable
 
@@ -55,6 +59,9 @@ def report(
     if last is not None and names:
         raise UsageError("runs were named together with --last", "Leave one of them out.")
     paths = [find_stored(name, folder) for name in names] if names else _newest(folder, 1 if last is None else last)
+    if len(paths) == 1 and stored_kind(paths[0]) == LATENCY:
+        _write_page(paths, output, latency_page(read_latency(paths[0])))
+        return
     paths_of_runs, scaling = _members(paths)
     if len(paths_of_runs) > MAX_RUNS:
         raise UsageError(f"{len(paths_of_runs)} runs are too many for one page", f"Name {MAX_RUNS} at most.")
@@ -65,13 +72,17 @@ def report(
             f"run {unfinished[0].name!r} is {unfinished[0].record.status}: it has no figures to write",
             "Omit --metrics.",
         )
-    target = _target(paths) if output is None else Path(output)
-    with disk_errors(target, elsewhere="another file with --output"), replaced(target) as stream:
-        stream.write(page(runs, scaling))
-    print(printable(f"{target}: open it in a browser"))
+    _write_page(paths, output, page(runs, scaling))
     for name in formats:
         for path, run in zip(paths_of_runs, runs, strict=True):
             print(printable(str(write_metrics(run, RunFiles(path.parent, path.stem), name))))
+
+
+def _write_page(paths: Sequence[Path], output: str | None, content: bytes) -> None:
+    target = _target(paths) if output is None else Path(output)
+    with disk_errors(target, elsewhere="another file with --output"), replaced(target) as stream:
+        stream.write(content)
+    print(printable(f"{target}: open it in a browser"))
 
 
 def _target(paths: Sequence[Path]) -> Path:

@@ -29,7 +29,7 @@ OTHERS_FILES = [
     Path(f"{GPU_DAY}.json"),
     Path(f"{GPU_DAY}.md"),
     Path("README.md"),
-    *(RunFiles(Path(), "a").table(name) for name in ("steps", "devices", "epochs", "bad_images", "scaling")),
+    *(RunFiles(Path(), "a").table(name) for name in ("steps", "devices", "epochs", "bad_images", "scaling", "latency")),
     RunFiles(Path(), "a").checkpoints,
     RunFiles(Path(), "a").traces,
     Path("a.logs"),

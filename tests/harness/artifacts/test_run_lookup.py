@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.artifacts.record import write_record
-from harness.artifacts.run_lookup import RUN, SERIES, find_run, find_stored, stored_kind
+from harness.artifacts.run_lookup import LATENCY, RUN, SERIES, find_run, find_stored, stored_kind
 from harness.commands.verify import Verified
 from harness.errors import UsageError
 from tests.support.plans import a_record
@@ -23,6 +23,7 @@ def results(tmp_path: Path) -> Path:
     series = {"schema_version": 4, "kind": "repeats", "run": "five", "status": "finished", "runs": ["first", "it.v1.2"]}
     (tmp_path / "five.json").write_text(json.dumps(series), encoding="utf-8")
     (tmp_path / "verify-digits.json").write_text(json.dumps(dataclasses.asdict(Verified("digits", "", {}, 0))))
+    (tmp_path / "times.json").write_text('{"kind": "latency"}', encoding="utf-8")
     (tmp_path / "notes.json").write_text("{}", encoding="utf-8")
     (tmp_path / "empty.json").touch()
     (tmp_path / "broken.json").write_text("{", encoding="utf-8")
@@ -46,7 +47,7 @@ def test_runs_series_and_the_rest_are_told_apart_by_what_they_hold(results: Path
     kinds = {path.stem: stored_kind(path) for path in results.glob("*.json")}
     assert kinds == {
         "first": RUN, "verify-me": RUN, "it.v1.2": RUN, "five": SERIES, "verify-digits": None, "notes": None,
-        "empty": None, "broken": None,
+        "empty": None, "broken": None, "times": LATENCY,
     }  # fmt: skip
     assert stored_kind(results / "gone.json") is None
 

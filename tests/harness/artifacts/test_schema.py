@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import pytest
 
+from harness.analysis.latency.table import LATENCY
 from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS, Table
 from harness.artifacts.shared_schema import BAD_FILES, SCALING, SUMMARY, reference_table
 from tests.support.plans import a_record, a_throughput_record
 
-TABLES = (STEPS, DEVICES, EPOCHS, BAD_IMAGES, SCALING, SUMMARY, reference_table("BI", 4), BAD_FILES)
+TABLES = (STEPS, DEVICES, EPOCHS, BAD_IMAGES, SCALING, SUMMARY, reference_table("BI", 4), BAD_FILES, LATENCY)
 SCOPES = {"global", "per device", "rank 0's host", "run", "rank that got its batch last"}
 
 
@@ -140,5 +141,5 @@ def test_accuracies_are_fractions_of_four_decimals_as_in_the_reference() -> None
     accuracies = [
         column for table in TABLES for column in table.columns if column.name in ("top1", "top5", "TOP1 Accuracy")
     ]
-    assert len(accuracies) == 5
+    assert len(accuracies) == 6
     assert {(column.unit, column.digits) for column in accuracies} == {("fraction", 4)}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from harness import ROOT
+from harness.analysis.latency.table import LATENCY
 from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS
 from harness.artifacts.shared_schema import BAD_FILES, CELLS, LOADERS, SCALING, SUMMARY, TRIALS
 from harness.plan.declaration import flag
@@ -77,13 +78,14 @@ def test_every_table_has_a_section_with_all_its_columns() -> None:
         "`<tuning>.tuning/trials.csv`",
         "`<campaign>.campaign/cells.csv`",
         "`verify-<data set>.csv`",
+        "`<name>.latency.csv`",
     ]
     for section, table in zip(sections, (STEPS, DEVICES, EPOCHS, BAD_IMAGES, LOADERS, SCALING, SUMMARY), strict=False):
         rows = [row_cells(line) for line in section.splitlines() if line.startswith("|")]
         assert rows[0] == ["column", "unit", "scope", "meaning"]
         assert [row[0] for row in rows[2:]] == [f"`{name}`" for name in table.header]
         assert {len(row) for row in rows} == {4}
-    for section, table in zip(sections[-3:], (TRIALS, CELLS, BAD_FILES), strict=True):
+    for section, table in zip(sections[-4:], (TRIALS, CELLS, BAD_FILES, LATENCY), strict=True):
         rows = [row_cells(line) for line in section.splitlines() if line.startswith("|")]
         assert [row[0] for row in rows[2:]] == [f"`{name}`" for name in table.header]
     assert "| `FPS (<device> x <n>)` | images/s | global | of all devices together |" in sections[7]

@@ -1,0 +1,56 @@
+"""What a measurement of latency was asked for; the processes that time read their orders here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.artifacts.atomic import read_whole, write_whole
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A measurement: every size with every engine.
+
+    sizes are keys of `models.sizes.SIZES`, in their order; engines names of `harness.latency.engines`. rounds is the
+    number of turns of each size with each engine, turn_seconds the length of one. cores are those that an engine is
+    kept on; none: it isn't kept anywhere. gpu is the number of the GPU, in Paddle's counting. has_weights: the folder
+    has a file of weights, for the only size; otherwise they are random, from the seed.
+    """
+
+    sizes: tuple[str, ...]
+    engines: tuple[str, ...]
+    device: str
+    threads: int = 1
+    batch_size: int = 1
+    image_size: int = 224
+    num_classes: int = 1000
+    rounds: int = 10
+    turn_seconds: float = 1.2
+    cores: tuple[int, ...] = ()
+    has_weights: bool = False
+    seed: int = 0
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """Every size with every engine, (size, engine), sizes first."""
+        return tuple((size, engine) for size in self.sizes for engine in self.engines)
+
+
+def write_job(path: Path, job: Job) -> None:
+    """Write a job as JSON. Raises MachineError."""
+    write_whole(path, json.dumps(asdict(job)))
+
+
+def read_job(path: Path) -> Job:
+    """Returns the job that `write_job` wrote. Raises MachineError."""
+    return job_of(json.loads(read_whole(path)))
+
+
+def job_of(values: Mapping[str, Any]) -> Job:
+    """Returns the job whose values JSON has, in which tuples are lists. Raises TypeError for other values."""
+    read: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return Job(**read)
