@@ -15,12 +15,22 @@ from harness.report.page.document import TIME, charted, document
 from harness.report.page.html import Html, cell_of, element, facts, joined, table
 from models.sizes import PUBLISHED_LATENCY, SIZES
 
-SHOWN = (
-    "model", "engine", "median_ms", "median_low_ms", "median_high_ms", "p95_ms", "images_per_second",
-    "images_per_joule", "ratio", "published_ms", "top1", "top1_per_ms", "published_top1_per_ms",
-    "calls", "disturbed", "failure",
-)  # fmt: skip
-DIGITS = {"images_per_second": 1, "top1_per_ms": 1, "published_top1_per_ms": 1}
+# The columns of the page's table, with their titles and the digits that are shown; those without a value are left out.
+SHOWN: dict[str, tuple[str, int]] = {
+    "median_ms": ("ms", 2),
+    "median_low_ms": ("from", 2),
+    "median_high_ms": ("to (95 %)", 2),
+    "p95_ms": ("p95", 2),
+    "images_per_second": ("images/s", 1),
+    "images_per_joule": ("images/J", 2),
+    "ratio": ("x first engine", 2),
+    "top1": ("top-1", 4),
+    "top1_per_ms": ("points a ms", 1),
+    "published_ms": ("published ms", 2),
+    "published_top1_per_ms": ("published points a ms", 1),
+    "disturbed": ("disturbed", 0),
+    "failure": ("failure", 0),
+}
 
 
 def latency_page(record: LatencyRecord) -> bytes:
@@ -62,18 +72,26 @@ def accuracy_chart(record: LatencyRecord) -> Chart:
 
 
 def _figures(record: LatencyRecord) -> Html:
-    columns = sorted((one for one in LATENCY.columns if one.name in SHOWN), key=lambda one: SHOWN.index(one.name))
+    columns = {column.name: column for column in LATENCY.columns}
+    several = len(record.job.engines) > 1
+    shown = [
+        name
+        for name in SHOWN
+        if any(row.get(name) not in (None, "") for row in record.rows) and (several or name != "ratio")
+    ]
     body: list[list[str | Html]] = []
     for row in record.rows:
-        shown = []
-        for column in columns:
-            value = row.get(column.name)
-            text = "-" if value is None or value == "" else None
-            if isinstance(value, float):
-                text = f"{value:,.{DIGITS.get(column.name, column.digits if column.digits < 4 else 2)}f}"
-            shown.append(cell_of(value, column, f"{100 * value:.2f} %" if column.name == "top1" and value else text))
-        body.append([*shown])
-    return table([column.name for column in columns], body, "Latency beside what is published", 2)
+        size = f"{row['model']}, {row['engine']}" if several else row["model"]
+        cells = (cell_of(row.get(name), columns[name], _short(row.get(name), SHOWN[name][1])) for name in shown)
+        body.append([size, *cells])
+    header = ["size", *(SHOWN[name][0] for name in shown)]
+    return table(header, body, "Latency beside what is published")
+
+
+def _short(value: object, digits: int) -> str | None:
+    if isinstance(value, float):
+        return f"{value:,.{digits}f}"
+    return "-" if value in (None, "") else None
 
 
 def _paragraphs(lines: list[str]) -> Html:

@@ -167,8 +167,21 @@ def test_the_page_has_every_figure_and_each_text_as_text() -> None:
     assert page == latency_page(record).decode()
     found = re.findall(r'<data value="([^"]*)" data-column="median_ms">([^<]*)</data>', page)
     assert found == [("2.0000", "2.00"), ("5.0000", "5.00"), ("5.0000", "5.00"), ("25.0000", "25.00")]
-    for text in ("The claim", "Kernels of oneDNN", "Accuracy over latency", "energy read from", "jit:avx2", "71.32 %"):
+    for text in ("The claim", "Kernels of oneDNN", "Accuracy over latency", "energy read from", "jit:avx2", "0.7132"):
         assert text in page
+
+
+def test_the_page_shows_no_column_without_a_value() -> None:
+    alone = latency_page(a_record(replace(JOB, engines=(ONEDNN,)))).decode()
+    assert "x first engine" not in alone
+    assert "images/J" not in alone
+    assert ">x1_0</th>" in alone
+    both = latency_page(a_record()).decode()
+    assert "x first engine" in both
+    assert ">x1_0, paddle</th>" in both
+    rows = [{"model": "x1_0", "engine": PLAIN, "failure": "crashed by SIGSEGV"}, *a_record().rows[:3]]
+    failed = latency_page(replace(a_record(), rows=tuple(rows))).decode()
+    assert "crashed by SIGSEGV" in failed
 
 
 def test_the_page_of_one_size_has_no_claim_and_without_kernels_none_of_those() -> None:
