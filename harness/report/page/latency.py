@@ -6,7 +6,6 @@ import time
 
 import numpy as np
 
-from harness.analysis.latency.kernels import KernelProfile
 from harness.analysis.latency.stored import LatencyRecord
 from harness.analysis.latency.table import LATENCY
 from harness.report.latency import PUBLISHED, claims_text, job_text, kernels_text
@@ -105,29 +104,31 @@ def _kernels(record: LatencyRecord) -> Html:
         return Html()
     rows = [
         [profile.size, profile.engine, kernel.primitive, kernel.implementation, f"{kernel.executions:g}",
-         f"{kernel.milliseconds:.4f}", f"{kernel.milliseconds / profile.milliseconds:.1%}"]
+         f"{kernel.milliseconds:.4f}"]
         for profile in record.profiles
         for kernel in profile.kernels
     ]  # fmt: skip
-    header = ("size", "engine", "primitive", "implementation", "times a call", "ms", "of the call")
+    header = ("size", "engine", "primitive", "implementation", "times a call", "ms")
     return element(
         "section",
         element("h2", "Kernels of oneDNN"),
-        _paragraphs(kernels_text(record.profiles)),
+        _paragraphs(kernels_text(record)),
         element("details", element("summary", "Every kernel of every size"), table(header, rows, "Kernels", 4)),
-        _between(record.profiles),
+        _between(record),
     )
 
 
-def _between(profiles: tuple[KernelProfile, ...]) -> Html:
+def _between(record: LatencyRecord) -> Html:
     """What a call of each size takes besides kernels."""
-    rows = [
-        [one.size, one.engine, f"{one.milliseconds:.3f}", f"{one.kernel_ms:.3f}", f"{one.share:.0%}"]
-        for one in profiles
-        if one.kernels
-    ]
-    header = ("size", "engine", "ms of a call", "ms in kernels", "share")
-    return table(header, rows, "Calls while oneDNN printed, and the part of them in kernels", 2) if rows else Html()
+    rows = []
+    for one in record.profiles:
+        row = record.row(one.size, one.engine)
+        if one.kernels and row is not None:
+            median = row["median_ms"]
+            parts = [f"{part:.2f}" for part in (median, one.kernel_ms, median - one.kernel_ms)]
+            rows.append([one.size, one.engine, *parts, f"{one.kernel_ms / median:.0%}"])
+    header = ("size", "engine", "ms", "in kernels", "between them", "share of kernels")
+    return table(header, rows, "Calls, and the part of them in kernels of oneDNN", 2) if rows else Html()
 
 
 def _notes(record: LatencyRecord) -> Html:

@@ -106,12 +106,15 @@ def test_a_claim_that_does_not_hold_in_words() -> None:
 
 def test_kernels_in_words() -> None:
     uses = tuple(KernelUse("convolution", f"jit:{number}", 2.0, 1.0) for number in range(8))
-    lines = kernels_text([KernelProfile("x2_0", ONEDNN, "Intel AVX2", 16.0, uses)])
-    assert lines[0] == "kernels with paddle-onednn in a call of x2_0 (Intel AVX2):"
+    lines = kernels_text(a_record(profiles=(KernelProfile("x0_25", ONEDNN, "Intel AVX2", 16.0, uses),)))
+    assert lines[0] == "kernels with paddle-onednn in a call of x0_25 (Intel AVX2):"
     assert lines[1].startswith("  2 x convolution jit:0 1.00 ms, ")
     assert lines[1].endswith(", and 2 more")
-    assert lines[2] == "  together 8.00 ms, 50 % of the call; the rest is between kernels"
-    assert kernels_text([]) == []
+    assert lines[2] == "  together 8.00 ms of 2.00; the rest of a call is between kernels"
+    assert kernels_text(a_record())[2] == "  together 4.50 ms of 5.00; the rest of a call is between kernels"
+    assert kernels_text(a_record(profiles=())) == []
+    failed = a_record(rows=(), profiles=(KernelProfile("x0_25", ONEDNN, "Intel AVX2", 16.0, uses),))
+    assert kernels_text(failed)[2] == "  together 8.00 ms"
 
 
 def test_ratios_in_words() -> None:
