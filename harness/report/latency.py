@@ -12,7 +12,6 @@ from harness.analysis.comparing.compare import Difference
 from harness.analysis.latency.claim import Claim
 from harness.analysis.latency.figures import Turn
 from harness.analysis.latency.job import Job
-from harness.analysis.latency.kernels import KernelProfile
 from harness.analysis.latency.medians import MedianEstimate
 from harness.analysis.latency.stored import LatencyRecord, unlike
 from harness.analysis.latency.table import NONE
@@ -67,7 +66,7 @@ def show_measured(console: Console, record: LatencyRecord, files: RunFiles) -> N
             console.rich.print(_figures(record, engine))
     console.line(PUBLISHED)
     console.line(f"here: {record.device_name}, {job_text(record.job)}, {record.weights}")
-    for line in (*ratios_text(record), *claims_text(record.claims), *kernels_text(record.profiles)):
+    for line in (*ratios_text(record), *claims_text(record.claims), *kernels_text(record)):
         console.line(line)
     for row in record.rows:
         if row["failure"]:
@@ -157,11 +156,11 @@ def _times(estimate: MedianEstimate) -> str:
     return f"{estimate.median:.2f} x ({estimate.low:.2f} to {estimate.high:.2f})"
 
 
-def kernels_text(profiles: Sequence[KernelProfile]) -> list[str]:
-    """Returns which kernels of oneDNN ran in a call of one size, for each engine."""
+def kernels_text(record: LatencyRecord) -> list[str]:
+    """Returns which kernels of oneDNN ran in a call of one size, for each engine, and their part of its latency."""
     lines = []
-    for engine in dict.fromkeys(profile.engine for profile in profiles):
-        own = [profile for profile in profiles if profile.engine == engine]
+    for engine in dict.fromkeys(profile.engine for profile in record.profiles):
+        own = [profile for profile in record.profiles if profile.engine == engine]
         shown = next((profile for profile in own if profile.size == SHOWN_SIZE), own[-1])
         if not shown.kernels:
             lines.append(f"kernels with {engine}: none of oneDNN's")
@@ -171,10 +170,12 @@ def kernels_text(profiles: Sequence[KernelProfile]) -> list[str]:
             for kernel in shown.kernels[:MAX_KERNELS]
         ]
         rest = len(shown.kernels) - MAX_KERNELS
+        row = record.row(shown.size, engine)
+        beside = "" if row is None else f" of {row['median_ms']:.2f}; the rest of a call is between kernels"
         lines += [
             f"kernels with {engine} in a call of {shown.size} ({shown.instructions}):",
             f"  {', '.join(parts)}" + (f", and {rest} more" if rest > 0 else ""),
-            f"  together {shown.kernel_ms:.2f} ms, {100 * shown.share:.0f} % of the call; the rest is between kernels",
+            f"  together {shown.kernel_ms:.2f} ms{beside}",
         ]
     return lines
 

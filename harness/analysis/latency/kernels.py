@@ -27,7 +27,7 @@ class KernelProfile:
     """What oneDNN executed in a call of one size with one engine, the longest first.
 
     instructions is the instruction set that oneDNN says it uses; empty where it printed nothing, so that nothing of it
-    ran. milliseconds is the median of the whole call while oneDNN printed, which slows it down.
+    ran. milliseconds is the median of the whole call while oneDNN printed, which takes time between its kernels.
     """
 
     size: str
@@ -40,11 +40,6 @@ class KernelProfile:
     def kernel_ms(self) -> float:
         """The milliseconds of a call in which kernels of oneDNN ran."""
         return sum(kernel.milliseconds for kernel in self.kernels)
-
-    @property
-    def share(self) -> float:
-        """The share of a call in which kernels of oneDNN ran."""
-        return self.kernel_ms / self.milliseconds
 
 
 def kernels_in(printed: str, skip_calls: int = 0) -> tuple[KernelUse, ...]:

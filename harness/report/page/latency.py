@@ -6,7 +6,6 @@ import time
 
 import numpy as np
 
-from harness.analysis.latency.kernels import KernelProfile
 from harness.analysis.latency.stored import LatencyRecord
 from harness.analysis.latency.table import LATENCY
 from harness.report.latency import PUBLISHED, claims_text, job_text, kernels_text
@@ -15,12 +14,22 @@ from harness.report.page.document import TIME, charted, document
 from harness.report.page.html import Html, cell_of, element, facts, joined, table
 from models.sizes import PUBLISHED_LATENCY, SIZES
 
-SHOWN = (
-    "model", "engine", "median_ms", "median_low_ms", "median_high_ms", "p95_ms", "images_per_second",
-    "images_per_joule", "ratio", "published_ms", "top1", "top1_per_ms", "published_top1_per_ms",
-    "calls", "disturbed", "failure",
-)  # fmt: skip
-DIGITS = {"images_per_second": 1, "top1_per_ms": 1, "published_top1_per_ms": 1}
+# The columns of the page's table, with their titles and the digits that are shown; those without a value are left out.
+SHOWN: dict[str, tuple[str, int]] = {
+    "median_ms": ("ms", 2),
+    "median_low_ms": ("from", 2),
+    "median_high_ms": ("to (95 %)", 2),
+    "p95_ms": ("p95", 2),
+    "images_per_second": ("images/s", 1),
+    "images_per_joule": ("images/J", 2),
+    "ratio": ("x first engine", 2),
+    "top1": ("top-1", 4),
+    "top1_per_ms": ("points a ms", 1),
+    "published_ms": ("published ms", 2),
+    "published_top1_per_ms": ("published points a ms", 1),
+    "disturbed": ("disturbed", 0),
+    "failure": ("failure", 0),
+}
 
 
 def latency_page(record: LatencyRecord) -> bytes:
@@ -62,18 +71,26 @@ def accuracy_chart(record: LatencyRecord) -> Chart:
 
 
 def _figures(record: LatencyRecord) -> Html:
-    columns = sorted((one for one in LATENCY.columns if one.name in SHOWN), key=lambda one: SHOWN.index(one.name))
+    columns = {column.name: column for column in LATENCY.columns}
+    several = len(record.job.engines) > 1
+    shown = [
+        name
+        for name in SHOWN
+        if any(row.get(name) not in (None, "") for row in record.rows) and (several or name != "ratio")
+    ]
     body: list[list[str | Html]] = []
     for row in record.rows:
-        shown = []
-        for column in columns:
-            value = row.get(column.name)
-            text = "-" if value is None or value == "" else None
-            if isinstance(value, float):
-                text = f"{value:,.{DIGITS.get(column.name, column.digits if column.digits < 4 else 2)}f}"
-            shown.append(cell_of(value, column, f"{100 * value:.2f} %" if column.name == "top1" and value else text))
-        body.append([*shown])
-    return table([column.name for column in columns], body, "Latency beside what is published", 2)
+        size = f"{row['model']}, {row['engine']}" if several else row["model"]
+        cells = (cell_of(row.get(name), columns[name], _short(row.get(name), SHOWN[name][1])) for name in shown)
+        body.append([size, *cells])
+    header = ["size", *(SHOWN[name][0] for name in shown)]
+    return table(header, body, "Latency beside what is published")
+
+
+def _short(value: object, digits: int) -> str | None:
+    if isinstance(value, float):
+        return f"{value:,.{digits}f}"
+    return "-" if value in (None, "") else None
 
 
 def _paragraphs(lines: list[str]) -> Html:
@@ -87,29 +104,31 @@ def _kernels(record: LatencyRecord) -> Html:
         return Html()
     rows = [
         [profile.size, profile.engine, kernel.primitive, kernel.implementation, f"{kernel.executions:g}",
-         f"{kernel.milliseconds:.4f}", f"{kernel.milliseconds / profile.milliseconds:.1%}"]
+         f"{kernel.milliseconds:.4f}"]
         for profile in record.profiles
         for kernel in profile.kernels
     ]  # fmt: skip
-    header = ("size", "engine", "primitive", "implementation", "times a call", "ms", "of the call")
+    header = ("size", "engine", "primitive", "implementation", "times a call", "ms")
     return element(
         "section",
         element("h2", "Kernels of oneDNN"),
-        _paragraphs(kernels_text(record.profiles)),
+        _paragraphs(kernels_text(record)),
         element("details", element("summary", "Every kernel of every size"), table(header, rows, "Kernels", 4)),
-        _between(record.profiles),
+        _between(record),
     )
 
 
-def _between(profiles: tuple[KernelProfile, ...]) -> Html:
+def _between(record: LatencyRecord) -> Html:
     """What a call of each size takes besides kernels."""
-    rows = [
-        [one.size, one.engine, f"{one.milliseconds:.3f}", f"{one.kernel_ms:.3f}", f"{one.share:.0%}"]
-        for one in profiles
-        if one.kernels
-    ]
-    header = ("size", "engine", "ms of a call", "ms in kernels", "share")
-    return table(header, rows, "Calls while oneDNN printed, and the part of them in kernels", 2) if rows else Html()
+    rows = []
+    for one in record.profiles:
+        row = record.row(one.size, one.engine)
+        if one.kernels and row is not None:
+            median = row["median_ms"]
+            parts = [f"{part:.2f}" for part in (median, one.kernel_ms, median - one.kernel_ms)]
+            rows.append([one.size, one.engine, *parts, f"{one.kernel_ms / median:.0%}"])
+    header = ("size", "engine", "ms", "in kernels", "between them", "share of kernels")
+    return table(header, rows, "Calls, and the part of them in kernels of oneDNN", 2) if rows else Html()
 
 
 def _notes(record: LatencyRecord) -> Html:

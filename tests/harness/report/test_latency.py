@@ -106,12 +106,15 @@ def test_a_claim_that_does_not_hold_in_words() -> None:
 
 def test_kernels_in_words() -> None:
     uses = tuple(KernelUse("convolution", f"jit:{number}", 2.0, 1.0) for number in range(8))
-    lines = kernels_text([KernelProfile("x2_0", ONEDNN, "Intel AVX2", 16.0, uses)])
-    assert lines[0] == "kernels with paddle-onednn in a call of x2_0 (Intel AVX2):"
+    lines = kernels_text(a_record(profiles=(KernelProfile("x0_25", ONEDNN, "Intel AVX2", 16.0, uses),)))
+    assert lines[0] == "kernels with paddle-onednn in a call of x0_25 (Intel AVX2):"
     assert lines[1].startswith("  2 x convolution jit:0 1.00 ms, ")
     assert lines[1].endswith(", and 2 more")
-    assert lines[2] == "  together 8.00 ms, 50 % of the call; the rest is between kernels"
-    assert kernels_text([]) == []
+    assert lines[2] == "  together 8.00 ms of 2.00; the rest of a call is between kernels"
+    assert kernels_text(a_record())[2] == "  together 4.50 ms of 5.00; the rest of a call is between kernels"
+    assert kernels_text(a_record(profiles=())) == []
+    failed = a_record(rows=(), profiles=(KernelProfile("x0_25", ONEDNN, "Intel AVX2", 16.0, uses),))
+    assert kernels_text(failed)[2] == "  together 8.00 ms"
 
 
 def test_ratios_in_words() -> None:
@@ -167,8 +170,21 @@ def test_the_page_has_every_figure_and_each_text_as_text() -> None:
     assert page == latency_page(record).decode()
     found = re.findall(r'<data value="([^"]*)" data-column="median_ms">([^<]*)</data>', page)
     assert found == [("2.0000", "2.00"), ("5.0000", "5.00"), ("5.0000", "5.00"), ("25.0000", "25.00")]
-    for text in ("The claim", "Kernels of oneDNN", "Accuracy over latency", "energy read from", "jit:avx2", "71.32 %"):
+    for text in ("The claim", "Kernels of oneDNN", "Accuracy over latency", "energy read from", "jit:avx2", "0.7132"):
         assert text in page
+
+
+def test_the_page_shows_no_column_without_a_value() -> None:
+    alone = latency_page(a_record(replace(JOB, engines=(ONEDNN,)))).decode()
+    assert "x first engine" not in alone
+    assert "images/J" not in alone
+    assert ">x1_0</th>" in alone
+    both = latency_page(a_record()).decode()
+    assert "x first engine" in both
+    assert ">x1_0, paddle</th>" in both
+    rows = [{"model": "x1_0", "engine": PLAIN, "failure": "crashed by SIGSEGV"}, *a_record().rows[:3]]
+    failed = latency_page(replace(a_record(), rows=tuple(rows))).decode()
+    assert "crashed by SIGSEGV" in failed
 
 
 def test_the_page_of_one_size_has_no_claim_and_without_kernels_none_of_those() -> None:
