@@ -57,7 +57,7 @@ LATENCY = Table(
             "",
             RUN,
             "joined by |, or none: foreign_cpu, cpu_steal, cpu_quota or swap in a fifth of the turns or more, or"
-            " unsteady: the median's interval is wider than +-3 %",
+            " unsteady: the median's interval is wider than +-1.5 %",
         ),
         Column("disturbed_turns", int, "turns", RUN, "in which something from outside was found"),
         Column("failure", str, "", RUN, "why there are no figures; empty if there are"),
