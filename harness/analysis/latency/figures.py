@@ -19,6 +19,8 @@ DISTURBED_TURNS = 0.2
 # Two medians that are each known to within this differ by twice as much at most. docs/latency.md has how they repeat.
 MAX_HALF_WIDTH = 0.015
 UNSTEADY = "unsteady"
+# What disturbs half of a measurement's rows may slow the others evenly, so that they look steady.
+OTHERS_UNSTEADY, DOUBTFUL_ROWS = "others_unsteady", 0.5
 
 
 @dataclass(frozen=True, slots=True)
