@@ -16,9 +16,11 @@ from harness.analysis.steady import find_steady_state
 MIN_CALLS = 20
 # From this share of its turns on, a disturbance makes the row count as disturbed: the median of turns tolerates fewer.
 DISTURBED_TURNS = 0.2
-# A median that is known no better than this isn't repeatable. docs/latency.md has how well medians repeat.
-MAX_HALF_WIDTH = 0.03
+# Two medians that are each known to within this differ by twice as much at most. docs/latency.md has how they repeat.
+MAX_HALF_WIDTH = 0.015
 UNSTEADY = "unsteady"
+# What disturbs half of a measurement's rows may slow the others evenly, so that they look steady.
+OTHERS_UNSTEADY, DOUBTFUL_ROWS = "others_unsteady", 0.5
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,8 +28,8 @@ class Job:
     batch_size: int = 1
     image_size: int = 224
     num_classes: int = 1000
-    rounds: int = 10
-    turn_seconds: float = 1.2
+    rounds: int = 20
+    turn_seconds: float = 0.6
     cores: tuple[int, ...] = ()
     has_weights: bool = False
     seed: int = 0

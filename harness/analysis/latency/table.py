@@ -7,7 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.analysis.latency.claim import top1_per_ms
-from harness.analysis.latency.figures import Figures, Turn, figures_of, ratio_of
+from harness.analysis.latency.figures import (
+    DOUBTFUL_ROWS,
+    OTHERS_UNSTEADY,
+    UNSTEADY,
+    Figures,
+    Turn,
+    figures_of,
+    ratio_of,
+)
 from harness.analysis.latency.job import Job
 from harness.artifacts.file_names import LATENCY_TABLE
 from harness.artifacts.schema import GLOBAL, RUN, Column, Table
@@ -57,7 +65,7 @@ LATENCY = Table(
             "",
             RUN,
             "joined by |, or none: foreign_cpu, cpu_steal, cpu_quota or swap in a fifth of the turns or more, or"
-            " unsteady: the median's interval is wider than +-3 %",
+            " unsteady: the median's interval is wider than +-1.5 %; or others_unsteady: half of the rows are",
         ),
         Column("disturbed_turns", int, "turns", RUN, "in which something from outside was found"),
         Column("failure", str, "", RUN, "why there are no figures; empty if there are"),
@@ -76,7 +84,17 @@ def rows_of(job: Job, turns: Sequence[Turn], failures: Mapping[tuple[str, str], 
         if own and not row["failure"]:
             row |= _measured(job, size, own, grouped[size, job.engines[0]])
         rows.append(row)
+    _doubt(rows)
     return rows
+
+
+def _doubt(rows: Sequence[dict[str, Any]]) -> None:
+    """Mark the steady rows, too, where as many as DOUBTFUL_ROWS of all are unsteady."""
+    reasons = [(row, row["disturbed"].split("|")) for row in rows if "disturbed" in row]
+    steady = [(row, found) for row, found in reasons if UNSTEADY not in found]
+    if len(reasons) - len(steady) >= DOUBTFUL_ROWS * len(reasons):
+        for row, found in steady:
+            row["disturbed"] = "|".join([*(reason for reason in found if reason != NONE), OTHERS_UNSTEADY])
 
 
 def _known(job: Job, size: str) -> dict[str, Any]:

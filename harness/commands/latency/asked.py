@@ -23,7 +23,7 @@ from models.words import count_of
 
 ALL = "all"
 USUAL_DEVICE = CPU.name
-USUAL_ROUNDS, USUAL_SECONDS = 10, 12.0
+USUAL_ROUNDS, USUAL_SECONDS = 20, 12.0
 
 
 @dataclass(frozen=True, slots=True)

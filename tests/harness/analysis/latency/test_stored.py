@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from harness.analysis.comparing.compare import compare
+from harness.analysis.latency.figures import Turn
 from harness.analysis.latency.job import Job, read_job, write_job
 from harness.analysis.latency.stored import (
     LatencyRecord,
@@ -25,7 +26,7 @@ from harness.analysis.latency.table import LATENCY, rows_of
 from harness.artifacts.record import RunFiles, write_record
 from harness.artifacts.tables import read_table
 from harness.errors import UsageError
-from tests.support.latency import JOB, ONEDNN, PLAIN, TRUTH, a_record, a_turn, turns_of
+from tests.support.latency import JOB, ONEDNN, PLAIN, TRUTH, a_record, a_turn, spread, turns_of
 from tests.support.plans import a_record as a_run_record
 
 
@@ -76,6 +77,23 @@ def test_a_failure_has_a_row_without_figures(tmp_path: Path) -> None:
     record = read_latency(files.record)
     assert record.row("x1_0", PLAIN) is None
     assert record.measured == (("x0_25", ONEDNN), ("x0_25", PLAIN), ("x1_0", ONEDNN))
+
+
+@pytest.mark.parametrize(
+    ("unsteady", "marks"),
+    [
+        (1, ["unsteady", "none", "none", "foreign_cpu"]),
+        (2, ["unsteady", "unsteady", "others_unsteady", "foreign_cpu|others_unsteady"]),
+        (3, ["unsteady", "unsteady", "unsteady", "foreign_cpu|others_unsteady"]),
+    ],
+)
+def test_where_half_of_the_rows_are_unsteady_the_others_are_doubtful(unsteady: int, marks: list[str]) -> None:
+    """A neighbour that slows every call of a large network evenly shows in the small ones alone."""
+    turns: list[Turn] = []
+    for place, pair in enumerate(JOB.pairs):
+        share, found = (0.1 if place < unsteady else 0.001), (("foreign_cpu",) if place == 3 else ())
+        turns += turns_of(*pair, spread(TRUTH[pair], share), disturbed=found)
+    assert [row["disturbed"] for row in rows_of(JOB, turns, {})] == marks
 
 
 def test_where_the_first_engine_failed_the_others_have_no_ratio() -> None:

@@ -54,7 +54,7 @@ def test_without_options_all_sizes_take_about_two_minutes_on_one_core() -> None:
     job = found.job
     assert (job.sizes, job.engines, job.device) == (tuple(SIZES), ("paddle-onednn",), "cpu")
     assert (job.threads, job.batch_size, job.image_size, job.num_classes) == (1, 1, 224, 1000)
-    assert (job.rounds, job.turn_seconds) == (10, 1.2)
+    assert (job.rounds, job.turn_seconds) == (20, 0.6)
     assert job.rounds * job.turn_seconds * len(job.pairs) == pytest.approx(96)
     assert len(job.cores) == 1
     assert (found.weights, found.origin, job.has_weights) == (None, "random weights", False)
