@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.columns import Numbers, Texts
 from pipelines.misread import ENDS_OF_MISREAD, fault_of_pixels
 
 # More classes would need a head of billions of weights; such a number is a typing error.
@@ -38,31 +40,59 @@ _REGULAR_AND_READABLE = stat.S_IFREG | _READABLE_BY_ALL
 _EFFECTIVE_IDS = os.access in os.supports_effective_ids
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
+class Extents:
+    """Where images lie within larger files: files are relative to the list's root, "/" between folders.
+
+    Image i is the sizes[i] bytes of files[numbers[i]] from offsets[i] on. Arrays are [images].
+    """
+
+    files: tuple[str, ...]
+    numbers: npt.NDArray[np.uint32]
+    offsets: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+
+    def take(self, places: npt.NDArray[Any]) -> Extents:
+        """Those of the images at these places, in this order."""
+        return Extents(self.files, self.numbers[places], self.offsets[places], self.sizes[places])
+
+
+@dataclass(frozen=True, slots=True, init=False)
 class ImageList:
-    """Image files and their labels, in the list's own order.
+    """Images and their labels, in the list's own order.
 
     paths are relative to root, with "/" between folders; labels[i] is the class index of
-    paths[i]. Bytes of a file name that are not UTF-8 are kept as surrogate escapes, as os.fsdecode does. Raises
-    ValueError if the two differ in length.
+    paths[i]. Bytes of a file name that are not UTF-8 are kept as surrogate escapes, as os.fsdecode does. extents says
+    where in shards the images lie, whose paths are then a shard's and a member's name in it; None for files of their
+    own. Raises ValueError if the columns differ in length.
     """
 
     root: Path
-    paths: tuple[str, ...]
-    labels: tuple[int, ...]
+    paths: Texts
+    labels: Numbers
+    extents: Extents | None
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self, root: Path, paths: Iterable[str], labels: Iterable[int], extents: Extents | None = None
+    ) -> None:
+        for name, value in (
+            ("root", root), ("paths", Texts.of(paths)), ("extents", extents),
+            ("labels", labels if isinstance(labels, Numbers) else Numbers(labels)),
+        ):  # fmt: skip
+            object.__setattr__(self, name, value)
         if len(self.paths) != len(self.labels):
             raise ValueError(f"{len(self.paths)} paths, but {len(self.labels)} labels")
+        if extents is not None and len(extents.numbers) != len(self.paths):
+            raise ValueError(f"{len(self.paths)} paths, but {len(extents.numbers)} places")
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def part(self, indices: Sequence[int]) -> ImageList:
         """Returns the images at these indices, in this order."""
-        return ImageList(
-            self.root, tuple(self.paths[index] for index in indices), tuple(self.labels[index] for index in indices)
-        )
+        places = np.asarray(indices, dtype=np.int64)
+        extents = None if self.extents is None else self.extents.take(places)
+        return ImageList(self.root, self.paths.take(places), self.labels.take(places), extents)
 
 
 def shown(name: str | os.PathLike[str]) -> str:
