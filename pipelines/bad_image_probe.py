@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.dali_graphs import decoding_graph
+from pipelines.dali_graphs import Contents, decoding_graph
 from pipelines.decoder_versions import decoder_versions
 from pipelines.errors import DecoderError
-from pipelines.image_lists import EMPTY_FILE, file_fault
-from pipelines.jpeg_data import copy_with_end
+from pipelines.image_lists import EMPTY_FILE, ImageList
+from pipelines.jpeg_data import END_OF_IMAGE, with_end
 from pipelines.settings import MAX_PIXELS, MIXED_DECODER, PipelineSettings
 from pipelines.storage import Storage
 
@@ -92,7 +92,7 @@ def _look(probe: _Probe, storage: Storage, indices: Sequence[int]) -> Findings:
         found = Findings([], [])
         place, obstacle = None, storage.obstacle()
         for index in () if obstacle else indices:
-            examined = probe.examine(storage.path(index))
+            examined = probe.examine(storage.images, index)
             if examined.obstacle:
                 place, obstacle = index, examined.obstacle
                 break
@@ -157,24 +157,28 @@ class _Probe:
 
     def __init__(self) -> None:
         self._pipeline: Any = None
-        self._name: list[npt.NDArray[np.uint8]] = []
+        self._content: list[npt.NDArray[np.uint8]] = []
 
-    def examine(self, path: str) -> _Examined:
-        """Find out what is wrong with a file."""
-        if reason := file_fault(path):
-            return _Examined(reason=reason) if reason == EMPTY_FILE else _Examined(obstacle=reason)
-        examined = self._decode(path)
-        copy = copy_with_end(path) if examined.reason == BROKEN_PIXELS else None
-        if copy is not None:
-            if self._decode(copy.path) == _Examined():
-                examined = _Examined(unended=True)
-            copy.close()
-        return examined
+    def examine(self, images: ImageList, index: int) -> _Examined:
+        """Find out what is wrong with an image."""
+        try:
+            content = images.content(index)
+        except OSError as error:
+            return _Examined(obstacle=(error.strerror or type(error).__name__).lower())
+        if not content:
+            return _Examined(reason=EMPTY_FILE)
+        reason = self._decode(content)
+        ended = with_end(content) if reason == BROKEN_PIXELS and not content.endswith(END_OF_IMAGE) else None
+        if ended is not None and not self._decode(ended):
+            return _Examined(unended=True)
+        return _Examined(reason=reason)
 
-    def _decode(self, path: str) -> _Examined:
-        self._name = [file_name(path)]
+    def _decode(self, content: bytes) -> str:
+        """Why the CPU's decoder can't decode this; empty if it can."""
+        self._content = [np.frombuffer(content, np.uint8)]
         if self._pipeline is None:
-            self._pipeline = decoding_graph(lambda: self._name, PipelineSettings(batch_size=1, image_size=1))
+            contents = Contents(lambda: self._content)
+            self._pipeline = decoding_graph(contents, PipelineSettings(batch_size=1, image_size=1))
             self._pipeline.build()
         try:
             self._pipeline.run()
@@ -183,10 +187,8 @@ class _Probe:
             report = str(error)
             if not DATA_FAULT.search(report):
                 raise
-            if READ_FAULT.search(report):
-                return _Examined(obstacle=reading_failure(report))
-            return _Examined(reason=reason_of(report))
-        return _Examined()
+            return reason_of(report)
+        return ""
 
 
 def reason_of(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -35,8 +35,20 @@ SIGNATURE_BYTES = 16
 MAX_ASPECT = 64
 
 
+Files = Callable[[], Sequence[npt.NDArray[np.uint8]]]
 # What DALI calls for each batch; it returns the files' names, as bytes [length], and their labels [batch, 1].
 Feed = Callable[[], tuple[Sequence[npt.NDArray[np.uint8]], npt.NDArray[np.int64]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What names files, a feed or Files, where it returns the files' contents [length] in place of their names."""
+
+    following: Callable[[], Any]
+
+    def __call__(self) -> Any:
+        """The next batch."""
+        return self.following()
 
 
 def training_graph(
@@ -110,7 +122,7 @@ def evaluation_graph(feed: Feed, settings: PipelineSettings) -> Pipeline:
     return graph()
 
 
-def decoding_graph(names: Callable[[], Sequence[npt.NDArray[np.uint8]]], settings: PipelineSettings) -> Pipeline:
+def decoding_graph(names: Files, settings: PipelineSettings) -> Pipeline:
     """The files that names returns, decoded whole and not resized: images [height, width, 3].
 
     Nothing is prepared in advance, so that the graph can continue after a batch that fails.
@@ -127,15 +139,13 @@ def decoding_graph(names: Callable[[], Sequence[npt.NDArray[np.uint8]]], setting
     )
     def graph() -> Any:
         files = fn.external_source(source=names, batch=True, dtype=types.UINT8, ndim=1)
-        encoded = _read(files)
+        encoded = _read(files, names)
         return _decoded(encoded, _height_and_width(encoded), replace(settings, decode_region=False))
 
     return graph()
 
 
-def checking_graph(
-    names: Callable[[], Sequence[npt.NDArray[np.uint8]]], settings: PipelineSettings, max_pixels: int
-) -> Pipeline:
+def checking_graph(names: Files, settings: PipelineSettings, max_pixels: int) -> Pipeline:
     """The files that names returns, until it raises StopIteration, decoded whole unless larger than max_pixels.
 
     Outputs: images [height, width, 3] (one black pixel in place of those that are larger), their height and width [2]
@@ -150,7 +160,7 @@ def checking_graph(
         enable_conditionals=True,
     )
     def graph() -> tuple[Any, Any, Any]:
-        encoded = _read(fn.external_source(source=names, batch=True, dtype=types.UINT8, ndim=1))
+        encoded = _read(fn.external_source(source=names, batch=True, dtype=types.UINT8, ndim=1), names)
         size = fn.slice(fn.peek_image_shape(encoded, dtype=types.INT32), 0, 2, axes=[0])
         # The product of two sizes may be beyond int32.
         if fn.cast(size[0], dtype=types.INT64) * size[1] > max_pixels:
@@ -205,10 +215,13 @@ def _files(feed: Feed) -> tuple[Any, Any]:
     files, labels = fn.external_source(
         source=feed, num_outputs=2, batch=True, dtype=[types.UINT8, types.INT64], ndim=[1, 1]
     )
-    return _read(files), labels
+    return _read(files, feed), labels
 
 
-def _read(files: Any) -> Any:
+def _read(files: Any, named_by: Callable[[], Any]) -> Any:
+    """The contents of files, which named_by returns already if it is a Contents."""
+    if isinstance(named_by, Contents):
+        return files
     # With mmap, a file that becomes shorter while it is read would end the process (SIGBUS).
     return fn.io.file.read(files, dont_use_mmap=True)
 

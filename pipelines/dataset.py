@@ -81,8 +81,8 @@ def open_dataset(
     """Open the built-in set or the folder that data names; files are listed but not yet inspected (see check_files).
 
     A text that is a built-in set's name means that set, whatever folders there are; "./digits", or a Path, means the
-    folder. A folder holds train_list.txt and val_list.txt, or class folders below train and val, or one of each; lists
-    names lists elsewhere. dataset.toml in it may set name, num_classes and [augmentation]; the argument num_classes
+    folder. A folder holds train_list.txt and val_list.txt, or class folders below train and val, or shards (see
+    `pipelines.packed.shards`), for each split one of these; lists names lists elsewhere. dataset.toml in it may set name, num_classes and [augmentation]; the argument num_classes
     takes precedence. outputs are those of weights that are only evaluated. splits are those that must be there, and
     nothing else is read; None: those that are there. `pipelines.classes` says how classes are decided. with_labels:
     whether images whose labels aren't known are of no use. Raises DataError if the set can't be used in this way.
@@ -104,7 +104,14 @@ def open_dataset(
         )
     settings = read_settings(folder / SETTINGS_FILE)
     wanted = wanted_classes(num_classes, settings.num_classes, outputs)
-    layout = Layout(folder, lists, splits, evaluated=outputs is not None, with_labels=with_labels)
+    layout = Layout(
+        folder,
+        lists,
+        splits,
+        evaluated=outputs is not None,
+        with_labels=with_labels,
+        first_label=settings.first_label,
+    )
     opened = layout.open(wanted, choices)
     plain = str(data) if builtin else os.path.basename(os.path.abspath(folder))  # noqa: PTH100, PTH119
     return Dataset(

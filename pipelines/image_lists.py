@@ -6,15 +6,18 @@ import os
 import stat
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.columns import Numbers, Texts
-from pipelines.misread import ENDS_OF_MISREAD, fault_of_pixels
+from pipelines.columns import Bytes, Numbers, Texts
+from pipelines.misread import ENDS_OF_MISREAD, fault_of_pixels, may_be_misread, misread_stream
+from pipelines.packed.divided import joined
 
 # More classes would need a head of billions of weights; such a number is a typing error.
 MAX_CLASSES = 1_000_000
@@ -31,6 +34,7 @@ _FILES_PER_CHUNK = 512
 
 # The only reason of file_fault that is about a file's content.
 EMPTY_FILE = "0 bytes"
+CUT_SHARD = "the shard ends before the image does"
 
 # Most images are readable by all, which saves a second request to the disk for each of them.
 _READABLE_BY_ALL = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
@@ -42,19 +46,28 @@ _EFFECTIVE_IDS = os.access in os.supports_effective_ids
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Extents:
-    """Where images lie within larger files: files are relative to the list's root, "/" between folders.
+    """Where images lie within larger files: files are absolute, or relative to the list's root, file_sizes in bytes.
 
-    Image i is the sizes[i] bytes of files[numbers[i]] from offsets[i] on. Arrays are [images].
+    Image i is the sizes[i] bytes of files[numbers[i]] from offsets[i] on. Arrays are [images]. divided has the images
+    between whose bytes are headers of RecordIO's, see `pipelines.packed.recordio.joined`.
     """
 
     files: tuple[str, ...]
+    file_sizes: tuple[int, ...]
     numbers: npt.NDArray[np.uint32]
     offsets: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
+    divided: frozenset[int] = frozenset()
 
     def take(self, places: npt.NDArray[Any]) -> Extents:
         """Those of the images at these places, in this order."""
-        return Extents(self.files, self.numbers[places], self.offsets[places], self.sizes[places])
+        divided = (
+            frozenset(new for new, old in enumerate(places.tolist()) if old in self.divided)
+            if self.divided
+            else frozenset()
+        )
+        chosen = (self.numbers[places], self.offsets[places], self.sizes[places])
+        return Extents(self.files, self.file_sizes, *chosen, divided)
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -88,11 +101,95 @@ class ImageList:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def file(self, index: int) -> str:
+        """The path of the file that has the image: its own one, or its shard."""
+        if self.extents is None:
+            return f"{self.root}/{self.paths[index]}"
+        # An absolute path stays what it is.
+        return os.path.join(self.root, self.extents.files[self.extents.numbers[index]])  # noqa: PTH118
+
+    def files(self) -> Sequence[str]:
+        """The paths of all files that have images, each once: as many as there are images, or the shards."""
+        if self.extents is None:
+            return [f"{self.root}/{path}" for path in self.paths]
+        return [os.path.join(self.root, file) for file in self.extents.files]  # noqa: PTH118
+
+    def content(self, index: int) -> bytes:
+        """The image's file, or what would be in it. Raises OSError, also where there is no regular file."""
+        found = read_contents(self, (index,))[0]
+        if isinstance(found, OSError):
+            raise found
+        return found.tobytes()
+
     def part(self, indices: Sequence[int]) -> ImageList:
         """Returns the images at these indices, in this order."""
         places = np.asarray(indices, dtype=np.int64)
         extents = None if self.extents is None else self.extents.take(places)
         return ImageList(self.root, self.paths.take(places), self.labels.take(places), extents)
+
+
+def read_contents(images: ImageList, indices: Iterable[int]) -> list[Bytes | OSError]:
+    """The bytes of each of these images [its length], or why they can't be read.
+
+    Of images in shards, all are requested from the disk before the first one is read.
+    """
+    if images.extents is None:
+        return [_whole_file(images.file(index)) for index in indices]
+    extents = images.extents
+    places = [(int(extents.numbers[i]), int(extents.offsets[i]), int(extents.sizes[i]), i) for i in indices]
+    opened: dict[int, int | OSError] = {}
+    try:
+        for number in {number for number, *_ in places}:
+            try:
+                opened[number] = os.open(
+                    os.path.join(images.root, extents.files[number]),  # noqa: PTH118
+                    os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC,
+                )
+            except (OSError, ValueError) as error:
+                opened[number] = error if isinstance(error, OSError) else OSError(0, "not a possible file name")
+        for number, offset, size, _ in places:
+            descriptor = opened[number]
+            if isinstance(descriptor, int):
+                with suppress(OSError):
+                    os.posix_fadvise(descriptor, offset, size, os.POSIX_FADV_WILLNEED)
+        return [
+            _extent(descriptor, offset, size, divided=index in extents.divided)
+            if isinstance(descriptor := opened[number], int)
+            else descriptor
+            for number, offset, size, index in places
+        ]
+    finally:
+        for descriptor in opened.values():
+            if isinstance(descriptor, int):
+                os.close(descriptor)
+
+
+def _extent(descriptor: int, offset: int, size: int, *, divided: bool) -> Bytes | OSError:
+    content = np.empty(size, np.uint8)
+    done = 0
+    try:
+        while done < size:
+            count = os.preadv(descriptor, [content[done:]], offset + done)  # type: ignore[list-item]
+            if not count:
+                return OSError(0, CUT_SHARD)
+            done += count
+    except OSError as error:
+        return error
+    return np.frombuffer(joined(content.tobytes(), offset), np.uint8) if divided else content
+
+
+def _whole_file(path: str) -> Bytes | OSError:
+    try:
+        # O_NONBLOCK, as opening a pipe would wait for its other end.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb", buffering=0) as stream:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return OSError(0, "not a regular file")
+            return np.frombuffer(stream.readall(), np.uint8)
+    except OSError as error:
+        return error
+    except ValueError:  # a NUL in the name
+        return OSError(0, "not a possible file name")
 
 
 def shown(name: str | os.PathLike[str]) -> str:
@@ -172,6 +269,8 @@ def check_files(image_list: ImageList, threads: int = 16) -> FileCheck:
     """
     if threads < 1:
         raise ValueError(f"threads is {threads}; it must be at least 1")
+    if image_list.extents is not None:
+        return _check_extents(image_list, image_list.extents)
     root = os.fspath(image_list.root)
     chunks = [
         image_list.paths[start : start + _FILES_PER_CHUNK] for start in range(0, len(image_list), _FILES_PER_CHUNK)
@@ -185,3 +284,29 @@ def check_files(image_list: ImageList, threads: int = 16) -> FileCheck:
             sizes += of_chunk
             files.append(identities)
     return FileCheck(image_list, tuple(sizes), faults, np.concatenate(files))
+
+
+def _check_extents(images: ImageList, extents: Extents) -> FileCheck:
+    """The sizes of images in shards, and why some can't be read: their shard, or its end."""
+    sizes: list[int] = []
+    faults: dict[int, str] = {}
+    reasons: dict[int, str] = {}
+    for number, file in enumerate(extents.files):
+        status, reason = _look(os.path.join(images.root, file))  # noqa: PTH118
+        sizes.append(0 if status is None else status.st_size)
+        if reason:
+            reasons[number] = "the shard is empty" if reason == EMPTY_FILE else f"the shard: {reason}"
+    ends = extents.offsets + extents.sizes
+    cut = np.flatnonzero(ends > np.array(sizes, np.int64)[extents.numbers])
+    faults.update((index, CUT_SHARD) for index in cut.tolist())
+    for number, reason in reasons.items():
+        faults.update((index, reason) for index in np.flatnonzero(extents.numbers == number).tolist())
+    faults.update((index, EMPTY_FILE) for index in np.flatnonzero(extents.sizes == 0).tolist() if index not in faults)
+    last_letters = images.paths.characters[np.maximum(images.paths.ends - 1, 0)] if len(images) else np.zeros(0, np.uint8)
+    for index in np.flatnonzero(np.isin(last_letters, [*map(ord, ENDS_OF_MISREAD)])).tolist():
+        if index not in faults and may_be_misread(images.paths[index]):
+            content = read_contents(images, (index,))[0]
+            reason = (content.strerror or "") if isinstance(content, OSError) else misread_stream(BytesIO(content))
+            if reason:
+                faults[index] = reason
+    return FileCheck(images, tuple(extents.sizes.tolist()), faults, np.zeros((len(images), 2), np.uint64))

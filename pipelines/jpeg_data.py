@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import simplejpeg
 
 from models.notes import Note
@@ -208,6 +210,12 @@ class EndMarkers:
             )
         )
         return True
+
+    def completed(self, content: npt.NDArray[np.uint8]) -> bytes | None:
+        """The content of an image with an end marker, if that is all that it lacks; None for any other image."""
+        if not self._found or content[-len(END_OF_IMAGE) :].tobytes() == END_OF_IMAGE:
+            return None
+        return with_end(content.tobytes())
 
     def copies(self, paths: Iterable[str]) -> dict[str, Copy]:
         """Copies of those images among the paths that lack only their end marker. The caller closes them."""

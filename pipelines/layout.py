@@ -1,4 +1,4 @@
-"""Where a data set's folder has its images and labels: lists, class folders, or a flat val/ with ImageNet's labels."""
+"""Where a data set's folder has its images and labels: lists, class folders, shards, or a flat val/ of ImageNet's."""
 
 from __future__ import annotations
 
@@ -25,10 +25,14 @@ from pipelines.list_labels import (
     folder_labels,
     number_folders_note,
 )
+from pipelines.packed.shards import Shards, find_shards, list_shards
 
 TRAIN_SPLIT, VAL_SPLIT = "train", "val"
 SPLITS = (TRAIN_SPLIT, VAL_SPLIT)
 LISTED, FOLDERS, FLAT, ABSENT = "a list", "class folders", "images without class folders", "absent"
+PACKED = "shards"
+# What has a label for each image, rather than for each folder.
+_WITH_LABELS = (LISTED, PACKED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +61,23 @@ class Layout:
     """A data set's folder, of which the named splits are needed; None: those that are there.
 
     wanted is the number of classes if it is known before; evaluated: it is that of weights that are only evaluated.
-    with_labels: whether images without labels are of no use. If they are, they have the label 0 and a note.
+    with_labels: whether images without labels are of no use. If they are, they have the label 0 and a note. first_label
+    is where labels in shards begin to count.
     """
 
     def __init__(
-        self, folder: Path, lists: Lists, splits: tuple[str, ...] | None, *, evaluated: bool, with_labels: bool = True
+        self,
+        folder: Path,
+        lists: Lists,
+        splits: tuple[str, ...] | None,
+        *,
+        evaluated: bool,
+        with_labels: bool = True,
+        first_label: int = 0,
     ) -> None:
         self._folder, self._root = folder, folder if lists.image_root is None else Path(lists.image_root)
-        self._evaluated, self._with_labels = evaluated, with_labels
+        self._evaluated, self._with_labels, self._first_label = evaluated, with_labels, first_label
+        self._shards: dict[str, Shards] = {}
         own = {split: folder / f"{split}_list.txt" for split in SPLITS}
         self._lists = {split: Path(named) if (named := lists.of(split)) else own[split] for split in SPLITS}
         # The training images may say what the validation's labels are; nothing else is looked at without need.
@@ -83,6 +96,10 @@ class Layout:
         folder = self._folder / split
         if given or self._lists[split].exists():
             return LISTED
+        shards = find_shards(self._folder, split)
+        if shards is not None and not (folder.is_dir() and class_names(folder)):
+            self._shards[split] = shards
+            return PACKED
         if not folder.is_dir():
             return ABSENT
         # Images directly in train/ have no labels, which the scan for class folders reports.
@@ -97,7 +114,7 @@ class Layout:
                 self._refuse_absent(split, choices)
         if not self._needed:
             self._refuse_absent(TRAIN_SPLIT, choices)
-        files = {split: read_list(self._lists[split], self._root) for split in SPLITS if self._reads_list(split)}
+        files = {split: self._read(split) for split in SPLITS if self._reads_list(split)}
         numberings = {split: check_numbering(file) for split, file in files.items()}
         if VAL_SPLIT in self._needed and self._kinds[VAL_SPLIT] == FLAT:
             self._read_flat()
@@ -128,15 +145,23 @@ class Layout:
 
     def _refuse_absent(self, split: str, choices: str) -> None:
         if split == TRAIN_SPLIT:
-            raise DataError(f"{shown(self._folder)} holds neither train_list.txt nor a folder train", choices)
+            raise DataError(f"{shown(self._folder)} holds neither train_list.txt nor a folder train nor shards", choices)
         raise DataError(
             f"{shown(self._folder)} has no validation images, neither val_list.txt nor images in a folder val, so a run"
             " can't end with a top-1",
             "Add val_list.txt or a val/ folder, or measure with --throughput-only.",
         )
 
+    def _read(self, split: str) -> ListFile:
+        """The split's list, or the images in its shards, each of which counts as a line."""
+        if self._kinds[split] == LISTED:
+            return read_list(self._lists[split], self._root)
+        images, notes = list_shards(self._shards[split], self._first_label, with_labels=self._with_labels)
+        self._notes.extend(notes)
+        return ListFile(self._folder / split, images, range(1, len(images) + 1))
+
     def _reads_list(self, split: str) -> bool:
-        if self._kinds[split] != LISTED:
+        if self._kinds[split] not in _WITH_LABELS:
             return False
         # Without images of its own to read, the training list says which label each of val's folders has.
         tells = split == TRAIN_SPLIT and VAL_SPLIT in self._needed and self._kinds[VAL_SPLIT] == FOLDERS
@@ -150,7 +175,7 @@ class Layout:
             return self._folder / TRAIN_SPLIT
         if val_folders and train == FOLDERS and class_names(self._folder / TRAIN_SPLIT):
             return self._folder / TRAIN_SPLIT
-        return self._folder / VAL_SPLIT if val_folders and train != LISTED else None
+        return self._folder / VAL_SPLIT if val_folders and train not in _WITH_LABELS else None
 
     def _check_beside_unread_folders(self, file: ListFile, wanted: Wanted | None) -> None:
         """Check an evaluation's list against train/, though its images aren't read: its folders may be the weights'.

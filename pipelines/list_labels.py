@@ -86,6 +86,8 @@ def _example(file: ListFile, numbering: str | None) -> str:
 
 
 def _convert(file: ListFile) -> str:
+    if file.images.extents is not None:
+        return "If they only begin at another number: first_label = 1 in dataset.toml. Otherwise pack the images again."
     new = file.file.with_name(f"{file.file.stem}.converted{file.file.suffix}")
     command = f"python run_bench.py import-labels {shlex.quote(str(file.file))} {shlex.quote(str(new))}"
     option = "--val-list" if "val" in file.file.name else "--train-list"

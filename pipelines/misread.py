@@ -38,19 +38,29 @@ _WHITE_IS_0, _BLACK_IS_0, _RGB, _PALETTE, _CIELAB = 0, 1, 2, 3, 8
 _TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}
 
 
+def may_be_misread(name: str) -> bool:
+    """Whether a name is that of a PNM or a TIFF file."""
+    return name[-5:].lower().endswith(_ENDINGS)
+
+
 def fault_of_pixels(path: str) -> str:
     """Why DALI would decode a file to wrong pixels; empty for names of other formats, without opening the file."""
-    return misread(path) if path[-5:].lower().endswith(_ENDINGS) else ""
+    return misread(path) if may_be_misread(path) else ""
 
 
 def misread(path: str) -> str:
     """Why DALI would decode a PNM or TIFF file to wrong pixels, or why the file can't be opened; else empty."""
     try:
         with Path(path).open("rb") as stream:
-            head = stream.read(_PNM_HEADER_BYTES)
-            reason = _tiff(head, stream) if head[:2] in (b"II", b"MM") else _pnm(head)
+            return misread_stream(stream)
     except OSError as error:
         return (error.strerror or type(error).__name__).lower()
+
+
+def misread_stream(stream: BinaryIO) -> str:
+    """Why DALI would decode a PNM or TIFF file to wrong pixels; else empty. Raises OSError."""
+    head = stream.read(_PNM_HEADER_BYTES)
+    reason = _tiff(head, stream) if head[:2] in (b"II", b"MM") else _pnm(head)
     return f"{reason}, {WRONG_PIXELS}" if reason else ""
 
 

@@ -24,6 +24,7 @@ from PIL import Image
 from pipelines.augmentation import MEAN, STD, Augmentation, eval_resize
 from pipelines.dali_graphs import MAX_ASPECT
 from pipelines.errors import LoaderError
+from pipelines.free_blocks import use_up_large_free_blocks
 from pipelines.image_lists import ImageList
 from pipelines.jpeg_data import START_OF_IMAGE, with_end
 from pipelines.settings import MAX_PIXELS, PipelineSettings
@@ -256,8 +257,7 @@ class Images:
 
     def _content(self, index: int) -> bytes:
         try:
-            with open(f"{self.images.root}/{self.images.paths[index]}", "rb") as stream:  # noqa: PTH123
-                return stream.read()
+            return self.images.content(index)
         except OSError as error:
             raise _UnreadError(error.strerror or type(error).__name__) from error
 
@@ -284,6 +284,8 @@ def start_worker(_: int) -> None:
     # Garbage of the parent stays: Paddle's queues would wait for threads that are not here, and hold this process up.
     gc.freeze()
     gc.enable()
+    # So that its speed doesn't depend on what the parent did before.
+    use_up_large_free_blocks()
     # As in PaddleClas: the workers share the processors.
     cv2.setNumThreads(0)
     for number in _OF_THE_PARENT:

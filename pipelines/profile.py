@@ -7,6 +7,7 @@ import stat
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 
 from PIL import Image
 
@@ -40,13 +41,16 @@ class DataProfile:
             raise ValueError(f"{self.sampled_images} images sampled, but pixel figures are {pixels}")
 
 
-def _dimensions(path: str) -> tuple[int, int] | None:
-    """Width and height in pixels from the file's header, or None if Pillow can't read them."""
+def _dimensions(images: ImageList, index: int) -> tuple[int, int] | None:
+    """Width and height in pixels from the header of an image, or None if Pillow can't read them."""
     try:
+        source: str | BytesIO = images.file(index)
+        if images.extents is not None:
+            source = BytesIO(images.content(index))
         # Checked before opening, as opening a pipe would wait for its other end.
-        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
+        elif not stat.S_ISREG(os.stat(source).st_mode):  # noqa: PTH116
             return None
-        with Image.open(path) as image:  # reads the header and decodes nothing
+        with Image.open(source) as image:  # reads the header and decodes nothing
             return image.width, image.height
     except Exception:
         # With damaged headers the parsers raise almost anything; the command verify reports files that can't be read.
@@ -64,7 +68,7 @@ def _sampled(image_list: ImageList, samples: int) -> Iterator[tuple[int, tuple[i
         Image.MAX_IMAGE_PIXELS = None
         try:
             for index in (position * images // taken for position in range(taken)):
-                size = _dimensions(os.fspath(image_list.root) + "/" + image_list.paths[index])
+                size = _dimensions(image_list, index)
                 if size is not None:
                     yield index, size
         finally:

@@ -1,11 +1,11 @@
-"""Files requested from the disk before they are read, so that decoding does not wait for it."""
+"""Images requested from the disk before they are used, so that decoding does not wait for it."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
@@ -13,22 +13,22 @@ from typing import TypeVar
 IMAGES_AHEAD = 64
 
 Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 
-def read_ahead(batches: Iterable[Item], paths: Callable[[Item], Iterable[str]], batch_size: int) -> Generator[Item]:
-    """The same batches, each yielded after the kernel was asked to read the files of those that follow it.
+def read_ahead(
+    batches: Iterable[Item], request: Callable[[Item], Found], batch_size: int, threads: int = 1
+) -> Generator[tuple[Item, Future[Found]]]:
+    """The same batches, each with what request returned for it, yielded after those that follow were requested.
 
-    The files' pages are then in the page cache, or on the way there, when the files are read; a missing file is left
-    for its reader to report. Batches are taken IMAGES_AHEAD images in advance, at least one batch.
+    Batches are requested IMAGES_AHEAD images in advance, at least one batch, in threads, as it may wait for the disk.
     """
     ahead = -(-IMAGES_AHEAD // batch_size)
-    coming: deque[Item] = deque()
-    # In a thread, as opening a file may wait for the disk, too.
-    executor = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+    coming: deque[tuple[Item, Future[Found]]] = deque()
+    executor = ThreadPoolExecutor(threads, thread_name_prefix="read-ahead")
     try:
         for batch in batches:
-            executor.submit(_request, tuple(paths(batch)))
-            coming.append(batch)
+            coming.append((batch, executor.submit(request, batch)))
             if len(coming) > ahead:
                 yield coming.popleft()
         yield from coming
@@ -36,7 +36,11 @@ def read_ahead(batches: Iterable[Item], paths: Callable[[Item], Iterable[str]], 
         executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _request(paths: Iterable[str]) -> None:
+def request_files(paths: Iterable[str]) -> None:
+    """Ask the kernel to read files: their pages are then in the page cache, or on the way there, when they are read.
+
+    A missing file is left for its reader to report.
+    """
     for path in paths:
         with suppress(OSError, ValueError):
             # O_NONBLOCK, as opening a pipe would wait for its other end.

@@ -17,16 +17,17 @@ else:
     import tomli as tomllib
 
 SETTINGS_FILE = "dataset.toml"
-_SETTINGS = ("name", "num_classes", "augmentation")
+_SETTINGS = ("name", "num_classes", "first_label", "augmentation")
 _AUGMENTATION_SETTINGS = tuple(field.name for field in dataclasses.fields(Augmentation))
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The settings in dataset.toml; None where it has none."""
+    """The settings in dataset.toml; None where it has none. first_label is where labels in shards begin to count."""
 
     name: str | None = None
     num_classes: int | None = None
+    first_label: int = 0
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
 
 
@@ -59,6 +60,9 @@ def read_settings(file: Path) -> Settings:
         not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 1
     ):
         raise DataError(f"{where}: num_classes is {num_classes!r}; it must be a whole number of at least 1")
+    first_label = document.get("first_label", 0)
+    if not isinstance(first_label, int) or isinstance(first_label, bool) or first_label < 0:
+        raise DataError(f"{where}: first_label is {first_label!r}; it must be a whole number of at least 0")
     table = document.get("augmentation", {})
     if not isinstance(table, dict):
         raise DataError(f"{where}: augmentation is {table!r}; it must be a table", "Write it as [augmentation].")
@@ -70,4 +74,4 @@ def read_settings(file: Path) -> Settings:
         augmentation = Augmentation(**table)
     except ValueError as error:
         raise DataError(f"{where} [augmentation]: {error}") from error
-    return Settings(name=name, num_classes=num_classes, augmentation=augmentation)
+    return Settings(name=name, num_classes=num_classes, first_label=first_label, augmentation=augmentation)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
@@ -20,15 +20,14 @@ from pipelines.bad_image_probe import (
     READ_FAULT,
     Fault,
     decoder_error,
-    file_name,
     find_faults,
     reading_failure,
 )
 from pipelines.batch import Batch, Source
 from pipelines.dali_graphs import Feed, read_settings
 from pipelines.image_lists import ImageList
-from pipelines.jpeg_data import Copy, EndMarkers, close_all
-from pipelines.read_ahead import read_ahead
+from pipelines.jpeg_data import EndMarkers
+from pipelines.reading import Taken, reading_of
 from pipelines.sampling import BEGINNING, Draw, Order, Position
 from pipelines.settings import DALI_LOADER, PipelineSettings
 from pipelines.storage import Storage
@@ -51,10 +50,15 @@ class SourceState:
 
 @dataclass(frozen=True, slots=True)
 class _Drawn:
-    """A batch that DALI has begun, and the copies that it reads in place of some of its files."""
+    """A batch that DALI has begun, and what it reads for it."""
 
     draw: Draw
-    copies: Collection[Copy]
+    taken: Taken
+
+
+def _indices(draw: Draw) -> list[int]:
+    indices: list[int] = draw.indices.tolist()
+    return indices
 
 
 class ListSource(ABC):
@@ -119,12 +123,12 @@ class DaliSource(ListSource):
     ) -> None:
         self._images, self._order, self._graph, self._settings = images, order, graph, settings
         self._on_faults, self._seed = on_faults, tuple(seed)
-        self._root = str(images.root)
-        self._labels = np.array(images.labels, dtype=np.int64)
+        self._labels = np.asarray(images.labels.array, dtype=np.int64)
         start = start or SourceState()
         self._bad = start.bad
         self._storage = storage or Storage(images, bad=self._bad)
         self._end_markers = end_markers or EndMarkers()
+        self._reading = reading_of(self._storage, self._end_markers)
         self._drawn: deque[_Drawn] = deque()
         self._build(start.position, start.dali)
 
@@ -135,33 +139,28 @@ class DaliSource(ListSource):
         self._returned = False
         # The pipeline before reads its copies until it is gone.
         before, self._drawn = self._drawn, deque()
-        self._to_draw = read_ahead(self._draws(position), self._paths, self._settings.batch_size)
+        self._to_draw = self._reading.ahead(self._draws(position), _indices, self._settings.batch_size)
         seed = np.random.SeedSequence([*self._seed, position.epoch, position.step]).generate_state(1)[0]
-        self._pipeline = self._graph(self._feed, int(seed) % MAX_SEED, state)
+        self._pipeline = self._graph(self._reading.feed(self._feed), int(seed) % MAX_SEED, state)
         with warnings.catch_warnings():
             # The source itself keeps the feed's position, see `state`.
             warnings.filterwarnings("ignore", message="Checkpointing enabled in a pipeline with external source")
             self._pipeline.build()
         for batch in before:
-            close_all(batch.copies)
+            batch.taken.close()
 
     def _feed(self) -> tuple[list[npt.NDArray[np.uint8]], npt.NDArray[np.int64]]:
         """Files and labels of the next batch that DALI begins, some batches ahead of the one that it returns."""
-        draw = next(self._to_draw)
-        paths = list(self._paths(draw))
-        copies = self._end_markers.copies(paths)
-        self._drawn.append(_Drawn(draw, copies.values()))
-        names = [file_name(copies[path].path if path in copies else path) for path in paths]
-        return names, self._labels[draw.indices, np.newaxis]
+        draw, requested = next(self._to_draw)
+        taken = self._reading.take(_indices(draw), requested)
+        self._drawn.append(_Drawn(draw, taken))
+        return taken.arrays, self._labels[draw.indices, np.newaxis]
 
     def _draws(self, position: Position) -> Iterator[Draw]:
         while True:
             draw = self._order.draw(position, self._bad)
             yield draw
             position = draw.next
-
-    def _paths(self, draw: Draw) -> Iterator[str]:
-        return (f"{self._root}/{self._images.paths[index]}" for index in draw.indices)
 
     def __iter__(self) -> DaliSource:
         return self
@@ -185,7 +184,7 @@ class DaliSource(ListSource):
         self._storage.patience.over()
         self._returned = True
         drawn = self._drawn.popleft()
-        close_all(drawn.copies)
+        drawn.taken.close()
         draw = drawn.draw
         self._position = draw.next
         # Dense views of DALI's own buffers; they live for as long as the Paddle tensors do.
@@ -237,7 +236,7 @@ class DaliSource(ListSource):
         # The pipeline refers to this source, so that it would otherwise stay until Python looks for cycles.
         del self._pipeline
         for batch in self._drawn:
-            close_all(batch.copies)
+            batch.taken.close()
 
 
 class CachedSource:

@@ -150,7 +150,7 @@ class _Witness:
 
 
 class Storage:
-    """Judges whether the images' storage can be read: by witnesses, files known to be good that lie all over the list.
+    """Judges whether the images' storage can be read: by witnesses, files known to be good from all over the list.
 
     The storage counts as away while more than half of them can't be read, or are not what they were. Without a witness
     it is judged by the folder: away while that can't be listed, or has nothing in it.
@@ -175,12 +175,12 @@ class Storage:
         self.patience.wait(reason, self.root if index is None else self.path(index))
 
     def path(self, index: int) -> str:
-        """The path of the image at an index."""
+        """The path of the image at an index, for messages: what has it is `ImageList.file`."""
         return f"{self.root}/{self.images.paths[index]}"
 
     def changed_unix(self, indices: Sequence[int]) -> float:
-        """Returns when the last of these files was changed, in Unix seconds; 0 if that is unknown."""
-        return max((_changed_unix(self.path(index)) for index in indices), default=0.0)
+        """Returns when the last of these images' files was changed, in Unix seconds; 0 if that is unknown."""
+        return max((_changed_unix(file) for file in {self.images.file(index) for index in indices}), default=0.0)
 
     def inspect(self, images: ImageList | None = None) -> FileCheck:
         """Inspect every file of the images, by default all of the storage's, as `check_files` does.
@@ -214,14 +214,14 @@ class Storage:
         """Take witnesses from images that were found to be good, if there are none."""
         if not self._witnesses:
             good = [index for index in range(len(images)) if index not in faults]
-            chosen = [f"{images.root}/{images.paths[good[place]]}" for place in _spread(len(good), WITNESSES)]
+            chosen = [images.file(good[place]) for place in _spread(len(good), WITNESSES)]
             self._witnesses = [witness for path in chosen if (witness := _witness(path)) is not None]
 
     def _chosen(self, bad: Collection[int]) -> Iterator[_Witness]:
         count = len(self.images)
         for place in _spread(count, WITNESSES):
             for index in range(place, min(place + TRIED_PER_WITNESS, count)):
-                witness = None if index in bad else _witness(self.path(index))
+                witness = None if index in bad else _witness(self.images.file(index))
                 if witness is not None:
                     yield witness
                     break

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pipelines.columns import Numbers, Texts
 from pipelines.errors import DataError
@@ -34,8 +35,10 @@ def save_list(folder: Path, images: ImageList) -> None:
         columns |= {name: getattr(images.extents, name) for name in _OF_EXTENTS}
     for name, values in columns.items():
         np.save(folder / f"{name}.npy", values, allow_pickle=False)
-    files = None if images.extents is None else images.extents.files
-    about = {"version": VERSION, "images": len(images), "files": files}
+    about: dict[str, Any] = {"version": VERSION, "images": len(images)}
+    if (extents := images.extents) is not None:
+        files = list(zip(extents.files, extents.file_sizes, strict=True))
+        about["extents"] = {"files": files, "divided": sorted(extents.divided)}
     (folder / ABOUT).write_text(json.dumps(about) + "\n", encoding="utf-8")
 
 
@@ -45,11 +48,17 @@ def load_list(folder: Path, root: Path) -> ImageList:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         if about["version"] != VERSION:
             raise ValueError(f"its version is {about['version']}, this is {VERSION}")  # noqa: TRY301
-        names = (*_COLUMNS, *(_OF_EXTENTS if about["files"] is not None else ()))
-        column = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names}
+        names = (*_COLUMNS, *(_OF_EXTENTS if "extents" in about else ()))
+        column = {name: _column(folder / f"{name}.npy") for name in names}
         extents = None
-        if about["files"] is not None:
-            extents = Extents(tuple(map(str, about["files"])), *(column[name] for name in _OF_EXTENTS))
+        if "extents" in about:
+            files = about["extents"]["files"]
+            extents = Extents(
+                tuple(str(name) for name, _ in files),
+                tuple(int(size) for _, size in files),
+                *(column[name] for name in _OF_EXTENTS),
+                frozenset(map(int, about["extents"]["divided"])),
+            )
         images = ImageList(
             root, Texts(column["characters"], column["ends"]), Numbers(column["labels"]), extents
         )
@@ -60,3 +69,14 @@ def load_list(folder: Path, root: Path) -> ImageList:
             f"the list in {shown(folder)} can't be read: {error}", "Remove the folder; it is made again from the data."
         ) from error
     return images
+
+
+def _column(file: Path) -> npt.NDArray[Any]:
+    """The array in a file, mapped unless it is empty: nothing can't be mapped."""
+    try:
+        array: npt.NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+    except ValueError:
+        array = np.load(file, allow_pickle=False)
+        if array.size:
+            raise
+    return array

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.bad_image_probe import DATA_FAULT, READ_FAULT, file_name, reading_failure, reason_of
-from pipelines.dali_graphs import checking_graph
-from pipelines.image_lists import EMPTY_FILE, ImageList, file_fault
-from pipelines.jpeg_data import Copy, EndMarkers, close_all, copy_with_end, damage
+from pipelines.bad_image_probe import DATA_FAULT, reason_of
+from pipelines.dali_graphs import Contents, checking_graph
+from pipelines.image_lists import EMPTY_FILE
+from pipelines.jpeg_data import END_OF_IMAGE, EndMarkers, damage, with_end
 from pipelines.list_findings import KINDS_OF_LISTS, Finding, Kind
-from pipelines.misread import WRONG_PIXELS, misread
-from pipelines.read_ahead import read_ahead
+from pipelines.misread import WRONG_PIXELS, misread_stream
+from pipelines.reading import Taken, reading_of
 from pipelines.settings import MAX_PIXELS, PipelineSettings
 from pipelines.storage import Storage
 
@@ -126,27 +126,25 @@ class Verification:
     def __init__(self, storage: Storage, threads: int, start: int = 0) -> None:
         self._storage, self._images = storage, storage.images
         self._pool = ThreadPoolExecutor(threads)
-        self._root = storage.root
         self._settings = PipelineSettings(BATCH_SIZE, image_size=1, decode_threads=threads)
         # For single images: those too large for a batch, and those of a batch that failed.
         self._alone = PipelineSettings(1, image_size=1, decode_threads=1, prefetch=1)
-        self._to_draw = read_ahead(self._draw(start), self._paths, BATCH_SIZE)
-        # As DALI reads ahead: what the pipeline has begun, and what was dropped with a pipeline that failed.
-        self._begun: deque[_Drawn] = deque()
-        self._dropped: deque[_Drawn] = deque()
-        # What the pipeline reads in place of files that lack an end marker, for each batch that it has begun.
         self._end_markers = EndMarkers()
-        self._copies: deque[dict[str, Copy]] = deque()
+        self._reading = reading_of(storage, self._end_markers)
+        self._to_draw = self._reading.ahead(self._draw(start), lambda drawn: drawn.indices, BATCH_SIZE)
+        # As DALI reads ahead: what the pipeline has begun, and what was dropped with a pipeline that failed.
+        self._begun: deque[tuple[_Drawn, Future[Any], Taken]] = deque()
+        self._dropped: deque[tuple[_Drawn, Future[Any]]] = deque()
         # Findings about the files after the last one that can be opened.
         self._last_findings: tuple[Finding, ...] = ()
         self._pipeline: Any = None
-        self._name: list[npt.NDArray[np.uint8]] = []
+        self._content: list[npt.NDArray[np.uint8]] = []
 
     def __iter__(self) -> Iterator[Checked]:
         pipeline: Any = None
         while True:
             if pipeline is None:
-                pipeline = checking_graph(self._feed, self._settings, MAX_IN_A_BATCH_PIXELS)
+                pipeline = checking_graph(self._reading.feed(self._feed), self._settings, MAX_IN_A_BATCH_PIXELS)
                 pipeline.build()
             try:
                 _, sizes, signatures = pipeline.run()
@@ -155,38 +153,37 @@ class Verification:
             except RuntimeError as error:
                 _raise_unless_data(error)
                 pipeline = None
-                drawn = self._begun.popleft()
-                self._dropped = self._begun
-                self._begun = deque()
-                while self._copies:
-                    close_all(self._copies.popleft().values())
+                drawn, _, taken = self._begun.popleft()
+                taken.close()
+                # Of a pipeline that failed before these were begun, too.
+                self._dropped.extendleft((begun, requested) for begun, requested, _ in reversed(self._begun))
+                while self._begun:
+                    self._begun.popleft()[2].close()
                 decoded = self._check_each(drawn.indices)
             else:
-                drawn, copies = self._begun.popleft(), self._copies.popleft()
-                close_all(copies.values())
-                decoded = self._judge(drawn.indices, np.array(sizes.as_tensor()), np.array(signatures.as_tensor()))
-                decoded += [_unended(index) for index in drawn.indices if self._storage.path(index) in copies]
+                drawn, _, taken = self._begun.popleft()
+                taken.close()
+                decoded = self._judge_batch(drawn.indices, np.array(sizes.as_tensor()), np.array(signatures.as_tensor()))
+                decoded += [_unended(index) for index in drawn.indices if index in taken.completed]
             found = sorted([*drawn.findings, *decoded], key=lambda finding: finding.index)
             yield Checked(drawn.end, tuple(found))
         yield Checked(len(self._images), self._last_findings)
 
     def _feed(self) -> list[npt.NDArray[np.uint8]]:
-        drawn = self._dropped.popleft() if self._dropped else next(self._to_draw)
-        self._begun.append(drawn)
-        paths = list(self._paths(drawn))
-        copies = self._end_markers.copies(paths)
-        self._copies.append(copies)
-        return [file_name(copies[path].path if path in copies else path) for path in paths]
+        drawn, requested = self._dropped.popleft() if self._dropped else next(self._to_draw)
+        taken = self._reading.take(drawn.indices, requested)
+        self._begun.append((drawn, requested, taken))
+        return taken.arrays
 
     def _draw(self, start: int) -> Iterator[_Drawn]:
         """Batches of images whose files can be opened; together with _last_findings they cover the whole list."""
         chosen: list[int] = []
         findings: list[Finding] = []
-        paths, labels = self._images.paths, self._images.labels
-        for begin in range(start, len(paths), LOOKED_AT):
-            part = slice(begin, begin + LOOKED_AT)
-            faults = self._storage.inspect(ImageList(self._images.root, paths[part], labels[part])).faults
-            for index in range(begin, min(begin + LOOKED_AT, len(paths))):
+        count = len(self._images)
+        for begin in range(start, count, LOOKED_AT):
+            part = range(begin, min(begin + LOOKED_AT, count))
+            faults = self._storage.inspect(self._images.part(part)).faults
+            for index in part:
                 reason = faults.get(index - begin)
                 if reason is not None:
                     findings.append(_file_finding(index, reason))
@@ -196,12 +193,9 @@ class Verification:
                     yield _Drawn(index + 1, tuple(chosen), tuple(findings))
                     chosen, findings = [], []
         if chosen:
-            yield _Drawn(len(paths), tuple(chosen), tuple(findings))
+            yield _Drawn(count, tuple(chosen), tuple(findings))
         else:
             self._last_findings = tuple(findings)
-
-    def _paths(self, drawn: _Drawn) -> Iterator[str]:
-        return (f"{self._root}/{self._images.paths[index]}" for index in drawn.indices)
 
     def _check_each(self, indices: Sequence[int]) -> list[Finding]:
         """Check images one by one, and those with findings again, as reading may have failed on the way.
@@ -236,43 +230,40 @@ class Verification:
 
     def _check_alone(self, index: int) -> list[Finding]:
         """Check the image by itself, up to MAX_PIXELS."""
-        path = self._storage.path(index)
-        reason = file_fault(path)
-        if reason:  # it has changed since it was inspected
-            return [_file_finding(index, reason)]
-        found = self._decode(index, path)
-        copy = copy_with_end(path) if any(finding.kind == UNDECODABLE for finding in found) else None
-        if copy is not None:
-            ended = self._decode(index, copy.path)
-            if not any(KINDS[finding.kind].bad for finding in ended):
-                found = [_unended(index), *ended]
-                self._end_markers.report(path)
-            copy.close()
+        try:
+            content = self._images.content(index)
+        except OSError as error:  # it has changed since it was inspected
+            return [_file_finding(index, _reason(error))]
+        if not content:
+            return [_file_finding(index, EMPTY_FILE)]
+        found = self._decode(index, content)
+        undecodable = any(finding.kind == UNDECODABLE for finding in found)
+        ended = with_end(content) if undecodable and not content.endswith(END_OF_IMAGE) else None
+        if ended is not None:
+            again = self._decode(index, ended)
+            if not any(KINDS[finding.kind].bad for finding in again):
+                found = [_unended(index), *again]
+                self._end_markers.report(self._images.paths[index])
         return found
 
-    def _decode(self, index: int, path: str) -> list[Finding]:
-        """Decode the image at an index, from its file or a copy."""
-        self._name = [file_name(path)]
+    def _decode(self, index: int, content: bytes) -> list[Finding]:
+        """Decode the content of the image at an index."""
+        self._content = [np.frombuffer(content, np.uint8)]
         if self._pipeline is None:
-            self._pipeline = checking_graph(lambda: self._name, self._alone, MAX_PIXELS)
+            self._pipeline = checking_graph(Contents(lambda: self._content), self._alone, MAX_PIXELS)
             self._pipeline.build()
         try:
             _, sizes, signatures = self._pipeline.run()
         except RuntimeError as error:
             self._pipeline = None
             _raise_unless_data(error)
-            if READ_FAULT.search(str(error)):
-                return [Finding(index, UNREADABLE, reading_failure(str(error)))]
             return [Finding(index, UNDECODABLE, reason_of(str(error)))]
         (height, width), signature = np.array(sizes.at(0)), np.array(signatures.at(0))
         if int(height) * int(width) > MAX_PIXELS:
             return [Finding(index, HUGE, f"{width:,} x {height:,} pixels")]
-        try:
-            return self._judge_content(index, signature.tobytes())
-        except OSError as error:
-            return [Finding(index, UNREADABLE, error.strerror or type(error).__name__)]
+        return self._judge(index, content, signature.tobytes())
 
-    def _judge(self, indices: Sequence[int], sizes: npt.NDArray[Any], signatures: npt.NDArray[Any]) -> list[Finding]:
+    def _judge_batch(self, indices: Sequence[int], sizes: npt.NDArray[Any], signatures: npt.NDArray[Any]) -> list[Finding]:
         """Findings about a decoded batch from its headers; larger images were not decoded yet, and are checked here."""
         pixels = sizes.astype(np.int64).prod(axis=1)
         fits = (pixels <= MAX_IN_A_BATCH_PIXELS).tolist()
@@ -281,24 +272,28 @@ class Verification:
         ]
         alone = [index for index, fit in zip(indices, fits, strict=True) if not fit]
         found: list[Finding] = []
-        for (index, _), judged in [(image, self._pool.submit(self._judge_content, *image)) for image in decoded]:
+        for (index, _), judged in [(image, self._pool.submit(self._judge_file, *image)) for image in decoded]:
             if isinstance(judged.exception(), OSError):  # it could be read a moment ago
                 alone.append(index)
             else:
                 found += judged.result()
         return [*found, *(self._check_each(alone) if alone else ())]
 
-    def _judge_content(self, index: int, signature: bytes) -> list[Finding]:
-        """Findings about a decoded image: its format, and damage that its decoder passes over. Raises OSError."""
+    def _judge_file(self, index: int, signature: bytes) -> list[Finding]:
+        """Findings about a decoded image, which is read again. Raises OSError."""
+        return self._judge(index, self._images.content(index), signature)
+
+    def _judge(self, index: int, content: bytes, signature: bytes) -> list[Finding]:
+        """Findings about a decoded image: its format, and damage that its decoder passes over."""
         path = self._images.paths[index]
         actual, found = format_of(signature), []
         expected = FORMAT_OF_EXTENSION.get(path[path.rfind(".") + 1 :].lower())
         # A file that its name gives away was looked at before it was opened.
-        if actual != expected and actual in (TIFF, PNM) and (reason := misread(self._storage.path(index))):
+        if actual != expected and actual in (TIFF, PNM) and (reason := misread_stream(BytesIO(content))):
             return [_file_finding(index, reason)]
         if expected is not None and actual != expected:
             found.append(Finding(index, FORMAT, f"a {actual} file" if actual else f"not a {expected} file"))
-        if actual == "JPEG" and (reason := damage(Path(self._storage.path(index)).read_bytes())):
+        if actual == "JPEG" and (reason := damage(content)):
             found.append(Finding(index, DAMAGED, reason))
         return found
 
@@ -306,6 +301,10 @@ class Verification:
 def _raise_unless_data(error: RuntimeError) -> None:
     if not DATA_FAULT.search(str(error)):
         raise error
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or type(error).__name__).lower()
 
 
 def _unended(index: int) -> Finding:

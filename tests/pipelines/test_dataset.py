@@ -134,7 +134,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 
 def test_a_folder_with_neither_lists_nor_train_is_refused(tmp_path: Path) -> None:
     error = refusal(tmp_path)
-    assert error.message == f"'{tmp_path}' holds neither train_list.txt nor a folder train"
+    assert error.message == f"'{tmp_path}' holds neither train_list.txt nor a folder train nor shards"
     assert "ImageNet's layout" in error.cure
 
 
