@@ -233,7 +233,7 @@ def probe(decoder: str, _: float) -> Found:
     images = photos()
     loads = (*HW_DECODER_LOADS, 0.5, 0.8, 0.9) if decoder == MIXED_DECODER else (0.65,)
     request = {
-        "root": str(images.root), "paths": spread(images.paths), "settings": asdict(settings_for(decoder)),
+        "images": spread(images).as_values(), "settings": asdict(settings_for(decoder)),
         "loads": list(loads), "seconds": SECONDS_PER_LOAD,
     }  # fmt: skip
     began = time.monotonic()

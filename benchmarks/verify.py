@@ -48,7 +48,7 @@ def main() -> None:
     images = open_dataset(arguments.data).train
     # So that neither of the two waits for the disk.
     read_into_memory([f"{images.root}/{path}" for path in images.paths])
-    images = ImageList(images.root, images.paths * arguments.passes, images.labels * arguments.passes)
+    images = images.part(list(range(len(images))) * arguments.passes)
     ratios: dict[str, list[float]] = {"time": [], "processor time": []}
     for pair in range(arguments.pairs):
         # The order alternates, because the first may run on a cooler processor.

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,9 +54,9 @@ def rate(images: ImageList, settings: PipelineSettings, seconds: float) -> float
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     """Returns rates, images per second by share of the JPEG engine, and error: what kept the decoder from working.
 
-    request has the images' root and paths, the settings by name, the shares to try, and the seconds for each.
+    request has the images (see `ImageList.as_values`), the settings by name, the shares to try, and the seconds for each.
     """
-    images = ImageList(Path(request["root"]), tuple(request["paths"]), (0,) * len(request["paths"]))
+    images = ImageList.from_values(request["images"])
     settings, rates = PipelineSettings(**request["settings"]), {}
     try:
         for load in request["loads"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -14,7 +13,7 @@ from PIL import Image
 from pipelines.augmentation import Augmentation
 from pipelines.builtin.digits import JPEG_QUALITY
 from pipelines.idx import Bytes, IdxSet, IdxSplit
-from pipelines.settings_file import SETTINGS_FILE
+from pipelines.settings_file import SETTINGS_FILE, settings_text
 
 # A few hundredths of a second of work: often enough for a progress bar, and to notice an interruption.
 _IMAGES_PER_CHUNK = 256
@@ -30,7 +29,7 @@ def write_folder(
     that exist, and a set may have no image of a label. Close the generator before removing the folder: until then
     threads write to it. Raises OSError when the folder can't be written.
     """
-    settings = _settings(name, data.num_classes, augmentation)
+    settings = settings_text(name, data.num_classes, augmentation)
     (folder / SETTINGS_FILE).write_text(settings, encoding="utf-8")
     done = 0
     for split, images in (("train", data.train), ("val", data.val)):
@@ -74,20 +73,3 @@ def _jpeg(image: Bytes, image_size: int) -> bytes:
     enlarged = Image.fromarray(image).resize((image_size, image_size), Image.Resampling.BICUBIC)
     enlarged.convert("RGB").save(content, "JPEG", quality=JPEG_QUALITY)
     return content.getvalue()
-
-
-def _settings(name: str, num_classes: int, augmentation: Augmentation) -> str:
-    """The content of dataset.toml."""
-    return (
-        f"name = {_toml_text(name)}\n"
-        f"num_classes = {num_classes}\n"
-        "\n"
-        "[augmentation]\n"
-        f"flip_probability = {float(augmentation.flip_probability)!r}\n"
-        f"crop_area_min = {float(augmentation.crop_area_min)!r}\n"
-    )
-
-
-def _toml_text(text: str) -> str:
-    """The text as TOML's basic string, which is JSON's except for one control character."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -46,14 +46,15 @@ _EFFECTIVE_IDS = os.access in os.supports_effective_ids
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Extents:
-    """Where images lie within larger files: files are absolute, or relative to the list's root, file_sizes in bytes.
+    """Where images lie within larger files: files are absolute, or relative to the list's root.
 
+    stamps has the size in bytes and the time of the last change (ns) of each file when it was listed.
     Image i is the sizes[i] bytes of files[numbers[i]] from offsets[i] on. Arrays are [images]. divided has the images
     between whose bytes are headers of RecordIO's, see `pipelines.packed.recordio.joined`.
     """
 
     files: tuple[str, ...]
-    file_sizes: tuple[int, ...]
+    stamps: tuple[tuple[int, int], ...]
     numbers: npt.NDArray[np.uint32]
     offsets: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
@@ -67,7 +68,7 @@ class Extents:
             else frozenset()
         )
         chosen = (self.numbers[places], self.offsets[places], self.sizes[places])
-        return Extents(self.files, self.file_sizes, *chosen, divided)
+        return Extents(self.files, self.stamps, *chosen, divided)
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -120,6 +121,31 @@ class ImageList:
         if isinstance(found, OSError):
             raise found
         return found.tobytes()
+
+    def as_values(self) -> dict[str, Any]:
+        """Returns the list as values that JSON can hold; for a few images, `stored_lists` keeps many."""
+        extents = self.extents
+        values = {"root": str(self.root), "paths": list(self.paths), "labels": list(self.labels)}
+        if extents is None:
+            return {**values, "extents": None}
+        columns = {name: getattr(extents, name).tolist() for name in ("numbers", "offsets", "sizes")}
+        files = {"files": extents.files, "stamps": extents.stamps, "divided": sorted(extents.divided)}
+        return {**values, "extents": {**files, **columns}}
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> ImageList:
+        """The list that `as_values` returned the values of."""
+        extents = None
+        if (found := values["extents"]) is not None:
+            extents = Extents(
+                tuple(found["files"]),
+                tuple((int(size), int(time)) for size, time in found["stamps"]),
+                np.array(found["numbers"], np.uint32),
+                np.array(found["offsets"], np.int64),
+                np.array(found["sizes"], np.int64),
+                frozenset(found["divided"]),
+            )
+        return cls(Path(values["root"]), values["paths"], values["labels"], extents)
 
     def part(self, indices: Sequence[int]) -> ImageList:
         """Returns the images at these indices, in this order."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,3 +76,21 @@ def read_settings(file: Path) -> Settings:
     except ValueError as error:
         raise DataError(f"{where} [augmentation]: {error}") from error
     return Settings(name=name, num_classes=num_classes, first_label=first_label, augmentation=augmentation)
+
+
+def settings_text(name: str, num_classes: int, augmentation: Augmentation) -> str:
+    """The content of a dataset.toml: of the augmentation, what isn't the published one."""
+    published = dataclasses.asdict(Augmentation())
+    lines = [
+        f"{key} = {value!r}"
+        for key, value in dataclasses.asdict(augmentation).items()
+        if value != published[key]
+    ]
+    table = ["", "[augmentation]", *lines] if lines else []
+    return "\n".join([f"name = {_toml_text(name)}", f"num_classes = {num_classes}", *table, ""])
+
+
+def _toml_text(text: str) -> str:
+    """The text as TOML's basic string, which is JSON's except for one control character, and has no other bytes."""
+    plain = text.encode(errors="surrogateescape").decode(errors="replace")
+    return json.dumps(plain, ensure_ascii=False).replace("\x7f", "\\u007f")

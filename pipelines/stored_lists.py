@@ -37,7 +37,7 @@ def save_list(folder: Path, images: ImageList) -> None:
         np.save(folder / f"{name}.npy", values, allow_pickle=False)
     about: dict[str, Any] = {"version": VERSION, "images": len(images)}
     if (extents := images.extents) is not None:
-        files = list(zip(extents.files, extents.file_sizes, strict=True))
+        files = [(file, *stamp) for file, stamp in zip(extents.files, extents.stamps, strict=True)]
         about["extents"] = {"files": files, "divided": sorted(extents.divided)}
     (folder / ABOUT).write_text(json.dumps(about) + "\n", encoding="utf-8")
 
@@ -54,8 +54,8 @@ def load_list(folder: Path, root: Path) -> ImageList:
         if "extents" in about:
             files = about["extents"]["files"]
             extents = Extents(
-                tuple(str(name) for name, _ in files),
-                tuple(int(size) for _, size in files),
+                tuple(str(name) for name, *_ in files),
+                tuple((int(size), int(changed)) for _, size, changed in files),
                 *(column[name] for name in _OF_EXTENTS),
                 frozenset(map(int, about["extents"]["divided"])),
             )
@@ -64,7 +64,7 @@ def load_list(folder: Path, root: Path) -> ImageList:
         )
         if len(images) != about["images"] or (len(images) and images.paths.ends[-1] != len(column["characters"])):
             raise ValueError("its columns belong to different lists")  # noqa: TRY301
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"the list in {shown(folder)} can't be read: {error}", "Remove the folder; it is made again from the data."
         ) from error

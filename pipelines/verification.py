@@ -30,6 +30,7 @@ LOOKED_AT = 1024
 
 EMPTY, MISSING, UNREADABLE, UNDECODABLE, HUGE = "empty", "missing", "unreadable", "undecodable", "huge"
 MISREAD, FORMAT, UNENDED, DAMAGED = "misread", "format", "no_end_marker", "damaged"
+CHECKSUM = "checksum"
 # What an inspection finds, so that a file that is read after its inspection has changed since.
 OF_FILES = (EMPTY, MISSING, UNREADABLE)
 
@@ -52,6 +53,9 @@ KINDS = {
         "image would be read with wrong pixels: convert it to PNG",
         "images would be read with wrong pixels: convert them to PNG",
         True,
+    ),
+    CHECKSUM: Kind(
+        "shard isn't what was packed: fetch it again", "shards aren't what was packed: fetch them again", True
     ),
     **KINDS_OF_LISTS,
     UNENDED: Kind(

@@ -141,11 +141,11 @@ def _inspect_files(
     """The profile of the run's first split, with its share in the page cache, and the unusable files of all splits."""
     read = {split: images for split, images in dataset.splits.items() if split in plan.kind.splits}
     first, images = next(iter(read.items()))
-    paths = [f"{images.root}/{path}" for path in images.paths]
+    files = images.files()
     if dataset.builtin:
         # A built-in set measures decoding and training; the disk that it happens to lie on should play no part.
-        read_into_memory(paths)
-    share = resident_share(paths)
+        read_into_memory(files)
+    share = resident_share(files)
     checks = {split: Storage(of_split, patience).inspect() for split, of_split in read.items()}
     bad: list[BadImage] = []
     for split, check in checks.items():

@@ -29,8 +29,10 @@ from pipelines.dataset import fingerprint as lists_fingerprint
 from pipelines.errors import DataError, StorageError
 from pipelines.image_lists import ImageList, shown
 from pipelines.list_findings import Finding, find_repeats, label_notes
+from pipelines.packed.manifest import read_manifest
+from pipelines.packed.packing import wrong_checksums
 from pipelines.storage import Patience, Storage
-from pipelines.verification import KINDS, Checked, Verification
+from pipelines.verification import CHECKSUM, KINDS, Checked, Verification
 
 SCHEMA_VERSION = 1
 # A killed verification repeats at most the work of this time.
@@ -196,18 +198,25 @@ def _check(dataset: Dataset, table: Path, state: Verified, threads: int, console
 def _checks(
     dataset: Dataset, done: Mapping[str, int], threads: int, patience: Patience
 ) -> Iterator[tuple[str, ImageList, Checked]]:
-    """Yields the findings of each batch of each split, from the first unchecked image on, including repeated images."""
+    """Yields the findings of each batch of each split, from the first unchecked image on.
+
+    Repeated images are among them, and the first image of each shard that isn't what was packed.
+    """
     checks = {split: Storage(images, patience).inspect() for split, images in dataset.splits.items()}
-    repeats_of = find_repeats(dataset, checks)
+    more_of = find_repeats(dataset, checks)
+    manifest = read_manifest(dataset.root)
+    for split, wrong in ({} if manifest is None else wrong_checksums(manifest, dataset.root, threads)).items():
+        for index, reason in wrong.items() if split in more_of else ():
+            more_of[split].setdefault(index, []).append(Finding(index, CHECKSUM, reason))
     for split, images in dataset.splits.items():
         begin = done[split]
         if begin == len(images):
             continue
-        repeats = repeats_of[split]
+        more = more_of[split]
         for checked in Verification(Storage(images, patience), threads, begin):
-            indices = range(begin, checked.end) if repeats else ()
-            more = [finding for index in indices for finding in repeats.get(index, ())]
-            found = sorted([*checked.findings, *more], key=lambda finding: finding.index)
+            indices = range(begin, checked.end) if more else ()
+            others = [finding for index in indices for finding in more.get(index, ())]
+            found = sorted([*checked.findings, *others], key=lambda finding: finding.index)
             yield split, images, Checked(checked.end, tuple(found))
             begin = checked.end
 

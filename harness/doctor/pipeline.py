@@ -135,7 +135,6 @@ def data(context: Context) -> Finding:
     from pipelines.builtin import BUILTIN
     from pipelines.builtin.cache import CACHE_VARIABLE, cache_folder
     from pipelines.dataset import open_dataset
-    from pipelines.image_lists import ImageList
     from pipelines.storage import Storage
     from pipelines.verification import KINDS, Verification
 
@@ -147,7 +146,7 @@ def data(context: Context) -> Finding:
     dataset = open_dataset(context.data, with_labels=False)
     began = time.monotonic()
     first = next(iter(dataset.splits.values()))
-    images = ImageList(first.root, first.paths[:DATA_IMAGES], first.labels[:DATA_IMAGES])
+    images = first.part(range(min(DATA_IMAGES, len(first))))
     bad = [
         f"{images.paths[finding.index]}: {finding.reason}"
         for checked in Verification(Storage(images), available_cores())

@@ -47,8 +47,7 @@ def probe_decoder(
     Returns what was found; its obstacle is empty if every GPU can decode.
     """
     request = {
-        "root": str(images.root.resolve()),
-        "paths": spread(images.paths),
+        "images": spread(images).as_values(),
         "settings": asdict(plan.pipeline.of_rank(0)),
         "loads": list(loads),
         "seconds": SECONDS_PER_LOAD,
@@ -61,10 +60,11 @@ def probe_decoder(
     return concluded(ask_all(request, places), width, height, regions=plan.pipeline.decode_region)
 
 
-def spread(paths: Sequence[str], most: int = MAX_IMAGES) -> list[str]:
-    """Returns this number of paths, from all over the list; all if they are fewer."""
-    count = min(most, len(paths))
-    return [paths[place * len(paths) // count] for place in range(count)]
+def spread(images: ImageList, most: int = MAX_IMAGES) -> ImageList:
+    """Returns this number of images, from all over the list; all if they are fewer. Their root is absolute."""
+    count = min(most, len(images))
+    part = images.part([place * len(images) // count for place in range(count)])
+    return ImageList(images.root.resolve(), part.paths, part.labels, part.extents)
 
 
 def ask_all(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from models.words import count_of
 from pipelines.columns import Numbers, Texts
 from pipelines.errors import DataError
 from pipelines.image_lists import Extents, ImageList, first_ten, shown
+from pipelines.packed.manifest import check_finished
 from pipelines.packed.members import NO_LABEL, Member, ShardError, ShardFormat
 from pipelines.packed.recordio import RECORDIO
 from pipelines.packed.tfrecord import TFRECORD
@@ -90,15 +91,16 @@ def _of_one_format(root: Path, split: str, found: Sequence[tuple[str, ShardForma
 def list_shards(shards: Shards, first_label: int, *, with_labels: bool) -> tuple[ImageList, tuple[Note, ...]]:
     """The images of shards in their order, and what the user should know; labels count from first_label there.
 
-    The list is kept in INDEX, and read again from there while the shards have the same names and sizes. Raises
+    The list is kept in INDEX, and read again from there while the shards have the same names, sizes and times. Raises
     DataError for shards that can't be read or don't follow their format, and for images without a label, which have
     the label 0 unless with_labels.
     """
+    check_finished(shards.root)
     index = shards.root / INDEX / shards.split
-    sizes = _sizes(shards)
-    images, notes = _stored(index, shards, sizes), []
+    stamps = _stamps(shards)
+    images, notes = _stored(index, shards, stamps), []
     if images is None:
-        images = _listed(shards, sizes)
+        images = _listed(shards, stamps)
         if not _keep(index, images):
             notes.append(
                 Note(
@@ -115,9 +117,14 @@ def list_shards(shards: Shards, first_label: int, *, with_labels: bool) -> tuple
     return _labelled(images, shards, first_label, with_labels=with_labels), tuple(notes)
 
 
-def _sizes(shards: Shards) -> tuple[int, ...]:
+Stamps = tuple[tuple[int, int], ...]
+
+
+def _stamps(shards: Shards) -> Stamps:
+    """See `Extents.stamps`."""
     try:
-        return tuple((shards.root / file).stat().st_size for file in shards.files)
+        found = [(shards.root / file).stat() for file in shards.files]
+        return tuple((status.st_size, status.st_mtime_ns) for status in found)
     except OSError as error:
         raise DataError(
             f"a shard of {shards.split} can't be read: {error.filename}: {error.strerror}",
@@ -125,7 +132,7 @@ def _sizes(shards: Shards) -> tuple[int, ...]:
         ) from error
 
 
-def _stored(index: Path, shards: Shards, sizes: tuple[int, ...]) -> ImageList | None:
+def _stored(index: Path, shards: Shards, stamps: Stamps) -> ImageList | None:
     """The list that was kept for these shards; None if there is none, or it is that of others."""
     if not index.is_dir():
         return None
@@ -134,7 +141,7 @@ def _stored(index: Path, shards: Shards, sizes: tuple[int, ...]) -> ImageList | 
     except DataError:
         return None
     extents = images.extents
-    fits = extents is not None and (extents.files, extents.file_sizes) == (shards.files, sizes)
+    fits = extents is not None and (extents.files, extents.stamps) == (shards.files, stamps)
     return images if fits else None
 
 
@@ -181,7 +188,7 @@ def _scan(shards: Shards, file: str) -> _Scanned:
     )
 
 
-def _listed(shards: Shards, sizes: tuple[int, ...]) -> ImageList:
+def _listed(shards: Shards, stamps: Stamps) -> ImageList:
     with ThreadPoolExecutor(min(_THREADS, len(shards.files))) as pool:
         scanned = list(pool.map(lambda file: _scan(shards, file), shards.files))
     unusable = [(file, one.error) for file, one in zip(shards.files, scanned, strict=True) if one.error is not None]
@@ -196,7 +203,7 @@ def _listed(shards: Shards, sizes: tuple[int, ...]) -> ImageList:
     begins = np.cumsum([0, *counts])
     extents = Extents(
         files=shards.files,
-        file_sizes=sizes,
+        stamps=stamps,
         numbers=np.repeat(np.arange(len(scanned), dtype=np.uint32), counts),
         offsets=np.concatenate([np.array(one.places[0], np.int64) for one in scanned]),
         sizes=np.concatenate([np.array(one.places[1], np.int64) for one in scanned]),
@@ -220,20 +227,18 @@ def _labelled(images: ImageList, shards: Shards, first_label: int, *, with_label
     if len(without) and with_labels:
         raise DataError(
             f"{len(without):,} of {count_of(len(images), 'image')} of {shards.split} have no label:\n"
-            + first_ten(list(_names(images, without))),
+            + first_ten([shown(path) for path in images.paths.take(without)]),
             "Pack them again with their labels (run_bench.py pack); in a WebDataset, name.cls beside name.jpg has it.",
         )
     below = np.flatnonzero((labels < first_label) & (labels != NO_LABEL))
     if len(below):
+        pairs = zip(images.paths.take(below), labels[below].tolist(), strict=True)
         raise DataError(
-            f"{len(below):,} of {count_of(len(images), 'image')} of {shards.split} have a label below"
-            f" {first_label}:\n{first_ten(list(_names(images, below)))}",
+            f"{len(below):,} of {count_of(len(images), 'image')} of {shards.split} have a label below {first_label}:\n"
+            + first_ten([f"{shown(path)}: label {label}" for path, label in pairs]),
             "first_label in dataset.toml says where labels begin to count.",
         )
     if not first_label and not len(without):
         return images
     return ImageList(images.root, images.paths, np.maximum(labels - first_label, 0), images.extents)
 
-
-def _names(images: ImageList, places: np.ndarray) -> Iterator[str]:  # type: ignore[type-arg]
-    return (f"{shown(images.paths[place])}: label {images.labels[place]}" for place in places[:11].tolist())

@@ -29,12 +29,25 @@ def scan(shard: Path) -> Iterator[Member]:
     try:
         with tarfile.open(shard, "r:") as archive:
             yield from _members(archive)
+            _check_end(archive)
     except tarfile.ReadError as error:
         reason = str(error)
         if _is_compressed(shard):
             reason = "it is compressed, so that nothing in it can be read by its place"
             raise ShardError(reason, "Unpack it: gunzip, or zstd -d.") from error
         raise ShardError(reason) from error
+
+
+def _check_end(archive: tarfile.TarFile) -> None:
+    """Raise ReadError unless the archive's end is where its members end: tarfile stops at anything else, too."""
+    stream = archive.fileobj
+    if stream is not None:
+        stream.seek(archive.offset)
+        block = stream.read(tarfile.BLOCKSIZE)
+        if len(block) < tarfile.BLOCKSIZE:
+            raise tarfile.ReadError("unexpected end of data")
+        if any(block):
+            raise tarfile.ReadError(f"there is no member at byte {archive.offset:,}, nor the archive's end")
 
 
 def _is_compressed(shard: Path) -> bool:
@@ -120,7 +133,9 @@ class Writer:
         info.size, info.mode = len(data), 0o644
         self._archive.addfile(info, io.BytesIO(data))
         padded = -(-len(data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-        return f"{ending} {self._archive.offset - padded} {len(data)} {info.name}"
+        # In the index a blank would end the name, which is there for messages alone.
+        name = "_".join(info.name.split())
+        return f"{ending} {self._archive.offset - padded} {len(data)} {name}"
 
     def finish(self) -> str:
         """End the archive. Returns the index that DALI's wds2idx would write."""

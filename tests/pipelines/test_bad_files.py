@@ -15,10 +15,15 @@ from pipelines.bad_image_probe import Fault, find_faults
 from pipelines.batch import Batch
 from pipelines.dali_graphs import evaluation_graph, training_graph
 from pipelines.image_lists import ImageList, check_files
+from pipelines.packed.members import ShardFormat
+from pipelines.packed.recordio import RECORDIO
+from pipelines.packed.shards import FORMATS
 from pipelines.sampling import EvaluationOrder, Position, TrainingOrder
 from pipelines.settings import PipelineSettings
 from pipelines.source import DaliSource, SourceState
 from tests.support.bad_files import Kind, encoded, kinds, picture
+from pipelines.verification import Verification
+from tests.support.packed import packed
 from tests.support.storage import unpaused
 
 # Nothing by chance: the whole of the good pictures, which are 4:3.
@@ -132,6 +137,39 @@ def test_a_bad_file_is_left_out_with_a_reason_and_the_others_come_whole(
         assert sum(batch.valid_images for batch in batches) == len(good)
     for label in (0, 1, 3, 4):
         assert set(pixels[label]) == set(clean[mode][label])
+
+
+@pytest.mark.parametrize("container", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.verdict == "empty" or not kind.looked_at], ids=str)
+def test_a_bad_image_in_a_shard_is_left_out_and_named_like_a_file(
+    tmp_path: Path, kind: Kind, container: ShardFormat, clean: dict[str, dict[int, list[bytes]]]
+) -> None:
+    (tmp_path / "files").mkdir()
+    folder = folder_with(tmp_path / "files", kind)
+    shards = tmp_path / "shards"
+    images = packed(shards, container, [(path, label, folder.content(label)) for label, path in enumerate(folder.paths)])
+    seen = check_files(images).faults
+    assert set(seen) == ({2} if kind.looked_at else set())
+    faults: list[Fault] = [Fault(index, reason) for index, reason in seen.items()]
+    batches_of = source(images, "training", faults, frozenset(seen))
+    batches = [next(batches_of) for _ in range(3)]
+    if kind.fault:
+        ((index, reason),) = ((fault.index, fault.reason) for fault in faults)
+        assert index == 2
+        assert images.paths[index].startswith(f"train/train-000{container.endings[0]}/")
+        assert re.fullmatch(kind.fault, reason)
+    else:
+        assert faults == []
+    good = {0, 1, 3, 4} if kind.fault else {0, 1, 2, 3, 4}
+    pixels = pixels_by_label(batches)
+    assert set(pixels) == good
+    for label in (0, 1, 3, 4):
+        assert set(pixels[label]) == set(clean["training"][label])
+    # What verify says of a file it says of a member.
+    verdicts = {finding.kind for checked in Verification(unpaused(images), 2) for finding in checked.findings}
+    # RecordIO keeps no names, and so no endings that could be wrong.
+    expected = "" if container is RECORDIO and kind.verdict == "format" else kind.verdict
+    assert verdicts == ({expected} if expected else set())
 
 
 def test_every_kind_at_once(tmp_path: Path) -> None:

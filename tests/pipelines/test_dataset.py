@@ -164,7 +164,7 @@ def test_dataset_toml_gives_the_classes_of_lists_too(listed: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("clases = 5", ["has unknown keys: 'clases'", "name, num_classes, augmentation"]),
+        ("clases = 5", ["has unknown keys: 'clases'", "name, num_classes, first_label, augmentation"]),
         ("[augmentation]\nflip = 0.0", ["[augmentation] has unknown keys: 'flip'", "aspect_max, flip_probability"]),
         ("[augmentation]\nflip_probability = 2", ["[augmentation]: flip_probability is 2", "between 0 and 1"]),
         ('[augmentation]\ncrop_area_min = "small"', ["crop_area_min is 'small'; it must be a number"]),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.read_ahead import IMAGES_AHEAD, read_ahead
+from pipelines.read_ahead import IMAGES_AHEAD, read_ahead, request_files
 
 WAIT_SECONDS = 30.0
 
@@ -61,9 +61,9 @@ def test_the_files_of_the_following_batches_are_asked_for_before_a_batch_is_yiel
             taken.append(number)
             yield batch
 
-    reader = read_ahead(drawn(), lambda batch: batch, batch_size)
+    reader = read_ahead(drawn(), request_files, batch_size)
     for number, batch in enumerate(batches):
-        assert next(reader) == batch
+        assert next(reader)[0] == batch
         assert len(taken) == min(number + ahead + 1, len(batches))
         sofar = min(batch_size * len(taken), len(files))
         assert asked.wait_for(sofar) == names(files[:sofar])
@@ -73,7 +73,7 @@ def test_the_files_of_the_following_batches_are_asked_for_before_a_batch_is_yiel
 def test_files_that_cannot_be_opened_are_left_to_their_reader(tmp_path: Path, files: list[str], asked: Asked) -> None:
     os.mkfifo(tmp_path / "pipe")
     batch = [str(tmp_path / "missing"), "with\0nul", str(tmp_path / "pipe"), files[0]]
-    assert list(read_ahead([batch], lambda batch: batch, 4)) == [batch]
+    assert [(one, found.result()) for one, found in read_ahead([batch], request_files, 4)] == [(batch, None)]
     assert asked.wait_for(2)[-1] == names(files)[0]
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import itertools
 import os
+import queue
 import re
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from nvidia.dali.pipeline import Pipeline
 from PIL import Image
 
 from harness import ROOT
-from pipelines import source as source_module
+from pipelines import reading as reading_module
 from pipelines.augmentation import Augmentation
 from pipelines.bad_image_probe import Fault
 from pipelines.batch import Batch, Source
@@ -277,7 +278,7 @@ def test_a_seed_decides_the_batches(tmp_path: Path) -> None:
 def test_ranks_crop_the_same_image_differently(tmp_path: Path) -> None:
     """Both ranks read the one image of their shard, which is the same picture."""
     images = write_noise(tmp_path, 1)
-    images = ImageList(tmp_path, images.paths * 2, (0, 0))
+    images = ImageList(tmp_path, list(images.paths) * 2, (0, 0))
     first, second = (steps(training_source(images, 1, rank=rank, world_size=2), 4) for rank in range(2))
     assert len({pixels for pixels, _ in first + second}) == 8
 
@@ -353,20 +354,14 @@ def test_a_resumed_source_knows_the_bad_images(tmp_path: Path) -> None:
 
 
 def test_the_files_of_the_batches_to_come_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[list[str]] = []
-
-    def recorded(draws: Iterator[Draw], paths: Callable[[Draw], Iterable[str]], batch_size: int) -> Iterator[Draw]:
-        assert batch_size == 4
-        for draw in draws:
-            asked.append(list(paths(draw)))
-            yield draw
-
-    monkeypatch.setattr(source_module, "read_ahead", recorded)
+    asked: queue.Queue[list[str]] = queue.Queue()
+    monkeypatch.setattr(reading_module, "request_files", lambda paths: asked.put(list(paths)))
     images = write_noise(tmp_path, 10)
     source = training_source(images, 4)
     read = [next(source).labels.numpy().ravel().tolist() for _ in range(5)]
-    assert [[int(Path(path).stem) for path in batch] for batch in asked[:5]] == read
-    assert {str(Path(path).parent) for batch in asked for path in batch} == {str(tmp_path)}
+    requested = [asked.get(timeout=30) for _ in read]
+    assert [[int(Path(path).stem) for path in batch] for batch in requested] == read
+    assert {str(Path(path).parent) for batch in requested for path in batch} == {str(tmp_path)}
 
 
 def test_images_are_left_out_from_the_next_batch_on(tmp_path: Path) -> None:

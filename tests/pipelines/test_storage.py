@@ -255,7 +255,7 @@ def test_a_verification_whose_batches_are_good_reports_each_wait(way: str, tmp_p
     """Case B1: a wait is over when the storage is back, so that a later one has the whole limit again."""
     away, back = WAYS[way]
     disturbed = Disturbed(tmp_path, limit_seconds=60.0)
-    paths, labels = disturbed.images.paths * 40, disturbed.images.labels * 40
+    paths, labels = list(disturbed.images.paths) * 40, list(disturbed.images.labels) * 40
     checks = iter(Verification(Storage(ImageList(disturbed.root, paths, labels), disturbed.patience), 1))
     for wait in (1, 2):
         assert next(checks).findings == ()

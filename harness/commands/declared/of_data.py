@@ -84,6 +84,30 @@ def _import_labels(source: str, to: str, prefix: str) -> None:
     import_labels(source, to, prefix)
 
 
+def _declare_pack(parser: argparse.ArgumentParser) -> None:
+    add_path(parser, "data", metavar="DATA", help="a folder in ImageNet's layout or a built-in set, as for --data")
+    add_path(
+        parser, "to", metavar="OUT", help="folder to create, which --data can then name; of an interrupted pack: go on"
+    )
+    parser.add_argument(
+        "--format",
+        required=True,
+        choices=("webdataset", "tfrecord", "recordio"),
+        help="webdataset: tar files that every tool can open. tfrecord: TensorFlow's records. recordio: MXNet's, which"
+        " keep no names",
+    )
+    parser.add_argument(
+        "--shard-megabytes", metavar="MB", type=int, help="size of a shard, about, in MiB (default: 256)"
+    )
+    parser.add_argument("--threads", metavar="N", type=int, help="shards written at once (default: one per core)")
+
+
+def _pack(data: str, to: str, **options: Any) -> None:
+    from harness.commands.pack import pack
+
+    pack(data, to, **options)
+
+
 COMMANDS = {
     "import-idx": Command(
         "convert MNIST, or a set in its file format, to a folder to train on", _declare_import_idx, _import_idx
@@ -93,5 +117,6 @@ COMMANDS = {
         _declare_import_labels,
         _import_labels,
     ),
+    "pack": Command("write a data set's images into shards: tar, TFRecord or RecordIO files", _declare_pack, _pack),
     "verify": Command("check that every image of a data set can be read and decoded", _declare_verify, _verify),
 }

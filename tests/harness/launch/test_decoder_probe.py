@@ -45,8 +45,7 @@ print(json.dumps(decoder_trial.answer(json.load(sys.stdin))))
 def request(settings: PipelineSettings, loads: Sequence[float] = (0.65,)) -> dict[str, Any]:
     photos = open_dataset("photos").train
     return {
-        "root": str(photos.root),
-        "paths": photos.paths[:16],
+        "images": photos.part(range(16)).as_values(),
         "settings": dataclasses.asdict(settings),
         "loads": list(loads),
         "seconds": 0.0,
@@ -63,10 +62,12 @@ def test_a_damaged_image_among_them_is_not_the_decoder_s_fault(tmp_path: Path) -
     names = [f"{number}.jpg" for number in range(4)]
     for number, name in enumerate(names):
         (tmp_path / name).write_bytes(encoded(picture(number), quality=90)[: None if number else 300])
-    asked = {**request(dataclasses.replace(SETTINGS, batch_size=4)), "root": str(tmp_path), "paths": names}
+    images = ImageList(tmp_path, names, [0] * len(names))
+    asked = {**request(dataclasses.replace(SETTINGS, batch_size=4)), "images": images.as_values()}
     assert [answer.error for answer in ask_all(asked, [os.environ])] == [""]
     (tmp_path / "good").mkdir()
-    none = {**asked, "paths": names[:1], "settings": dataclasses.asdict(dataclasses.replace(SETTINGS, batch_size=1))}
+    alone = dataclasses.asdict(dataclasses.replace(SETTINGS, batch_size=1))
+    none = {**asked, "images": images.part([0]).as_values(), "settings": alone}
     (answer,) = ask_all(none, [os.environ])
     assert answer.error == "none of the 1 training images can be used"
 
@@ -127,9 +128,10 @@ def test_a_batch_may_be_larger_than_the_data_set(tmp_path: Path) -> None:
 
 
 def test_the_images_that_are_tried_are_from_all_over_the_list() -> None:
-    paths = [str(number) for number in range(1000)]
-    assert spread(paths, 4) == ["0", "250", "500", "750"]
-    assert spread(paths[:3], 4) == ["0", "1", "2"]
+    images = ImageList(Path(), map(str, range(1000)), range(1000))
+    chosen = spread(images, 4)
+    assert (chosen.root, chosen.paths, chosen.labels) == (Path.cwd(), ["0", "250", "500", "750"], [0, 250, 500, 750])
+    assert spread(images.part(range(3)), 4).paths == ["0", "1", "2"]
 
 
 INTERRUPTED = """
