@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +73,7 @@ class ImageList:
     labels: Numbers
     extents: Extents | None
 
-    def __init__(
-        self, root: Path, paths: Iterable[str], labels: Iterable[int], extents: Extents | None = None
-    ) -> None:
+    def __init__(self, root: Path, paths: Iterable[str], labels: Iterable[int], extents: Extents | None = None) -> None:
         for name, value in (
             ("root", root), ("paths", Texts.of(paths)), ("extents", extents),
             ("labels", labels if isinstance(labels, Numbers) else Numbers(labels)),
@@ -132,24 +131,6 @@ def _look(path: str) -> tuple[os.stat_result | None, str]:
     return status, "" if status.st_size else EMPTY_FILE
 
 
-def _check_chunk(root: str, paths: Sequence[str]) -> tuple[list[int], dict[int, str], npt.NDArray[np.uint64]]:
-    """Sizes, faults by index, and each file's device and inode, zeros where there is a fault."""
-    sizes, devices, inodes = [0] * len(paths), [0] * len(paths), [0] * len(paths)
-    faults: dict[int, str] = {}
-    for index, name in enumerate(paths):
-        path = f"{root}/{name}"
-        status, reason = _look(path)
-        if status is not None:
-            sizes[index] = status.st_size
-        if not reason and name.endswith(ENDS_OF_MISREAD):
-            reason = fault_of_pixels(path)
-        if reason or status is None:
-            faults[index] = reason
-        else:
-            devices[index], inodes[index] = status.st_dev, status.st_ino
-    return sizes, faults, np.array((devices, inodes), dtype=np.uint64).T
-
-
 @dataclass(frozen=True, slots=True)
 class FileCheck:
     """The result of inspecting every file of a list: sizes in bytes, in its order, and why files are unusable.
@@ -159,7 +140,7 @@ class FileCheck:
     """
 
     images: ImageList
-    sizes: tuple[int, ...]
+    sizes: Numbers
     faults: dict[int, str]
     files: npt.NDArray[np.uint64]
 
@@ -172,16 +153,33 @@ def check_files(image_list: ImageList, threads: int = 16) -> FileCheck:
     """
     if threads < 1:
         raise ValueError(f"threads is {threads}; it must be at least 1")
-    root = os.fspath(image_list.root)
-    chunks = [
-        image_list.paths[start : start + _FILES_PER_CHUNK] for start in range(0, len(image_list), _FILES_PER_CHUNK)
-    ]
-    sizes: list[int] = []
-    faults: dict[int, str] = {}
-    files: list[npt.NDArray[np.uint64]] = [np.zeros((0, 2), np.uint64)]
+    check = FileCheck(
+        image_list, Numbers(np.zeros(len(image_list), np.int64)), {}, np.zeros((len(image_list), 2), np.uint64)
+    )
     with ThreadPoolExecutor(threads) as pool:
-        for of_chunk, found, identities in pool.map(_check_chunk, [root] * len(chunks), chunks):
-            faults.update((len(sizes) + index, reason) for index, reason in found.items())
-            sizes += of_chunk
-            files.append(identities)
-    return FileCheck(image_list, tuple(sizes), faults, np.concatenate(files))
+        for faults in pool.map(partial(_check_chunk, check), range(0, len(image_list), _FILES_PER_CHUNK)):
+            check.faults.update(faults)
+    return check
+
+
+def _check_chunk(check: FileCheck, start: int) -> dict[int, str]:
+    """Note sizes, devices and inodes of the files of a chunk that begins at an index. Returns its faults by index."""
+    root = os.fspath(check.images.root)
+    part = slice(start, start + _FILES_PER_CHUNK)
+    paths = check.images.paths[part]
+    sizes, devices, inodes = [0] * len(paths), [0] * len(paths), [0] * len(paths)
+    faults: dict[int, str] = {}
+    for index, name in enumerate(paths):
+        path = f"{root}/{name}"
+        status, reason = _look(path)
+        if status is not None:
+            sizes[index] = status.st_size
+        if not reason and name.endswith(ENDS_OF_MISREAD):
+            reason = fault_of_pixels(path)
+        if reason or status is None:
+            faults[start + index] = reason
+        else:
+            devices[index], inodes[index] = status.st_dev, status.st_ino
+    check.sizes.array[part] = sizes
+    check.files[part] = np.array((devices, inodes), dtype=np.uint64).T
+    return faults

@@ -44,17 +44,18 @@ def load_list(folder: Path, root: Path) -> ImageList:
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         if about["version"] != VERSION:
-            raise ValueError(f"its version is {about['version']}, this is {VERSION}")  # noqa: TRY301
+            raise ValueError(f"its version is {about['version']}, this is {VERSION}")
         names = (*_COLUMNS, *(_OF_EXTENTS if about["files"] is not None else ()))
-        column = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names}
+        # Plain views: those of NumPy's class for mapped files are slow to cut.
+        column = {
+            name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)) for name in names
+        }
         extents = None
         if about["files"] is not None:
             extents = Extents(tuple(map(str, about["files"])), *(column[name] for name in _OF_EXTENTS))
-        images = ImageList(
-            root, Texts(column["characters"], column["ends"]), Numbers(column["labels"]), extents
-        )
+        images = ImageList(root, Texts(column["characters"], column["ends"]), Numbers(column["labels"]), extents)
         if len(images) != about["images"] or (len(images) and images.paths.ends[-1] != len(column["characters"])):
-            raise ValueError("its columns belong to different lists")  # noqa: TRY301
+            raise ValueError("its columns belong to different lists")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"the list in {shown(folder)} can't be read: {error}", "Remove the folder; it is made again from the data."

@@ -46,7 +46,7 @@ def request(settings: PipelineSettings, loads: Sequence[float] = (0.65,)) -> dic
     photos = open_dataset("photos").train
     return {
         "root": str(photos.root),
-        "paths": photos.paths[:16],
+        "paths": list(photos.paths[:16]),
         "settings": dataclasses.asdict(settings),
         "loads": list(loads),
         "seconds": 0.0,
