@@ -97,7 +97,7 @@ def _measurement(
     clock, ranks, model, train = training.clock, training.ranks, training.model, training.step
     settings = plan.pipeline.of_rank(0)
     bad = BadImages(rule_of(plan), ranks)
-    dali = training_source(Trainer(plan, ranks, clock, dataset, settings, model, model, train, bad), settings)
+    dali = training_source(Trainer(plan, ranks, clock, dataset.splits, settings, model, model, train, bad), settings)
     cached = CachedSource(dali, 4)
 
     def segment(source: Any, recorder: Recorder) -> float:

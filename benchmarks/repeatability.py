@@ -91,6 +91,7 @@ def _one_run(folder: Path, name: str, slowdown: float, max_seconds: float) -> No
     # Before Paddle is loaded, as in a worker.
     os.environ.update(worker_environment(devices, plan.training.compute_threads, os.environ, plan.training.tf32))
     from harness.analysis.summarize import summarize
+    from harness.launch.rank_files import LISTS, leave_lists
     from harness.training.recorder import open_recorder
     from harness.training.stop_signal import StopRequest
     from harness.training.trainer import open_trainer
@@ -100,7 +101,8 @@ def _one_run(folder: Path, name: str, slowdown: float, max_seconds: float) -> No
     found = profile(dataset.train, check_files(dataset.train).sizes)
     record = RunRecord(name, "running", config, plan, {"cores": available_cores()}, {"mean_bytes": found.mean_bytes})
     write_record(files.record, record)
-    trainer = open_trainer(plan)
+    leave_lists(folder, dataset.splits)
+    trainer = open_trainer(plan, folder / LISTS)
     trainer.train = _Stretched(trainer.train, slowdown)  # type: ignore[assignment]
     with open_recorder(files, None, plan.operation.telemetry_interval, os.environ) as recorder:
         window_end = measure_throughput(trainer, recorder, StopRequest())

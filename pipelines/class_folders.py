@@ -9,8 +9,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from models.notes import Note
 from models.words import count_of
+from pipelines.columns import Numbers, Texts
 from pipelines.errors import DataError
 from pipelines.image_lists import ImageList, first_ten, shown
 
@@ -101,7 +104,9 @@ def scan_class_folders(
     found = class_names(folder)
     try:
         _pass_over(passed, folder, (name for name in os.listdir(folder) if name not in set(found)))  # noqa: PTH208
-        files = {name: _images(folder / name, passed) for name in found}
+        files = {
+            name: Texts.of([f"{prefix}/{name}/{file}" for file in _images(folder / name, passed)]) for name in found
+        }
     except OSError as error:
         raise DataError(f"the folder {shown(folder)} cannot be read: {error.strerror}") from error
 
@@ -129,8 +134,9 @@ def scan_class_folders(
             "Each folder there counts as a class of the model: fill these, or remove them.",
         )
     ordered = sorted(found, key=lambda name: labels[name])
-    paths = tuple(f"{prefix}/{name}/{file}" for name in ordered for file in files[name])
-    return ImageList(root, paths, tuple(labels[name] for name in ordered for _ in files[name])), passed
+    classes = np.array([labels[name] for name in ordered], np.int32)
+    counts = [len(files[name]) for name in ordered]
+    return ImageList(root, Texts.joined([files[name] for name in ordered]), Numbers(np.repeat(classes, counts))), passed
 
 
 def _unknown(names: Iterable[str], labels: Mapping[str, int]) -> list[str]:

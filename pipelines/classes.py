@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from models.notes import Note
 from models.words import count_of
+from pipelines.columns import Numbers
 from pipelines.errors import DataError
 from pipelines.image_lists import shown
 from pipelines.imagenet.numbering import IMAGENET_CLASSES, are_wnids, label_of_wnid
@@ -230,16 +231,16 @@ def _sorted_names(names: Sequence[str], where: str, wanted: Wanted | None, *, ev
     return Classes(count, labels, _origin(count, "", wanted))
 
 
-def classes_of_lists(labels: Sequence[Sequence[int]], wanted: Wanted | None, *, imagenet: bool) -> Classes:
+def classes_of_lists(labels: Sequence[Numbers], wanted: Wanted | None, *, imagenet: bool) -> Classes:
     """The classes of lists that have these labels; imagenet: they were recognised as ImageNet's."""
-    highest = max(max(of_one) for of_one in labels)
+    highest = max(of_one.largest() for of_one in labels)
     how = "as ImageNet's classes" if imagenet else ""
     if wanted is not None:
         return Classes(wanted.count, {}, f"{wanted.count:,}, from {wanted.source}{how and '; '}{how}", (), imagenet)
     # A subset of ImageNet's images has ImageNet's labels.
     count = max(highest + 1, IMAGENET_CLASSES if imagenet else 0)
     found = Classes(count, {}, f"{count:,}, from the largest label in the lists{how and ', '}{how}", (), imagenet)
-    lowest = min(min(of_one) for of_one in labels)
+    lowest = min(of_one.smallest() for of_one in labels)
     if lowest == 1:
         return found.noted(
             Note(

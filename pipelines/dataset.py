@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from pipelines.augmentation import Augmentation
@@ -47,9 +48,10 @@ class Dataset:
         for split, images in self.splits.items():
             if not images:
                 raise ValueError(f"{self.name}: {split} holds 0 images; at least 1 is needed")
-            if not 0 <= min(images.labels) <= max(images.labels) < self.num_classes:
+            lowest, highest = images.labels.smallest(), images.labels.largest()
+            if not 0 <= lowest <= highest < self.num_classes:
                 raise ValueError(
-                    f"{self.name}: {split} has labels {min(images.labels)}..{max(images.labels)}; "
+                    f"{self.name}: {split} has labels {lowest}..{highest}; "
                     f"{self.num_classes} classes allow 0..{self.num_classes - 1}"
                 )
 
@@ -142,8 +144,8 @@ def fingerprint(dataset: Dataset) -> str:
     digest = hashlib.sha256()
     for split, images in dataset.splits.items():
         digest.update(f"\0\0{split}\0{len(images)}\0".encode())
-        digest.update("\0".join(images.paths).encode(errors="surrogateescape"))
-        digest.update(",".join(map(str, images.labels)).encode())
+        for part in chain(images.paths.with_separator(b"\0"), images.labels.with_separator(b",")):
+            digest.update(part)
     return digest.hexdigest()
 
 

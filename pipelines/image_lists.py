@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -86,9 +87,7 @@ class ImageList:
     labels: Numbers
     extents: Extents | None
 
-    def __init__(
-        self, root: Path, paths: Iterable[str], labels: Iterable[int], extents: Extents | None = None
-    ) -> None:
+    def __init__(self, root: Path, paths: Iterable[str], labels: Iterable[int], extents: Extents | None = None) -> None:
         for name, value in (
             ("root", root), ("paths", Texts.of(paths)), ("extents", extents),
             ("labels", labels if isinstance(labels, Numbers) else Numbers(labels)),
@@ -255,24 +254,6 @@ def _look(path: str) -> tuple[os.stat_result | None, str]:
     return status, "" if status.st_size else EMPTY_FILE
 
 
-def _check_chunk(root: str, paths: Sequence[str]) -> tuple[list[int], dict[int, str], npt.NDArray[np.uint64]]:
-    """Sizes, faults by index, and each file's device and inode, zeros where there is a fault."""
-    sizes, devices, inodes = [0] * len(paths), [0] * len(paths), [0] * len(paths)
-    faults: dict[int, str] = {}
-    for index, name in enumerate(paths):
-        path = f"{root}/{name}"
-        status, reason = _look(path)
-        if status is not None:
-            sizes[index] = status.st_size
-        if not reason and name.endswith(ENDS_OF_MISREAD):
-            reason = fault_of_pixels(path)
-        if reason or status is None:
-            faults[index] = reason
-        else:
-            devices[index], inodes[index] = status.st_dev, status.st_ino
-    return sizes, faults, np.array((devices, inodes), dtype=np.uint64).T
-
-
 @dataclass(frozen=True, slots=True)
 class FileCheck:
     """The result of inspecting every file of a list: sizes in bytes, in its order, and why files are unusable.
@@ -282,7 +263,7 @@ class FileCheck:
     """
 
     images: ImageList
-    sizes: tuple[int, ...]
+    sizes: Numbers
     faults: dict[int, str]
     files: npt.NDArray[np.uint64]
 
@@ -297,42 +278,56 @@ def check_files(image_list: ImageList, threads: int = 16) -> FileCheck:
         raise ValueError(f"threads is {threads}; it must be at least 1")
     if image_list.extents is not None:
         return _check_extents(image_list, image_list.extents)
-    root = os.fspath(image_list.root)
-    chunks = [
-        image_list.paths[start : start + _FILES_PER_CHUNK] for start in range(0, len(image_list), _FILES_PER_CHUNK)
-    ]
-    sizes: list[int] = []
-    faults: dict[int, str] = {}
-    files: list[npt.NDArray[np.uint64]] = [np.zeros((0, 2), np.uint64)]
+    check = FileCheck(
+        image_list, Numbers(np.zeros(len(image_list), np.int64)), {}, np.zeros((len(image_list), 2), np.uint64)
+    )
     with ThreadPoolExecutor(threads) as pool:
-        for of_chunk, found, identities in pool.map(_check_chunk, [root] * len(chunks), chunks):
-            faults.update((len(sizes) + index, reason) for index, reason in found.items())
-            sizes += of_chunk
-            files.append(identities)
-    return FileCheck(image_list, tuple(sizes), faults, np.concatenate(files))
+        for faults in pool.map(partial(_check_chunk, check), range(0, len(image_list), _FILES_PER_CHUNK)):
+            check.faults.update(faults)
+    return check
+
+
+def _check_chunk(check: FileCheck, start: int) -> dict[int, str]:
+    """Note sizes, devices and inodes of the files of a chunk that begins at an index. Returns its faults by index."""
+    root = os.fspath(check.images.root)
+    part = slice(start, start + _FILES_PER_CHUNK)
+    paths = check.images.paths[part]
+    sizes, devices, inodes = [0] * len(paths), [0] * len(paths), [0] * len(paths)
+    faults: dict[int, str] = {}
+    for index, name in enumerate(paths):
+        path = f"{root}/{name}"
+        status, reason = _look(path)
+        if status is not None:
+            sizes[index] = status.st_size
+        if not reason and name.endswith(ENDS_OF_MISREAD):
+            reason = fault_of_pixels(path)
+        if reason or status is None:
+            faults[start + index] = reason
+        else:
+            devices[index], inodes[index] = status.st_dev, status.st_ino
+    check.sizes.array[part] = sizes
+    check.files[part] = np.array((devices, inodes), dtype=np.uint64).T
+    return faults
 
 
 def _check_extents(images: ImageList, extents: Extents) -> FileCheck:
     """The sizes of images in shards, and why some can't be read: their shard, or its end."""
-    sizes: list[int] = []
+    ends_of_files: list[int] = []
     faults: dict[int, str] = {}
-    reasons: dict[int, str] = {}
     for number, file in enumerate(extents.files):
         status, reason = _look(os.path.join(images.root, file))  # noqa: PTH118
-        sizes.append(0 if status is None else status.st_size)
+        ends_of_files.append(0 if status is None else status.st_size)
         if reason:
-            reasons[number] = "the shard is empty" if reason == EMPTY_FILE else f"the shard: {reason}"
-    ends = extents.offsets + extents.sizes
-    cut = np.flatnonzero(ends > np.array(sizes, np.int64)[extents.numbers])
-    faults.update((index, CUT_SHARD) for index in cut.tolist())
-    for number, reason in reasons.items():
-        faults.update((index, reason) for index in np.flatnonzero(extents.numbers == number).tolist())
-    faults.update((index, EMPTY_FILE) for index in np.flatnonzero(extents.sizes == 0).tolist() if index not in faults)
-    last_letters = images.paths.characters[np.maximum(images.paths.ends - 1, 0)] if len(images) else np.zeros(0, np.uint8)
+            reason = "the shard is empty" if reason == EMPTY_FILE else f"the shard: {reason}"
+            faults.update(dict.fromkeys(np.flatnonzero(extents.numbers == number).tolist(), reason))
+    cut = np.flatnonzero(extents.offsets + extents.sizes > np.array(ends_of_files, np.int64)[extents.numbers])
+    faults = {**dict.fromkeys(cut.tolist(), CUT_SHARD), **faults}
+    faults = {**dict.fromkeys(np.flatnonzero(extents.sizes == 0).tolist(), EMPTY_FILE), **faults}
+    last_letters = images.paths.characters[images.paths.ends - 1]
     for index in np.flatnonzero(np.isin(last_letters, [*map(ord, ENDS_OF_MISREAD)])).tolist():
         if index not in faults and may_be_misread(images.paths[index]):
             content = read_contents(images, (index,))[0]
             reason = (content.strerror or "") if isinstance(content, OSError) else misread_stream(BytesIO(content))
             if reason:
                 faults[index] = reason
-    return FileCheck(images, tuple(extents.sizes.tolist()), faults, np.zeros((len(images), 2), np.uint64))
+    return FileCheck(images, Numbers(np.asarray(extents.sizes)), faults, np.zeros((len(images), 2), np.uint64))

@@ -10,6 +10,7 @@ from pathlib import Path
 from models.notes import Note
 from pipelines.class_folders import class_names, flat_images, scan_class_folders
 from pipelines.classes import Classes, Wanted, are_numbers, classes_of_folders, classes_of_lists
+from pipelines.columns import Numbers
 from pipelines.errors import DataError
 from pipelines.image_lists import ImageList, shown
 from pipelines.imagenet.numbering import IMAGENET_CLASSES, are_wnids, label_of_wnid
@@ -204,7 +205,7 @@ class Layout:
         few = "" if len(names) == VALIDATION_IMAGES else f" of {VALIDATION_IMAGES:,}"
         self._note(f"val: {len(names):,}{few} images in one folder, with the labels in {found.file.name}")
 
-    def _of_lists(self, labels: list[tuple[int, ...]], wanted: Wanted | None, *, imagenet: bool) -> Classes:
+    def _of_lists(self, labels: list[Numbers], wanted: Wanted | None, *, imagenet: bool) -> Classes:
         if not labels:  # only images without labels
             count = wanted.count if wanted is not None else IMAGENET_CLASSES
             return Classes(count, {}, f"{count:,}, as no label is known")
@@ -217,7 +218,7 @@ class Layout:
         folder, kind = self._folder / split, self._kinds[split]
         if kind == FLAT:
             if self._flat is not None:
-                if max(self._flat.labels) >= found.count:
+                if self._flat.labels.largest() >= found.count:
                     raise DataError(
                         f"the labels of {shown(folder)} are ImageNet's, 0 to 999, but there are {found.count:,} classes"
                         f" ({found.origin})",
@@ -274,7 +275,7 @@ def _check_beside_folders(file: ListFile, found: Classes, where: str) -> None:
     numbers = {int(name): label for name, label in found.labels.items()}
     if all(number == label for number, label in numbers.items()):
         return
-    labels = set(file.images.labels)
+    labels = file.images.labels.counts().keys()
     if labels <= numbers.keys():
         raise DataError(
             f"the class folders in {where} are numbers, of which folder {min(numbers)} is label 0, and the labels of"
@@ -286,7 +287,7 @@ def _check_beside_folders(file: ListFile, found: Classes, where: str) -> None:
 
 def _learned(train: ListFile, names: tuple[str, ...], count: int) -> dict[str, int] | None:
     """The label of each class folder, as the training list has it; None if it doesn't say."""
-    known = folder_labels(train.images)
+    known = folder_labels(train)
     if known is not None and all(name in known for name in names):
         return {name: known[name] for name in names}
     if count == IMAGENET_CLASSES and are_wnids(names) and all(name in label_of_wnid() for name in names):

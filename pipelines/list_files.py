@@ -9,11 +9,13 @@ import posixpath
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 from pipelines.errors import DataError
+from pipelines.folder_names import FolderNames
 from pipelines.image_lists import MAX_CLASSES, ImageList, first_ten, shown
+from pipelines.plain_lists import read_plain
 
 # What the head of a column of labels is called.
 _HEADS = frozenset(("label", "labels", "class", "classes", "class_id", "class_index", "classid", "target", "category"))
@@ -23,13 +25,18 @@ _MAX_DIGITS = 18
 _SAMPLE_BYTES = 4096
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ListFile:
     """A list and the images that it names; lines[i] is the number of the line that names image i, from 1."""
 
     file: Path
     images: ImageList
     lines: Sequence[int]
+
+    @cached_property
+    def folders(self) -> FolderNames:
+        """The folders that the images lie in."""
+        return FolderNames.of(self.images.paths)
 
     def where(self, index: int) -> str:
         """Returns the list's name and the line of an image, for a message."""
@@ -56,6 +63,9 @@ def read_list(list_file: Path, root: Path) -> ListFile:
     unreadable or empty list, a line without a label, a label that is negative or impossibly large, and a path that
     leaves root.
     """
+    plain = read_plain(list_file)
+    if plain is not None:
+        return ListFile(list_file, ImageList(root, plain.paths, plain.labels), plain.lines)
     rows = read_rows(list_file)
     total = len(rows.paths)
     outside = [index for index, label in enumerate(rows.labels) if not 0 <= label < MAX_CLASSES]
@@ -79,8 +89,8 @@ def read_list(list_file: Path, root: Path) -> ListFile:
             "Name a folder that holds all images with --image-root: paths are relative to it, or absolute and below it."
             " A symbolic link there may point elsewhere.",
         )
-    images = ImageList(root=root, paths=tuple(path for path in paths if path is not None), labels=tuple(rows.labels))
-    return ListFile(list_file, images, tuple(rows.lines))
+    images = ImageList(root, (path for path in paths if path is not None), rows.labels)
+    return ListFile(list_file, images, rows.lines)
 
 
 def read_rows(list_file: Path) -> Rows:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import posixpath
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
 
 from models.notes import Note
 from models.words import count_of
+from pipelines.columns import Places, Texts
 from pipelines.dataset import Dataset
 from pipelines.image_lists import FileCheck, shown
 from pipelines.layout import TRAIN_SPLIT, VAL_SPLIT
@@ -80,14 +82,36 @@ class _Same:
     linked: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Repeats:
+    """Images as `_Same` has them: their indices [repeats] in a split, and others [repeats], where each was before."""
+
+    split: str
+    indices: Places
+    other_split: str
+    others: Places
+    linked: bool
+
+    @classmethod
+    def of(cls, split: str, other_split: str, pairs: Iterable[tuple[int, int]], *, linked: bool) -> _Repeats:
+        """Those of pairs of an image and the one before it."""
+        both = np.fromiter(chain.from_iterable(pairs), np.int64).reshape(-1, 2)
+        return cls(split, both[:, 0], other_split, both[:, 1], linked)
+
+    def at(self, place: int) -> _Same:
+        """The image at one of the places."""
+        return _Same(self.split, int(self.indices[place]), self.other_split, int(self.others[place]), self.linked)
+
+
 def find_repeats(dataset: Dataset, checks: Mapping[str, FileCheck]) -> dict[str, dict[int, list[Finding]]]:
     """Images that a list repeats, and those in both lists, by split and index; known by their paths and by their files.
 
     checks are the splits' inspections. Copies of a file are other files: contents are not compared.
     """
     found: dict[str, dict[int, list[Finding]]] = {split: {} for split in dataset.splits}
-    for same in (*_same_paths(dataset), *_same_files(dataset, checks)):
-        found[same.split].setdefault(same.index, []).extend(_findings(dataset, same))
+    for repeats in (*_same_paths(dataset), *_same_files(dataset, checks)):
+        for same in map(repeats.at, range(len(repeats.indices))):
+            found[same.split].setdefault(same.index, []).extend(_findings(dataset, same))
     return found
 
 
@@ -114,64 +138,102 @@ def link_notes(dataset: Dataset, checks: Mapping[str, FileCheck]) -> list[str]:
     return _notes(dataset, _same_files(dataset, checks))
 
 
-def _notes(dataset: Dataset, repeated: Sequence[_Same]) -> list[str]:
+def _notes(dataset: Dataset, repeated: Iterable[_Repeats]) -> list[str]:
     """One note for each kind of finding and split, with an example where the paths alone don't show it."""
     counts: Counter[tuple[str, str]] = Counter()
-    examples: dict[tuple[str, str], str] = {}
-    for same in repeated:
-        for finding in _findings(dataset, same):
-            key = (finding.kind, same.split)
-            counts[key] += 1
-            if key not in examples:
-                name = shown(dataset.splits[same.split].paths[same.index])
-                examples[key] = f" ({name}: {finding.reason})" if same.linked or finding.kind == TWO_LABELS else ""
+    first: dict[tuple[str, str], _Same] = {}
+    for repeats in repeated:
+        labels = dataset.splits[repeats.split].labels.array[repeats.indices]
+        differ = labels != dataset.splits[repeats.other_split].labels.array[repeats.others]
+        leak = repeats.split != repeats.other_split
+        for kind, of_kind in ((LEAK if leak else TWICE, leak | ~differ), (TWO_LABELS, differ)):
+            if of_kind.any():
+                key, same = (kind, repeats.split), repeats.at(int(of_kind.argmax()))
+                counts[key] += int(of_kind.sum())
+                first[key] = min(first.get(key, same), same, key=lambda one: one.index)
     return [
         Note(
-            f"{'' if kind == LEAK else f'{split}: '}{KINDS_OF_LISTS[kind].describe(count)}{examples[kind, split]}",
+            f"{'' if kind == LEAK else f'{split}: '}{KINDS_OF_LISTS[kind].describe(count)}"
+            f"{_example(dataset, first[kind, split], kind)}",
             "run_bench.py verify lists each of them.",
         )
         for (kind, split), count in sorted(counts.items(), key=lambda item: (_ORDER.index(item[0][0]), item[0][1]))
     ]
 
 
+def _example(dataset: Dataset, same: _Same, kind: str) -> str:
+    if not same.linked and kind != TWO_LABELS:
+        return ""
+    reason = next(finding.reason for finding in _findings(dataset, same) if finding.kind == kind)
+    return f" ({shown(dataset.splits[same.split].paths[same.index])}: {reason})"
+
+
 def _plain(path: str) -> str:
     return posixpath.normpath(path) if "./" in path or "//" in path else path
 
 
-def _same_paths(dataset: Dataset) -> list[_Same]:
-    """Images whose path was listed before."""
-    found: list[_Same] = []
-    plain = {split: [_plain(path) for path in images.paths] for split, images in dataset.splits.items()}
-    known: dict[str, int] = {}
-    for split, paths in plain.items():
-        first: dict[str, int] = {}
-        for index, path in enumerate(paths):
-            before = first.setdefault(path, index)
-            if before != index:
-                found.append(_Same(split, index, split, before, linked=False))
-            if path in known:
-                found.append(_Same(split, index, TRAIN_SPLIT, known[path], linked=False))
+def _same_paths(dataset: Dataset) -> Iterator[_Repeats]:
+    """Images whose path was listed before; only those with a hash that another has are compared."""
+    hashes = {split: _hashes(images.paths) for split, images in dataset.splits.items()}
+    trained: Places | None = None
+    for split, images in dataset.splits.items():
+        ordered = np.sort(hashes[split])
+        again = _places_of(hashes[split], ordered[1:][ordered[1:] == ordered[:-1]])
+        own = _found_in(_first_places(images.paths, again), images.paths, again)
+        yield _Repeats.of(split, split, (pair for pair in own if pair[0] != pair[1]), linked=False)
         if split == TRAIN_SPLIT:
-            known = first
-    return found
+            trained = ordered
+        elif trained is not None:
+            shared = ordered[_are_in(trained, ordered)]
+            known = _first_places(dataset.train.paths, _places_of(hashes[TRAIN_SPLIT], shared))
+            both = _found_in(known, images.paths, _places_of(hashes[split], shared))
+            yield _Repeats.of(split, TRAIN_SPLIT, both, linked=False)
 
 
-def _same_files(dataset: Dataset, checks: Mapping[str, FileCheck]) -> list[_Same]:
+def _hashes(paths: Texts) -> Places:
+    return np.fromiter(map(hash, map(_plain, paths)), np.int64, len(paths))
+
+
+def _are_in(ordered: Places, values: Places) -> npt.NDArray[np.bool_]:
+    """Whether each of the values is among others, which are in order."""
+    if not len(ordered):
+        return np.zeros(len(values), np.bool_)
+    there: npt.NDArray[np.bool_] = ordered[np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)] == values
+    return there
+
+
+def _places_of(hashes: Places, ordered: Places) -> Places:
+    """The places of hashes that are among others, which are in order."""
+    return np.flatnonzero(_are_in(ordered, hashes))
+
+
+def _first_places(paths: Texts, places: Places) -> dict[str, int]:
+    """The first of the places at which each path is."""
+    first: dict[str, int] = {}
+    for place, path in zip(places.tolist(), paths.take(places), strict=True):
+        first.setdefault(_plain(path), place)
+    return first
+
+
+def _found_in(known: Mapping[str, int], paths: Texts, places: Places) -> Iterator[tuple[int, int]]:
+    """Those of the places whose path is known, each with the path's known place."""
+    for place, path in zip(places.tolist(), paths.take(places), strict=True):
+        if (plain := _plain(path)) in known:
+            yield place, known[plain]
+
+
+def _same_files(dataset: Dataset, checks: Mapping[str, FileCheck]) -> Iterator[_Repeats]:
     """Images whose file was listed before under another path."""
-    pairs: list[tuple[str, int, str, int]] = []
     for split, check in checks.items():
-        pairs += [(split, index, split, before) for index, before in _repeated(check.files)]
+        pairs = [(split, _repeated(check.files))]
         if split != TRAIN_SPLIT and TRAIN_SPLIT in checks:
             train = checks[TRAIN_SPLIT].files
-            both = _repeated(np.concatenate((train, check.files)))
-            count = len(train)
-            pairs += [(split, index - count, TRAIN_SPLIT, first) for index, first in both if first < count <= index]
-    paths = {split: images.paths for split, images in dataset.splits.items()}
-    return [
-        _Same(split, index, other_split, other, linked=True)
-        for split, index, other_split, other in pairs
-        if _plain(paths[split][index]) != _plain(paths[other_split][other])
-    ]
+            both, count = _repeated(np.concatenate((train, check.files))), len(train)
+            pairs.append((TRAIN_SPLIT, [(index - count, first) for index, first in both if first < count <= index]))
+        for other_split, found in pairs:
+            paths, others = dataset.splits[split].paths, dataset.splits[other_split].paths
+            linked = ((index, first) for index, first in found if _plain(paths[index]) != _plain(others[first]))
+            yield _Repeats.of(split, other_split, linked, linked=True)
 
 
 def _repeated(files: npt.NDArray[np.uint64]) -> list[tuple[int, int]]:
@@ -190,7 +252,7 @@ def _repeated(files: npt.NDArray[np.uint64]) -> list[tuple[int, int]]:
 
 def label_notes(dataset: Dataset) -> list[Note]:
     """Classes of which a split that was opened has no image, in words."""
-    present = {split: set(images.labels) for split, images in dataset.splits.items()}
+    present = {split: images.labels.counts().keys() for split, images in dataset.splits.items()}
     trained = present.get(TRAIN_SPLIT)
     # Classes without a folder have a note of their own (see `pipelines.classes`); a training needs all.
     of_model = range(dataset.num_classes)
@@ -211,7 +273,7 @@ def label_notes(dataset: Dataset) -> list[Note]:
                     "Add images of them, or number the classes that there are (--classes, or the lists' labels).",
                 )
             )
-    if trained is not None and (only := sorted(present.get(VAL_SPLIT, set()) - trained)):
+    if trained is not None and (only := sorted(present.get(VAL_SPLIT, {}.keys()) - trained)):
         are, they = ("is", "it") if len(only) == 1 else ("are", "they")
         count = count_of(len(only), "class")
         notes.append(
@@ -227,7 +289,9 @@ def label_notes(dataset: Dataset) -> list[Note]:
 
 def _far_label(dataset: Dataset) -> Note | None:
     """A note about a rare label far above all others, which alone gives the model most of its classes; else None."""
-    counts = Counter(label for images in dataset.splits.values() for label in images.labels)
+    counts: Counter[int] = Counter()
+    for images in dataset.splits.values():
+        counts.update(images.labels.counts())
     below, largest = ([-1, *sorted(counts)])[-2:]
     rare = counts[largest] <= max(1, counts.total() // _RARE)
     if largest + 1 != dataset.num_classes or 2 * (below + 1) >= largest or below < 0 or not rare:

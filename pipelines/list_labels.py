@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from models.notes import Note
 from pipelines.errors import DataError
 from pipelines.image_lists import ImageList, first_ten, shown
@@ -94,16 +96,17 @@ def _convert(file: ListFile) -> str:
     return f"Convert it: {command}, and use the result by {option} {shlex.quote(str(new))} or in place of the list."
 
 
-def folder_labels(images: ImageList) -> dict[str, int] | None:
+def folder_labels(file: ListFile) -> dict[str, int] | None:
     """The label of each folder in which a list's images lie, by the folder's name; None if folders aren't classes.
 
     They are classes if there are several, and each has images of one label only.
     """
-    found: dict[str, int] = {}
-    for path, label in zip(images.paths, images.labels, strict=True):
-        name = path.rpartition("/")[0].rpartition("/")[2]
-        if found.setdefault(name, label) != label:
-            return None
+    folders, labels = file.folders, file.images.labels.array
+    of_folder = np.zeros(len(folders.names), np.int64)
+    of_folder[folders.numbers] = labels
+    if not np.array_equal(of_folder[folders.numbers], labels):
+        return None
+    found = dict(zip(folders.names, of_folder.tolist(), strict=True))
     # Labels that no two folders share: otherwise folders may be anything, such as one for each day.
     return found if len(found) > 1 and len(set(found.values())) == len(found) else None
 
@@ -111,19 +114,20 @@ def folder_labels(images: ImageList) -> dict[str, int] | None:
 def check_range(file: ListFile, count: int, origin: str) -> None:
     """Raise DataError if a label has no output among those of a model with count classes."""
     labels = file.images.labels
-    outside = [index for index, label in enumerate(labels) if label >= count]
-    if not outside:
+    lowest, highest = labels.smallest(), labels.largest()
+    if highest < count:
         return
+    outside = np.flatnonzero(labels.array >= count).tolist()
     # One label alone says nothing about where a list begins to count.
-    if 0 not in labels and max(labels) == count and min(labels) < count:
+    if 0 < lowest < count == highest:
         cure = (
-            f"The labels run from {min(labels)} to {count} and none is 0, so they probably count from 1: subtract 1"
+            f"The labels run from {lowest} to {count} and none is 0, so they probably count from 1: subtract 1"
             " from each label, in all lists of the data set."
         )
     else:
         cure = f"Labels count from 0, so that {count:,} classes allow 0..{count - 1} ({origin})."
         if "weights" not in origin:
-            cure += f" If the list is right: --classes {max(labels) + 1}"
+            cure += f" If the list is right: --classes {highest + 1}"
     raise DataError(
         f"{len(outside):,} of {len(labels):,} lines of {shown(file.file)} have a label outside 0..{count - 1}:\n"
         + first_ten(
@@ -138,14 +142,17 @@ def check_against_folders(file: ListFile, labels: Mapping[str, int], where: str)
 
     Raises DataError if the list gives them other labels.
     """
-    inside = False
-    wrong: list[str] = []
-    for index, (path, label) in enumerate(zip(file.images.paths, file.images.labels, strict=True)):
-        name = path.rpartition("/")[0].rpartition("/")[2]
-        meant = labels.get(name)
-        inside = inside or meant is not None
-        if meant is not None and meant != label:
-            wrong.append(f"{file.where(index)}: {shown(path)} has label {label}; folder {shown(name)} is {meant}")
+    if not labels:
+        return False
+    # -1 where a folder isn't known.
+    of_folder = np.array([labels.get(name, -1) for name in file.folders.names])
+    meant = of_folder[file.folders.numbers]
+    inside = bool((of_folder >= 0).any())
+    wrong = [
+        f"{file.where(index)}: {shown(file.images.paths[index])} has label {file.images.labels[index]};"
+        f" folder {shown(file.folders.names[file.folders.numbers[index]])} is {meant[index]}"
+        for index in np.flatnonzero((meant >= 0) & (meant != file.images.labels.array)).tolist()
+    ]
     if wrong:
         raise DataError(
             f"{len(wrong):,} labels of {shown(file.file)} contradict the folders that the images lie in, as {where}"
@@ -157,7 +164,7 @@ def check_against_folders(file: ListFile, labels: Mapping[str, int], where: str)
 
 def check_lists_agree(first: ListFile, second: ListFile) -> None:
     """Raise DataError if two lists give a class folder of the same name different labels."""
-    one, other = folder_labels(first.images), folder_labels(second.images)
+    one, other = folder_labels(first), folder_labels(second)
     if one is None or other is None:
         return
     wrong = [
@@ -178,7 +185,7 @@ def check_wnid_folders(file: ListFile, count: int, numbering: str | None) -> str
 
     Raises DataError if the model has ImageNet's 1000 classes and the list's labels are others.
     """
-    found = folder_labels(file.images)
+    found = folder_labels(file)
     if found is None or not are_wnids(found) or numbering == SORTED or any(known_label(f"{n}/") is None for n in found):
         return ""
     if count == IMAGENET_CLASSES:
@@ -198,7 +205,7 @@ def check_wnid_folders(file: ListFile, count: int, numbering: str | None) -> str
 
 def number_folders_note(file: ListFile) -> str:
     """Returns a note if a list gives folders whose names are numbers other labels than these numbers suggest."""
-    found = folder_labels(file.images)
+    found = folder_labels(file)
     if found is None or not all(name.isascii() and name.isdigit() for name in found):
         return ""
     numbers = {name: int(name) for name in found}

@@ -7,7 +7,9 @@ import stat
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from models.notes import Note
 from pipelines.errors import StorageError
@@ -190,15 +192,14 @@ class Storage:
         """
         images = images or self.images
         check = check_files(images)
-        sizes, faults, files = list(check.sizes), dict(check.faults), check.files
+        faults = dict(check.faults)
         while faults:
             self._note_good(images, faults)
             before = self.obstacle()
             asked = sorted(faults)
             again = check_files(images.part(asked))
-            files[asked] = again.files
-            for place, index in enumerate(asked):
-                sizes[index] = again.sizes[place]
+            check.files[asked] = again.files
+            check.sizes.array[asked] = again.sizes.array
             faults = {asked[place]: reason for place, reason in again.faults.items()}
             obstacle = before or self.obstacle()
             if obstacle:
@@ -208,13 +209,13 @@ class Storage:
             elif len(faults) == len(asked):
                 break
         self.patience.over()
-        return FileCheck(images, tuple(sizes), faults, files)
+        return replace(check, faults=faults)
 
     def _note_good(self, images: ImageList, faults: Collection[int]) -> None:
         """Take witnesses from images that were found to be good, if there are none."""
         if not self._witnesses:
-            good = [index for index in range(len(images)) if index not in faults]
-            chosen = [images.file(good[place]) for place in _spread(len(good), WITNESSES)]
+            good = np.setdiff1d(np.arange(len(images)), list(faults), assume_unique=True)
+            chosen = [images.file(int(good[place])) for place in _spread(len(good), WITNESSES)]
             self._witnesses = [witness for path in chosen if (witness := _witness(path)) is not None]
 
     def _chosen(self, bad: Collection[int]) -> Iterator[_Witness]:

@@ -47,7 +47,7 @@ def load_list(folder: Path, root: Path) -> ImageList:
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         if about["version"] != VERSION:
-            raise ValueError(f"its version is {about['version']}, this is {VERSION}")  # noqa: TRY301
+            raise ValueError(f"its version is {about['version']}, this is {VERSION}")
         names = (*_COLUMNS, *(_OF_EXTENTS if "extents" in about else ()))
         column = {name: _column(folder / f"{name}.npy") for name in names}
         extents = None
@@ -59,11 +59,9 @@ def load_list(folder: Path, root: Path) -> ImageList:
                 *(column[name] for name in _OF_EXTENTS),
                 frozenset(map(int, about["extents"]["divided"])),
             )
-        images = ImageList(
-            root, Texts(column["characters"], column["ends"]), Numbers(column["labels"]), extents
-        )
+        images = ImageList(root, Texts(column["characters"], column["ends"]), Numbers(column["labels"]), extents)
         if len(images) != about["images"] or (len(images) and images.paths.ends[-1] != len(column["characters"])):
-            raise ValueError("its columns belong to different lists")  # noqa: TRY301
+            raise ValueError("its columns belong to different lists")
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"the list in {shown(folder)} can't be read: {error}", "Remove the folder; it is made again from the data."
@@ -74,9 +72,10 @@ def load_list(folder: Path, root: Path) -> ImageList:
 def _column(file: Path) -> npt.NDArray[Any]:
     """The array in a file, mapped unless it is empty: nothing can't be mapped."""
     try:
-        array: npt.NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+        # A plain view: those of NumPy's class for mapped files are slow to cut.
+        return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
     except ValueError:
-        array = np.load(file, allow_pickle=False)
+        array: npt.NDArray[Any] = np.load(file, allow_pickle=False)
         if array.size:
             raise
-    return array
+        return array

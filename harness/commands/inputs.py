@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from harness.artifacts.bad_image import BadImage, rule_of
 from harness.errors import MachineError
 from harness.launch.decoder_probe import loads_to_try, probe_decoder
@@ -162,7 +160,7 @@ def _inspect_files(
     cache = {"share": state.share, "state": state.state, "bytes": state.bytes, "memory_bytes": memory_bytes}
     sizes = hashlib.sha256()
     for check in checks.values():
-        sizes.update(np.array(check.sizes, np.int64).tobytes())
+        sizes.update(check.sizes.array.tobytes())
     return {
         **asdict(found),
         "sizes_sha256": sizes.hexdigest(),

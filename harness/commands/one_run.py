@@ -277,6 +277,7 @@ class Run:
                         plan,
                         self.environment,
                         shown.poll,
+                        splits=self.inputs.dataset.splits,
                         meanwhile=_load_analysis,  # ranks that start leave a processor idle
                         node=self.node,
                         say=self.console.notice,

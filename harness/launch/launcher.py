@@ -21,13 +21,14 @@ from harness.launch.failures import death, keep_logs, stall, stalled
 from harness.launch.paddle_launcher import LAUNCHER_COMMAND
 from harness.launch.private_folder import private_folder
 from harness.launch.process_tree import die_with_parent, launcher_environment
-from harness.launch.rank_files import Notices, first_failure, joined_ranks
+from harness.launch.rank_files import Notices, first_failure, joined_ranks, leave_lists
 from harness.launch.rank_monitor import Pulse, RankMonitor
 from harness.launch.watchdog import DUMP_STACKS
 from harness.machine.device import Devices, worker_environment
 from harness.plan.nodes import Node, not_all_joined
 from harness.plan.plan import RunPlan
 from models.notes import Note
+from pipelines.image_lists import ImageList
 
 # The workers start from the same entry point as the user's process, so that both import the same code.
 ENTRY = ROOT / "run_bench.py"
@@ -48,6 +49,7 @@ def run_workers(
     environment: Mapping[str, str],
     poll: Callable[[], None] = lambda: None,
     *,
+    splits: Mapping[str, ImageList],
     meanwhile: Callable[[], None] = lambda: None,
     node: Node,
     say: Callable[[str], None] = lambda _: None,
@@ -56,6 +58,7 @@ def run_workers(
 ) -> None:
     """Run this node's ranks to their end, calling poll a few times a second, and note with each notice that they leave.
 
+    splits are the lists of the images that the ranks read.
     meanwhile is called once, while the ranks start.
 
     Raises the error that a rank left. Otherwise raises TrainingError with what ended the first rank, or with the
@@ -67,6 +70,7 @@ def run_workers(
     training = plan.training
     ranks = worker_environment(devices, training.compute_threads, environment, training.tf32)
     with private_folder("run") as logs:
+        leave_lists(logs, splits)
         with (logs / "launcher.log").open("wb") as output:
             process = subprocess.Popen(
                 launch_command(

@@ -1,21 +1,26 @@
-"""The files by which ranks report to the process that launched them, in the folder of the launcher's logs."""
+"""The files by which ranks and the process that launched them speak, in the folder of the launcher's logs."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.artifacts.atomic import write_whole
+from harness.artifacts.atomic import disk_errors, write_whole
 from harness.errors import InterruptedRunError, MachineError, OutOfMemoryError, TrainingError, UsageError
 from harness.launch import watchdog
 from models.errors import ActionableError, WeightsError
 from pipelines.errors import DataError
+from pipelines.image_lists import ImageList
 from pipelines.storage import Patience
+from pipelines.stored_lists import load_list, save_list
 
-FAILURE, PULSE, JOINED, NOTICES = "failure", "pulse", "joined", "notices"
+FAILURE, PULSE, JOINED, NOTICES, LISTS = "failure", "pulse", "joined", "notices", "lists"
+# The root of a split's images, beside their list.
+ROOT_FILE = "root"
 # Of the stall limit, the share that a rank waits for storage. The others wait for this rank meanwhile, and their timers
 # run since the same exchange; the rest is for the steps until the next one.
 WAITING_SHARE = 0.6
@@ -34,13 +39,14 @@ class RankFiles:
 
     failure holds the error that ended the rank. The modification time of pulse is when the rank last made progress.
     joined exists once the rank has connected to the ranks of the other nodes. notices has a line for each thing that
-    the user should know while the run goes on.
+    the user should know while the run goes on. lists is the folder of all ranks' lists of images (see `leave_lists`).
     """
 
     failure: Path
     pulse: Path
     joined: Path
     notices: Path
+    lists: Path
 
     @staticmethod
     def of(environment: Mapping[str, str]) -> RankFiles | None:
@@ -48,7 +54,26 @@ class RankFiles:
         if "PADDLE_LOG_DIR" not in environment:
             return None
         folder, rank = Path(environment["PADDLE_LOG_DIR"]), environment["PADDLE_TRAINER_ID"]
-        return RankFiles(*(folder / f"{name}.{rank}" for name in (FAILURE, PULSE, JOINED, NOTICES)))
+        names = (*(f"{name}.{rank}" for name in (FAILURE, PULSE, JOINED, NOTICES)), LISTS)
+        return RankFiles(*(folder / name for name in names))
+
+
+def leave_lists(folder: Path, splits: Mapping[str, ImageList]) -> None:
+    """Write the lists of a run's splits to its folder of logs, for `lists_left`. Raises MachineError."""
+    for split, images in splits.items():
+        place = folder / LISTS / split
+        with disk_errors(place, elsewhere="another folder for temporary files: TMPDIR=/path/to/folder"):
+            save_list(place, images)
+            (place / ROOT_FILE).write_bytes(os.fsencode(images.root))
+
+
+def lists_left(lists: Path) -> dict[str, ImageList]:
+    """The lists by split, mapped from the files in a folder, so that all ranks together have them in memory once.
+
+    Raises DataError if they aren't whole, OSError if there are none.
+    """
+    roots = {place.name: Path(os.fsdecode((place / ROOT_FILE).read_bytes())) for place in lists.iterdir()}
+    return {split: load_list(lists / split, root) for split, root in roots.items()}
 
 
 def leave_failure(files: RankFiles, error: ActionableError) -> None:

@@ -190,8 +190,7 @@ class Validation:
     """
 
     def __init__(self, trainer: Trainer, recorder: Recorder, progress: Progress) -> None:
-        assert trainer.dataset.val is not None
-        self._images, ranks = trainer.dataset.val, trainer.ranks
+        self._images, ranks = trainer.splits[VAL_SPLIT], trainer.ranks
         self._order = EvaluationOrder(len(self._images), ranks.rank, ranks.world_size, trainer.settings.batch_size)
         self.steps_made = progress.evaluated
         self._trainer, self._recorder = trainer, recorder

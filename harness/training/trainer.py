@@ -24,7 +24,7 @@ from harness.artifacts.schema import (
     TRAIN_BESIDE,
 )
 from harness.errors import InvariantError, MachineError, TrainingError
-from harness.launch.rank_files import RankFiles, patience_of
+from harness.launch.rank_files import RankFiles, lists_left, patience_of
 from harness.machine.clock import Clock
 from harness.machine.device import cudnn_tf32, gradients_add_up, local_rank, open_device
 from harness.machine.device_kinds import device_kind
@@ -37,7 +37,7 @@ from harness.plan.option_groups.training import SYNC
 from harness.plan.plan import RunPlan
 from harness.training import recipe
 from harness.training.loading.bad_images import BadImages
-from harness.training.loading.sources import open_planned, training_source
+from harness.training.loading.sources import training_source
 from harness.training.loop import GlobalStep, never, run_steps
 from harness.training.mixed_precision import MixedPrecision
 from harness.training.phases import BESIDE, PHASE_LOADERS, SHARES, InTransition, Phase
@@ -46,7 +46,7 @@ from harness.training.recorder import Recorder
 from harness.training.startup import DATA_SET, MODEL, RENDEZVOUS, Startup
 from harness.training.weights import load_weights
 from pipelines.batch import Batch, RankSource
-from pipelines.dataset import Dataset
+from pipelines.image_lists import ImageList
 from pipelines.jpeg_data import EndMarkers
 from pipelines.settings import PipelineSettings
 from pipelines.source import CachedSource, SourceState
@@ -60,14 +60,14 @@ CACHED_BATCHES = 4
 class Trainer:
     """One rank's training, and the number of steps it has made of each phase.
 
-    traced is the clock of measured training where --profile asks for a trace. patience is how long this rank waits for
-    the images' storage. startup has the stages of its start.
+    splits are the lists of images by split. traced is the clock of measured training where --profile asks for a trace.
+    patience is how long this rank waits for the images' storage. startup has the stages of its start.
     """
 
     plan: RunPlan
     ranks: Ranks
     clock: Clock
-    dataset: Dataset
+    splits: Mapping[str, ImageList]
     settings: PipelineSettings
     model: Any
     parallel: Any
@@ -257,12 +257,14 @@ def throughput_phases(plan: RunPlan) -> tuple[str, ...]:
     return (PIPELINE, TRAIN, *beside, COMPUTE, *alone)
 
 
-def open_trainer(plan: RunPlan, pretrained: Mapping[str, Any] | None = None, startup: Startup | None = None) -> Trainer:
+def open_trainer(
+    plan: RunPlan, lists: Path, pretrained: Mapping[str, Any] | None = None, startup: Startup | None = None
+) -> Trainer:
     """Join the other ranks, and set up this rank's part of the plan; startup is told which of its stages are over.
 
-    pretrained describes the file of initial weights, if there is one (see `models.fitting.WeightsFile`); rank 0
-    reads it. Raises WeightsError when they don't fit, DataError when the data set has changed since the plan was made,
-    InvariantError when ranks are missing.
+    lists is the folder with the lists of images (see `harness.launch.rank_files`). pretrained describes the file of
+    initial weights, if there is one (see `models.fitting.WeightsFile`); rank 0 reads it. Raises WeightsError when they
+    don't fit, DataError when the lists can't be read, InvariantError when ranks are missing.
     """
     startup = startup or Startup()
     clock = open_device(plan.device, local_rank())
@@ -272,7 +274,7 @@ def open_trainer(plan: RunPlan, pretrained: Mapping[str, Any] | None = None, sta
     who = f"rank {ranks.rank}: " if ranks.world_size > 1 else ""
     patience = patience_of(RankFiles.of(os.environ), who, plan.operation.stall_timeout)
     startup.reach(RENDEZVOUS)
-    training, dataset = plan.training, open_planned(plan, patience)
+    training, splits = plan.training, lists_left(lists)
     startup.reach(DATA_SET)
     settings = plan.pipeline.of_rank(local_rank())
     paddle.seed(settings.seed)
@@ -307,7 +309,7 @@ def open_trainer(plan: RunPlan, pretrained: Mapping[str, Any] | None = None, sta
         plan=plan,
         ranks=ranks,
         clock=clock,
-        dataset=dataset,
+        splits=splits,
         settings=settings,
         model=model,
         parallel=parallel,

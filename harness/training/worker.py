@@ -43,11 +43,11 @@ from models.errors import ActionableError
 from pipelines.layout import TRAIN_SPLIT
 
 
-def run_worker(record: RunRecord, folder: Path, startup: Startup) -> None:
-    """Do this rank's part of the run; startup has the stages of its start so far."""
+def run_worker(record: RunRecord, folder: Path, lists: Path, startup: Startup) -> None:
+    """Do this rank's part of the run, with the lists of images in a folder; startup has its start's stages so far."""
     rendezvous(record)
     # A checkpoint contains the weights; the file that they began with may be gone by then.
-    trainer = open_trainer(record.plan, record.pretrained if record.checkpoint is None else None, startup)
+    trainer = open_trainer(record.plan, lists, record.pretrained if record.checkpoint is None else None, startup)
     files = RunFiles(folder, record.run)
     stop = StopRequest.on_signals()
     trainer.patience.check = stop.check
@@ -194,17 +194,18 @@ def run_rank(record_path: Path) -> None:
     A rank that failed ends its process with the error's exit code.
     """
     record, files = read_record(record_path), RankFiles.of(os.environ)
+    assert files is not None, "ranks are started by Paddle's launcher"
     startup = rank_startup(record.attempts[-1])
     limits = record.plan.operation
     watchdog.arm(
         limits.stall_timeout,
-        None if files is None else files.pulse,
+        files.pulse,
         start_seconds=limits.start_seconds(record.plan.nodes),
     )
     try:
         if record.plan.placement.affinity == PIN:
             pin(set(parse_cores(record.plan.placement.rank_cores[local_rank()])))
-        run_worker(record, record_path.parent, startup)
+        run_worker(record, record_path.parent, files.lists, startup)
         # An interpreter that ends would die of them.
         signals.ignore()
     except Exception as error:
@@ -218,7 +219,6 @@ def run_rank(record_path: Path) -> None:
         else:
             traceback.print_exc()
             _end_now(1)
-        if files is not None:
-            leave_failure(files, failure)
+        leave_failure(files, failure)
         print(f"error: {failure.message}", file=sys.stderr)
         _end_now(failure.exit_code)

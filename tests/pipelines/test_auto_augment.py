@@ -13,6 +13,7 @@ from nvidia.dali.auto_aug.auto_augment import get_reduced_image_net_policy
 
 from pipelines.auto_augment import POLICY
 from pipelines.dali_graphs import training_graph
+from pipelines.image_lists import ImageList
 from pipelines.settings import PipelineSettings
 from tests.support.dali import (
     CPU,
@@ -63,7 +64,7 @@ def test_the_policy_has_the_published_sub_policies() -> None:
 def batches(tmp_path: Path, settings: PipelineSettings, count: int = 1) -> list[tuple[NDArray[Any], NDArray[Any]]]:
     """Of the same picture, which is whole and never flipped, 32 times; labels are what the list says."""
     images = write_images(tmp_path, noise(1, 32, 32))
-    images = dataclasses.replace(images, labels=(7,))
+    images = ImageList(tmp_path, images.paths, (7,))
     return run(training_graph(feed(images, [0] * 32), WHOLE, settings, seed=2), count)
 
 

@@ -61,7 +61,7 @@ def test_hostile_file_names_are_listed_and_found(tmp_path: Path) -> None:
     images, _ = scan(tmp_path / "train")
     assert set(images.paths) == {f"train/=a b/{name}" for name in HOSTILE_NAMES}
     check = check_files(images)
-    assert (check.sizes, check.faults) == ((1,) * len(HOSTILE_NAMES), {})
+    assert (list(check.sizes), check.faults) == ([1] * len(HOSTILE_NAMES), {})
 
 
 def test_linked_class_folders_count(tmp_path: Path) -> None:

@@ -244,7 +244,7 @@ def test_wordnet_folders_beside_imagenet_s_list_have_its_labels(tmp_path: Path) 
     fill(tmp_path / "train", *IMAGENETTE)
     write_list(tmp_path / "val_list.txt", validation(kit=False))
     dataset = evaluated(tmp_path)
-    assert (dataset.num_classes, dataset.train.labels) == (1000, tuple(IMAGENETTE.values()))
+    assert (dataset.num_classes, *dataset.train.labels) == (1000, *IMAGENETTE.values())
     error = refusal(tmp_path, 10)
     assert "--classes 1000" in error.cure
     assert evaluated(tmp_path, 1000).train.labels == tuple(IMAGENETTE.values())

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -246,9 +245,9 @@ def test_names_that_are_not_imagenet_s_are_not_imagenet(tmp_path: Path) -> None:
     assert is_imagenet(a_dataset(tmp_path, 1000, {"train": train, "val": ImageList(tmp_path, numbered, labels)}))
     others = (
         {"train": of_length(1_281_167)},
-        {"train": replace(train, paths=tuple(path.replace("/n", "/n9") for path in train.paths))},
-        {"train": replace(train, labels=tuple(reversed(train.labels)))},
-        {"train": train, "val": replace(val, labels=(0, *val.labels[:-1]))},
+        {"train": ImageList(tmp_path, (path.replace("/n", "/n9") for path in train.paths), train.labels)},
+        {"train": ImageList(tmp_path, train.paths, train.labels[::-1])},
+        {"train": train, "val": ImageList(tmp_path, val.paths, (0, *val.labels[:-1]))},
         {"train": train, "val": ImageList(tmp_path, numbered, tuple(label ^ 1 for label in labels))},
     )
     assert [is_imagenet(a_dataset(tmp_path, 1000, splits)) for splits in others] == [False] * len(others)

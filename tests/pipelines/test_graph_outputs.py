@@ -57,7 +57,7 @@ def test_shapes_and_types_of_a_batch(
     settings_of: Settings,
 ) -> None:
     pictures = write_images(tmp_path, noise(4, 40, 52), "jpg")
-    pictures = dataclasses.replace(pictures, labels=(7, 900, 21_840, 3))
+    pictures = ImageList(tmp_path, pictures.paths, (7, 900, 21_840, 3))
 
     def batch(settings: PipelineSettings) -> tuple[NDArray[Any], NDArray[Any]]:
         if mode == "training":

@@ -76,7 +76,7 @@ def test_a_flat_val_has_the_labels_of_kaggle_or_the_kit(
     for folder in (data, Path()):
         dataset = open_dataset(folder, splits=BOTH)
         assert dataset.splits["val"].labels == expected()
-        assert (dataset.train.labels, dataset.num_classes) == ((0, 999), 1000)
+        assert (*dataset.train.labels, dataset.num_classes) == (0, 999, 1000)
         assert any("4 of 50,000 images in one folder" in note for note in dataset.notes)
     assert open_dataset(data, outputs=1000, splits=VAL).splits["val"].labels == expected()
 
@@ -87,7 +87,7 @@ def test_a_flat_val_beside_a_training_list(tmp_path: Path) -> None:
     kaggle(tmp_path)
     (tmp_path / "train_list.txt").write_text("a.jpg 0\nb.jpg 5\n")
     dataset = open_dataset(tmp_path, splits=BOTH)
-    assert (dataset.num_classes, dataset.splits["val"].labels) == (1000, expected())
+    assert (dataset.num_classes, *dataset.splits["val"].labels) == (1000, *expected())
     with pytest.raises(DataError, match="ImageNet's, 0 to 999, but there are 10 classes") as caught:
         open_dataset(tmp_path, 10, splits=BOTH)
     assert "--classes 1000" in caught.value.cure

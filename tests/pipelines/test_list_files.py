@@ -42,7 +42,7 @@ def test_names_that_are_not_utf8_are_read_and_found(tmp_path: Path) -> None:
     images = read_list(write(tmp_path, b"\xff\xfe.jpg 5\n"), tmp_path).images
     assert os.fsencode(images.paths[0]) == b"\xff\xfe.jpg"
     check = check_files(images)
-    assert (check.sizes, check.faults) == ((4,), {})
+    assert (list(check.sizes), check.faults) == ([4], {})
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_path(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_a_path_that_comes_back_below_the_root_is_kept(tmp_path: Path) -> None:
 def test_lists_of_other_programs_are_read(tmp_path: Path, text: str, encoding: str) -> None:
     """Case C6: separators, quotes, titles, ends of lines and encodings."""
     images = read_list(write(tmp_path, text.encode(encoding)), tmp_path).images
-    assert (images.paths, images.labels) == (("a/1.jpg", "b/x y.jpg"), (0, 1))
+    assert (*images.paths, *images.labels) == ("a/1.jpg", "b/x y.jpg", 0, 1)
 
 
 @pytest.mark.parametrize("text", ["a/1.jpg 0\rb/x y.jpg 1\r", 'path,label\r"a/1.jpg",0\r"b/x y.jpg",1'])
@@ -149,7 +149,7 @@ def test_lists_of_other_programs_are_read(tmp_path: Path, text: str, encoding: s
 def test_lines_may_end_as_on_the_first_macs(tmp_path: Path, text: str, encoding: str) -> None:
     """Attack 14: where no line ends in another way."""
     images = read_list(write(tmp_path, text.encode(encoding)), tmp_path).images
-    assert (images.paths, images.labels) == (("a/1.jpg", "b/x y.jpg"), (0, 1))
+    assert (*images.paths, *images.labels) == ("a/1.jpg", "b/x y.jpg", 0, 1)
     assert read_list(write(tmp_path, "a\rb.jpg 5\n"), tmp_path).images.paths == ("a\rb.jpg",)
 
 
@@ -167,7 +167,7 @@ def test_utf_16_without_a_mark_is_named_and_the_cure_leads_on(tmp_path: Path, en
 def test_a_separator_in_a_name_is_part_of_it(tmp_path: Path, path: str) -> None:
     """Case C6: the format is that of all lines, so that a name may hold what separates columns elsewhere."""
     images = read_list(write(tmp_path, f"{path} 3\nother.jpg 4\n"), tmp_path).images
-    assert (images.paths, images.labels) == ((path, "other.jpg"), (3, 4))
+    assert (*images.paths, *images.labels) == (path, "other.jpg", 3, 4)
 
 
 @pytest.mark.parametrize("text", ["0,a.jpg\n1,b.jpg\n", "a.jpg,0,1\nb.jpg,1,1\n", "x,y\na.jpg,zero\n"])

@@ -255,8 +255,8 @@ def test_a_verification_whose_batches_are_good_reports_each_wait(way: str, tmp_p
     """Case B1: a wait is over when the storage is back, so that a later one has the whole limit again."""
     away, back = WAYS[way]
     disturbed = Disturbed(tmp_path, limit_seconds=60.0)
-    paths, labels = list(disturbed.images.paths) * 40, list(disturbed.images.labels) * 40
-    checks = iter(Verification(Storage(ImageList(disturbed.root, paths, labels), disturbed.patience), 1))
+    images = disturbed.images.part([*range(len(disturbed.images))] * 40)
+    checks = iter(Verification(Storage(images, disturbed.patience), 1))
     for wait in (1, 2):
         assert next(checks).findings == ()
         away(disturbed)
@@ -339,7 +339,8 @@ def test_an_image_that_is_cut_while_it_is_looked_at_is_not_blamed(kept: int, tmp
 
 def test_the_launching_process_reads_whole_notices_once(tmp_path: Path) -> None:
     """What a rank says about its waiting; the rank may be writing a line at this moment."""
-    rank = RankFiles(*(tmp_path / f"{name}.0" for name in ("failure", "pulse", "joined", "notices")))
+    names = ("failure.0", "pulse.0", "joined.0", "notices.0", "lists")
+    rank = RankFiles(*(tmp_path / name for name in names))
     notices = Notices(tmp_path)
     assert notices.new() == []
     leave_notice(rank, "one\nline")

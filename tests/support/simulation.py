@@ -346,7 +346,7 @@ class Simulation:
             plan=plan,
             ranks=ranks,
             clock=HostClock(time),
-            dataset=None,  # type: ignore[arg-type]
+            splits={},
             settings=None,  # type: ignore[arg-type]
             model=training,
             parallel=training,

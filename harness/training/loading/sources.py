@@ -1,56 +1,28 @@
-"""The images of a rank: its data set, and a split's loader, with the order, the storage and the bad images."""
+"""The images of a rank: a split's loader, with the order, the storage and the bad images."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from nvidia.dali.pipeline import Pipeline
 
-from harness.plan.plan import RunPlan, facts_of
 from harness.training.loading.hand_over import on_device
 from pipelines.batch import HostSource, RankSource
 from pipelines.dali_graphs import Feed, evaluation_graph, training_graph
-from pipelines.dataset import Dataset, open_dataset
-from pipelines.errors import DataError
 from pipelines.layout import TRAIN_SPLIT, VAL_SPLIT
 from pipelines.sampling import ContinuousOrder, EvaluationOrder, Order, TrainingOrder
 from pipelines.settings import DALI_LOADER, PipelineSettings
 from pipelines.source import DaliSource, SourceState
-from pipelines.storage import Patience, Storage
+from pipelines.storage import Storage
 
 if TYPE_CHECKING:
     from harness.training.trainer import Trainer
 
 
-def open_planned(plan: RunPlan, patience: Patience) -> Dataset:
-    """The data set of a plan, which is waited for as it was there a moment ago.
-
-    Raises StorageError when it can't be opened, DataError when it has changed since the plan was made.
-    """
-    planned = plan.data
-    asked = (planned.num_classes_asked, planned.outputs, planned.lists)
-    while True:
-        try:
-            dataset = open_dataset(planned.source, asked[0], outputs=asked[1], splits=plan.kind.splits, lists=asked[2])
-            break
-        except DataError as error:
-            patience.wait(error.message.partition("\n")[0], planned.source)
-    patience.over()
-    found = facts_of(dataset, planned.source, *asked)
-    if replace(found, augmentation=planned.augmentation) != planned:
-        raise DataError(
-            f"{planned.name} has changed since the run was planned: {found.train_images:,} training and"
-            f" {found.val_images:,} validation images in {found.num_classes} classes",
-            "Start again when no other process writes to it.",
-        )
-    return dataset
-
-
 def training_source(trainer: Trainer, settings: PipelineSettings, start: SourceState | None = None) -> RankSource:
     """A rank's training images, from the start or from the state of an equal source."""
-    plan, ranks, images = trainer.plan, trainer.ranks, trainer.dataset.train
+    plan, ranks, images = trainer.plan, trainer.ranks, trainer.splits[TRAIN_SPLIT]
     dealt = (len(images), ranks.rank, ranks.world_size, settings.batch_size, settings.seed)
     order: Order = ContinuousOrder(*dealt)
     if plan.kind.in_epochs:

@@ -76,7 +76,7 @@ class Launch:
             with_settings(more.pop("plan", PLAN), **own),
             environment or dict(os.environ),
             poll,
-            **{"node": Node(), "kept": self.files.folder / "first.logs", **more},
+            **{"splits": {}, "node": Node(), "kept": self.files.folder / "first.logs", **more},
         )
 
 
@@ -140,8 +140,9 @@ def test_a_rank_that_is_gone_is_its_own_root() -> None:
 def test_a_rank_leaves_its_error_beside_its_log() -> None:
     files = RankFiles.of({"PADDLE_LOG_DIR": "/tmp/logs", "PADDLE_TRAINER_ID": "3"})
     assert files == RankFiles(
-        Path("/tmp/logs/failure.3"), Path("/tmp/logs/pulse.3"), Path("/tmp/logs/joined.3"), Path("/tmp/logs/notices.3")
-    )
+        Path("/tmp/logs/failure.3"), Path("/tmp/logs/pulse.3"), Path("/tmp/logs/joined.3"), Path("/tmp/logs/notices.3"),
+        Path("/tmp/logs/lists"),
+    )  # fmt: skip
 
 
 def test_a_process_without_a_launcher_has_no_such_files() -> None:

@@ -9,6 +9,7 @@ from dataclasses import asdict
 import pytest
 from nvidia.dali.pipeline import Pipeline
 
+from harness.launch.rank_files import LISTS, leave_lists
 from harness.machine.device import Devices
 from harness.plan.decisions import make_plan
 from harness.plan.options import RunConfig
@@ -29,7 +30,9 @@ def trainer(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
     """One rank with a training pipeline."""
     folder = str(write_colours(tmp_path_factory.mktemp("colours"), 24, VAL_IMAGES))
     config = RunConfig(model="x0_25", image_size=32, batch_size=BATCH, data=folder, device="cpu", decode_threads=1)
-    return open_trainer(make_plan(config, Devices("cpu", 1, "CPU"), facts_of(open_dataset(folder), folder), {}))
+    dataset, logs = open_dataset(folder), tmp_path_factory.mktemp("logs")
+    leave_lists(logs, dataset.splits)
+    return open_trainer(make_plan(config, Devices("cpu", 1, "CPU"), facts_of(dataset, folder), {}), logs / LISTS)
 
 
 @pytest.fixture(autouse=True)

@@ -170,7 +170,7 @@ def test_a_checkpoint_of_either_optimizer_resumes_in_the_other(saved_by: Any) ->
 def a_trainer(model: Any, train: TrainingStep) -> Any:
     """As much of a rank as a checkpoint asks for."""
     return SimpleNamespace(
-        model=model, train=train, ranks=Ranks(0, 1), source=SimpleNamespace(state=SourceState), dataset=None,
+        model=model, train=train, ranks=Ranks(0, 1), source=SimpleNamespace(state=SourceState), splits={},
         settings=None, bad=SimpleNamespace(known={}), segments=0, steps={}, plan=a_plan(), effective_settings={},
         read_from=lambda _: None,
     )  # fmt: skip

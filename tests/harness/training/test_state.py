@@ -40,7 +40,7 @@ def a_trainer(dtype: str, scale: float) -> Any:
         optimizer=optimizer, optimizer_steps=7, schedule=Schedule(0.1, 1, 10), precision=Scaling(scale)
     )
     return SimpleNamespace(
-        model=model, ranks=Ranks(0, 1), train=train, source=SimpleNamespace(state=SourceState), dataset=None,
+        model=model, ranks=Ranks(0, 1), train=train, source=SimpleNamespace(state=SourceState), splits={},
         settings=None, bad=SimpleNamespace(known={}), segments=3, steps={"train": 7}, config=a_config(), plan=a_plan(),
         effective_settings={}, read_from=lambda _: None,
     )  # fmt: skip

@@ -84,7 +84,7 @@ def test_the_list_is_kept_and_read_again(tmp_path: Path, monkeypatch: pytest.Mon
         patched.setattr(module, "_listed", lambda *_: pytest.fail("listed again"))
         again = listed(tmp_path)
     assert (again.paths, again.labels) == (first.paths, first.labels)
-    assert again.extents is not None and isinstance(again.extents.offsets, np.memmap)
+    assert again.extents is not None and isinstance(again.extents.offsets.base, np.memmap)
     assert [again.content(index) for index in range(5)] == [b"zero", b"one", b"two", b"", b"four"]
     write_shard(tmp_path / "train/train-001.tar", WEBDATASET, [("a/2.jpg", 0, b"x" * 2000)])
     assert listed(tmp_path).labels == [0, 1, 0]
