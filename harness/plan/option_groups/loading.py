@@ -9,12 +9,15 @@ from harness.machine.placement.shares import NONE, PIN
 from harness.plan.declaration import AUTO, FREE, KEPT, NOTED, OWN, UNMARKED, option
 from pipelines.settings import (
     BOTH_LOADERS,
+    BY_IMAGE,
+    BY_SHARD,
     CPU_DECODER,
     DALI_LOADER,
     DALI_RESIZE,
     FUSED_RESIZE,
     MIXED_DECODER,
     OPENCV_LOADER,
+    RAM,
 )
 
 
@@ -44,6 +47,19 @@ class LoadingOptions:
     prefetch: int = option(
         2, "loading", "Batches that the loader prepares in advance, per rank. The opencv loader: per worker process.",
         metavar="N", at_least=1, resume=FREE, row=UNMARKED,
+    )  # fmt: skip
+    cache: str = option(
+        NONE, "loading", "ram: read all files into memory before the run, once for all ranks of a node, so that no step"
+        " waits for a disk. none: the operating system keeps in memory what it has room for.", choices=(NONE, RAM),
+        resume=FREE, nodes=OWN, row=UNMARKED,
+    )  # fmt: skip
+    shuffle: str = option(
+        BY_IMAGE, "loading", "Order of the training images. images: any image may follow any other. shards: of data in"
+        " shards, the shards are shuffled, and the images of --shuffle-images after one another, so that files are"
+        " read almost from start to end.", choices=(BY_IMAGE, BY_SHARD),
+    )  # fmt: skip
+    shuffle_images: int = option(
+        10_000, "loading", "Images that are shuffled together with --shuffle shards.", metavar="N", at_least=2,
     )  # fmt: skip
     decoder: str = option(
         AUTO, "loading", "Where images are decoded. mixed: on the host and the GPU; cpu: on the host; auto: mixed on"
