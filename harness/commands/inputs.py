@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.artifacts.bad_image import BadImage, rule_of
 from harness.errors import MachineError
-from harness.launch.decoder_probe import loads_to_try, probe_decoder
+from harness.launch.decoder_probe import loads_to_try, probe_decoder, spread
 from harness.machine.device import Devices, choose_devices, worker_environment
 from harness.machine.environment import describe
 from harness.plan.decisions import default_data, make_plan
@@ -24,7 +24,7 @@ from pipelines.dataset import Dataset, open_dataset
 from pipelines.image_lists import shown
 from pipelines.layout import Lists
 from pipelines.list_findings import label_notes, link_notes, repeat_notes
-from pipelines.page_cache import data_state, read_into_memory, resident_share
+from pipelines.page_cache import SAMPLES, data_state, read_into_memory, resident_share
 from pipelines.profile import profile
 from pipelines.settings import MIXED_DECODER
 from pipelines.storage import Patience, Storage
@@ -139,11 +139,10 @@ def _inspect_files(
     """The profile of the run's first split, with its share in the page cache, and the unusable files of all splits."""
     read = {split: images for split, images in dataset.splits.items() if split in plan.kind.splits}
     first, images = next(iter(read.items()))
-    paths = [f"{images.root}/{path}" for path in images.paths]
     if dataset.builtin:
         # A built-in set measures decoding and training; the disk that it happens to lie on should play no part.
-        read_into_memory(paths)
-    share = resident_share(paths)
+        read_into_memory([f"{images.root}/{path}" for path in images.paths])
+    share = resident_share([f"{images.root}/{path}" for path in spread(images.paths, SAMPLES)])
     checks = {split: Storage(of_split, patience).inspect() for split, of_split in read.items()}
     bad: list[BadImage] = []
     for split, check in checks.items():
