@@ -37,7 +37,7 @@ from pipelines.packed.manifest import MANIFEST
 from pipelines.packed.packing import plan_shards, write_shards
 from pipelines.packed.shards import FORMATS
 from pipelines.page_cache import read_into_memory, resident_share
-from pipelines.sampling import Shuffle, TrainingOrder
+from pipelines.sampling import ShardShuffle, TrainingOrder
 from pipelines.settings import FUSED_RESIZE, PipelineSettings
 from pipelines.source import DaliSource
 
@@ -150,8 +150,10 @@ def as_a_run(dataset: Dataset, settings: PipelineSettings, window: int = 0) -> C
     def graph(feed: Feed, seed: int, state: bytes | None) -> Any:
         return training_graph(feed, Augmentation(), settings, seed, state)
 
-    shuffle = Shuffle(dataset.train, seed=0, window=window)
-    source = DaliSource(dataset.train, TrainingOrder(shuffle, 0, 1, settings.batch_size), graph, settings, refuse)
+    images = dataset.train
+    shards = ShardShuffle.of(images.extents.numbers, window) if window and images.extents is not None else None
+    order = TrainingOrder(len(images), 0, 1, settings.batch_size, seed=0, shards=shards)
+    source = DaliSource(images, order, graph, settings, refuse)
     return lambda: next(source)
 
 

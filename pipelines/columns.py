@@ -140,11 +140,20 @@ class Texts(Sequence[str]):
         return int(self.ends[place - 1]) if place else 0
 
     def __iter__(self) -> Iterator[str]:
+        for text in self.encoded():
+            yield text.decode(ENCODING, ERRORS)
+
+    def encoded(self) -> Iterator[bytes]:
+        """The bytes of each entry."""
         for characters, ends in self._chunks():
             before = 0
             for end in ends:
-                yield characters[before:end].decode(ENCODING, ERRORS)
+                yield characters[before:end]
                 before = end
+
+    def may_contain(self, part: bytes) -> bool:
+        """Whether a part is in the bytes of an entry; two entries side by side may seem to contain it, too."""
+        return any(part in characters for characters, _ in self._chunks())
 
     def _chunks(self) -> Iterator[tuple[bytes, list[int]]]:
         """The column in parts: the bytes of some entries, and the places in them at which each ends."""

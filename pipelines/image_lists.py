@@ -108,11 +108,17 @@ class ImageList:
         # An absolute path stays what it is.
         return os.path.join(self.root, self.extents.files[self.extents.numbers[index]])  # noqa: PTH118
 
-    def files(self) -> Sequence[str]:
-        """The paths of all files that have images, each once: as many as there are images, or the shards."""
+    def files(self, most: int | None = None) -> Sequence[str]:
+        """The paths of the files that have images, each once: as many as there are images, or the shards.
+
+        most is the number of those that are returned, from all over the list.
+        """
+        count = len(self) if self.extents is None else len(self.extents.files)
+        taken = count if most is None else min(most, count)
+        places = [place * count // taken for place in range(taken)]
         if self.extents is None:
-            return [f"{self.root}/{path}" for path in self.paths]
-        return [os.path.join(self.root, file) for file in self.extents.files]  # noqa: PTH118
+            return [f"{self.root}/{path}" for path in self.paths.take(places)]
+        return [os.path.join(self.root, self.extents.files[place]) for place in places]  # noqa: PTH118
 
     def content(self, index: int) -> bytes:
         """The image's file, or what would be in it. Raises OSError, also where there is no regular file."""

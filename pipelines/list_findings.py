@@ -168,8 +168,8 @@ def _example(dataset: Dataset, same: _Same, kind: str) -> str:
     return f" ({shown(dataset.splits[same.split].paths[same.index])}: {reason})"
 
 
-def _plain(path: str) -> str:
-    return posixpath.normpath(path) if "./" in path or "//" in path else path
+def _plain(path: bytes) -> bytes:
+    return posixpath.normpath(path) if b"./" in path or b"//" in path else path
 
 
 def _same_paths(dataset: Dataset) -> Iterator[_Repeats]:
@@ -191,7 +191,11 @@ def _same_paths(dataset: Dataset) -> Iterator[_Repeats]:
 
 
 def _hashes(paths: Texts) -> Places:
-    return np.fromiter(map(hash, map(_plain, paths)), np.int64, len(paths))
+    """A number for each path, which equal paths share."""
+    encoded = paths.encoded()
+    if paths.may_contain(b"./") or paths.may_contain(b"//"):
+        encoded = map(_plain, encoded)
+    return np.fromiter(map(hash, encoded), np.int64, len(paths))
 
 
 def _are_in(ordered: Places, values: Places) -> npt.NDArray[np.bool_]:
@@ -207,17 +211,17 @@ def _places_of(hashes: Places, ordered: Places) -> Places:
     return np.flatnonzero(_are_in(ordered, hashes))
 
 
-def _first_places(paths: Texts, places: Places) -> dict[str, int]:
+def _first_places(paths: Texts, places: Places) -> dict[bytes, int]:
     """The first of the places at which each path is."""
-    first: dict[str, int] = {}
-    for place, path in zip(places.tolist(), paths.take(places), strict=True):
+    first: dict[bytes, int] = {}
+    for place, path in zip(places.tolist(), paths.take(places).encoded(), strict=True):
         first.setdefault(_plain(path), place)
     return first
 
 
-def _found_in(known: Mapping[str, int], paths: Texts, places: Places) -> Iterator[tuple[int, int]]:
+def _found_in(known: Mapping[bytes, int], paths: Texts, places: Places) -> Iterator[tuple[int, int]]:
     """Those of the places whose path is known, each with the path's known place."""
-    for place, path in zip(places.tolist(), paths.take(places), strict=True):
+    for place, path in zip(places.tolist(), paths.take(places).encoded(), strict=True):
         if (plain := _plain(path)) in known:
             yield place, known[plain]
 
@@ -228,11 +232,13 @@ def _same_files(dataset: Dataset, checks: Mapping[str, FileCheck]) -> Iterator[_
         pairs = [(split, _repeated(check.files))]
         if split != TRAIN_SPLIT and TRAIN_SPLIT in checks:
             train = checks[TRAIN_SPLIT].files
-            both, count = _repeated(np.concatenate((train, check.files))), len(train)
-            pairs.append((TRAIN_SPLIT, [(index - count, first) for index, first in both if first < count <= index]))
+            again, count = _repeated(np.concatenate((train, check.files))), len(train)
+            pairs.append((TRAIN_SPLIT, [(index - count, first) for index, first in again if first < count <= index]))
         for other_split, found in pairs:
-            paths, others = dataset.splits[split].paths, dataset.splits[other_split].paths
-            linked = ((index, first) for index, first in found if _plain(paths[index]) != _plain(others[first]))
+            both = (dataset.splits[split].paths, dataset.splits[other_split].paths)
+            here, there = (column.take([pair[place] for pair in found]).encoded() for place, column in enumerate(both))
+            names = zip(map(_plain, here), map(_plain, there), strict=True)
+            linked = (pair for pair, (name, other) in zip(found, names, strict=True) if name != other)
             yield _Repeats.of(split, other_split, linked, linked=True)
 
 
@@ -252,7 +258,8 @@ def _repeated(files: npt.NDArray[np.uint64]) -> list[tuple[int, int]]:
 
 def label_notes(dataset: Dataset) -> list[Note]:
     """Classes of which a split that was opened has no image, in words."""
-    present = {split: images.labels.counts().keys() for split, images in dataset.splits.items()}
+    counts = {split: images.labels.counts() for split, images in dataset.splits.items()}
+    present = {split: of_split.keys() for split, of_split in counts.items()}
     trained = present.get(TRAIN_SPLIT)
     # Classes without a folder have a note of their own (see `pipelines.classes`); a training needs all.
     of_model = range(dataset.num_classes)
@@ -282,22 +289,22 @@ def label_notes(dataset: Dataset) -> list[Note]:
                 "Add training images of them, or take them out of the validation list.",
             )
         )
-    if note := _far_label(dataset):
+    if note := _far_label(dataset.num_classes, counts.values()):
         notes.append(note)
     return notes
 
 
-def _far_label(dataset: Dataset) -> Note | None:
+def _far_label(num_classes: int, of_splits: Iterable[Mapping[int, int]]) -> Note | None:
     """A note about a rare label far above all others, which alone gives the model most of its classes; else None."""
     counts: Counter[int] = Counter()
-    for images in dataset.splits.values():
-        counts.update(images.labels.counts())
+    for of_split in of_splits:
+        counts.update(of_split)
     below, largest = ([-1, *sorted(counts)])[-2:]
     rare = counts[largest] <= max(1, counts.total() // _RARE)
-    if largest + 1 != dataset.num_classes or 2 * (below + 1) >= largest or below < 0 or not rare:
+    if largest + 1 != num_classes or 2 * (below + 1) >= largest or below < 0 or not rare:
         return None
     return Note(
-        f"label {largest} alone, of {count_of(counts[largest], 'image')}, makes it {dataset.num_classes:,} classes: the"
+        f"label {largest} alone, of {count_of(counts[largest], 'image')}, makes it {num_classes:,} classes: the"
         f" next smaller label is {below}. If it is an error, correct it",
         "Correct that label in the list, or give --classes.",
     )

@@ -16,6 +16,8 @@ import numpy as np
 
 WARM_SHARE = 0.95
 COLD_SHARE = 0.05
+# Files that are looked at.
+SAMPLES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ def read_into_memory(paths: Sequence[str | os.PathLike[str]]) -> None:
                 pass
 
 
-def resident_share(paths: Sequence[str | os.PathLike[str]], samples: int = 256) -> float | None:
+def resident_share(paths: Sequence[str | os.PathLike[str]], samples: int = SAMPLES) -> float | None:
     """The share of the files' pages in the page cache, 0..1; nothing is read, so nothing changes.
 
     At most `samples` files are inspected, spread evenly over the list, and weighted by their numbers of pages. Returns

@@ -39,7 +39,8 @@ class PipelineSettings:
     resize is FUSED_RESIZE, one operator for all that follows decoding, or DALI_RESIZE; FUSED_RESIZE needs the CPU's
     decoder, preprocessing "paddleclas" and no AutoAugment. loader is DALI_LOADER or OPENCV_LOADER; with the second one
     workers is the number of its processes, each of which prepares prefetch batches ahead; OpenCV decodes whole images
-    and resizes them, and the settings that are DALI's alone have no effect.
+    and resizes them, and the settings that are DALI's alone have no effect. shuffle_window is that of
+    `sampling.ShardShuffle`; 0: all images are shuffled.
     """
 
     batch_size: int
@@ -60,6 +61,7 @@ class PipelineSettings:
     resize: str = DALI_RESIZE
     loader: str = DALI_LOADER
     workers: int = 4
+    shuffle_window: int = 0
 
     @property
     def batches_ahead(self) -> int:

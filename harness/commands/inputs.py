@@ -24,7 +24,7 @@ from pipelines.dataset import Dataset, open_dataset
 from pipelines.image_lists import shown
 from pipelines.layout import Lists
 from pipelines.list_findings import label_notes, link_notes, repeat_notes
-from pipelines.page_cache import data_state, read_into_memory, resident_share
+from pipelines.page_cache import SAMPLES, data_state, read_into_memory, resident_share
 from pipelines.profile import profile
 from pipelines.settings import MIXED_DECODER
 from pipelines.storage import Patience, Storage
@@ -139,11 +139,10 @@ def _inspect_files(
     """The profile of the run's first split, with its share in the page cache, and the unusable files of all splits."""
     read = {split: images for split, images in dataset.splits.items() if split in plan.kind.splits}
     first, images = next(iter(read.items()))
-    files = images.files()
     if dataset.builtin:
         # A built-in set measures decoding and training; the disk that it happens to lie on should play no part.
-        read_into_memory(files)
-    share = resident_share(files)
+        read_into_memory(images.files())
+    share = resident_share(images.files(SAMPLES))
     checks = {split: Storage(of_split, patience).inspect() for split, of_split in read.items()}
     bad: list[BadImage] = []
     for split, check in checks.items():

@@ -9,16 +9,16 @@ from harness.machine.placement.shares import NONE, PIN
 from harness.plan.declaration import AUTO, FREE, KEPT, NOTED, OWN, UNMARKED, option
 from pipelines.settings import (
     BOTH_LOADERS,
-    BY_IMAGE,
-    BY_SHARD,
     CPU_DECODER,
     DALI_LOADER,
     DALI_RESIZE,
     FUSED_RESIZE,
     MIXED_DECODER,
     OPENCV_LOADER,
-    RAM,
 )
+
+# Where the files of images are kept for the time of a run.
+RAM = "ram"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +53,10 @@ class LoadingOptions:
         " waits for a disk. none: the operating system keeps in memory what it has room for.", choices=(NONE, RAM),
         resume=FREE, nodes=OWN, row=UNMARKED,
     )  # fmt: skip
-    shuffle: str = option(
-        BY_IMAGE, "loading", "Order of the training images. images: any image may follow any other. shards: of data in"
-        " shards, the shards are shuffled, and the images of --shuffle-images after one another, so that files are"
-        " read almost from start to end.", choices=(BY_IMAGE, BY_SHARD),
-    )  # fmt: skip
-    shuffle_images: int = option(
-        10_000, "loading", "Images that are shuffled together with --shuffle shards.", metavar="N", at_least=2,
+    shuffle_window: int | None = option(
+        None, "loading", "For data in shards: shuffle the shards, and then the images in windows of this number, so"
+        " that shards are read almost in sequence. Default: all images are shuffled, as those of a folder.",
+        metavar="IMAGES", at_least=2,
     )  # fmt: skip
     decoder: str = option(
         AUTO, "loading", "Where images are decoded. mixed: on the host and the GPU; cpu: on the host; auto: mixed on"
