@@ -5,8 +5,8 @@ usage: packed.py [DATA] [--copies 16] [--rounds 5] [--batch-size 64] [--threads 
 DATA's training images (by default those of photos) are written to a new folder this many times, as a run would find
 them that has many; the folder is packed into each format. Measured in turns: the pipeline as a run has it, through all
 images in the order of the run's shuffle (and for shards in windows of 1,000 images, too), with nothing of the data in
-the page cache, and with all of it; and DALI's own reader of each format before the same operators, with its own shuffle.
-Printed: medians and ranges of the rates, and of their ratios to the folder's. Where this runs as root the kernel's
+the page cache, and with all of it; and DALI's own reader of each format before the same operators, with its
+own shuffle. Printed: medians and ranges of the rates, and of their ratios to the folder's. Where this runs as root the kernel's
 memory of names and of where files lie is dropped, too. A disk with its own cache may still be warm.
 """
 
@@ -69,7 +69,7 @@ def main() -> None:
         for name in FORMATS:
             one = sets[name]
             turns[f"{name}, windows"] = (one, lambda one=one: as_a_run(one, settings, WINDOW))  # type: ignore[misc]
-            reader = (one, lambda one=one, name=name: by_reader(one, name, settings))  # type: ignore[misc]
+            reader = (one, lambda one=one, name=name: by_reader(one, name, settings))
             turns[f"{name}, DALI's reader"] = reader
         measure(turns, settings, arguments.rounds)
 
@@ -173,16 +173,17 @@ def by_reader(dataset: Dataset, name: str, settings: PipelineSettings) -> Callab
         prefetch_queue_depth=settings.prefetch,
     )  # fmt: skip
     def graph() -> tuple[Any, Any]:
+        readers: Any = fn.readers
         if name == "webdataset":
-            encoded, label = fn.readers.webdataset(paths=paths, index_paths=indices, ext=["jpg", "cls"], **shuffled)
+            encoded, label = readers.webdataset(paths=paths, index_paths=indices, ext=["jpg", "cls"], **shuffled)
         elif name == "recordio":
-            encoded, label = fn.readers.mxnet(path=paths, index_path=indices, **shuffled)
+            encoded, label = readers.mxnet(path=paths, index_path=indices, **shuffled)
         else:
             features = {
-                "image/encoded": tfrecord.FixedLenFeature((), tfrecord.string, ""),
+                "image/encoded": tfrecord.FixedLenFeature([], tfrecord.string, ""),
                 "image/class/label": tfrecord.FixedLenFeature([1], tfrecord.int64, -1),
             }
-            found = fn.readers.tfrecord(path=paths, index_path=indices, features=features, **shuffled)
+            found = readers.tfrecord(path=paths, index_path=indices, features=features, **shuffled)
             encoded, label = found["image/encoded"], found["image/class/label"]
         return prepared_for_training(encoded, Augmentation(), settings), label
 

@@ -83,11 +83,12 @@ def open_dataset(
     """Open the built-in set or the folder that data names; files are listed but not yet inspected (see check_files).
 
     A text that is a built-in set's name means that set, whatever folders there are; "./digits", or a Path, means the
-    folder. A folder holds train_list.txt and val_list.txt, or class folders below train and val, or shards (see
-    `pipelines.packed.shards`), for each split one of these; lists names lists elsewhere. dataset.toml in it may set name, num_classes and [augmentation]; the argument num_classes
-    takes precedence. outputs are those of weights that are only evaluated. splits are those that must be there, and
-    nothing else is read; None: those that are there. `pipelines.classes` says how classes are decided. with_labels:
-    whether images whose labels aren't known are of no use. Raises DataError if the set can't be used in this way.
+    folder. A folder holds, for each split, train_list.txt or val_list.txt, or class folders below train or val, or
+    shards (see `pipelines.packed.shards`); lists names lists elsewhere. dataset.toml in it may set name, num_classes,
+    first_label and [augmentation]; the argument num_classes takes precedence. outputs are those of weights that are
+    only evaluated. splits are those that must be there, and nothing else is read; None: those that are there.
+    `pipelines.classes` says how classes are decided. with_labels: whether images whose labels aren't known are of no
+    use. Raises DataError if the set can't be used in this way.
     """
     if num_classes is not None and num_classes < 1:
         raise DataError(f"{num_classes} classes asked for; at least 1 is needed", "--classes N takes a whole number.")

@@ -54,7 +54,7 @@ def rate(images: ImageList, settings: PipelineSettings, seconds: float) -> float
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     """Returns rates, images per second by share of the JPEG engine, and error: what kept the decoder from working.
 
-    request has the images (see `ImageList.as_values`), the settings by name, the shares to try, and the seconds for each.
+    request has the images (see `ImageList.as_values`), the settings by name, the shares to try, and seconds for each.
     """
     images = ImageList.from_values(request["images"])
     settings, rates = PipelineSettings(**request["settings"]), {}

@@ -14,7 +14,7 @@ _FIELDS = (
 class _Memory(ctypes.Structure):
     """What glibc's mallinfo2 returns: arena is the heap's size, hblks the number of mapped buffers."""
 
-    _fields_ = [(name, ctypes.c_size_t) for name in _FIELDS]  # noqa: RUF012
+    _fields_ = [(name, ctypes.c_size_t) for name in _FIELDS]
 
 
 def use_up_large_free_blocks() -> int:

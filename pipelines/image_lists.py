@@ -49,11 +49,12 @@ _EFFECTIVE_IDS = os.access in os.supports_effective_ids
 class Extents:
     """Where images lie within larger files: files are absolute, or relative to the list's root.
 
-    stamps has the size in bytes and the time of the last change (ns) of each file when it was listed.
-    Image i is the sizes[i] bytes of files[numbers[i]] from offsets[i] on. Arrays are [images]. divided has the images
-    between whose bytes are headers of RecordIO's, see `pipelines.packed.recordio.joined`.
+    Image i is the sizes[i] bytes of files[numbers[i]] from offsets[i] on. Arrays are [images]. format is what the files
+    are called in messages. stamps has the size in bytes and the time of the last change (ns) of each file when it was
+    listed. divided has the images between whose bytes are headers of RecordIO's (see `pipelines.packed.divided`).
     """
 
+    format: str
     files: tuple[str, ...]
     stamps: tuple[tuple[int, int], ...]
     numbers: npt.NDArray[np.uint32]
@@ -69,7 +70,7 @@ class Extents:
             else frozenset()
         )
         chosen = (self.numbers[places], self.offsets[places], self.sizes[places])
-        return Extents(self.files, self.stamps, *chosen, divided)
+        return Extents(self.format, self.files, self.stamps, *chosen, divided)
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -134,7 +135,12 @@ class ImageList:
         if extents is None:
             return {**values, "extents": None}
         columns = {name: getattr(extents, name).tolist() for name in ("numbers", "offsets", "sizes")}
-        files = {"files": extents.files, "stamps": extents.stamps, "divided": sorted(extents.divided)}
+        files = {
+            "format": extents.format,
+            "files": extents.files,
+            "stamps": extents.stamps,
+            "divided": sorted(extents.divided),
+        }
         return {**values, "extents": {**files, **columns}}
 
     @classmethod
@@ -143,6 +149,7 @@ class ImageList:
         extents = None
         if (found := values["extents"]) is not None:
             extents = Extents(
+                found["format"],
                 tuple(found["files"]),
                 tuple((int(size), int(time)) for size, time in found["stamps"]),
                 np.array(found["numbers"], np.uint32),
@@ -171,13 +178,7 @@ def read_contents(images: ImageList, indices: Iterable[int]) -> list[Bytes | OSE
     opened: dict[int, int | OSError] = {}
     try:
         for number in {number for number, *_ in places}:
-            try:
-                opened[number] = os.open(
-                    os.path.join(images.root, extents.files[number]),  # noqa: PTH118
-                    os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC,
-                )
-            except (OSError, ValueError) as error:
-                opened[number] = error if isinstance(error, OSError) else OSError(0, "not a possible file name")
+            opened[number] = _opened(os.path.join(images.root, extents.files[number]))  # noqa: PTH118
         for number, offset, size, _ in places:
             descriptor = opened[number]
             if isinstance(descriptor, int):
@@ -210,13 +211,22 @@ def _extent(descriptor: int, offset: int, size: int, *, divided: bool) -> Bytes 
 
 
 def _whole_file(path: str) -> Bytes | OSError:
+    descriptor = _opened(path)
+    if isinstance(descriptor, OSError):
+        return descriptor
     try:
-        # O_NONBLOCK, as opening a pipe would wait for its other end.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb", buffering=0) as stream:
+        with os.fdopen(descriptor, "rb", buffering=0) as stream:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 return OSError(0, "not a regular file")
             return np.frombuffer(stream.readall(), np.uint8)
+    except OSError as error:
+        return error
+
+
+def _opened(path: str) -> int | OSError:
+    try:
+        # O_NONBLOCK, as opening a pipe would wait for its other end.
+        return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         return error
     except ValueError:  # a NUL in the name
@@ -333,7 +343,9 @@ def _check_extents(images: ImageList, extents: Extents) -> FileCheck:
     for index in np.flatnonzero(np.isin(last_letters, [*map(ord, ENDS_OF_MISREAD)])).tolist():
         if index not in faults and may_be_misread(images.paths[index]):
             content = read_contents(images, (index,))[0]
-            reason = (content.strerror or "") if isinstance(content, OSError) else misread_stream(BytesIO(content))
+            reason = (
+                (content.strerror or "") if isinstance(content, OSError) else misread_stream(BytesIO(content.tobytes()))
+            )
             if reason:
                 faults[index] = reason
     return FileCheck(images, Numbers(np.asarray(extents.sizes)), faults, np.zeros((len(images), 2), np.uint64))

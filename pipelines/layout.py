@@ -146,7 +146,9 @@ class Layout:
 
     def _refuse_absent(self, split: str, choices: str) -> None:
         if split == TRAIN_SPLIT:
-            raise DataError(f"{shown(self._folder)} holds neither train_list.txt nor a folder train nor shards", choices)
+            raise DataError(
+                f"{shown(self._folder)} holds neither train_list.txt nor a folder train nor shards", choices
+            )
         raise DataError(
             f"{shown(self._folder)} has no validation images, neither val_list.txt nor images in a folder val, so a run"
             " can't end with a top-1",

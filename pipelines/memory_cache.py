@@ -22,6 +22,8 @@ _THREADS = 16
 _IMAGES_PER_CHUNK = 64
 # The share of the memory that is free at the start that images may take.
 MAX_SHARE = 0.8
+# What the files of images are in that were files of their own.
+MEMORY = "memory"
 # Images that are read again to measure how fast they come from memory.
 _SAMPLED = 1024
 
@@ -84,11 +86,11 @@ class MemoryCache:
             for index, found in zip(chunk, read_contents(images, chunk), strict=True):
                 while isinstance(found, OSError):
                     storage.wait(found.strerror or type(found).__name__, index)
-                    found = read_contents(images, (index,))[0]  # noqa: PLW2901
+                    found = read_contents(images, (index,))[0]
                 offsets[index], sizes[index] = self._reserved(len(found)), len(found)
                 done = 0
                 while done < len(found):
-                    done += os.pwrite(self._descriptor, found[done:], int(offsets[index]) + done)
+                    done += os.pwrite(self._descriptor, found.data[done:], int(offsets[index]) + done)
             self._advance(len(chunk))
 
         pool = ThreadPoolExecutor(_THREADS)
@@ -99,8 +101,11 @@ class MemoryCache:
             pool.shutdown(cancel_futures=True)
         storage.patience.over()
         place = f"/proc/{os.getpid()}/fd/{self._descriptor}"
-        stamp = (self._filled, 0)
-        extents = Extents((place,), (stamp,), np.zeros(count, np.uint32), offsets, sizes)
+        # A file in memory for each shard: what is shuffled together doesn't change.
+        numbers, format_name, files = np.zeros(count, np.uint32), MEMORY, 1
+        if images.extents is not None:
+            numbers, format_name, files = images.extents.numbers, images.extents.format, len(images.extents.files)
+        extents = Extents(format_name, (place,) * files, ((self._filled, 0),) * files, numbers, offsets, sizes)
         return ImageList(images.root, images.paths, images.labels, extents)
 
     def _reserved(self, size: int) -> int:
@@ -133,4 +138,3 @@ class MemoryCache:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-

@@ -44,13 +44,13 @@ class DataProfile:
 def _dimensions(images: ImageList, index: int) -> tuple[int, int] | None:
     """Width and height in pixels from the header of an image, or None if Pillow can't read them."""
     try:
-        source: str | BytesIO = images.file(index)
-        if images.extents is not None:
-            source = BytesIO(images.content(index))
+        path = images.file(index)
         # Checked before opening, as opening a pipe would wait for its other end.
-        elif not stat.S_ISREG(os.stat(source).st_mode):  # noqa: PTH116
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
             return None
-        with Image.open(source) as image:  # reads the header and decodes nothing
+        # Of files of their own, the header is read and nothing else.
+        source = path if images.extents is None else BytesIO(images.content(index))
+        with Image.open(source) as image:
             return image.width, image.height
     except Exception:
         # With damaged headers the parsers raise almost anything; the command verify reports files that can't be read.

@@ -81,11 +81,7 @@ def read_settings(file: Path) -> Settings:
 def settings_text(name: str, num_classes: int, augmentation: Augmentation) -> str:
     """The content of a dataset.toml: of the augmentation, what isn't the published one."""
     published = dataclasses.asdict(Augmentation())
-    lines = [
-        f"{key} = {value!r}"
-        for key, value in dataclasses.asdict(augmentation).items()
-        if value != published[key]
-    ]
+    lines = [f"{key} = {value!r}" for key, value in dataclasses.asdict(augmentation).items() if value != published[key]]
     table = ["", "[augmentation]", *lines] if lines else []
     return "\n".join([f"name = {_toml_text(name)}", f"num_classes = {num_classes}", *table, ""])
 

@@ -38,7 +38,7 @@ def save_list(folder: Path, images: ImageList) -> None:
     about: dict[str, Any] = {"version": VERSION, "images": len(images)}
     if (extents := images.extents) is not None:
         files = [(file, *stamp) for file, stamp in zip(extents.files, extents.stamps, strict=True)]
-        about["extents"] = {"files": files, "divided": sorted(extents.divided)}
+        about["extents"] = {"format": extents.format, "files": files, "divided": sorted(extents.divided)}
     (folder / ABOUT).write_text(json.dumps(about) + "\n", encoding="utf-8")
 
 
@@ -54,10 +54,13 @@ def load_list(folder: Path, root: Path) -> ImageList:
         if "extents" in about:
             files = about["extents"]["files"]
             extents = Extents(
-                tuple(str(name) for name, *_ in files),
-                tuple((int(size), int(changed)) for _, size, changed in files),
-                *(column[name] for name in _OF_EXTENTS),
-                frozenset(map(int, about["extents"]["divided"])),
+                format=str(about["extents"]["format"]),
+                files=tuple(str(name) for name, *_ in files),
+                stamps=tuple((int(size), int(changed)) for _, size, changed in files),
+                numbers=column["numbers"],
+                offsets=column["offsets"],
+                sizes=column["sizes"],
+                divided=frozenset(map(int, about["extents"]["divided"])),
             )
         images = ImageList(root, Texts(column["characters"], column["ends"]), Numbers(column["labels"]), extents)
         if len(images) != about["images"] or (len(images) and images.paths.ends[-1] != len(column["characters"])):

@@ -167,7 +167,9 @@ class Verification:
             else:
                 drawn, _, taken = self._begun.popleft()
                 taken.close()
-                decoded = self._judge_batch(drawn.indices, np.array(sizes.as_tensor()), np.array(signatures.as_tensor()))
+                decoded = self._judge_batch(
+                    drawn.indices, np.array(sizes.as_tensor()), np.array(signatures.as_tensor())
+                )
                 decoded += [_unended(index) for index in drawn.indices if index in taken.completed]
             found = sorted([*drawn.findings, *decoded], key=lambda finding: finding.index)
             yield Checked(drawn.end, tuple(found))
@@ -267,7 +269,9 @@ class Verification:
             return [Finding(index, HUGE, f"{width:,} x {height:,} pixels")]
         return self._judge(index, content, signature.tobytes())
 
-    def _judge_batch(self, indices: Sequence[int], sizes: npt.NDArray[Any], signatures: npt.NDArray[Any]) -> list[Finding]:
+    def _judge_batch(
+        self, indices: Sequence[int], sizes: npt.NDArray[Any], signatures: npt.NDArray[Any]
+    ) -> list[Finding]:
         """Findings about a decoded batch from its headers; larger images were not decoded yet, and are checked here."""
         pixels = sizes.astype(np.int64).prod(axis=1)
         fits = (pixels <= MAX_IN_A_BATCH_PIXELS).tolist()

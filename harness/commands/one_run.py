@@ -23,6 +23,7 @@ from harness.artifacts.shared_schema import LOADERS, SUMMARY
 from harness.artifacts.shared_tables import append_row
 from harness.artifacts.tables import TableWriter
 from harness.commands.inputs import Inputs, described_weights, inspect_inputs
+from harness.commands.memory import keep_in_memory
 from harness.commands.resume import (
     check_same_run,
     find_resumption,
@@ -37,6 +38,7 @@ from harness.launch.private_folder import private_folder
 from harness.plan.decisions import make_plan, run_name
 from harness.plan.kinds import EVALUATION
 from harness.plan.nodes import Node, run_signature
+from harness.plan.option_groups.loading import RAM
 from harness.plan.options import RunConfig
 from harness.plan.plan import RunPlan
 from harness.report.console import Console
@@ -45,6 +47,8 @@ from harness.report.live.feed import Feed
 from harness.report.live.shown import Shown
 from models.errors import ActionableError
 from models.notes import Note
+from pipelines.image_lists import ImageList
+from pipelines.storage import Patience
 
 # Files of the same names can't be told apart by the lists.
 
@@ -55,7 +59,8 @@ class Run:
 
     meeting is this node's part in the agreement of all nodes on the run. folder is where the tables are; on a node that
     doesn't record it is a private one. begun_unix_seconds is when the command, or a series' member, was started.
-    page: it ends with a page to look at. notices are those that are still to be recorded.
+    page: it ends with a page to look at. notices are those that are still to be recorded. splits are the lists that
+    ranks read where these aren't the inputs'.
     """
 
     config: RunConfig
@@ -67,6 +72,7 @@ class Run:
     begun_unix_seconds: float
     page: bool = True
     notices: list[str] = field(default_factory=list)
+    splits: Mapping[str, ImageList] | None = None
 
     @property
     def node(self) -> Node:
@@ -92,7 +98,20 @@ class Run:
                 record = self._new_record(files, series)
             self.console.plan(record.plan, f"run {files.run}")
             self.console.left_out(found_so_far(files, record), files)
+            if self.config.cache == RAM:
+                record = self._keep_in_memory(files, record, stack)
             return self._execute(files, record)
+
+    def _keep_in_memory(self, files: RunFiles, record: RunRecord, stack: ExitStack) -> RunRecord:
+        """Read all files into memory until the stack ends. Returns the record with what that took, which is written."""
+        patience = Patience(record.plan.operation.stall_timeout, self._note)
+        limit = record.environment["memory_limit_bytes"]
+        cache = keep_in_memory(self.inputs.dataset.splits, record.bad_images, limit, patience, self.console)
+        stack.callback(cache.close)
+        self.splits = cache.splits
+        record = replace(record, profile={**record.profile, "memory_cache": cache.as_record()})
+        write_record(files.record, record)
+        return record
 
     def _shared_tables(self) -> list[Path]:
         """The files, shared with other runs, that the run will add rows to, and their lock."""
@@ -277,7 +296,7 @@ class Run:
                         plan,
                         self.environment,
                         shown.poll,
-                        splits=self.inputs.dataset.splits,
+                        splits=self.splits or self.inputs.dataset.splits,
                         meanwhile=_load_analysis,  # ranks that start leave a processor idle
                         node=self.node,
                         say=self.console.notice,

@@ -32,7 +32,11 @@ OVERHEAD_BYTES = 2048
 
 
 def pack(
-    data: str, to: str, format: str, shard_megabytes: int = USUAL_MEGABYTES, threads: int | None = None  # noqa: A002
+    data: str,
+    to: str,
+    format: str,  # noqa: A002
+    shard_megabytes: int = USUAL_MEGABYTES,
+    threads: int | None = None,
 ) -> None:
     """Write the images of the set that data names into shards in the folder to; a pack that was interrupted goes on.
 
@@ -174,4 +178,3 @@ def _conclude(console: Console, packed: Dataset, manifest: Manifest, target: Pat
     )
     console.line(f"To check them: {command_line('verify', data)}")
     console.line(f"To train on them: {command_line('--data', data)}")
-

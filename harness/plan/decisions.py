@@ -65,6 +65,11 @@ def make_plan(
     epoch_steps = steps_per_epoch(data.train_images, ranks, step_images) if data.train_images else 0
     placement, placement_notes = decide_placement(config.affinity, devices, environment)
     share = placement.cores_per_rank(available_cores(), devices.count)
+    if config.shuffle_window is not None and not data.shards:
+        raise UsageError(
+            f"--shuffle-window is for images in shards, and those of {data.name} are files of their own",
+            "Omit it, or pack them: run_bench.py pack.",
+        )
     pipeline, pipeline_notes = _pipeline(config, kind, decoding, batch_size, share)
     plan = RunPlan(
         kind=config.kind,
@@ -137,6 +142,7 @@ def _pipeline(
         preprocessing=config.preprocessing,
         auto_augment=published if config.auto_augment is None else config.auto_augment,
         workers=config.workers,
+        shuffle_window=config.shuffle_window or 0,
     )
     if config.loader == OPENCV_LOADER:
         return pipeline.with_opencv(), ()

@@ -11,6 +11,7 @@ from harness.machine.placement.shares import NONE
 from harness.plan.kinds import RunKind
 from harness.plan.option_groups.measuring import ALL_PHASES
 from harness.plan.options import RunConfig
+from models.words import count_of
 from pipelines.augmentation import Augmentation
 from pipelines.builtin import BUILTIN
 from pipelines.dataset import IMAGENET_TRAIN_IMAGES, IMAGENET_VAL_IMAGES, Dataset, fingerprint, is_imagenet
@@ -29,8 +30,8 @@ class DataFacts:
 
     source is what `open_dataset` takes: a folder or a built-in set's name; so are num_classes_asked, outputs (of
     weights that are only evaluated) and lists. A split that the run doesn't read has 0 images. imagenet: whether the
-    counts are ILSVRC2012's. fingerprint is that of the lists; empty where it wasn't computed. classes says where the
-    classes are from.
+    counts are ILSVRC2012's. shards says in which the images are; empty for files of their own. fingerprint is that of
+    the lists; empty where it wasn't computed. classes says where the classes are from.
     """
 
     source: str
@@ -46,6 +47,7 @@ class DataFacts:
     num_classes_asked: int | None = None
     outputs: int | None = None
     lists: Lists = field(default_factory=Lists)
+    shards: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,13 @@ def facts_of(
         num_classes_asked=num_classes_asked,
         outputs=outputs,
         lists=lists,
+        shards=_shards(dataset),
     )
+
+
+def _shards(dataset: Dataset) -> str:
+    extents = next(iter(dataset.splits.values())).extents
+    return "" if extents is None else f"{count_of(len(extents.files), 'shard')} of {extents.format}"
 
 
 def declared_facts(name: str, kind: RunKind, num_classes_asked: int | None) -> DataFacts:

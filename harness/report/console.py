@@ -158,7 +158,8 @@ def plan_facts(plan: RunPlan) -> list[tuple[str, str]]:
             f"{plan.ranks} x {plan.device_name}, one rank per device"
             + (f", {plan.ranks_per_node} on each of {plan.nodes} nodes" if plan.nodes > 1 else ""),
         ),
-        ("data", f"{data.name}: {_images(data)}"),
+        ("data", f"{data.name}: {_images(data)}{f' in {data.shards}' if data.shards else ''}"),
+        *_shuffle(pipeline),
         ("classes", data.classes or f"{data.num_classes:,}"),
         (
             "crops",
@@ -213,6 +214,12 @@ def _affinity(placement: PlacementPlan) -> str:
 
 def _cores(listed: str) -> str:
     return f"core {listed}" if listed.isdigit() else f"cores {listed}"
+
+
+def _shuffle(pipeline: PipelineSettings) -> list[tuple[str, str]]:
+    """What is said of an order that isn't that of all images shuffled together."""
+    window = pipeline.shuffle_window
+    return [("order", f"shards shuffled, then their images in windows of {window:,}")] if window else []
 
 
 def _images(data: DataFacts) -> str:

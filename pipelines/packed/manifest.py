@@ -63,7 +63,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if found["version"] != VERSION:
-            raise ValueError(f"its version is {found['version']}, this is {VERSION}")  # noqa: TRY301
+            raise ValueError(f"its version is {found['version']}, this is {VERSION}")
         splits = {
             str(split): tuple(PackedShard(**shard) for shard in shards) for split, shards in found["splits"].items()
         }

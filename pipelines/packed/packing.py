@@ -46,7 +46,7 @@ def plan_shards(dataset: Dataset, checks: dict[str, FileCheck], kind: ShardForma
     return Manifest(kind.name, fingerprint(dataset), digest.hexdigest(), splits)
 
 
-def _bounds(sizes: np.ndarray, shard_bytes: int) -> list[tuple[int, int]]:  # type: ignore[type-arg]
+def _bounds(sizes: np.ndarray, shard_bytes: int) -> list[tuple[int, int]]:
     ends = np.cumsum(sizes)
     bounds: list[tuple[int, int]] = []
     begin = 0
@@ -160,7 +160,11 @@ def wrong_checksums(manifest: Manifest, folder: Path, threads: int) -> dict[str,
                     digest.update(part)
         except OSError as error:
             return f"the shard {shard.file}: {(error.strerror or type(error).__name__).lower()}"
-        return "" if digest.hexdigest() == shard.sha256 else f"the shard {shard.file} has another checksum than in pack.json"
+        return (
+            ""
+            if digest.hexdigest() == shard.sha256
+            else f"the shard {shard.file} has another checksum than in pack.json"
+        )
 
     results: dict[str, dict[int, str]] = {split: {} for split in manifest.splits}
     with ThreadPoolExecutor(threads) as pool:

@@ -202,6 +202,7 @@ def _listed(shards: Shards, stamps: Stamps) -> ImageList:
     counts = [len(one.names) for one in scanned]
     begins = np.cumsum([0, *counts])
     extents = Extents(
+        format=shards.format.name,
         files=shards.files,
         stamps=stamps,
         numbers=np.repeat(np.arange(len(scanned), dtype=np.uint32), counts),
@@ -241,4 +242,3 @@ def _labelled(images: ImageList, shards: Shards, first_label: int, *, with_label
     if not first_label and not len(without):
         return images
     return ImageList(images.root, images.paths, np.maximum(labels - first_label, 0), images.extents)
-

@@ -1,7 +1,7 @@
 """TFRecord files of tf.train.Example messages, as TensorFlow's scripts for ImageNet write them.
 
-Sources: https://www.tensorflow.org/tutorials/load_data/tfrecord (the framing), tensorflow/core/example/example.proto and
-feature.proto (the message), https://protobuf.dev/programming-guides/encoding (its encoding).
+Sources: https://www.tensorflow.org/tutorials/load_data/tfrecord (the framing), tensorflow/core/example/example.proto
+and feature.proto (the message), https://protobuf.dev/programming-guides/encoding (its encoding).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from pipelines.packed.members import NO_LABEL, Member, ShardError, ShardFormat
 from pipelines.errors import LoaderError
+from pipelines.packed.members import NO_LABEL, Member, ShardError, ShardFormat
 
 # The names of features: those of TensorFlow's ImageNet scripts first, which are written, then those of its data sets.
 ENCODED, LABEL, NAME = ("image/encoded", "image"), ("image/class/label", "label"), ("image/filename", "file_name")
@@ -32,7 +32,7 @@ class _Message:
         self.place = stream.tell()
 
     def fields(self, end: int) -> Iterator[tuple[int, int, int]]:
-        """Each field from here up to an end: its number, the size of its bytes (0 for other types) and its number value.
+        """Each field from here up to an end: its number, its bytes' size (0 for other types) and its value.
 
         Bytes that aren't read or walked through are passed over.
         """

@@ -85,7 +85,7 @@ def _labelled(image: Member, label: int) -> Member:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """The key of a member's sample, and what the member is: the name before and after the first dot of its last part."""
+    """The key of a member's sample, and what the member is: its name before and after the last part's first dot."""
     folder, slash, last = name.rpartition("/")
     stem, _, ending = last.partition(".")
     return f"{folder}{slash}{stem}", ending

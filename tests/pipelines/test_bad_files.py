@@ -21,8 +21,8 @@ from pipelines.packed.shards import FORMATS
 from pipelines.sampling import EvaluationOrder, Position, TrainingOrder
 from pipelines.settings import PipelineSettings
 from pipelines.source import DaliSource, SourceState
-from tests.support.bad_files import Kind, encoded, kinds, picture
 from pipelines.verification import Verification
+from tests.support.bad_files import Kind, encoded, kinds, picture
 from tests.support.packed import packed
 from tests.support.storage import unpaused
 
@@ -147,7 +147,9 @@ def test_a_bad_image_in_a_shard_is_left_out_and_named_like_a_file(
     (tmp_path / "files").mkdir()
     folder = folder_with(tmp_path / "files", kind)
     shards = tmp_path / "shards"
-    images = packed(shards, container, [(path, label, folder.content(label)) for label, path in enumerate(folder.paths)])
+    images = packed(
+        shards, container, [(path, label, folder.content(label)) for label, path in enumerate(folder.paths)]
+    )
     seen = check_files(images).faults
     assert set(seen) == ({2} if kind.looked_at else set())
     faults: list[Fault] = [Fault(index, reason) for index, reason in seen.items()]

@@ -8,7 +8,7 @@ import queue
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from pipelines.dali_graphs import Feed, evaluation_graph, training_graph
 from pipelines.decoder_versions import decoder_versions
 from pipelines.errors import DataError, DecoderError
 from pipelines.image_lists import ImageList
-from pipelines.sampling import Draw, EvaluationOrder, Position, TrainingOrder
+from pipelines.sampling import EvaluationOrder, Position, TrainingOrder
 from pipelines.settings import PipelineSettings
 from pipelines.source import CachedSource, DaliSource, SourceState
 from tests.support.bad_files import encoded, picture

@@ -40,16 +40,23 @@ def test_where_images_lie_in_larger_files_comes_back(tmp_path: Path) -> None:
     numbers = np.array((1, 0, 0, 1), np.uint32)
     offsets, sizes = np.array((0, 9, 3, 5)), np.array((5, 6, 6, 7))
     files = ("0.tar", "\udcff.tar")
-    images = ImageList(Path("/data"), PATHS, LABELS, Extents(files, numbers, offsets, sizes))
+    images = ImageList(
+        Path("/data"),
+        PATHS,
+        LABELS,
+        Extents("webdataset", files, ((5, 7), (9, 8)), numbers, offsets, sizes, frozenset({3})),
+    )
     extents = load_list(stored(tmp_path, images), Path("/data")).extents
     assert extents is not None
-    assert extents.files == files
+    assert (extents.format, extents.files, extents.stamps) == ("webdataset", files, ((5, 7), (9, 8)))
+    assert extents.divided == {3}
     assert extents.numbers.tolist() == [1, 0, 0, 1]
     assert extents.offsets.tolist() == [0, 9, 3, 5]
     assert extents.sizes.tolist() == [5, 6, 6, 7]
     part = load_list(tmp_path / "stored", Path("/data")).part((3, 1)).extents
     assert part is not None
     assert part.offsets.tolist() == [5, 9]
+    assert part.divided == {0}
 
 
 def test_a_list_that_is_stored_again_replaces_the_one_before(tmp_path: Path) -> None:

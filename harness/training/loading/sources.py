@@ -11,7 +11,7 @@ from harness.training.loading.hand_over import on_device
 from pipelines.batch import HostSource, RankSource
 from pipelines.dali_graphs import Feed, evaluation_graph, training_graph
 from pipelines.layout import TRAIN_SPLIT, VAL_SPLIT
-from pipelines.sampling import ContinuousOrder, EvaluationOrder, Order, TrainingOrder
+from pipelines.sampling import ContinuousOrder, EvaluationOrder, Order, ShardShuffle, TrainingOrder
 from pipelines.settings import DALI_LOADER, PipelineSettings
 from pipelines.source import DaliSource, SourceState
 from pipelines.storage import Storage
@@ -24,9 +24,12 @@ def training_source(trainer: Trainer, settings: PipelineSettings, start: SourceS
     """A rank's training images, from the start or from the state of an equal source."""
     plan, ranks, images = trainer.plan, trainer.ranks, trainer.splits[TRAIN_SPLIT]
     dealt = (len(images), ranks.rank, ranks.world_size, settings.batch_size, settings.seed)
-    order: Order = ContinuousOrder(*dealt)
+    shards = None
+    if settings.shuffle_window and images.extents is not None:
+        shards = ShardShuffle.of(images.extents.numbers, settings.shuffle_window)
+    order: Order = ContinuousOrder(*dealt, shards=shards)
     if plan.kind.in_epochs:
-        order = TrainingOrder(*dealt, plan.training.accumulation_steps)
+        order = TrainingOrder(*dealt, plan.training.accumulation_steps, shards)
     bad = trainer.bad.of(TRAIN_SPLIT)
     seed, start = (settings.seed, ranks.rank), start or SourceState(bad=bad)
     storage = Storage(images, trainer.patience, bad)

@@ -12,7 +12,7 @@ from typing import Any
 import google_crc32c
 import numpy as np
 import pytest
-from nvidia.dali import fn, pipeline_def, tfrecord, types
+from nvidia.dali import fn, pipeline_def, tfrecord
 
 from pipelines.packed.divided import MAGIC, joined
 from pipelines.packed.members import Member, ShardError, ShardFormat
@@ -39,29 +39,27 @@ def content(shard: Path, member: Member) -> bytes:
 
 def read_by_dali(shard: Path, kind: ShardFormat, count: int) -> list[tuple[bytes, int]]:
     """The contents and labels that DALI's own reader of the format returns."""
-    paths = {"path": [str(shard)], "index_path": [str(shard.with_suffix(".idx"))]}
+    paths, indices = [str(shard)], [str(shard.with_suffix(".idx"))]
 
     @pipeline_def(batch_size=count, num_threads=1, device_id=None)  # type: ignore[untyped-decorator]
     def graph() -> Any:
+        readers: Any = fn.readers
         if kind is WEBDATASET:
-            files = {"paths": paths["path"], "index_paths": paths["index_path"]}
-            return tuple(fn.readers.webdataset(**files, ext=["jpg", "cls"], dont_use_mmap=True))
+            return tuple(readers.webdataset(paths=paths, index_paths=indices, ext=["jpg", "cls"], dont_use_mmap=True))
         if kind is RECORDIO:
-            return tuple(fn.readers.mxnet(**paths, dont_use_mmap=True))
+            return tuple(readers.mxnet(path=paths, index_path=indices, dont_use_mmap=True))
         features = {
-            "image/encoded": tfrecord.FixedLenFeature((), tfrecord.string, ""),
+            "image/encoded": tfrecord.FixedLenFeature([], tfrecord.string, ""),
             "image/class/label": tfrecord.FixedLenFeature([1], tfrecord.int64, -1),
         }
-        found = fn.readers.tfrecord(**paths, features=features, dont_use_mmap=True)
+        found = readers.tfrecord(path=paths, index_path=indices, features=features, dont_use_mmap=True)
         return found["image/encoded"], found["image/class/label"]
 
     pipeline = graph()
     pipeline.build()
     found, labels = pipeline.run()
     read = [(np.array(found.at(place)).tobytes(), np.array(labels.at(place))) for place in range(count)]
-    return [
-        (image, int(label.tobytes()) if kind is WEBDATASET else int(label.reshape(-1)[0])) for image, label in read
-    ]
+    return [(image, int(label.tobytes()) if kind is WEBDATASET else int(label.reshape(-1)[0])) for image, label in read]
 
 
 @ALL

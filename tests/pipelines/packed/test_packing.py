@@ -63,7 +63,9 @@ def batches(dataset: Dataset, start: SourceState | None = None) -> DaliSource:
 
 
 def values(source: DaliSource, count: int) -> list[tuple[bytes, list[int]]]:
-    return [(np.asarray(batch.images.numpy()).tobytes(), batch.labels.tolist()) for batch in itertools.islice(source, count)]
+    return [
+        (np.asarray(batch.images.numpy()).tobytes(), batch.labels.tolist()) for batch in itertools.islice(source, count)
+    ]
 
 
 def test_a_plan_covers_all_images_in_order_and_keeps_shards_small(dataset: Dataset) -> None:
@@ -123,7 +125,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_every_shard_has_its_checksum_and_a_changed_one_is_found(dataset: Dataset, tmp_path: Path) -> None:
     write(dataset, FORMATS["tfrecord"], tmp_path)
     manifest = read_manifest(tmp_path)
-    assert manifest is not None and manifest.finished
+    assert manifest is not None
+    assert manifest.finished
     shards = [shard for of_split in manifest.splits.values() for shard in of_split]
     assert len(shards) > 3
     for shard in shards:
@@ -131,9 +134,9 @@ def test_every_shard_has_its_checksum_and_a_changed_one_is_found(dataset: Datase
         assert (shard.bytes, shard.sha256) == (len(data), hashlib.sha256(data).hexdigest())
     assert wrong_checksums(manifest, tmp_path, 2) == {"train": {}, "val": {}}
     changed, gone = manifest.splits["train"][1], manifest.splits["val"][0]
-    data = bytearray((tmp_path / changed.file).read_bytes())
-    data[-1] ^= 1
-    (tmp_path / changed.file).write_bytes(data)
+    damaged = bytearray((tmp_path / changed.file).read_bytes())
+    damaged[-1] ^= 1
+    (tmp_path / changed.file).write_bytes(damaged)
     (tmp_path / gone.file).unlink()
     assert wrong_checksums(manifest, tmp_path, 2) == {
         "train": {changed.begin: f"the shard {changed.file} has another checksum than in pack.json"},
@@ -153,6 +156,7 @@ def test_a_data_set_s_settings_go_with_it(tmp_path: Path) -> None:
     text = settings_text('a "name" \udcff', 5, Augmentation(flip_probability=0.0, crop_area_min=0.35))
     (tmp_path / "dataset.toml").write_text(text)
     assert text == (
-        'name = "a \\"name\\" \ufffd"\nnum_classes = 5\n\n[augmentation]\ncrop_area_min = 0.35\nflip_probability = 0.0\n'
+        'name = "a \\"name\\" \ufffd"\nnum_classes = 5\n'
+        "\n[augmentation]\ncrop_area_min = 0.35\nflip_probability = 0.0\n"
     )
     assert settings_text("it", 2, Augmentation()) == 'name = "it"\nnum_classes = 2\n'
