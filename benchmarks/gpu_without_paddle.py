@@ -291,7 +291,8 @@ def pixels(decoder: str, _: float) -> Found:
 
 def source(decoder: str, _: float) -> Found:
     """Which bad files are left out, and whether batches are the same twice and after continuing."""
-    from pipelines.image_lists import ImageList, check_files
+    from pipelines.file_checks import check_files
+    from pipelines.image_lists import ImageList
     from pipelines.source import SourceState
     from tests.support.bad_files import good, kinds
 

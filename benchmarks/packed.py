@@ -5,9 +5,9 @@ usage: packed.py [DATA] [--copies 16] [--rounds 5] [--batch-size 64] [--threads 
 DATA's training images (by default those of photos) are written to a new folder this many times, as a run would find
 them that has many; the folder is packed into each format. Measured in turns: the pipeline as a run has it, through all
 images in the order of the run's shuffle (and for shards in windows of 1,000 images, too), with nothing of the data in
-the page cache, and with all of it; and DALI's own reader of each format before the same operators, with its
-own shuffle. Printed: medians and ranges of the rates, and of their ratios to the folder's. Where this runs as root the kernel's
-memory of names and of where files lie is dropped, too. A disk with its own cache may still be warm.
+the page cache, and with all of it; and DALI's own reader of each format before the same operators, with its own
+shuffle. Printed: medians and ranges of the rates, and of their ratios to the folder's. Where this runs as root the
+kernel's memory of names and of where files lie is dropped, too. A disk with its own cache may still be warm.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from harness.machine.host import available_cores
 from pipelines.augmentation import Augmentation
 from pipelines.dali_graphs import Feed, prepared_for_training, training_graph
 from pipelines.dataset import Dataset, open_dataset
-from pipelines.image_lists import check_files
+from pipelines.file_checks import check_files
 from pipelines.packed.manifest import MANIFEST
 from pipelines.packed.packing import plan_shards, write_shards
 from pipelines.packed.shards import FORMATS

@@ -32,7 +32,7 @@ from harness.plan.decisions import make_plan
 from harness.plan.options import RunConfig
 from harness.plan.plan import facts_of
 from pipelines.dataset import open_dataset
-from pipelines.image_lists import check_files
+from pipelines.file_checks import check_files
 from pipelines.profile import profile
 
 if TYPE_CHECKING:  # Paddle is loaded after the environment of a worker is set

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from pipelines.dali_graphs import Contents, decoding_graph
 from pipelines.decoder_versions import decoder_versions
 from pipelines.errors import DecoderError
-from pipelines.image_lists import EMPTY_FILE, ImageList
+from pipelines.file_checks import EMPTY_FILE
+from pipelines.image_lists import ImageList
 from pipelines.jpeg_data import END_OF_IMAGE, with_end
 from pipelines.settings import MAX_PIXELS, MIXED_DECODER, PipelineSettings
 from pipelines.storage import Storage

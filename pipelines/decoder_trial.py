@@ -16,7 +16,8 @@ from models.errors import ActionableError
 from pipelines.augmentation import Augmentation
 from pipelines.bad_image_probe import Fault, what_happened
 from pipelines.dali_graphs import Feed, training_graph
-from pipelines.image_lists import ImageList, check_files
+from pipelines.file_checks import check_files
+from pipelines.image_lists import ImageList
 from pipelines.sampling import ContinuousOrder, Position
 from pipelines.settings import PipelineSettings
 from pipelines.source import DaliSource, SourceState

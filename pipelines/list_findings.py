@@ -15,7 +15,8 @@ from models.notes import Note
 from models.words import count_of
 from pipelines.columns import Places, Texts
 from pipelines.dataset import Dataset
-from pipelines.image_lists import FileCheck, shown
+from pipelines.file_checks import FileCheck
+from pipelines.image_lists import shown
 from pipelines.layout import TRAIN_SPLIT, VAL_SPLIT
 
 LEAK, TWO_LABELS, TWICE = _ORDER = "leak", "two_labels", "twice"

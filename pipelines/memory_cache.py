@@ -84,9 +84,9 @@ class MemoryCache:
         def keep(begin: int) -> None:
             chunk = [index for index in range(begin, min(begin + _IMAGES_PER_CHUNK, count)) if index not in bad]
             for index, found in zip(chunk, read_contents(images, chunk), strict=True):
-                while isinstance(found, OSError):
+                # An earlier image of the chunk may have waited until the storage was back.
+                while isinstance(found, OSError) and isinstance(found := read_contents(images, (index,))[0], OSError):
                     storage.wait(found.strerror or type(found).__name__, index)
-                    found = read_contents(images, (index,))[0]
                 offsets[index], sizes[index] = self._reserved(len(found)), len(found)
                 done = 0
                 while done < len(found):

@@ -13,7 +13,8 @@ import numpy as np
 
 from models.notes import Note
 from pipelines.errors import StorageError
-from pipelines.image_lists import FileCheck, ImageList, check_files, shown
+from pipelines.file_checks import FileCheck, check_files
+from pipelines.image_lists import ImageList, shown
 
 # Storage that comes back is noticed soon at first, then without many requests.
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 2.0

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pipelines.bad_image_probe import DATA_FAULT, reason_of
 from pipelines.dali_graphs import Contents, checking_graph
-from pipelines.image_lists import EMPTY_FILE
+from pipelines.file_checks import EMPTY_FILE
 from pipelines.jpeg_data import END_OF_IMAGE, EndMarkers, damage, with_end
 from pipelines.list_findings import KINDS_OF_LISTS, Finding, Kind
 from pipelines.misread import WRONG_PIXELS, misread_stream

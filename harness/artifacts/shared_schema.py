@@ -285,7 +285,8 @@ BAD_FILES = Table(
             "",
             RUN,
             "empty (0 bytes), missing, unreadable, undecodable, huge (too many pixels), misread (DALI would read wrong"
-            " pixels), leak (in val and in train) or two_labels (listed with another label before); as"
+            " pixels), checksum (of the first image in a shard that isn't what was packed), leak (in val and in train)"
+            " or two_labels (listed with another label before); as"
             " warnings twice (named before), format (another than the file's name says), damaged (a JPEG that decodes"
             " all the same) and no_end_marker (of a JPEG whose pixels are whole)",
         ),

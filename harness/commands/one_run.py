@@ -24,12 +24,7 @@ from harness.artifacts.shared_tables import append_row
 from harness.artifacts.tables import TableWriter
 from harness.commands.inputs import Inputs, described_weights, inspect_inputs
 from harness.commands.memory import keep_in_memory
-from harness.commands.resume import (
-    check_same_run,
-    find_resumption,
-    how_to_go_on,
-    truncate_to_checkpoint,
-)
+from harness.commands.resume import check_same_run, find_resumption, how_to_go_on, truncate_to_checkpoint
 from harness.errors import INTERRUPTED_EXIT_CODE, InterruptedRunError, OutOfMemoryError, UsageError
 from harness.launch import signals
 from harness.launch.launcher import run_workers
@@ -48,7 +43,6 @@ from harness.report.live.shown import Shown
 from models.errors import ActionableError
 from models.notes import Note
 from pipelines.image_lists import ImageList
-from pipelines.storage import Patience
 
 # Files of the same names can't be told apart by the lists.
 
@@ -99,19 +93,10 @@ class Run:
             self.console.plan(record.plan, f"run {files.run}")
             self.console.left_out(found_so_far(files, record), files)
             if self.config.cache == RAM:
-                record = self._keep_in_memory(files, record, stack)
+                lists = self.inputs.dataset.splits
+                self.splits, record = keep_in_memory(lists, record, stack, self.console, self._note)
+                write_record(files.record, record)
             return self._execute(files, record)
-
-    def _keep_in_memory(self, files: RunFiles, record: RunRecord, stack: ExitStack) -> RunRecord:
-        """Read all files into memory until the stack ends. Returns the record with what that took, which is written."""
-        patience = Patience(record.plan.operation.stall_timeout, self._note)
-        limit = record.environment["memory_limit_bytes"]
-        cache = keep_in_memory(self.inputs.dataset.splits, record.bad_images, limit, patience, self.console)
-        stack.callback(cache.close)
-        self.splits = cache.splits
-        record = replace(record, profile={**record.profile, "memory_cache": cache.as_record()})
-        write_record(files.record, record)
-        return record
 
     def _shared_tables(self) -> list[Path]:
         """The files, shared with other runs, that the run will add rows to, and their lock."""

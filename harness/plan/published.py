@@ -129,6 +129,9 @@ WORDS: dict[str, Callable[[RunPlan], str]] = {
         "" if plan.pipeline.preprocessing == "paddleclas" else f"{plan.pipeline.preprocessing} preprocessing"
     ),
     "auto_augment": _auto_augment,
+    "shuffle_window": lambda plan: (
+        f"shuffled in windows of {window:,}" if (window := plan.pipeline.shuffle_window) else ""
+    ),
     "loader": lambda plan: "OpenCV loader" if plan.pipeline.loader == OPENCV_LOADER else "",
 }
 # Whether a kind of run depends on an option, by the option's name.

@@ -13,7 +13,8 @@ from typing import BinaryIO
 import numpy as np
 
 from pipelines.dataset import Dataset, fingerprint
-from pipelines.image_lists import FileCheck, ImageList
+from pipelines.file_checks import FileCheck
+from pipelines.image_lists import ImageList
 from pipelines.packed.manifest import Manifest, PackedShard
 from pipelines.packed.members import ShardFormat
 

@@ -14,7 +14,8 @@ from pipelines.augmentation import Augmentation
 from pipelines.bad_image_probe import Fault, find_faults
 from pipelines.batch import Batch
 from pipelines.dali_graphs import evaluation_graph, training_graph
-from pipelines.image_lists import ImageList, check_files
+from pipelines.file_checks import check_files
+from pipelines.image_lists import ImageList
 from pipelines.packed.members import ShardFormat
 from pipelines.packed.recordio import RECORDIO
 from pipelines.packed.shards import FORMATS

@@ -19,7 +19,8 @@ from pipelines.builtin import BUILTIN, digits, photos
 from pipelines.builtin.cache import cache_folder, make_once
 from pipelines.dataset import open_dataset
 from pipelines.errors import CacheFolderError, DataError
-from pipelines.image_lists import ImageList, check_files
+from pipelines.file_checks import check_files
+from pipelines.image_lists import ImageList
 from pipelines.profile import profile
 
 

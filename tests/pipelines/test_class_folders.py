@@ -6,7 +6,8 @@ import pytest
 
 from pipelines.class_folders import PassedOver, class_names, scan_class_folders
 from pipelines.errors import DataError
-from pipelines.image_lists import ImageList, check_files
+from pipelines.file_checks import check_files
+from pipelines.image_lists import ImageList
 
 HOSTILE_NAMES = [
     "a b.jpg",

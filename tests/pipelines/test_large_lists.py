@@ -13,8 +13,8 @@ from harness.launch.rank_files import LISTS, leave_lists, lists_left
 from harness.plan.plan import facts_of
 from pipelines.columns import Texts
 from pipelines.dataset import Dataset, open_dataset
+from pipelines.file_checks import check_files
 from pipelines.folder_names import FolderNames
-from pipelines.image_lists import check_files
 from pipelines.list_findings import label_notes, repeat_notes
 from pipelines.sampling import BEGINNING, ContinuousOrder, TrainingOrder
 

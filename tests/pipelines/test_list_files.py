@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import DataError
-from pipelines.image_lists import ImageList, check_files
+from pipelines.file_checks import check_files
+from pipelines.image_lists import ImageList
 from pipelines.list_files import read_list
 
 

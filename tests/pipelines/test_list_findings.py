@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pipelines.classes import Classes
 from pipelines.dataset import Dataset, open_dataset
-from pipelines.image_lists import FileCheck, ImageList, check_files
+from pipelines.file_checks import FileCheck, check_files
+from pipelines.image_lists import ImageList
 from pipelines.list_findings import Finding, find_repeats, label_notes, link_notes, repeat_notes
 from tests.support.data_sets import a_dataset
 

@@ -9,7 +9,8 @@ import pytest
 
 from pipelines.bad_image_probe import file_name
 from pipelines.dali_graphs import decoding_graph
-from pipelines.image_lists import ImageList, check_files
+from pipelines.file_checks import check_files
+from pipelines.image_lists import ImageList
 from pipelines.misread import fault_of_pixels, misread
 from pipelines.settings import PipelineSettings
 from tests.support.tiff_files import BLACK_IS_0, CIELAB, PALETTE, PLANAR, RGB, Pixels, pnm, tiff

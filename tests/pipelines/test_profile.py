@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipelines.image_lists import ImageList, check_files
+from pipelines.file_checks import check_files
+from pipelines.image_lists import ImageList
 from pipelines.profile import DataProfile, profile
 
 

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from pipelines.errors import DataError
-from pipelines.sampling import BEGINNING, ContinuousOrder, Draw, EvaluationOrder, Order, Position, TrainingOrder
+from pipelines.sampling import (
+    BEGINNING,
+    ContinuousOrder,
+    Draw,
+    EvaluationOrder,
+    Order,
+    Position,
+    ShardShuffle,
+    TrainingOrder,
+)
 from pipelines.sharding import shard_bounds, steps_per_epoch
 from tests.support.shards import SETUPS
 
@@ -274,3 +283,38 @@ def test_an_epoch_of_accumulated_batches_has_whole_steps() -> None:
     drawn = draws(order, 8)
     assert [one.next.epoch for one in drawn] == [0] * 7 + [1]
     assert sorted(set(images_of(drawn))) == sorted(set(images_of(single)))
+
+
+def test_shards_are_shuffled_and_their_images_within_windows() -> None:
+    numbers = np.repeat(np.arange(5), (3, 4, 2, 6, 5))
+    shuffle = ShardShuffle.of(numbers, window=7)
+    orders = [TrainingOrder(20, 0, 1, 20, seed=4, shards=shuffle) for _ in range(2)]
+    first, second = (order.draw(Position(epoch), frozenset()).indices.tolist() for epoch, order in enumerate(orders))
+    assert sorted(first) == sorted(second) == list(range(20))
+    assert first != second
+    assert orders[1].draw(Position(0), frozenset()).indices.tolist() == first
+    for order in (first, second):
+        # Up to a window's start, each shard but the last one there is read whole.
+        for end in (7, 14):
+            begun = numbers[order[:end]]
+            whole = [shard for shard in set(begun.tolist()) if (begun == shard).sum() == (numbers == shard).sum()]
+            assert len(set(begun.tolist())) - len(whole) <= 1
+        windows = [order[begin : begin + 7] for begin in (0, 7, 14)]
+        assert any(window != sorted(window) for window in windows)
+
+
+def test_a_window_of_all_images_mixes_all_shards() -> None:
+    shuffle = ShardShuffle.of(np.repeat(np.arange(10), 100), window=1000)
+    order = ContinuousOrder(1000, 0, 1, 1000, seed=0, shards=shuffle).draw(Position(), frozenset()).indices
+    assert sorted(order.tolist()) == list(range(1000))
+    assert len(set((order[:50] // 100).tolist())) == 10
+
+
+def test_every_rank_has_its_own_part_of_the_shards() -> None:
+    shuffle = ShardShuffle.of(np.repeat(np.arange(8), 10), window=10)
+    parts = [
+        TrainingOrder(80, rank, 4, 20, seed=1, shards=shuffle).draw(Position(), frozenset()).indices // 10
+        for rank in range(4)
+    ]
+    assert [len(set(part.tolist())) for part in parts] == [2, 2, 2, 2]
+    assert sorted(np.concatenate(parts).tolist()) == sorted([*range(8)] * 10)

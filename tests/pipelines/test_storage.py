@@ -15,7 +15,8 @@ from pipelines.augmentation import Augmentation
 from pipelines.bad_image_probe import Fault, find_faults
 from pipelines.dali_graphs import evaluation_graph, training_graph
 from pipelines.errors import StorageError
-from pipelines.image_lists import FileCheck, ImageList
+from pipelines.file_checks import FileCheck
+from pipelines.image_lists import ImageList
 from pipelines.sampling import EvaluationOrder, Order, Position, TrainingOrder
 from pipelines.settings import PipelineSettings
 from pipelines.source import DaliSource, SourceState

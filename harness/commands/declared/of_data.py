@@ -16,7 +16,7 @@ def _declare_verify(parser: argparse.ArgumentParser) -> None:
 
 
 def _verify(data: str, results: str, classes: int | None = None, threads: int | None = None) -> None:
-    from harness.commands.verify import verify
+    from harness.commands.data.verify import verify
 
     verify(data, results, classes, threads)
 
@@ -57,7 +57,7 @@ def _declare_import_idx(parser: argparse.ArgumentParser) -> None:
 
 
 def _import_idx(source: str, to: str, **options: Any) -> None:
-    from harness.commands.import_idx import import_idx
+    from harness.commands.data.import_idx import import_idx
 
     import_idx(source, to, **options)
 
@@ -79,7 +79,7 @@ def _declare_import_labels(parser: argparse.ArgumentParser) -> None:
 
 
 def _import_labels(source: str, to: str, prefix: str) -> None:
-    from harness.commands.import_labels import import_labels
+    from harness.commands.data.import_labels import import_labels
 
     import_labels(source, to, prefix)
 
@@ -103,7 +103,7 @@ def _declare_pack(parser: argparse.ArgumentParser) -> None:
 
 
 def _pack(data: str, to: str, **options: Any) -> None:
-    from harness.commands.pack import pack
+    from harness.commands.data.pack import pack
 
     pack(data, to, **options)
 

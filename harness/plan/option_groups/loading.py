@@ -49,13 +49,14 @@ class LoadingOptions:
         metavar="N", at_least=1, resume=FREE, row=UNMARKED,
     )  # fmt: skip
     cache: str = option(
-        NONE, "loading", "ram: read all files into memory before the run, once for all ranks of a node, so that no step"
-        " waits for a disk. none: the operating system keeps in memory what it has room for.", choices=(NONE, RAM),
+        NONE, "loading", "Where the images' files are kept during a run. ram: in memory, once for all ranks of a node;"
+        " they are read before the run, so that no step waits for a disk. none: where they are; the operating system keeps"
+        " in memory what it has room for.", choices=(NONE, RAM),
         resume=FREE, nodes=OWN, row=UNMARKED,
     )  # fmt: skip
     shuffle_window: int | None = option(
-        None, "loading", "For data in shards: shuffle the shards, and then the images in windows of this number, so"
-        " that shards are read almost in sequence. Default: all images are shuffled, as those of a folder.",
+        None, "loading", "Shuffle the shards of the data, and then the images in windows of this number, so that shards"
+        " are read almost in sequence. Default: all images are shuffled, as those of a folder.",
         metavar="IMAGES", at_least=2,
     )  # fmt: skip
     decoder: str = option(

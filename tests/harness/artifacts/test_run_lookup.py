@@ -10,7 +10,7 @@ import pytest
 
 from harness.artifacts.record import write_record
 from harness.artifacts.run_lookup import LATENCY, RUN, SERIES, find_run, find_stored, stored_kind
-from harness.commands.verify import Verified
+from harness.commands.data.verify import Verified
 from harness.errors import UsageError
 from tests.support.plans import a_record
 

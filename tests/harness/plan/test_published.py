@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ GPUS = Devices("gpu", 4, "H100")
 def marks_of(devices: Devices = GPUS, data: DataFacts = IMAGENET, **options: Any) -> tuple[str, ...]:
     """The marks of a run on ImageNet and four GPUs with these options."""
     config = RunConfig(**options)
+    data = replace(data, shards="2 shards of webdataset") if "shuffle_window" in options else data
     return marks(config, make_plan(config, devices, data, {}))
 
 
@@ -29,6 +31,7 @@ def marks_of(devices: Devices = GPUS, data: DataFacts = IMAGENET, **options: Any
 MARKED: dict[str, tuple[dict[str, Any], str]] = {
     "epochs": ({"epochs": 1}, "1 epoch"),
     "loader": ({"loader": "opencv"}, "OpenCV loader"),
+    "shuffle_window": ({"shuffle_window": 5000}, "shuffled in windows of 5,000"),
     "batch_size": ({"batch_size": 64}, "256 images per step"),
     "profile": ({"profile": 5}, "5 steps traced"),
     "learning_rate": ({"learning_rate": 0.4}, "learning rate 0.4"),

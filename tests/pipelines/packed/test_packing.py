@@ -16,7 +16,7 @@ from harness.artifacts.atomic import replaced
 from pipelines.augmentation import Augmentation
 from pipelines.dali_graphs import training_graph
 from pipelines.dataset import Dataset, open_dataset
-from pipelines.image_lists import check_files
+from pipelines.file_checks import check_files
 from pipelines.packed.manifest import MANIFEST, Manifest, read_manifest
 from pipelines.packed.members import ShardFormat
 from pipelines.packed.packing import StoppedError, plan_shards, write_shards, wrong_checksums

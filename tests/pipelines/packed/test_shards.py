@@ -13,7 +13,8 @@ import pytest
 
 from pipelines.dataset import open_dataset
 from pipelines.errors import DataError
-from pipelines.image_lists import CUT_SHARD, EMPTY_FILE, check_files
+from pipelines.file_checks import EMPTY_FILE, check_files
+from pipelines.image_lists import CUT_SHARD
 from pipelines.packed import shards as module
 from pipelines.packed.members import ShardFormat
 from pipelines.packed.recordio import RECORDIO

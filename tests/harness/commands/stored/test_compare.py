@@ -10,8 +10,8 @@ import pytest
 
 from harness.analysis.comparing.compare import Difference
 from harness.analysis.comparing.stored_result import StoredResult
+from harness.commands.data.verify import Verified
 from harness.commands.stored.compare import check_gate, parse_limit
-from harness.commands.verify import Verified
 from harness.errors import GateError, UsageError
 from tests.support.compared_runs import (
     PLAN,

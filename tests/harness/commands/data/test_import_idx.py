@@ -19,7 +19,7 @@ from rich import progress as bars
 
 from harness import ROOT
 from harness.cli import main, parse
-from harness.commands import import_idx as command
+from harness.commands.data import import_idx as command
 from harness.plan.options import RunConfig
 from pipelines.augmentation import Augmentation
 from pipelines.dataset import Dataset, open_dataset
@@ -109,7 +109,7 @@ def test_files_are_named_by_split_label_and_index(tmp_path: Path) -> None:
 def test_the_set_says_its_name_its_classes_and_how_to_augment(tmp_path: Path) -> None:
     dataset = imported(tmp_path)
     assert (dataset.root / "dataset.toml").read_text() == (
-        'name = "set"\nnum_classes = 5\n\n[augmentation]\nflip_probability = 0.0\ncrop_area_min = 0.35\n'
+        'name = "set"\nnum_classes = 5\n\n[augmentation]\ncrop_area_min = 0.35\nflip_probability = 0.0\n'
     )
     assert (dataset.name, dataset.builtin) == ("set", False)
     assert dataset.augmentation == Augmentation(flip_probability=0.0, crop_area_min=0.35)

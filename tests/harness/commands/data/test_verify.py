@@ -19,7 +19,7 @@ from harness.artifacts.record import write_record
 from harness.artifacts.shared_schema import BAD_FILES
 from harness.artifacts.tables import read_table
 from harness.cli import main
-from harness.commands.verify import fingerprint
+from harness.commands.data.verify import fingerprint
 from pipelines.dataset import open_dataset
 from pipelines.verification import KINDS
 from tests.support.bad_files import Kind, encoded, kinds
@@ -192,7 +192,7 @@ def test_what_cannot_be_verified_is_told(
 # Ends itself at the n-th save, after the rows before it were written. SIGKILL leaves no time for anything.
 ENDING = """
 import os, signal, sys
-from harness.commands import verify
+from harness.commands.data import verify
 from harness.cli import main
 
 signal_number, at = int(sys.argv[1]), int(sys.argv[2])

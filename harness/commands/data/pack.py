@@ -17,7 +17,8 @@ from models.notes import Note
 from models.words import count_of
 from pipelines.dataset import Dataset, open_dataset
 from pipelines.errors import DataError
-from pipelines.image_lists import EMPTY_FILE, FileCheck, first_ten, shown
+from pipelines.file_checks import EMPTY_FILE, FileCheck
+from pipelines.image_lists import first_ten, shown
 from pipelines.misread import WRONG_PIXELS
 from pipelines.packed.manifest import MANIFEST, Manifest, read_manifest
 from pipelines.packed.packing import plan_shards, write_shards
