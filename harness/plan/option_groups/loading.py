@@ -50,8 +50,8 @@ class LoadingOptions:
     )  # fmt: skip
     cache: str = option(
         NONE, "loading", "Where the images' files are kept during a run. ram: in memory, once for all ranks of a node;"
-        " they are read before the run, so that no step waits for a disk. none: where they are; the operating system keeps"
-        " in memory what it has room for.", choices=(NONE, RAM),
+        " they are read before the run, so that no step waits for a disk. none: where they are; the operating system"
+        " keeps in memory what it has room for.", choices=(NONE, RAM),
         resume=FREE, nodes=OWN, row=UNMARKED,
     )  # fmt: skip
     shuffle_window: int | None = option(
