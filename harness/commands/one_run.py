@@ -24,6 +24,7 @@ from harness.artifacts.shared_tables import append_row
 from harness.artifacts.tables import TableWriter
 from harness.commands.inputs import Inputs, described_weights, inspect_inputs
 from harness.commands.resume import (
+    back_to_epoch_start,
     check_same_run,
     find_resumption,
     how_to_go_on,
@@ -128,6 +129,10 @@ class Run:
     def _resumed_record(self, files: RunFiles) -> RunRecord:
         """Cut the tables back to the run's newest checkpoint. Writes and returns the record of the resumed run."""
         before, plan = find_resumption(files), self.inputs.plan
+        if self.node.place is not None:
+            before, lost = back_to_epoch_start(before, files, plan)
+            for note in lost:
+                self._note(note)
         notes = check_same_run(before, self.config, plan)
         # Without a checkpoint the run begins again with the file of weights, which must be the same.
         if before.checkpoint is None and before.record.pretrained is not None and not self.config.node_rank:
@@ -177,6 +182,7 @@ class Run:
             "ranks": plan.ranks,
             "epochs": plan.training.epochs,
             "process": own_process(),
+            "started_by": None if self.node.place is None else self.node.place.as_record(),
             "startup": {},
         }
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.artifacts.checkpoint import forget_newer, newest_checkpoint
+from harness.artifacts.checkpoint import at_epoch_start, forget_newer, newest_checkpoint
 from harness.artifacts.record import RunFiles, RunRecord, read_record
 from harness.artifacts.run_claim import exclusive_run_lock, free_name, is_abandoned, is_running
 from harness.artifacts.run_lookup import find_run, listed
@@ -165,6 +165,29 @@ def find_resumption(files: RunFiles) -> Resumption:
     record = read_record(files.record)
     name, values = newest_checkpoint(files.checkpoints) or (None, {})
     return Resumption(record, name, values)
+
+
+def back_to_epoch_start(before: Resumption, files: RunFiles, plan: RunPlan) -> tuple[Resumption, tuple[str, ...]]:
+    """The start of the epoch that a run is within, if it has another number of devices now, and a note.
+
+    For nodes that a scheduler chose, as nobody is there to give it those of before. Returns what was found before where
+    no step of an epoch is lost, or where its start was not kept.
+    """
+    ranks, progress = before.values.get("ranks", plan.ranks), before.values.get("progress", {})
+    epoch = progress.get("epoch", 1)
+    if plan.ranks == ranks or not progress.get("steps") or epoch > plan.training.epochs:
+        return before, ()
+    earlier = newest_checkpoint(files.checkpoints, at_epoch_start)
+    if earlier is None and epoch > 1:
+        return before, ()
+    there = Resumption(before.record, *(earlier or (None, {})))
+    lost = before.step - there.step
+    note = Note(
+        f"{count_of(lost, 'step')} of epoch {epoch} will be made again, as {count_of(plan.ranks, 'device')} can't"
+        f" continue within an epoch of {ranks}",
+        "--gpus and --nnodes with the former number of devices continue within it.",
+    )
+    return there, (note,)
 
 
 def check_same_run(before: Resumption, config: RunConfig, plan: RunPlan) -> tuple[str, ...]:
