@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
+from ipaddress import ip_address
 from typing import Any
 
 import psutil
@@ -125,6 +126,8 @@ def find_node(config: RunConfig, place: Place | None = None, say: Callable[[str]
             ) from error
         node = Node(config.nnodes, config.node_rank, (host, port), place=place)
         number = _late_number(node, config.rendezvous_timeout, say)
+    if config.node_rank == 0 and host != number and ip_address(number).is_loopback:
+        number = _number_for_others(config, number, None if place is None else place.other)
     address = route_to(number, port)
     interface = interface_of(address)
     if config.node_rank == 0:
@@ -135,6 +138,20 @@ def find_node(config: RunConfig, place: Place | None = None, say: Callable[[str]
 def _number_of(host: str, port: int) -> str:
     """The first IPv4 address of a host. Raises OSError."""
     return str(socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)[0][4][0])
+
+
+def _number_for_others(config: RunConfig, number: str, other: str | None) -> str:
+    """Node 0's own address on the way to another node, where its own name leads to itself alone. Raises UsageError.
+
+    Debian's /etc/hosts has 127.0.1.1 for the name of the machine itself; the other nodes find its real address.
+    """
+    with suppress(OSError, UsageError):
+        if other is not None:
+            return route_to(_number_of(other, 1), 1)
+    raise UsageError(
+        f"--master {config.master} is {number} on this machine, where no other node can reach it",
+        "Give node 0's numeric IPv4 address with --master; or take its name off that line of /etc/hosts.",
+    )
 
 
 def _late_number(node: Node, timeout: float, say: Callable[[str], None]) -> str:

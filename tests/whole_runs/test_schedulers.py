@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from harness import ROOT
-from harness.artifacts.checkpoint import at_epoch_start, newest_checkpoint
+from harness.artifacts.checkpoint import newest_checkpoint
 from harness.artifacts.record import RunFiles, read_record
 from harness.artifacts.schema import EPOCHS, STEPS, TRAIN
 from harness.artifacts.tables import read_table
@@ -140,54 +140,58 @@ def cluster(tmp_path: Path) -> dict[str, str]:
     }  # fmt: skip
 
 
-def test_a_job_of_slurm_is_queued_again_and_goes_on_with_fewer_nodes(
+def test_a_job_of_slurm_is_queued_again_and_goes_on_with_fewer_nodes_and_with_more(
     namespaces: tuple[str, str], tmp_path: Path, cluster: dict[str, str]
 ) -> None:
-    """examples/slurm.sh: its time is up within epoch 2; then one node is left, which makes that epoch again.
+    """examples/slurm.sh: its time is up within epoch 2, then within epoch 3; another number of nodes goes on each time.
 
-    160 images, of which a step has 8, then 4.
+    240 images; a step has 8 on two nodes and 4 on one. What the other devices began is made again.
     """
-    data = write_noise(tmp_path / "data", 400, 16)
+    data = write_noise(tmp_path / "data", 240, 16)
     files = RunFiles(tmp_path / "results", "job-4127")
     command = ["bash", "examples/slurm.sh", *SMALL, "--gpus", "1", "--data", str(data), "--epochs", "3", "--results",
-               str(files.folder), "--image-size", "96", "--bn-stats", "rank0"]  # fmt: skip
+               str(files.folder), "--image-size", "96"]  # fmt: skip
 
-    def job(nodes: Sequence[str], *, time_is_up: bool) -> tuple[int, str, str]:
+    def job(nodes: Sequence[str], until_epoch: int | None) -> tuple[int, str]:
         process = subprocess.Popen(
             command, cwd=ROOT, env={**cluster, "NODES": ",".join(nodes)}, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         deadline = time.monotonic() + 90
-        while time_is_up and not _is_within(files, 2) and process.poll() is None and time.monotonic() < deadline:
+        while until_epoch and not _is_within(files, until_epoch) and time.monotonic() < deadline:
+            assert process.poll() is None, process.communicate()
             time.sleep(0.02)
-        if time_is_up:
+        if until_epoch:
             process.send_signal(signal.SIGUSR1)
         out, err = process.communicate(timeout=120)
-        return process.returncode, out, err
+        assert process.returncode == (75 if until_epoch else 0), err
+        return _steps_within(files), " ".join(out.split())
 
-    code, out, err = job(namespaces, time_is_up=True)
-    assert code == 75, err
-    assert (tmp_path / "queued").read_text() == "requeue 4127\n"
-    newest = newest_checkpoint(files.checkpoints)
-    assert newest is not None
-    assert (newest[1]["progress"]["epoch"], at_epoch_start(newest[1])) == (2, False)
-    lost = newest[1]["progress"]["steps"]
+    lost, _ = job(namespaces, 2)
+    lost_again, said = job(namespaces[:1], 3)
+    assert "started by Slurm, job 4127: the only node" in said
+    assert f"note: {lost} steps of epoch 2 will be made again, as 1 device can't continue within an epoch of 2" in said
+    _, said = job(namespaces, None)
+    assert "started by Slurm, job 4127: node 0 of 2" in said
+    again = f"{lost_again} steps of epoch 3 will be made again, as 2 devices can't continue within an epoch of 1"
+    assert f"note: {again}" in said
+    assert (tmp_path / "queued").read_text() == "requeue 4127\n" * 2
 
-    code, out, err = job(namespaces[:1], time_is_up=False)
-    assert code == 0, err
-    assert "started by Slurm, job 4127: the only node\n" in out
     record = read_record(files.record)
-    said = f"{lost} steps of epoch 2 will be made again, as 1 device can't continue within an epoch of 2"
-    assert said in " ".join(out.split())
-    assert said in record.warnings
-    assert [(one["ranks"], one["step"]) for one in record.attempts] == [(2, 0), (1, 50)]
-    assert 1 < lost < 50
-    assert (tmp_path / "queued").read_text() == "requeue 4127\n"
+    assert again in record.warnings
+    assert [(one["ranks"], one["step"]) for one in record.attempts] == [(2, 0), (1, 30), (2, 90)]
     steps = read_table(files.table("steps"), STEPS)
     train = steps[steps["phase"] == TRAIN]
-    assert train.groupby("epoch").size().to_dict() == {1: 50, 2: 100, 3: 100}
-    assert train.groupby("epoch")["images"].unique().map(list).to_dict() == {1: [8], 2: [4], 3: [4]}
-    assert read_table(files.table("epochs"), EPOCHS)["images"].tolist() == [400, 400, 400]
+    assert train.groupby("epoch").size().to_dict() == {1: 30, 2: 60, 3: 30}
+    assert train.groupby("epoch")["images"].unique().map(list).to_dict() == {1: [8], 2: [4], 3: [8]}
+    assert read_table(files.table("epochs"), EPOCHS)["images"].tolist() == [240, 240, 240]
+
+
+def _steps_within(files: RunFiles) -> int:
+    """The steps of the epoch that the newest checkpoint is within, 0 at an epoch's start."""
+    newest = newest_checkpoint(files.checkpoints)
+    assert newest is not None
+    return int(newest[1]["progress"]["steps"])
 
 
 def _is_within(files: RunFiles, epoch: int) -> bool:

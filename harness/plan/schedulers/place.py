@@ -20,7 +20,8 @@ class Place:
     """Node `rank` of `count` is this process, as `launcher` says, which started it within a job.
 
     job is empty if the launcher has no name for it. host is node 0's name or address, port the one that was set for the
-    master; None if neither is known. late_name: node 0's name may have no address yet.
+    master; None if neither is known. other is the name of another node, if the launcher says it. late_name: node 0's
+    name may have no address yet.
     """
 
     launcher: str
@@ -29,6 +30,7 @@ class Place:
     job: str = ""
     host: str | None = None
     port: int | None = None
+    other: str | None = None
     late_name: bool = False
 
     @property

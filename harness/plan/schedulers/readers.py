@@ -7,7 +7,7 @@ environment variables, and the pages on Indexed Jobs of Kubernetes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from harness.errors import UsageError
@@ -20,6 +20,7 @@ MAX_STEP = 0xFFFFFFF0
 IN_A_JOB = "SLURM_JOB_ID"
 # What mpirun sets, and a task that srun starts lacks: srun may set PMI_RANK and PMI_SIZE, too.
 OPEN_MPI, HYDRA = "OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS"
+SHOWN_NAMES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +61,21 @@ def _slurm(variables: Variables) -> Place:
     names = _names(variables, "SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST")
     if len(names) != nodes:
         raise UsageError(
-            f"--nnodes auto: Slurm's list has {len(names)} nodes ({', '.join(names[:4])}), its count is {nodes}",
+            f"--nnodes auto: Slurm's list has {len(names)} nodes ({_shown(names)}), its count is {nodes}",
             "See env | grep SLURM: variables of another job or step may have been exported.",
         )
     own = variables.text("SLURMD_NODENAME")
     if own is not None and own not in names:
         raise UsageError(
-            f"--nnodes auto: this is node {own}, which is not in Slurm's list ({', '.join(names[:4])})",
+            f"--nnodes auto: this is node {own}, which is not in Slurm's list ({_shown(names)})",
             "See env | grep SLURM: variables of another job or step may have been exported.",
         )
-    return Place("Slurm", nodes, rank, job, names[0])
+    return Place("Slurm", nodes, rank, job, names[0], other=names[-1])
+
+
+def _shown(names: Sequence[str]) -> str:
+    """The first names, for a message."""
+    return ", ".join(names[:SHOWN_NAMES]) + (", ..." if len(names) > SHOWN_NAMES else "")
 
 
 def _names(variables: Variables, *lists: str) -> list[str]:
@@ -94,9 +100,11 @@ def _mpi(launcher: str, size: str, rank: str, local: tuple[str, ...]) -> Callabl
             "Start one process on each node: mpirun --map-by ppr:1:node (Open MPI) or -ppn 1 (MPICH, Intel MPI).",
         )
         lists = "SLURM_JOB_NODELIST"
-        host = _names(variables, lists)[0] if variables.has(IN_A_JOB) and variables.has(lists) else None
+        names: Sequence[str | None] = [None]
+        if variables.has(IN_A_JOB) and variables.has(lists):
+            names = _names(variables, lists)
         job = variables.text(IN_A_JOB, "PMIX_NAMESPACE") or ""
-        return Place(launcher, variables.number(size), variables.number(rank), job, host)
+        return Place(launcher, variables.number(size), variables.number(rank), job, names[0], other=names[-1])
 
     return read
 

@@ -191,6 +191,32 @@ def test_a_master_whose_name_is_unknown_is_refused() -> None:
         find_node(RunConfig(**given), place)
 
 
+def addresses(monkeypatch: pytest.MonkeyPatch, known: Mapping[str, str]) -> None:
+    """Let the names of nodes have these addresses."""
+
+    def answer(host: str, port: int, *_: object) -> Any:
+        if host not in known:
+            raise socket.gaierror("unknown")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (known[host], port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", answer)
+
+
+def test_a_name_that_leads_to_this_machine_alone_is_not_what_others_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in Debian's /etc/hosts: node 0 takes its address on the way to another node of the list."""
+    addresses(monkeypatch, {"gpu01": "127.0.1.1", "gpu02": "10.0.0.2"})
+    monkeypatch.setattr("harness.plan.nodes.route_to", lambda number, _: {"10.0.0.2": "127.0.0.1"}.get(number, number))
+    given, place = placed({"nnodes": AUTO}, slurm(0, GPUS))
+    assert find_node(RunConfig(**given), place).meeting_place == "127.0.0.1:24127"
+
+
+def test_it_is_refused_where_no_other_node_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses(monkeypatch, {"gpu01": "127.0.1.1"})
+    given, place = placed({"nnodes": AUTO}, {**open_mpi(0), "MASTER_ADDR": "gpu01"})
+    with pytest.raises(UsageError, match=r"--master gpu01:20000 is 127\.0\.1\.1 on this machine, where no other node"):
+        find_node(RunConfig(**given), place)
+
+
 def test_the_name_of_a_pod_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pods start in any order, and a name server may know node 0's a little later."""
     answers: list[Any] = [socket.gaierror("not yet"), socket.gaierror("not yet"), None]
