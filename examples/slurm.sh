@@ -14,8 +14,8 @@
 set -u
 
 # The job keeps its number when it is queued again, so that the same line begins the run and resumes it. All nodes end
-# by themselves: one that has saved must not have Slurm kill the others.
-srun --ntasks-per-node=1 --kill-on-bad-exit=0 \
+# by themselves: one that has saved, or is done, must not have Slurm kill the others.
+srun --ntasks-per-node=1 --kill-on-bad-exit=0 --wait=0 \
     "${PYTHON:-.venv/bin/python}" run_bench.py --nnodes auto --run-name "job-$SLURM_JOB_ID" --resume "$@" &
 step=$!
 

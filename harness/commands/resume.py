@@ -181,10 +181,9 @@ def back_to_epoch_start(before: Resumption, files: RunFiles, plan: RunPlan) -> t
     if earlier is None and epoch > 1:
         return before, ()
     there = Resumption(before.record, *(earlier or (None, {})))
-    lost = before.step - there.step
+    lost, now = count_of(progress["steps"], "step"), count_of(plan.ranks, "device")
     note = Note(
-        f"{count_of(lost, 'step')} of epoch {epoch} will be made again, as {count_of(plan.ranks, 'device')} can't"
-        f" continue within an epoch of {ranks}",
+        f"{lost} of epoch {epoch} will be made again, as {now} can't continue within an epoch of {ranks}",
         "--gpus and --nnodes with the former number of devices continue within it.",
     )
     return there, (note,)

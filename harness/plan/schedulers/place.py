@@ -73,7 +73,7 @@ class Variables:
         name = next((name for name in names if self.environment.get(name)), None)
         if name is None:
             raise UsageError(
-                f"--nnodes auto: {names[0]} is not set, but other variables of what set it are",
+                f"--nnodes auto: {names[0]} is not set, though others of its launcher's variables are",
                 f"Set {names[0]}, or give --nnodes, --node-rank and --master.",
             )
         value = self.environment[name]

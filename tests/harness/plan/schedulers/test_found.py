@@ -5,11 +5,12 @@ from __future__ import annotations
 import socket
 import zlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.cli import main
+from harness.cli import main, parse
 from harness.errors import TrainingError, UsageError
 from harness.plan.declaration import AUTO
 from harness.plan.nodes import find_node
@@ -113,7 +114,7 @@ REFUSED: list[tuple[dict[str, str], str, str]] = [
     ({"WORLD_SIZE": "two", "RANK": "0"}, "WORLD_SIZE is 'two', which is not a whole number", "WORLD_SIZE"),
     ({"WORLD_SIZE": "2", "RANK": "-1"}, "RANK is '-1', which is not a whole number", "RANK"),
     ({"PET_NNODES": "1:4", "PET_NODE_RANK": "0"}, "PET_NNODES is '1:4', which is not a whole number", "PET_NNODES"),
-    ({"RANK": "0"}, "WORLD_SIZE is not set, but other variables of what set it are", "WORLD_SIZE"),
+    ({"RANK": "0"}, "WORLD_SIZE is not set, though others of its launcher's variables are", "WORLD_SIZE"),
     ({"PADDLE_NNODES": "2", "PADDLE_MASTER": "a:1"}, "PADDLE_RANK is not set", "PADDLE_RANK"),
     ({**slurm(1, GPUS), "SLURM_STEP_NUM_TASKS": "8"}, "Slurm started 4 tasks on this node",
      "srun --ntasks-per-node=1"),
@@ -183,6 +184,13 @@ def test_auto_is_found_out_before_a_configuration_is_made() -> None:
     values: Any = {"nnodes": AUTO}
     with pytest.raises(UsageError, match="--nnodes auto is for a command line, and this is none"):
         RunConfig(**values)
+
+
+def test_a_file_may_have_it_as_well(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('nnodes = "auto"\nepochs = 3\n', encoding="utf-8")
+    given, _ = placed(parse(["--config", str(file)])[0], slurm(1, GPUS))
+    assert given == {"nnodes": 2, "node_rank": 1, "master": "gpu01:24127", "epochs": 3}
 
 
 def test_a_master_whose_name_is_unknown_is_refused() -> None:
