@@ -310,6 +310,8 @@ def how_to_go_on(files: RunFiles, config: RunConfig) -> str:
     newest, command = newest_checkpoint(files.checkpoints), resume_command(files.run, config)
     if newest is not None:
         return f"A checkpoint after step {newest[1]['optimizer_steps']:,} was saved. To resume:\n  {command}"
+    if config.kind.resumable and config.node_rank:
+        return f"Node 0 says what was saved. To go on:\n  {command}"
     if config.kind.resumable:
         return f"No step has been saved. To start it again:\n  {command}"
     return f"A run that {config.kind.does} can't be resumed: start it again."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -110,7 +111,10 @@ def test_a_signal_to_one_node_has_all_of_them_save_and_end_with_75(
         stop(nodes[rank])
         ended = [node.end(60) for node in nodes]
         assert [one.code for one in ended] == [75, 75], ended
-        assert "each node's own command line with --resume it" in ended[0].err
+        said = [one.err.splitlines()[1] for one in ended]
+        assert re.fullmatch(r"  A checkpoint after step \d+ was saved. To resume:", said[0]), ended
+        assert said[1] == "  Node 0 says what was saved. To go on:"
+        assert all("each node's own command line with --resume it" in one.err for one in ended)
 
     def everywhere(node: Started) -> None:
         process = psutil.Process(node.pid)
