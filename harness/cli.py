@@ -19,6 +19,7 @@ from harness.launch import signals
 from harness.launch.launcher import WORKER_COMMAND
 from harness.launch.process_tree import RUN_PID, die_with_run
 from harness.plan.given import check_given
+from harness.plan.schedulers.found import placed
 from harness.report.output import tolerate_lost_output
 from harness.report.text import ENTRY, printable
 from models.errors import ActionableError
@@ -58,11 +59,12 @@ def main(arguments: Sequence[str]) -> int:
             run_command(arguments[0], arguments[1:])
             return 0
         given, manner = parse(arguments)
+        placed_given, place = placed(given, os.environ)
         # The rest loads pandas and queries the hardware; a mistyped option should be reported before that.
-        check_given(given)
+        check_given(placed_given)
         from harness.commands.run import run_given
 
-        run_given(given, manner)
+        run_given(placed_given, manner, place)
     except ActionableError as error:
         return _complain(error.message, error.cure, error.exit_code)
     except KeyboardInterrupt:

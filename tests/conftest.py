@@ -20,6 +20,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 pytest_plugins = [
     "tests.support.accelerator",
     "tests.support.every_message",
+    "tests.support.namespaces",
     "tests.support.nvml_standin",
     "tests.support.no_locks",
     "tests.support.small_disk",

@@ -1,11 +1,11 @@
-"""Checkpoints on disk: written atomically, read without executing code; the last two of a run are kept."""
+"""Checkpoints on disk: written atomically, read without executing code; the last two are kept, and an epoch's start."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,8 +84,16 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> str:
     return name
 
 
-def newest_checkpoint(folder: Path) -> tuple[str, dict[str, Any]] | None:
-    """Returns name and values of the newest complete checkpoint; None if there is none.
+def at_epoch_start(values: Mapping[str, Any]) -> bool:
+    """Returns whether a checkpoint with these values is one of an epoch's start, where other devices can resume."""
+    progress = values.get("progress")
+    return progress is not None and progress.get("steps") == 0
+
+
+def newest_checkpoint(
+    folder: Path, wanted: Callable[[Mapping[str, Any]], bool] = lambda _: True
+) -> tuple[str, dict[str, Any]] | None:
+    """Returns name and values of the newest complete checkpoint whose values are wanted; None if there is none.
 
     Raises UsageError if all of them have another version: the version that wrote them can still read them.
     """
@@ -96,9 +104,10 @@ def newest_checkpoint(folder: Path) -> tuple[str, dict[str, Any]] | None:
             if described["version"] != VERSION:
                 others.add(str(described["version"]))
                 continue
-            _data(folder, marker.stem, described)
             values: dict[str, Any] = described["values"]
-            return marker.stem, values
+            if wanted(values):
+                _data(folder, marker.stem, described)
+                return marker.stem, values
     if others:
         raise UsageError(
             f"the checkpoints in {str(folder)!r} have version {', '.join(sorted(others))};"
@@ -152,9 +161,17 @@ def forget_newer(folder: Path, name: str | None) -> None:
 
 
 def _remove_old(folder: Path) -> None:
-    """Remove all but the last KEPT, and what killed processes left unfinished; markers are removed before arrays."""
+    """Remove all but the last KEPT and the last of an epoch's start, and what killed processes left unfinished.
+
+    Markers are removed before arrays.
+    """
     own = _own_files(folder)
-    kept = [path.stem for path in own if path.suffix == MARKER and _has_all_bytes(path)][-KEPT:]
+    whole = {
+        path.stem: described.get("values", {})
+        for path in own
+        if path.suffix == MARKER and (described := _with_all_bytes(path)) is not None
+    }
+    kept = [*list(whole)[-KEPT:], *[name for name, values in whole.items() if at_epoch_start(values)][-1:]]
     for suffix in (MARKER, TENSORS):
         for path in own:
             if path.suffix == suffix and path.stem not in kept:
@@ -164,8 +181,13 @@ def _remove_old(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _has_all_bytes(marker: Path) -> bool:
-    """Returns whether a checkpoint has all its bytes; its digest isn't checked, because that requires reading it."""
+def _with_all_bytes(marker: Path) -> Mapping[str, Any] | None:
+    """Returns what a marker has if its checkpoint has all its bytes, else None.
+
+    Its digest isn't checked, because that requires reading it.
+    """
     with suppress(ValueError, KeyError, TypeError, OSError):
-        return bool(marker.with_suffix(TENSORS).stat().st_size == _described(marker)["bytes"])
-    return False
+        described = _described(marker)
+        if marker.with_suffix(TENSORS).stat().st_size == described["bytes"]:
+            return described
+    return None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 
-from harness.artifacts.record import RunRecord
+from harness.artifacts.record import RunFiles, RunRecord, write_record
 from harness.report.console import Console
 from harness.report.progress import image_bar
 from models.words import count_of
@@ -18,13 +18,14 @@ from pipelines.storage import Patience
 def keep_in_memory(
     splits: Mapping[str, ImageList],
     record: RunRecord,
+    files: RunFiles,
     stack: ExitStack,
     console: Console,
     say: Callable[[str], None],
 ) -> tuple[Mapping[str, ImageList], RunRecord]:
     """Read the files of all images but those that the run leaves out into memory, until the stack ends.
 
-    Returns the lists that are read from there, and the record with what that took. say is called with what the user
+    Returns the lists that are read from there, and the record with what that took, which is written. say is called with what the user
     should know about storage that can't be read. Raises DataError where the files don't fit, StorageError where they
     can't be read.
     """
@@ -45,4 +46,6 @@ def keep_in_memory(
         f" were read at {brought.source_bytes_per_second / 1e6:,.0f} MB/s, and come from there at"
         f" {brought.memory_bytes_per_second / 1e6:,.0f} MB/s for each thread"
     )
-    return cache.splits, replace(record, profile={**record.profile, "memory_cache": cache.as_record()})
+    record = replace(record, profile={**record.profile, "memory_cache": cache.as_record()})
+    write_record(files.record, record)
+    return cache.splits, record

@@ -24,7 +24,13 @@ from harness.artifacts.shared_tables import append_row
 from harness.artifacts.tables import TableWriter
 from harness.commands.inputs import Inputs, described_weights, inspect_inputs
 from harness.commands.memory import keep_in_memory
-from harness.commands.resume import check_same_run, find_resumption, how_to_go_on, truncate_to_checkpoint
+from harness.commands.resume import (
+    back_to_epoch_start,
+    check_same_run,
+    find_resumption,
+    how_to_go_on,
+    truncate_to_checkpoint,
+)
 from harness.errors import INTERRUPTED_EXIT_CODE, InterruptedRunError, OutOfMemoryError, UsageError
 from harness.launch import signals
 from harness.launch.launcher import run_workers
@@ -53,8 +59,7 @@ class Run:
 
     meeting is this node's part in the agreement of all nodes on the run. folder is where the tables are; on a node that
     doesn't record it is a private one. begun_unix_seconds is when the command, or a series' member, was started.
-    page: it ends with a page to look at. notices are those that are still to be recorded. splits are the lists that
-    ranks read where these aren't the inputs'.
+    page: it ends with a page to look at. notices are those that are still to be recorded. splits are the ranks' lists.
     """
 
     config: RunConfig
@@ -66,7 +71,10 @@ class Run:
     begun_unix_seconds: float
     page: bool = True
     notices: list[str] = field(default_factory=list)
-    splits: Mapping[str, ImageList] | None = None
+    splits: Mapping[str, ImageList] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.splits = self.inputs.dataset.splits
 
     @property
     def node(self) -> Node:
@@ -86,16 +94,13 @@ class Run:
                 stack.enter_context(exclusive_run_lock(files))
                 record = self._resumed_record(files)
             else:
-                usual = run_name(self.inputs.plan, time.strftime(NAME_TIME))
-                resumable = self.config.kind.resumable
-                files = stack.enter_context(claimed(self.folder, self.config.run_name, usual, lock=resumable))
+                usual, lock = run_name(self.inputs.plan, time.strftime(NAME_TIME)), self.config.kind.resumable
+                files = stack.enter_context(claimed(self.folder, self.config.run_name, usual, lock=lock))
                 record = self._new_record(files, series)
             self.console.plan(record.plan, f"run {files.run}")
             self.console.left_out(found_so_far(files, record), files)
             if self.config.cache == RAM:
-                lists = self.inputs.dataset.splits
-                self.splits, record = keep_in_memory(lists, record, stack, self.console, self._note)
-                write_record(files.record, record)
+                self.splits, record = keep_in_memory(self.splits, record, files, stack, self.console, self._note)
             return self._execute(files, record)
 
     def _shared_tables(self) -> list[Path]:
@@ -132,6 +137,10 @@ class Run:
     def _resumed_record(self, files: RunFiles) -> RunRecord:
         """Cut the tables back to the run's newest checkpoint. Writes and returns the record of the resumed run."""
         before, plan = find_resumption(files), self.inputs.plan
+        if self.node.place is not None:
+            before, lost = back_to_epoch_start(before, files, plan)
+            for note in lost:
+                self._note(note)
         notes = check_same_run(before, self.config, plan)
         # Without a checkpoint the run begins again with the file of weights, which must be the same.
         if before.checkpoint is None and before.record.pretrained is not None and not self.config.node_rank:
@@ -181,6 +190,7 @@ class Run:
             "ranks": plan.ranks,
             "epochs": plan.training.epochs,
             "process": own_process(),
+            "started_by": None if self.node.place is None else self.node.place.as_record(),
             "startup": {},
         }
 
@@ -263,9 +273,8 @@ class Run:
     def _train(self, files: RunFiles, plan: RunPlan, made: int) -> None:
         """Run the ranks; with --auto-batch, halve the batch and repeat while it does not fit into memory.
 
-        made are the training steps that a resumed run has made already.
-        A run keeps its batch once it has a checkpoint. Until then what it recorded is removed with a changed batch, so
-        that all steps of a run have the same one.
+        made are the training steps that a resumed run has made already. A run keeps its batch once it has a checkpoint.
+        Until then what it recorded is removed with a changed batch, so that all steps of a run have the same one.
         """
         # Nodes may share the folder.
         mark = "" if self.node.is_alone else f".node{self.node.rank}"
@@ -281,7 +290,7 @@ class Run:
                         plan,
                         self.environment,
                         shown.poll,
-                        splits=self.splits or self.inputs.dataset.splits,
+                        splits=self.splits,
                         meanwhile=_load_analysis,  # ranks that start leave a processor idle
                         node=self.node,
                         say=self.console.notice,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.artifacts.checkpoint import forget_newer, newest_checkpoint
+from harness.artifacts.checkpoint import at_epoch_start, forget_newer, newest_checkpoint
 from harness.artifacts.record import RunFiles, RunRecord, read_record
 from harness.artifacts.run_claim import exclusive_run_lock, free_name, is_abandoned, is_running
 from harness.artifacts.run_lookup import find_run, listed
@@ -167,6 +167,28 @@ def find_resumption(files: RunFiles) -> Resumption:
     return Resumption(record, name, values)
 
 
+def back_to_epoch_start(before: Resumption, files: RunFiles, plan: RunPlan) -> tuple[Resumption, tuple[str, ...]]:
+    """The start of the epoch that a run is within, if it has another number of devices now, and a note.
+
+    For nodes that a scheduler chose, as nobody is there to give it those of before. Returns what was found before where
+    no step of an epoch is lost, or where its start was not kept.
+    """
+    ranks, progress = before.values.get("ranks", plan.ranks), before.values.get("progress", {})
+    epoch = progress.get("epoch", 1)
+    if plan.ranks == ranks or not progress.get("steps") or epoch > plan.training.epochs:
+        return before, ()
+    earlier = newest_checkpoint(files.checkpoints, at_epoch_start)
+    if earlier is None and epoch > 1:
+        return before, ()
+    there = Resumption(before.record, *(earlier or (None, {})))
+    lost, now = count_of(progress["steps"], "step"), count_of(plan.ranks, "device")
+    note = Note(
+        f"{lost} of epoch {epoch} will be made again, as {now} can't continue within an epoch of {ranks}",
+        "--gpus and --nnodes with the former number of devices continue within it.",
+    )
+    return there, (note,)
+
+
 def check_same_run(before: Resumption, config: RunConfig, plan: RunPlan) -> tuple[str, ...]:
     """Check that a run would be resumed as the same run. Returns notes on differences that are allowed.
 
@@ -288,6 +310,8 @@ def how_to_go_on(files: RunFiles, config: RunConfig) -> str:
     newest, command = newest_checkpoint(files.checkpoints), resume_command(files.run, config)
     if newest is not None:
         return f"A checkpoint after step {newest[1]['optimizer_steps']:,} was saved. To resume:\n  {command}"
-    if config.kind.resumable:
-        return f"No step has been saved. To start it again:\n  {command}"
-    return f"A run that {config.kind.does} can't be resumed: start it again."
+    if not config.kind.resumable:
+        return f"A run that {config.kind.does} can't be resumed: start it again."
+    if config.node_rank:
+        return f"Node 0 says what was saved. To go on:\n  {command}"
+    return f"No step has been saved. To start it again:\n  {command}"

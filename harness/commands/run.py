@@ -28,6 +28,7 @@ from harness.plan.given import completed, shared_options
 from harness.plan.nodes import find_node
 from harness.plan.options import RunConfig
 from harness.plan.plan import DEFAULT_FOLDER, declared_facts
+from harness.plan.schedulers.place import Place
 from harness.report.console import Console
 from harness.report.extras import check_extras
 from models.errors import ActionableError
@@ -35,20 +36,26 @@ from models.notes import Note
 from pipelines.builtin import BUILTIN
 
 
-def run_given(given: Mapping[str, Any], manner: Manner) -> None:
-    """Carry out the runs that a command line's options ask for, or print the plan. Raises ActionableError."""
+def run_given(given: Mapping[str, Any], manner: Manner, place: Place | None = None) -> None:
+    """Carry out the runs that a command line's options ask for, or print the plan. Raises ActionableError.
+
+    place is what `--nnodes auto` found, None without it.
+    """
     console = Console(output=manner.output)
     try:
-        _run_given(given, manner.dry_run, console)
+        _run_given(given, manner.dry_run, console, place)
     except ActionableError as error:
         console.emit("error", message=error.message, cure=error.cure, exit_code=error.exit_code)
         raise
 
 
-def _run_given(given: Mapping[str, Any], dry_run: bool, console: Console) -> None:
+def _run_given(given: Mapping[str, Any], dry_run: bool, console: Console, place: Place | None) -> None:
+    if place is not None:
+        console.line(str(place) + (f"; node 0 is {given['master']}" if "master" in given else ""))
     # A dry run meets no other node.
     asked = RunConfig() if dry_run else node_options(given)
-    with open_meeting(find_node(asked), asked.rendezvous_timeout, console.notice) as meeting:
+    node = find_node(asked, place, console.notice)
+    with open_meeting(node, asked.rendezvous_timeout, console.notice) as meeting:
         config = _agreed_config(given, meeting, dry_run=dry_run)
         if config is None:
             console.line("nothing to resume: the run is finished")

@@ -76,6 +76,7 @@ class Option:
     path: bool
     reason: str
     row: str
+    word: str | None
 
     def check(self, value: Any) -> None:
         """Raise UsageError for a value that is not one of the choices, or is outside the limits.
@@ -84,6 +85,8 @@ class Option:
         """
         if value is None:
             return
+        if self.word is not None and value == self.word:
+            raise UsageError(f"{flag(self.name)} {value} is for a command line, and this is none", "Give a number.")
         if self.choices and value not in self.choices:
             raise UsageError(f"unknown {self.name} {value!r}", f"Known: {', '.join(self.choices)}.")
         if self.kind is int:
@@ -96,6 +99,8 @@ class Option:
 
         Raises ValueError for a text that is no such value, UsageError for the home folder of an unknown user.
         """
+        if self.word is not None and text == self.word:
+            return text
         if self.path:
             return home_path(text)
         return None if self._is_auto(text) else self.kind(text)
@@ -107,6 +112,8 @@ class Option:
         """Returns a value of a TOML table or a record as `read` does. Raises UsageError for another type."""
         if self._is_auto(value):
             return None
+        if self.word is not None and value == self.word:
+            return value
         if self.kind is float and type(value) is int and abs(value) <= MAX_INT:
             value = float(value)
         if type(value) is not self.kind:
@@ -151,13 +158,15 @@ def option(
     path: bool = False,
     reason: str = "",
     row: str = MARK,
+    word: str | None = None,
 ) -> Any:
     """A dataclass field that is also a command-line option and a TOML key.
 
     help is a sentence that states the unit and the scope; "Default:" begins how a default of None is decided. bare is
     the value of an option that is given without one. resume is SAME, KEPT, NOTED or FREE, nodes SAME or OWN, compare
     SHOWN or HIDDEN, row MARK, CELL, FILE or UNMARKED. path: the value is that of a file or folder, in which ~ stands
-    for the home folder. reason is why the number has its limits.
+    for the home folder. reason is why the number has its limits. word may be given in a number's place, and stands for
+    one that is found out before a configuration is made.
     """
     metadata = {
         "group": group,
@@ -172,6 +181,7 @@ def option(
         "path": path,
         "reason": reason,
         "row": row,
+        "word": word,
     }
     return field(default=default, metadata=metadata)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
+from ipaddress import ip_address
 from typing import Any
 
 import psutil
@@ -15,6 +17,8 @@ from harness.errors import MachineError, TrainingError, UsageError
 from harness.plan.declaration import OWN, flag
 from harness.plan.options import RunConfig, run_options
 from harness.plan.plan import RunPlan, decided_values
+from harness.plan.schedulers.place import Place
+from models.notes import Note
 
 # Settings of a plan that may differ between nodes, besides the options that are declared so.
 OWN_SETTINGS = frozenset({"notes", "device_id", "rank_cores"})
@@ -27,6 +31,8 @@ CALLED = {
 }
 
 
+# Kubernetes gives a pod its name when it has started; a name server may answer for longer that there is none.
+NAME_SECONDS = 1.0
 SAME_OPTIONS = "Start every node with the same options and data, except for --node-rank."
 
 
@@ -35,7 +41,8 @@ class Node:
     """One of the `count` machines that train together, by its rank; node 0 records for all.
 
     master is node 0's numeric address and port; address is this machine's own one on the interface that leads there.
-    A machine that trains alone is node 0 of one, and needs none of these.
+    A machine that trains alone is node 0 of one, and needs none of these. place is what `--nnodes auto` found, None
+    without it.
     """
 
     count: int = 1
@@ -43,6 +50,7 @@ class Node:
     master: tuple[str, int] = ("127.0.0.1", 0)
     address: str = "127.0.0.1"
     interface: str = "lo"
+    place: Place | None = None
 
     @property
     def is_alone(self) -> bool:
@@ -97,27 +105,70 @@ class Node:
         return added
 
 
-def find_node(config: RunConfig) -> Node:
-    """The place of this machine among the nodes.
+def find_node(config: RunConfig, place: Place | None = None, say: Callable[[str], None] = lambda _: None) -> Node:
+    """The place of this machine among the nodes; place is what `--nnodes auto` found.
+
+    Where node 0's name may come late, waits for it as long as nodes wait for one another, and says so.
 
     Raises UsageError when --master is not an address that can be reached, or not node 0's; MachineError when its port
-    is taken.
+    is taken; TrainingError when the name of node 0 has not come.
     """
     if config.nnodes == 1 or config.node_rank is None:
-        return Node()
+        return Node(place=place)
     host, port = config.master_address()
     try:
-        found = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)
-        number = str(found[0][4][0])
+        number = _number_of(host, port)
     except OSError as error:
-        raise UsageError(
-            f"--master {config.master}: {host!r} has no IPv4 address ({error})", "Give node 0's numeric IPv4 address."
-        ) from error
+        if place is None or not place.late_name:
+            raise UsageError(
+                f"--master {config.master}: {host!r} has no IPv4 address ({error})",
+                "Give node 0's numeric IPv4 address.",
+            ) from error
+        node = Node(config.nnodes, config.node_rank, (host, port), place=place)
+        number = _late_number(node, config.rendezvous_timeout, say)
+    if config.node_rank == 0 and host != number and ip_address(number).is_loopback:
+        number = _number_for_others(config, number, None if place is None else place.other)
     address = route_to(number, port)
     interface = interface_of(address)
     if config.node_rank == 0:
         _check_master(config, number, port)
-    return Node(config.nnodes, config.node_rank, (number, port), address, interface)
+    return Node(config.nnodes, config.node_rank, (number, port), address, interface, place)
+
+
+def _number_of(host: str, port: int) -> str:
+    """The first IPv4 address of a host. Raises OSError."""
+    return str(socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)[0][4][0])
+
+
+def _number_for_others(config: RunConfig, number: str, other: str | None) -> str:
+    """Node 0's own address on the way to another node, where its own name leads to itself alone. Raises UsageError.
+
+    Debian's /etc/hosts has 127.0.1.1 for the name of the machine itself; the other nodes find its real address.
+    """
+    with suppress(OSError, UsageError):
+        if other is not None:
+            return route_to(_number_of(other, 1), 1)
+    raise UsageError(
+        f"--master {config.master} is {number} on this machine, where no other node can reach it",
+        "Give node 0's numeric IPv4 address with --master; or take its name off that line of /etc/hosts.",
+    )
+
+
+def _late_number(node: Node, timeout: float, say: Callable[[str], None]) -> str:
+    """The address of the master's name, as soon as it has one. Raises TrainingError after this time (s)."""
+    host, port = node.master
+    say(
+        Note(
+            f"waiting up to {timeout:g} s for an address of {host}",
+            "See that node 0's pod runs, and that a headless Service has its name.",
+        )
+    )
+    began = time.monotonic()
+    while time.monotonic() < began + timeout:
+        time.sleep(min(NAME_SECONDS, timeout))
+        with suppress(OSError):
+            return _number_of(host, port)
+    raise not_all_joined(node, timeout, f": {host} has no IPv4 address")
 
 
 def route_to(number: str, port: int) -> str:

@@ -36,13 +36,13 @@ DEVICE_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-def parse_master(text: str) -> tuple[str, int]:
-    """Host and port of --master. Raises UsageError for anything else."""
+def parse_master(text: str, name: str = "--master") -> tuple[str, int]:
+    """Host and port of --master, or of a variable of that name. Raises UsageError for anything else."""
     host, _, port = text.rpartition(":")
     # Paddle's launcher splits the two at a colon, so it supports IPv4 only.
     if not host or ":" in host or not (port.isascii() and port.isdigit()) or not 1 <= int(port) <= MAX_PORT:
         raise UsageError(
-            f"--master {text} is not a HOST:PORT with a port from 1 to {MAX_PORT}",
+            f"{name} {text} is not a HOST:PORT with a port from 1 to {MAX_PORT}",
             "HOST is a name or an IPv4 address of node 0, such as 10.0.0.1:6170.",
         )
     return host, int(port)

@@ -17,6 +17,7 @@ CODE = [path for folder in ("harness", "pipelines", "models") for path in sorted
 # Libraries' own variables, and the usual ones of a shell.
 NAME = re.compile(
     r"(PPLCNET|CUSTOM|PADDLE|FLAGS|CUDA|NVIDIA|NCCL|GLOO|OMP|MKL|KMP|XDG|GIT|DALI|GLOG|MASTER|NSYS|POD|LC)_\w*|no_proxy|NO_PROXY"
+    r"|(SLURMD?|OMPI|PMIX?|MPI|PET|TORCHELASTIC|LOCAL_WORLD|WORLD|JOB_COMPLETION)_\w*|RANK|HOSTNAME"
 )
 # What looks like one and is not.
 OTHERS = {"CUDA_ERROR_OUT_OF_MEMORY"}
@@ -54,7 +55,13 @@ def test_every_access_to_the_environment_is_of_a_named_variable() -> None:
 
 @pytest.mark.parametrize(
     "section",
-    ["For you to set", "Set for the ranks", "Set by Paddle's launcher, and read", "Set by Nsight Systems, and read"],
+    [
+        "For you to set",
+        "Set for the ranks",
+        "Set by schedulers, and read",
+        "Set by Paddle's launcher, and read",
+        "Set by Nsight Systems, and read",
+    ],
 )
 def test_the_page_says_where(section: str) -> None:
     rows = re.findall(r"^\| (.+?) \| (.+?) \|", SECTIONS[section], re.MULTILINE)[2:]

@@ -18,11 +18,11 @@ from harness.plan.options import RunConfig, run_options
 from tests.support.pages import PAGES, anchors, code_blocks
 
 # Folders whose files the pages name by their path, and files of other projects that have the look of ours.
-FOLDERS = ("docs", "harness", "pipelines", "models", "tests", "benchmarks", "requirements")
+FOLDERS = ("docs", "harness", "pipelines", "models", "tests", "benchmarks", "requirements", "examples")
 OURS = re.compile(rf"\b(?:{'|'.join(FOLDERS)})/[\w./-]*\w")
 FOREIGN_FILES = {"pp_lcnet.py"}
 # Options of other programs that the pages name.
-FOREIGN_OPTIONS = {"--require-hashes", "--shm-size", "--ipc"}
+FOREIGN_OPTIONS = {"--require-hashes", "--shm-size", "--ipc", "--kill-on-bad-exit", "--wait", "--map-by", "--host"}
 
 
 def ids(pages: list[Path]) -> list[str]:

@@ -8,14 +8,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,42 +26,14 @@ from harness.artifacts.record import RunFiles, read_record, write_record
 from harness.artifacts.schema import EPOCHS, STEPS
 from harness.artifacts.tables import read_table
 from tests.support.accelerator import Accelerator
+from tests.support.namespaces import MASTER, OTHER, ip, needs_namespaces
 from tests.support.plans import a_record
 from tests.support.results import result_of
 from tests.support.runs import fork, run
 
-MASTER, OTHER, PORT = "10.77.31.1", "10.77.31.2", 6170
+PORT = 6170
 SMALL = ("--device", "cpu", "--model", "x0_25", "--image-size", "32", "--batch-size", "4", "--compute-threads", "1")
 LEARNT = ["epoch", "images", "train_loss", "val_loss", "top1", "top5", "learning_rate"]
-needs_namespaces = pytest.mark.skipif(
-    os.geteuid() != 0 or shutil.which("ip") is None, reason="network namespaces need root and ip (iproute2)"
-)
-
-
-def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
-
-
-@pytest.fixture(scope="module")
-def namespaces() -> Iterator[tuple[str, str]]:
-    """Two namespaces; node 0's has the address MASTER, the other's OTHER."""
-    names = (f"node0-{os.getpid()}", f"node1-{os.getpid()}")
-    try:
-        for name in names:
-            ip("netns", "add", name)
-        ip("link", "add", "cable0", "netns", names[0], "type", "veth", "peer", "name", "cable1", "netns", names[1])
-        for number, (name, address) in enumerate(zip(names, (MASTER, OTHER), strict=True)):
-            ip("-n", name, "address", "add", f"{address}/24", "dev", f"cable{number}")
-            ip("-n", name, "link", "set", f"cable{number}", "up")
-            ip("-n", name, "link", "set", "lo", "up")
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"this system makes no network namespace: {error.stderr}")
-    else:
-        yield names
-    finally:
-        for name in names:
-            with suppress(subprocess.CalledProcessError):
-                ip("netns", "delete", name)
 
 
 @dataclass(frozen=True)

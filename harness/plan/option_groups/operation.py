@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.plan.declaration import CELL, FREE, HIDDEN, OWN, UNMARKED, option
+from harness.plan.declaration import AUTO, CELL, FREE, HIDDEN, OWN, UNMARKED, option
 
 # Ranks exchange their records about once a second.
 MIN_STALL_TIMEOUT = 5.0
@@ -16,8 +16,9 @@ class OperationOptions:
     """See `harness.plan.options.RunConfig`."""
 
     nnodes: int = option(
-        1, "several nodes", "Number of machines that train together. Start the same command on each.", metavar="N",
-        at_least=1, resume=FREE, compare=HIDDEN, row=CELL,
+        1, "several nodes", "Number of machines that train together. Start the same command on each. auto: this"
+        " number, this node's and the master are what srun, mpirun, torchrun or Kubernetes says that started it.",
+        metavar="N", at_least=1, resume=FREE, compare=HIDDEN, row=CELL, word=AUTO,
     )  # fmt: skip
     master: str | None = option(
         None, "several nodes", "Address of node 0 and a free port on it, such as 10.0.0.1:6170.", metavar="HOST:PORT",

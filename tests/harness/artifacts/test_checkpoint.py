@@ -11,6 +11,7 @@ import pytest
 
 from harness.artifacts.checkpoint import (
     Checkpoint,
+    at_epoch_start,
     forget_newer,
     newest_checkpoint,
     read_checkpoint,
@@ -58,6 +59,18 @@ def test_the_last_two_are_kept(tmp_path: Path) -> None:
     names = [write_checkpoint(tmp_path, state(step)) for step in range(1, 6)]
     assert names == ["000001", "000002", "000003", "000004", "000005"]
     assert files(tmp_path) == ["000004.json", "000004.safetensors", "000005.json", "000005.safetensors"]
+
+
+def test_the_last_of_an_epochs_start_is_kept_as_well(tmp_path: Path) -> None:
+    """Other devices can resume there alone, and a run may be stopped within an epoch many times."""
+    for epoch, steps in ((1, 3), (2, 0), (3, 0), (3, 1), (3, 2), (3, 3)):
+        saved = state(steps)
+        write_checkpoint(tmp_path, Checkpoint(saved.arrays, {"progress": {"epoch": epoch, "steps": steps}}))
+    assert sorted(path.stem for path in tmp_path.glob("*.json")) == ["000003", "000005", "000006"]
+    assert newest_checkpoint(tmp_path) == ("000006", {"progress": {"epoch": 3, "steps": 3}})
+    assert newest_checkpoint(tmp_path, at_epoch_start) == ("000003", {"progress": {"epoch": 3, "steps": 0}})
+    forget_newer(tmp_path, "000003")
+    assert newest_checkpoint(tmp_path) == ("000003", {"progress": {"epoch": 3, "steps": 0}})
 
 
 def test_a_marker_can_be_read_by_people_and_says_what_it_stands_for(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from harness.artifacts.schema import BAD_IMAGES, DEVICES, EPOCHS, STEPS
 from harness.artifacts.tables import TableWriter, read_table
 from harness.commands.resume import (
     Resumption,
+    back_to_epoch_start,
     check_same_run,
     find_resumption,
     requested_config,
@@ -206,7 +207,7 @@ STRICT: dict[str, Any] = {
     "model": "x1_0", "seed": 3, "image_size": 32, "batch_size": 16, "learning_rate": 0.1, "lr_warmup_epochs": 2,
     "momentum": 0.8, "weight_decay": 0.1, "label_smoothing": 0.0, "hw_decoder_load": 0.1, "preprocessing": "dali",
     "auto_augment": True, "accumulation_steps": 2, "pretrained": "a.pdparams",
-    "pretrained_head": "new", "bn_stats": "rank0", "amp": "bf16", "loader": "opencv",
+    "pretrained_head": "new", "bn_stats": "rank0", "amp": "bf16", "loader": "opencv", "shuffle_window": 5000,
     "amp_level": "O2", "layout": "nhwc", "to_static": True,
     "tf32": "off", "amp_depthwise": True, "master_grad": True,
 }  # fmt: skip
@@ -302,6 +303,35 @@ def test_the_devices_of_before_are_named_for_the_nodes_of_now(
     assert caught.value.cure == f"Resume it with {cure} until the end of the epoch."
     counts = dict(zip(cure.split()[::2], map(int, cure.split()[1::2]), strict=True))
     assert counts["--gpus"] * counts.get("--nnodes", nodes) == before_ranks
+
+
+def test_other_nodes_of_a_scheduler_go_back_to_the_epochs_start(tmp_path: Path) -> None:
+    """Nobody is there to give the run the devices of before."""
+    files = save_run(tmp_path, "it", plan=a_plan(ranks=2, nodes=2))
+    alone, both = a_plan(ranks=1, nodes=1), a_plan(ranks=2, nodes=2)
+
+    def saved(epoch: int, steps: int, made: int) -> Resumption:
+        progress = {"epoch": epoch, "steps": steps}
+        write_checkpoint(files.checkpoints, Checkpoint({}, {"ranks": 2, "progress": progress, "optimizer_steps": made}))
+        return find_resumption(files)
+
+    within = saved(1, 4, 4)
+    # The start of epoch 1 is the run's.
+    back, notes = back_to_epoch_start(within, files, alone)
+    assert (back.checkpoint, back.step, back.rows) == (None, 0, {})
+    assert notes == ("4 steps of epoch 1 will be made again, as 1 device can't continue within an epoch of 2",)
+    lost = saved(2, 4, 25)
+    assert back_to_epoch_start(lost, files, alone) == (lost, ())
+    start = saved(3, 0, 42)
+    assert back_to_epoch_start(start, files, alone) == (start, ())
+    saved(3, 1, 43)
+    saved(3, 2, 44)
+    within = saved(3, 3, 45)
+    assert back_to_epoch_start(within, files, both) == (within, ())
+    back, notes = back_to_epoch_start(within, files, a_plan(ranks=4, nodes=2))
+    assert (back.checkpoint, back.step) == (start.checkpoint, 42)
+    assert notes == ("3 steps of epoch 3 will be made again, as 4 devices can't continue within an epoch of 2",)
+    assert find_resumption(files) == within
 
 
 def test_the_learning_rate_of_other_devices_is_the_users_if_given() -> None:
