@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, overload
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 Bytes = npt.NDArray[np.uint8]
 Places = npt.NDArray[np.int64]
 # Entries that are made Python objects at once while a column is walked through.
-_CHUNK = 65_536
+CHUNK = 8_192
 # Entries, or bytes of them, that a column's hash is made of.
 _HASHED = 1024
 # How file names are kept as bytes, and made texts again, whatever their encoding.
@@ -40,8 +41,8 @@ class Numbers(Sequence[int]):
         return Numbers(self.array[place]) if isinstance(place, slice) else int(self.array[place])
 
     def __iter__(self) -> Iterator[int]:
-        for begin in range(0, len(self.array), _CHUNK):
-            yield from self.array[begin : begin + _CHUNK].tolist()
+        for begin in range(0, len(self.array), CHUNK):
+            yield from self.array[begin : begin + CHUNK].tolist()
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Numbers):
@@ -69,8 +70,8 @@ class Numbers(Sequence[int]):
     def with_separator(self, separator: bytes) -> Iterator[bytes]:
         """The digits of all entries with a separator between them, in parts."""
         between = b""
-        for begin in range(0, len(self.array), _CHUNK):
-            part = map(str, self.array[begin : begin + _CHUNK].tolist())
+        for begin in range(0, len(self.array), CHUNK):
+            part = map(str, self.array[begin : begin + CHUNK].tolist())
             yield between + separator.decode().join(part).encode()
             between = separator
 
@@ -102,7 +103,7 @@ class Texts(Sequence[str]):
         chunk: list[bytes] = []
         for text in texts:
             chunk.append(text.encode(ENCODING, ERRORS))
-            if len(chunk) == _CHUNK:
+            if len(chunk) == CHUNK:
                 parts.append(b"".join(chunk))
                 sizes.append(np.fromiter(map(len, chunk), np.int64, len(chunk)))
                 chunk.clear()
@@ -145,28 +146,24 @@ class Texts(Sequence[str]):
 
     def encoded(self) -> Iterator[bytes]:
         """The bytes of each entry."""
-        for characters, ends in self._chunks():
-            before = 0
-            for end in ends:
-                yield characters[before:end]
-                before = end
+        return chain.from_iterable(self._chunks())
 
     def may_contain(self, part: bytes) -> bool:
         """Whether a part is in the bytes of an entry; two entries side by side may seem to contain it, too."""
-        return any(part in characters for characters, _ in self._chunks())
+        return any(part in self[begin : begin + CHUNK].characters.tobytes() for begin in range(0, len(self), CHUNK))
 
-    def _chunks(self) -> Iterator[tuple[bytes, list[int]]]:
-        """The column in parts: the bytes of some entries, and the places in them at which each ends."""
-        for begin in range(0, len(self), _CHUNK):
-            part = self[begin : begin + _CHUNK]
-            yield part.characters.tobytes(), part.ends.tolist()
+    def _chunks(self) -> Iterator[list[bytes]]:
+        """The bytes of some entries at a time."""
+        for begin in range(0, len(self), CHUNK):
+            part = self[begin : begin + CHUNK]
+            characters, ends = part.characters.tobytes(), part.ends.tolist()
+            yield [characters[first:end] for first, end in zip((0, *ends), ends, strict=False)]
 
     def with_separator(self, separator: bytes) -> Iterator[bytes]:
         """The bytes of all entries with a separator between them, in parts."""
         between = b""
-        for characters, ends in self._chunks():
-            begins = (0, *ends)
-            yield between + separator.join([characters[begin:end] for begin, end in zip(begins, ends, strict=False)])
+        for chunk in self._chunks():
+            yield between + separator.join(chunk)
             between = separator
 
     def __eq__(self, other: object) -> bool:
@@ -191,8 +188,8 @@ class Texts(Sequence[str]):
         ends = np.cumsum(sizes)
         characters = np.empty(int(ends[-1]) if len(ends) else 0, np.uint8)
         # In parts, as the place of each byte takes eight bytes itself.
-        for first in range(0, len(chosen), _CHUNK):
-            part = slice(first, first + _CHUNK)
+        for first in range(0, len(chosen), CHUNK):
+            part = slice(first, first + CHUNK)
             before = int(ends[first - 1]) if first else 0
             here = np.arange(before, int(ends[part][-1]))
             characters[before : before + len(here)] = self.characters[

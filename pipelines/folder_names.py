@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.columns import ENCODING, ERRORS, Texts
+from pipelines.columns import CHUNK, ENCODING, ERRORS, Texts
 
-_CHUNK = 65_536
 _SLASH = ord("/")
 
 
@@ -31,8 +30,8 @@ class FolderNames:
         known: defaultdict[bytes, int] = defaultdict()
         # A name that is looked up for the first time gets the next number.
         known.default_factory = known.__len__
-        for first in range(0, len(paths), _CHUNK):
-            part = paths[first : first + _CHUNK]
+        for first in range(0, len(paths), CHUNK):
+            part = paths[first : first + CHUNK]
             characters = part.characters.tobytes()
             begins, ends = (places.tolist() for places in _folders(part))
             names = (characters[begin:end] for begin, end in zip(begins, ends, strict=True))

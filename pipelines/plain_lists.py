@@ -122,7 +122,7 @@ def _is_decorated(part: _Lines) -> bool:
 
 def _parsed(block: bytes) -> _Lines | None:
     """The images of a block of whole lines; None if one isn't plain."""
-    if any(part in block for part in _UPWARDS):
+    if b".." in block and any(part in block for part in _UPWARDS):
         return None
     text = np.frombuffer(block, np.uint8)
     newlines = np.flatnonzero(text == _NEWLINE)

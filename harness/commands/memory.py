@@ -25,9 +25,9 @@ def keep_in_memory(
 ) -> tuple[Mapping[str, ImageList], RunRecord]:
     """Read the files of all images but those that the run leaves out into memory, until the stack ends.
 
-    Returns the lists that are read from there, and the record with what that took, which is written. say is called with what the user
-    should know about storage that can't be read. Raises DataError where the files don't fit, StorageError where they
-    can't be read.
+    Returns the lists that are read from there, and the record with what that took, which is written. say is called with
+    what the user should know about storage that can't be read. Raises DataError where the files don't fit, StorageError
+    where they can't be read.
     """
     bad: dict[str, set[int]] = {}
     for image in record.bad_images:

@@ -20,7 +20,7 @@ from pipelines.imagenet.numbering import IMAGENET_CLASSES
 from pipelines.layout import TRAIN_SPLIT, VAL_SPLIT, Lists
 from pipelines.settings import PipelineSettings
 
-# Loading libraries from a slow disk and listing millions of images on a busy network file system take minutes.
+# Loading libraries from a slow disk takes minutes.
 MIN_START_SECONDS = 600.0
 
 

@@ -16,10 +16,10 @@ TEXTS = ("a/b.jpg", "", "é中.jpg", "\udcff\udcfe.jpg", "a b\n\0c", "a/b.jpg", 
 NUMBERS = (3, 0, 999, 3, 2**40, 7, 1)
 
 
-@pytest.fixture(autouse=True, params=[65_536, 3])
+@pytest.fixture(autouse=True, params=[8_192, 3])
 def chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Columns of one part, and of several."""
-    monkeypatch.setattr(pipelines.columns, "_CHUNK", request.param)
+    monkeypatch.setattr(pipelines.columns, "CHUNK", request.param)
 
 
 @pytest.mark.parametrize("count", range(len(TEXTS) + 1))
@@ -98,7 +98,7 @@ def test_columns_are_joined() -> None:
 
 def test_a_long_column_takes_little_more_than_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tuple of 200,000 such texts takes 15 MB."""
-    monkeypatch.setattr(pipelines.columns, "_CHUNK", 65_536)
+    monkeypatch.setattr(pipelines.columns, "CHUNK", 8_192)
     tracemalloc.start()
     column = Texts.of(f"n01440764/n01440764_{number}.JPEG" for number in range(200_000))
     assert sum(len(text) for text in column) == column.characters.nbytes

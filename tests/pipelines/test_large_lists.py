@@ -11,6 +11,7 @@ import pytest
 
 from harness.launch.rank_files import LISTS, leave_lists, lists_left
 from harness.plan.plan import facts_of
+from pipelines import class_folders
 from pipelines.columns import Texts
 from pipelines.dataset import Dataset, open_dataset
 from pipelines.file_checks import check_files
@@ -48,6 +49,19 @@ def test_an_open_list_is_its_columns(data: Path) -> None:
     now, most = bytes_of(lambda: open_dataset(data))
     assert now < IMAGES * (PATH_BYTES + 8 + 4 + 8)  # the file has a label and a line feed beyond the path
     assert most < 3 * now + 40_000_000  # a block of lines at work
+
+
+def test_class_folders_are_columns_folder_by_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"{number:04}" for number in range(100)]
+    for name in names:
+        (tmp_path / "train" / name).mkdir(parents=True)
+    monkeypatch.setattr(class_folders, "_images", lambda folder, _: [f"{folder.name}_{at}.jpg" for at in range(2000)])
+    labels = {name: label for label, name in enumerate(names)}
+    now, most = bytes_of(lambda: class_folders.scan_class_folders(tmp_path / "train", tmp_path, labels))
+    images, _ = class_folders.scan_class_folders(tmp_path / "train", tmp_path, labels)
+    assert (images.paths[2001], images.labels[2001]) == ("train/0001/0001_1.jpg", 1)
+    assert now < images.paths.characters.nbytes + len(images) * (8 + 4) + 100_000
+    assert most < 3 * now
 
 
 def test_what_is_asked_of_a_list_makes_no_object_for_each_image(data: Path) -> None:

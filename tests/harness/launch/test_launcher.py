@@ -22,14 +22,15 @@ import harness.launch.launcher
 import harness.plan.plan
 from harness import ROOT
 from harness.artifacts.record import RunFiles
-from harness.errors import InterruptedRunError, OutOfMemoryError, TrainingError
+from harness.errors import InterruptedRunError, MachineError, OutOfMemoryError, TrainingError
 from harness.launch import signals
 from harness.launch.launcher import launch_command, run_workers
 from harness.launch.process_tree import run_root
-from harness.launch.rank_files import RankFiles
+from harness.launch.rank_files import RankFiles, leave_lists, lists_left
 from harness.machine.device import Devices
 from harness.plan.nodes import Node
 from models.errors import ActionableError
+from pipelines.image_lists import ImageList
 from tests.support.plans import a_plan, with_settings
 from tests.support.seen import python_path
 
@@ -143,6 +144,22 @@ def test_a_rank_leaves_its_error_beside_its_log() -> None:
         Path("/tmp/logs/failure.3"), Path("/tmp/logs/pulse.3"), Path("/tmp/logs/joined.3"), Path("/tmp/logs/notices.3"),
         Path("/tmp/logs/lists"),
     )  # fmt: skip
+
+
+def test_ranks_get_the_lists_with_their_roots(tmp_path: Path) -> None:
+    splits = {
+        "train": ImageList(Path("/data/\udcff"), ("a.jpg", "\udcfe.jpg"), (3, 4)),
+        "val": ImageList(Path("relative"), ("b.jpg",), (0,)),
+    }
+    leave_lists(tmp_path, splits)
+    assert lists_left(tmp_path / "lists") == splits
+
+
+def test_a_folder_without_room_for_the_lists_is_named(tmp_path: Path) -> None:
+    (tmp_path / "lists").touch()
+    with pytest.raises(MachineError, match=f"can't write {tmp_path}/lists/train: ") as caught:
+        leave_lists(tmp_path, {"train": ImageList(Path(), ("a.jpg",), (0,))})
+    assert caught.value.cure == "Name another folder for temporary files: TMPDIR=/path/to/folder."
 
 
 def test_a_process_without_a_launcher_has_no_such_files() -> None:
