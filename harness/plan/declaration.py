@@ -42,10 +42,10 @@ class Limits:
     at_most: float | None = None
     below: float | None = None
 
-    def check(self, name: str, value: float, reason: str = "", called: str = "") -> None:
+    def check(self, name: str, value: float, reason: str = "", whole: object = None, part: str = "it") -> None:
         """Raise UsageError, with the reason for the limits, unless the option's value is finite and within them.
 
-        called is what the message calls the value; by default it is the value itself.
+        value may be a part of the option's whole value, and part is what it is called.
         """
         if isinstance(value, float) and not math.isfinite(value):
             raise UsageError(f"{flag(name)} is {value}; it must be finite")
@@ -58,7 +58,8 @@ class Limits:
         if broken:
             words = {"at least": self.at_least, "above": self.above, "at most": self.at_most, "below": self.below}
             allowed = " and ".join(f"{text} {limit}" for text, limit in words.items() if limit is not None)
-            raise UsageError(f"{flag(name)} is {called or f'{value}; it'} must be {allowed}", reason)
+            given = value if whole is None else whole
+            raise UsageError(f"{flag(name)} is {given}; {part} must be {allowed}", reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,7 @@ def read_size(value: PlainSize, where: str) -> PlainSize:
         return ImageSize.of(value).plain
     except ValueError as error:
         raise UsageError(
-            f"{where}: {error}",
+            f"{where} is {value!r}, which is not a size in pixels",
             "Give the side of a square, such as 224, or height x width, such as 80x160.",
         ) from error
 
@@ -147,7 +148,7 @@ def check_sides(name: str, value: PlainSize, limits: Limits, reason: str = "") -
         limits.check(name, size.height, reason)
     else:
         for side, pixels in (("height", size.height), ("width", size.width)):
-            limits.check(name, pixels, reason, f"{size.plain}; its {side}")
+            limits.check(name, pixels, reason, size.plain, f"its {side}")
 
 
 def home_path(text: str) -> str:

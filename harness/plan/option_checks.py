@@ -95,7 +95,7 @@ def _check_loader(config: RunConfig) -> None:
 def _check_crops(config: RunConfig) -> None:
     if config.preprocessing == WHOLE_IMAGES and config.crop_area_min is not None:
         raise UsageError(
-            f"--crop-area-min has no effect with --preprocessing {WHOLE_IMAGES}, which crops nothing",
+            "--crop-area-min has no effect with --preprocessing whole, which crops nothing",
             "Omit one of the two.",
         )
 

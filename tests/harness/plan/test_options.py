@@ -153,12 +153,12 @@ def test_what_is_no_size_is_refused(written: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse([f"--image-size={written}"])
     assert (caught.value.message, caught.value.cure) == (
-        f"--image-size: {written!r} is not a size in pixels", cure,
+        f"--image-size is {written!r}, which is not a size in pixels", cure,
     )  # fmt: skip
     with pytest.raises(UsageError) as caught:
         parse_config({"image_size": written}, "it.toml")
     assert (caught.value.message, caught.value.cure) == (
-        f"it.toml: image_size: {written!r} is not a size in pixels", cure,
+        f"it.toml: image_size is {written!r}, which is not a size in pixels", cure,
     )  # fmt: skip
 
 

@@ -58,7 +58,7 @@ def test_sizes_of_images_are_numbers_and_texts() -> None:
     assert [config_of(cell).image_size for cell in campaign.cells] == [64, "80x160", 96]
     with pytest.raises(UsageError) as caught:
         parsed('[matrix]\nimage_size = [64, "80x"]\n')
-    assert caught.value.message == "it.toml: matrix: image_size: '80x' is not a size in pixels"
+    assert caught.value.message == "it.toml: matrix: image_size is '80x', which is not a size in pixels"
     with pytest.raises(UsageError, match="image_size has a value twice"):
         parsed('[matrix]\nimage_size = [64, "64x64"]\n')
 
