@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import gcd
 from typing import Any
 
 import numpy as np
@@ -76,9 +75,9 @@ def middle(size: Any, crop: ImageSize) -> dict[str, Any]:
     It is all of an image of size [2], int32, unless that is MAX_ASPECT times as long or as wide as the crop is.
     """
     # The image in units in which the crop is a square. Products of sides may be beyond int32.
-    divisor = gcd(crop.height, crop.width)
-    units = types.Constant(np.array([crop.width // divisor, crop.height // divisor], np.int64), device="cpu")
-    excess = math.max(size - MAX_ASPECT * fn.reductions.min(size * units, axes=[0]) // units, 0)
+    units = types.Constant(np.array([crop.width, crop.height], np.int32), device="cpu")
+    short = fn.reductions.min(fn.cast(size, dtype=types.INT64) * units, axes=[0])
+    excess = math.max(size - MAX_ASPECT * short // units, 0)
     start = fn.cast(excess // 2, dtype=types.FLOAT)
     return {"roi_start": start, "roi_end": size - start}
 
