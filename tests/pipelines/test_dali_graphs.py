@@ -135,8 +135,8 @@ def expected_evaluation_operators(
             tensor_arguments={"shape": "Slice[0]"},
             arguments={"start": [0, 0], "axis_names": "HW", "output_type": int(types.RGB), **decoder_options},
         ),
-        # The middle of an image that is longer than 64 times its short side, and all of any other: sides are compared in
-        # units in which the crop is a square, in whole numbers of 64 bits.
+        # The middle of an image that is longer than 64 times its short side, and all of any other: in units in which
+        # the crop is a square, in whole numbers of 64 bits.
         Operator("Cast#3", "cpu", inputs=("Slice[0]",), arguments={"dtype": int(types.INT64)}),
         Operator("Constant#2", "cpu", arguments={"idata": [64, 64], "shape": [2], "dtype": int(types.INT32)}),
         arithmetic("mul(&0 &1)", "Cast#3", "Constant#2", number=first),

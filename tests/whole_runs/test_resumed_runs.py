@@ -117,17 +117,8 @@ def test_a_run_of_every_variant_resumes_to_the_same_accuracy(
     AutoAugment, whose graph takes seconds to build, is resumed in test_source.py.
     """
     variant = (
-        "--gpus",
-        "2",
-        "--accumulation-steps",
-        "2",
-        "--layout",
-        "nhwc",
-        "--to-static",
-        "--bn-stats",
-        "rank0",
-        *crops,
-    )
+        "--gpus", "2", "--accumulation-steps", "2", "--layout", "nhwc", "--to-static", "--bn-stats", "rank0", *crops,
+    )  # fmt: skip
     whole = bench(tmp_path, data, "whole", *variant)
     assert whole.code == 0, whole.err
     process = start(tmp_path, data, "parts", *variant)
@@ -138,7 +129,7 @@ def test_a_run_of_every_variant_resumes_to_the_same_accuracy(
     saved = newest_checkpoint(files.checkpoints)
     assert saved is not None
     assert 0 < saved[1]["optimizer_steps"] < 12
-    resumed = bench(tmp_path, data, "parts", "--resume")
+    resumed = bench(tmp_path, data, "parts", "--resume", *crops)
     assert resumed.code == 0, resumed.err
     assert result_of(files).differs(result_of(whole.files)) == []
     # ceil(80 images / (2 ranks x 2 batches x 8)) = 3 steps in each of 4 epochs
