@@ -107,7 +107,7 @@ class PlainDali:
     """
 
     def __init__(self, dataset: Dataset, settings: PipelineSettings, *, antialias: bool) -> None:
-        images, side, limits = dataset.train, settings.image_size, Augmentation()
+        images, side, limits = dataset.train, settings.size.height, Augmentation()
         self._batch_size = settings.batch_size
 
         @pipeline_def(  # type: ignore[untyped-decorator]

@@ -247,7 +247,8 @@ def pixels(decoder: str, _: float) -> Found:
     """Images as the network gets them, in grey levels."""
     from PIL import Image
 
-    from pipelines.augmentation import eval_resize
+    from models.image_size import ImageSize
+    from pipelines.augmentation import eval_cover
     from pipelines.bad_image_probe import file_name
     from pipelines.dali_graphs import evaluation_graph, training_graph
     from tests.support.opencv import evaluated
@@ -272,7 +273,7 @@ def pixels(decoder: str, _: float) -> Found:
     for path in images.paths[:count]:
         with Image.open(images.root / path) as image:
             picture = np.asarray(image.convert("RGB"))
-        published.append(evaluated(picture, eval_resize(224), 224).transpose(2, 0, 1))
+        published.append(evaluated(picture, eval_cover(ImageSize(224, 224))[0], 224).transpose(2, 0, 1))
     on_cpu = settings_for(CPU_DECODER, resize="dali")
     train = partial(training_graph, augmentation=Augmentation(), seed=SEED)
 

@@ -88,7 +88,7 @@ class TorchvisionSource:
         limits = Augmentation()
         transform = v2.Compose([
             v2.RandomResizedCrop(
-                settings.image_size,
+                (settings.size.height, settings.size.width),
                 scale=(limits.crop_area_min, limits.crop_area_max),
                 ratio=(limits.aspect_min, limits.aspect_max),
                 antialias=True,
@@ -133,7 +133,7 @@ class SpdlSource:
     def __init__(self, images: ImageList, batches: Iterator[list[int]], settings: PipelineSettings) -> None:
         from spdl.pipeline import PipelineBuilder
 
-        self._images, self._size = images, settings.image_size
+        self._images, self._size = images, settings.size.height
         sequence = np.random.SeedSequence(settings.seed)
         # It reports how it did, whenever it ends.
         logging.getLogger("spdl").setLevel(logging.WARNING)

@@ -10,8 +10,13 @@ IMAGE_CHANNELS = 3
 # The channels divided by those inside a squeeze-and-excitation.
 SQUEEZE_FACTOR = 4
 
-# Pixels that leave one pixel after the stem and the first blocks of four stages have each halved them.
+# Pixels of a side that leave one pixel after the stem and the first blocks of four stages have each halved them.
 MIN_IMAGE_SIZE = 2**5
+# What the stages with a stride of 2 halve, after the stem has halved both sides: BOTH of them again, as published, or
+# the HEIGHT alone, as in PaddleClas's PULC recipes for lines of text (stride_list [2, [2, 1], [2, 1], [2, 1], [2, 1]]).
+# The weights have the same shapes.
+BOTH, HEIGHT = "both", "height"
+STEM_STRIDE = 2
 
 # The entries of the last layer, which has an output for each class, and what happens to that of a file of weights: it
 # is kept, or a new one starts from random values as it does without a file.
@@ -27,6 +32,11 @@ STAGES: dict[str, tuple[tuple[int, int, int, bool], ...]] = {
     "blocks5": ((3, 256, 2, False), *((5, 256, 1, False),) * 5),
     "blocks6": ((5, 512, 2, True), (5, 512, 1, True)),
 }
+
+
+def stride_of(stride: int, strides: str) -> tuple[int, int]:
+    """The stride of a block, down and right, in a network whose stages halve BOTH sides or the HEIGHT alone."""
+    return stride, 1 if strides == HEIGHT else stride
 
 
 def scaled_channels(channels: int, scale: float) -> int:

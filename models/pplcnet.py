@@ -6,18 +6,32 @@ import paddle
 from paddle import nn
 from paddle.nn.initializer import KaimingNormal
 
-from models.architecture import HEAD_CHANNELS, IMAGE_CHANNELS, SQUEEZE_FACTOR, STAGES, STEM_CHANNELS, scaled_channels
+from models.architecture import (
+    BOTH,
+    HEAD_CHANNELS,
+    HEIGHT,
+    IMAGE_CHANNELS,
+    SQUEEZE_FACTOR,
+    STAGES,
+    STEM_CHANNELS,
+    STEM_STRIDE,
+    scaled_channels,
+    stride_of,
+)
 
 
 class ConvBN(nn.Layer):
-    """Convolution, batch normalisation, hard-swish; [N, in, H, W] -> [N, out, H / stride, W / stride]."""
+    """Convolution, batch normalisation, hard-swish; [N, in, H, W] -> [N, out, H / stride, W / stride].
+
+    stride is that of both directions, or those down and right.
+    """
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
         kernel: int,
-        stride: int = 1,
+        stride: int | tuple[int, int] = 1,
         groups: int = 1,
         data_format: str = "NCHW",
     ) -> None:
@@ -65,7 +79,7 @@ class DepthwiseSeparable(nn.Layer):
         in_channels: int,
         out_channels: int,
         kernel: int,
-        stride: int,
+        stride: tuple[int, int],
         use_se: bool,
         data_format: str = "NCHW",
     ) -> None:
@@ -86,21 +100,28 @@ class PPLCNet(nn.Layer):
     """PP-LCNet: images [N, 3, H, W], normalised RGB, to logits [N, num_classes].
 
     The state_dict has 146 entries at every scale, under PaddleClas's names. data_format is "NCHW", or "NHWC" for images
-    [N, H, W, 3]; the weights are the same in both.
+    [N, H, W, 3]. strides is what the stages halve, both sides or the height alone (see `architecture.BOTH`). The
+    weights are the same in all of these.
     """
 
     def __init__(
-        self, scale: float = 1.0, num_classes: int = 1000, dropout: float = 0.2, data_format: str = "NCHW"
+        self,
+        scale: float = 1.0,
+        num_classes: int = 1000,
+        dropout: float = 0.2,
+        data_format: str = "NCHW",
+        strides: str = BOTH,
     ) -> None:
         super().__init__()
         self.data_format = data_format
         channels = scaled_channels(STEM_CHANNELS, scale)
-        self.conv1 = ConvBN(IMAGE_CHANNELS, channels, 3, stride=2, data_format=data_format)
+        self.conv1 = ConvBN(IMAGE_CHANNELS, channels, 3, STEM_STRIDE, data_format=data_format)
         for name, blocks in STAGES.items():
             stage = nn.Sequential()
             for index, (kernel, out, stride, use_se) in enumerate(blocks):
                 out_channels = scaled_channels(out, scale)
-                block = DepthwiseSeparable(channels, out_channels, kernel, stride, use_se, data_format)
+                down_right = stride_of(stride, strides)
+                block = DepthwiseSeparable(channels, out_channels, kernel, down_right, use_se, data_format)
                 stage.add_sublayer(str(index), block)
                 channels = out_channels
             self.add_sublayer(name, stage)
@@ -111,6 +132,12 @@ class PPLCNet(nn.Layer):
         self.dropout = nn.Dropout(p=dropout, mode="downscale_in_infer")
         self.flatten = nn.Flatten()
         self.fc = nn.Linear(HEAD_CHANNELS, num_classes)
+
+    @property
+    def strides(self) -> str:
+        """What the stages halve, read from the layers: BOTH sides or the HEIGHT."""
+        down, right = self.blocks3[0].dw_conv.conv._stride
+        return BOTH if down == right else HEIGHT
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Logits of a batch."""

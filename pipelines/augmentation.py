@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from models.image_size import ImageSize
+
 # Mean and standard deviation of ImageNet's training pixels per channel (R, G, B), as fractions of full scale. The
 # published weights were trained with exactly these (PaddleClas, configs/ImageNet/PPLCNet), so they can't be set.
 MEAN: tuple[float, float, float] = (0.485, 0.456, 0.406)
@@ -16,7 +18,8 @@ class Augmentation:
     """The random part of preparing a training image; the defaults are the published recipe.
 
     crop_area_min and crop_area_max bound the crop's share of the image's area; aspect_min and aspect_max bound its
-    width over height; flip_probability is that of a left-right flip. Raises ValueError for a value outside its limits.
+    width over height, in the image's pixels, whatever size the crop is then resized to; flip_probability is that of a
+    left-right flip. Raises ValueError for a value outside its limits.
     """
 
     crop_area_min: float = 0.08
@@ -44,11 +47,12 @@ class Augmentation:
             raise ValueError(f"flip_probability is {self.flip_probability}; it must lie between 0 and 1")
 
 
-def eval_resize(image_size: int) -> int:
-    """Short side, in pixels, to which an image is resized before the centre crop of image_size pixels.
+def eval_cover(size: ImageSize) -> tuple[int, int]:
+    """Height and width, in pixels, that a resized image just covers before evaluation crops its centre to a size.
 
-    Keeps the published evaluation's ratio of 256 to 224 at every crop size. Raises ValueError below 1 pixel.
+    Keeps the published evaluation's ratio of 256 to 224 at every crop size; for a square crop both are the short side
+    of the resized image. Raises ValueError for a side below 1 pixel.
     """
-    if image_size < 1:
-        raise ValueError(f"image_size is {image_size}; it must be at least 1 pixel")
-    return round(image_size * 256 / 224)
+    if min(size.height, size.width) < 1:
+        raise ValueError(f"image_size is {size.plain}; it must be at least 1 pixel")
+    return round(size.height * 256 / 224), round(size.width * 256 / 224)

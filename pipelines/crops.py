@@ -1,4 +1,4 @@
-"""The region of an image that training uses: drawn as PaddleClas draws it, or as DALI's own generator does."""
+"""The regions of an image: training's, drawn as PaddleClas or DALI draws it, and the middle that evaluation resizes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ from typing import Any
 import numpy as np
 from nvidia.dali import fn, math, types
 
+from models.image_size import ImageSize
 from pipelines.augmentation import Augmentation
+from pipelines.settings import DALI_CROPS
 
 # The relative amount by which limits are widened, so that no range is empty, and so that single precision does not
 # make a crop that is as large as its image one pixel smaller. 65,535 pixels become at most 0.2 more.
 _MARGIN = 1e-6
 # The largest float32 below 1.
 _BELOW_ONE = 1 - 2**-24
+# Of an image whose width over height is this many times that of the crop, or a part of it as small, evaluation resizes
+# the middle: its centre crop has nothing of the rest, and resized as a whole the image would need gigabytes.
+MAX_ASPECT = 64
 
 
 def draw_crop(size: Any, augmentation: Augmentation, preprocessing: str) -> tuple[Any, Any]:
@@ -31,7 +36,7 @@ def draw_crop(size: Any, augmentation: Augmentation, preprocessing: str) -> tupl
     preprocessing "dali" is fn.random_crop_generator: the aspect's logarithm is drawn uniformly, and both
     are drawn again, up to ten times, until they fit.
     """
-    if preprocessing == "dali":
+    if preprocessing == DALI_CROPS:
         anchor, shape = fn.random_crop_generator(
             size,
             random_area=[augmentation.crop_area_min, augmentation.crop_area_max],
@@ -62,6 +67,19 @@ def _draw_published_crop(size: Any, augmentation: Augmentation) -> tuple[Any, An
     place = fn.random.uniform(range=[0.0, _BELOW_ONE], shape=[2])
     anchor = math.floor(place * (size - shape + 1.0))
     return anchor, shape
+
+
+def middle(size: Any, crop: ImageSize) -> dict[str, Any]:
+    """What fn.resize is told of the part of an image that is resized for a centre crop, within a graph.
+
+    It is all of an image of size [2], int32, unless that is MAX_ASPECT times as long or as wide as the crop is.
+    """
+    # The image in units in which the crop is a square. Products of sides may be beyond int32.
+    units = types.Constant(np.array([crop.width, crop.height], np.int32), device="cpu")
+    short = fn.reductions.min(fn.cast(size, dtype=types.INT64) * units, axes=[0])
+    excess = math.max(size - MAX_ASPECT * short // units, 0)
+    start = fn.cast(excess // 2, dtype=types.FLOAT)
+    return {"roi_start": start, "roi_end": size - start}
 
 
 def _constant(first: float, second: float) -> Any:

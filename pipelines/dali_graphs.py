@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from nvidia.dali import fn, math, pipeline_def, types
+from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.pipeline import Pipeline
 
 from pipelines import auto_augment
-from pipelines.augmentation import MEAN, STD, Augmentation, eval_resize
-from pipelines.crops import draw_crop
+from pipelines.augmentation import MEAN, STD, Augmentation, eval_cover
+from pipelines.crops import draw_crop, middle
 from pipelines.errors import LoaderError
 from pipelines.quick_loading import quick_loading
-from pipelines.settings import CPU_DECODER, DALI_RESIZE, FUSED_RESIZE, MAX_PIXELS, PipelineSettings
+from pipelines.settings import (
+    CPU_DECODER,
+    DALI_CROPS,
+    DALI_RESIZE,
+    FUSED_RESIZE,
+    MAX_PIXELS,
+    PADDLECLAS_CROPS,
+    WHOLE_IMAGES,
+    PipelineSettings,
+)
 
 DTYPES = {"float32": types.FLOAT, "float16": types.FLOAT16}
 LAYOUTS = {"nchw": "CHW", "nhwc": "HWC"}
@@ -30,9 +39,8 @@ DECODERS = (REGION_DECODER, WHOLE_DECODER)
 GPU_DECODER_ARGUMENTS = ("hw_decoder_load", "preallocate_width_hint", "preallocate_height_hint")
 # The number of a file's first bytes that identify its format.
 SIGNATURE_BYTES = 16
-# Of an image that is longer than this many times its short side, evaluation resizes the middle: its centre crop has
-# nothing of the rest, and resized as a whole the image would need gigabytes.
-MAX_ASPECT = 64
+# The name of the operator that draws flips where nothing is cropped, by which `read_settings` knows such a graph.
+WHOLE_FLIP = "flip_of_whole_image"
 
 
 Files = Callable[[], Sequence[npt.NDArray[np.uint8]]]
@@ -56,7 +64,7 @@ def training_graph(
 ) -> Pipeline:
     """The batches that feed names: decode a random crop, resize, flip, AutoAugment if asked for, normalise.
 
-    Outputs: images [batch, 3, size, size] (or channels last) and labels [batch], int64. seed is that of all random
+    Outputs: images [batch, 3, height, width] (or channels last) and labels [batch], int64. seed is that of all random
     numbers. state, from `Pipeline.checkpoint()` of an equal graph, continues their sequence; feed must continue by
     itself.
     """
@@ -73,11 +81,17 @@ def training_graph(
 def prepared_for_training(encoded: Any, augmentation: Augmentation, settings: PipelineSettings) -> Any:
     """Decode a random region of each encoded file, resize, flip and normalise it, within a graph.
 
-    With auto_augment the graph must be made with enable_conditionals.
+    Where preprocessing is WHOLE_IMAGES the region is all of the image. With auto_augment the graph must be made with
+    enable_conditionals.
     """
     # In pixels, although the published crop's values have a floating-point type.
     region: dict[str, Any] = {"normalized_anchor": False, "normalized_shape": False, "axis_names": "HW"}
     fused = _fused_operators() if settings.resize == FUSED_RESIZE else None
+    if settings.preprocessing == WHOLE_IMAGES:
+        whole = _decoded(encoded, _height_and_width(encoded), settings)
+        if fused is not None:
+            return fused.prepared(whole, settings, _flip(augmentation, WHOLE_FLIP))
+        return _finished(whole, augmentation, settings, name=WHOLE_FLIP)
     if fused is not None:
         anchor, shape, mirror, excess = fused.drawn_crops(fn.peek_image_shape(encoded, dtype=types.INT32), augmentation)
         # As in _height_and_width, slicing fails for an image that is too large.
@@ -91,32 +105,32 @@ def prepared_for_training(encoded: Any, augmentation: Augmentation, settings: Pi
     else:
         crops = fn.slice(_decoded_whole(encoded, of_header, settings), anchor, shape, **region)
     if fused is not None:
-        return fused.prepared(crops, settings, mirror=mirror, short=0)
-    crops = _resized(crops, settings, size=[settings.image_size, settings.image_size])
-    flip = fn.random.coin_flip(probability=augmentation.flip_probability)
-    if settings.auto_augment:
-        # As in PaddleClas, rotations and shears apply to the flipped image.
-        return _normalised(auto_augment.augmented(fn.flip(crops, horizontal=flip)), settings, mirror=0)
-    return _normalised(crops, settings, mirror=flip)
+        return fused.prepared(crops, settings, mirror)
+    return _finished(crops, augmentation, settings)
 
 
 def evaluation_graph(feed: Feed, settings: PipelineSettings) -> Pipeline:
-    """The batches that feed names: resize the short side, centre crop, normalise. Outputs as in training.
+    """The batches that feed names: resize, centre crop, normalise. Outputs as in training.
 
-    The sides, the sampled places and the crop's place are those of PaddleClas's ResizeImage and CropImage, except where
-    the long side comes to exactly a half pixel (short sides that are a multiple of 512): DALI rounds it up, Python to
-    the even number.
+    An image is resized until it just covers `eval_cover`. The sides, the sampled places and the crop's place are those
+    of PaddleClas's ResizeImage and CropImage, except where the long side comes to exactly a half pixel (short sides
+    that are a multiple of 512): DALI rounds it up, Python to the even number. Where preprocessing is WHOLE_IMAGES all
+    of the image is resized to the whole result.
     """
 
     @_pipeline(settings, settings.seed)  # type: ignore[untyped-decorator]
     def graph() -> tuple[Any, Any]:
         encoded, labels = _files(feed)
         size = _height_and_width(encoded)
-        whole, short = _decoded(encoded, size, settings), eval_resize(settings.image_size)
+        whole = _decoded(encoded, size, settings)
+        cover = None if settings.preprocessing == WHOLE_IMAGES else eval_cover(settings.size)
         if settings.resize == FUSED_RESIZE:
-            images = _fused_operators().prepared(whole, settings, mirror=0, short=short)
+            images = _fused_operators().prepared(whole, settings, 0, cover)
+        elif cover is None:
+            images = _normalised(_resized_whole(whole, settings), settings, mirror=0)
         else:
-            images = _normalised(_resized(whole, settings, **_middle(size), resize_shorter=short), settings, mirror=0)
+            covering = {**middle(size, settings.size), "size": cover, "mode": "not_smaller"}
+            images = _normalised(_resized(whole, settings, **covering), settings, mirror=0)
         return images, _class_indices(labels, settings)
 
     return graph()
@@ -177,10 +191,11 @@ def read_settings(pipeline: Pipeline) -> dict[str, Any]:
     """The settings that a built pipeline reports, by PipelineSettings' names, and antialias: whether resizing smooths.
 
     All but decode_threads and prefetch are read from the operators' own specifications. Settings that are the GPU
-    decoder's alone are None for a CPU's; preprocessing is None for a graph that draws no crop, and antialias for one
-    that doesn't resize.
+    decoder's alone are None for a CPU's; preprocessing is None for a graph that draws neither crops nor flips, and
+    antialias for one that doesn't resize.
     """
-    specifications = [str(operator.spec) for operator in getattr(pipeline, "_ops", None) or ()]
+    operators = getattr(pipeline, "_ops", None) or ()
+    specifications, names = [str(operator.spec) for operator in operators], {operator.name for operator in operators}
     by_schema = {found[1]: text for text in specifications if (found := SCHEMA.match(text))}
     decoder_name = next((name for name in DECODERS if name in by_schema), None)
     decoder = "" if decoder_name is None else by_schema[decoder_name]
@@ -195,13 +210,21 @@ def read_settings(pipeline: Pipeline) -> dict[str, Any]:
         "hw_decoder_load": None if load is None else float(load),
         "width_hint": None if width is None else int(width),
         "height_hint": None if height is None else int(height),
-        "preprocessing": (
-            "dali" if "RandomCropGenerator" in by_schema else "paddleclas" if "random__Uniform" in by_schema else None
-        ),
+        "preprocessing": _preprocessing(by_schema, names),
         "antialias": smoothed == "True" if resize == DALI_RESIZE else None if resize is None else False,
         "resize": resize,
         "auto_augment": by_schema.keys() >= set(auto_augment.SCHEMAS),
     }
+
+
+def _preprocessing(schemas: Container[str], names: Container[str]) -> str | None:
+    """What of an image a training graph uses, by its operators' schemas and names; None for another graph."""
+    # AutoAugment draws from random__Uniform, too.
+    if WHOLE_FLIP in names:
+        return WHOLE_IMAGES
+    if "RandomCropGenerator" in schemas:
+        return DALI_CROPS
+    return PADDLECLAS_CROPS if "random__Uniform" in schemas else None
 
 
 def _argument(specification: str, name: str) -> str | None:
@@ -237,13 +260,6 @@ def _height_and_width(encoded: Any) -> Any:
     # The product of two sizes may be beyond int32. Of the shape's three numbers there are no two after the first two.
     too_large = fn.cast(shape[0], dtype=types.INT64) * shape[1] > MAX_PIXELS
     return fn.slice(shape, 2 * fn.cast(too_large, dtype=types.INT32), 2, axes=[0])
-
-
-def _middle(size: Any) -> dict[str, Any]:
-    """The part of an image of this height and width [2] that is resized: all of it, unless longer than MAX_ASPECT."""
-    excess = math.max(size - MAX_ASPECT * fn.reductions.min(size, axes=[0]), 0)
-    start = fn.cast(excess // 2, dtype=types.FLOAT)
-    return {"roi_start": start, "roi_end": size - start}
 
 
 def _decoded(encoded: Any, size: Any, settings: PipelineSettings) -> Any:
@@ -288,12 +304,34 @@ def _fused_operators() -> ModuleType:
     return operator
 
 
+def _flip(augmentation: Augmentation, name: str | None) -> Any:
+    return fn.random.coin_flip(probability=augmentation.flip_probability, name=name)
+
+
+def _finished(crops: Any, augmentation: Augmentation, settings: PipelineSettings, name: str | None = None) -> Any:
+    """Resize what training uses of images, flip it, AutoAugment if asked for, and normalise, by DALI's operators.
+
+    name is that of the operator that draws flips.
+    """
+    crops = _resized_whole(crops, settings)
+    # Drawn after resizing: the order of operators decides their seeds.
+    flip = _flip(augmentation, name)
+    if settings.auto_augment:
+        # As in PaddleClas, rotations and shears apply to the flipped image.
+        return _normalised(auto_augment.augmented(fn.flip(crops, horizontal=flip)), settings, mirror=0)
+    return _normalised(crops, settings, mirror=flip)
+
+
+def _resized_whole(images: Any, settings: PipelineSettings) -> Any:
+    return _resized(images, settings, size=[settings.size.height, settings.size.width])
+
+
 def _resized(images: Any, settings: PipelineSettings, **size: Any) -> Any:
     """Resize by bilinear interpolation, as OpenCV does; DALI's preprocessing smooths first, fn.resize's default."""
     return fn.resize(
         images,
         interp_type=types.INTERP_LINEAR,
-        antialias=settings.preprocessing == "dali",
+        antialias=settings.preprocessing == DALI_CROPS,
         # The whole image becomes the whole result, although its longer side was rounded to whole pixels.
         subpixel_scale=False,
         **size,
@@ -307,7 +345,7 @@ def _normalised(images: Any, settings: PipelineSettings, mirror: Any) -> Any:
     """
     return fn.crop_mirror_normalize(
         images,
-        crop=[settings.image_size, settings.image_size],
+        crop=[settings.size.height, settings.size.width],
         rounding="truncate",
         mirror=mirror,
         mean=[255 * m for m in MEAN],

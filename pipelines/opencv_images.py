@@ -21,13 +21,14 @@ import simplejpeg
 from paddle.io import get_worker_info
 from PIL import Image
 
-from pipelines.augmentation import MEAN, STD, Augmentation, eval_resize
-from pipelines.dali_graphs import MAX_ASPECT
+from models.image_size import ImageSize
+from pipelines.augmentation import MEAN, STD, Augmentation, eval_cover
+from pipelines.crops import MAX_ASPECT
 from pipelines.errors import LoaderError
 from pipelines.free_blocks import use_up_large_free_blocks
 from pipelines.image_lists import ImageList
 from pipelines.jpeg_data import START_OF_IMAGE, with_end
-from pipelines.settings import MAX_PIXELS, PipelineSettings
+from pipelines.settings import MAX_PIXELS, WHOLE_IMAGES, PipelineSettings
 
 try:
     import cv2
@@ -88,14 +89,14 @@ def draw_crop(height: int, width: int, augmentation: Augmentation, rng: np.rando
 
 @dataclass(frozen=True, slots=True)
 class _Output:
-    """An image of size x size pixels as the network reads it."""
+    """An image of a size as the network reads it."""
 
-    size: int
+    size: ImageSize
     dtype: str
     layout: str
 
     def normalised(self, picture: Picture) -> npt.NDArray[Any]:
-        """The picture [size, size, 3] in this layout and type, (x * (1 / 255) - mean) / deviation in float32.
+        """The picture [height, width, 3] in this layout and type, (x * (1 / 255) - mean) / deviation in float32.
 
         In PaddleClas's order, pixel by pixel. Plane by plane would take a sixth of the time, but this is the loader
         that others are compared with.
@@ -106,8 +107,7 @@ class _Output:
 
     def blank(self) -> npt.NDArray[Any]:
         """Zeros in the shape and type of an input."""
-        shape = (3, self.size, self.size) if self.layout == "nchw" else (self.size, self.size, 3)
-        return np.zeros(shape, self.dtype)
+        return np.zeros(self.size.of_images(3, self.layout), self.dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class TrainingImages(_Output):
         height, width = picture.shape[:2]
         crop = draw_crop(height, width, self.augmentation, rng)
         region = picture[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
-        resized = _resized(region, self.size, self.size)
+        resized = _resized(region, self.size.height, self.size.width)
         flipped = rng.random() < self.augmentation.flip_probability
         return self.normalised(resized[:, ::-1] if flipped else resized)
 
@@ -132,29 +132,48 @@ class EvaluationImages(_Output):
 
     def __call__(self, picture: Picture, rng: np.random.Generator) -> npt.NDArray[Any]:  # noqa: ARG002
         """The input of a picture [height, width, 3], R, G, B; nothing is random."""
-        picture = _middle(picture)
+        picture = _middle(picture, self.size)
         height, width = picture.shape[:2]
-        share = eval_resize(self.size) / min(height, width)
+        cover_height, cover_width = eval_cover(self.size)
+        share = max(cover_height / height, cover_width / width)
         resized = _resized(picture, round(height * share), round(width * share))
-        top, left = ((side - self.size) // 2 for side in resized.shape[:2])
-        return self.normalised(resized[top : top + self.size, left : left + self.size])
+        top, left = (resized.shape[0] - self.size.height) // 2, (resized.shape[1] - self.size.width) // 2
+        return self.normalised(resized[top : top + self.size.height, left : left + self.size.width])
 
 
-def training_images(augmentation: Augmentation, settings: PipelineSettings) -> TrainingImages:
+@dataclass(frozen=True, slots=True)
+class WholeImages(_Output):
+    """PaddleClas's ResizeImage to a height and width, RandFlipImage and NormalizeImage."""
+
+    flip_probability: float = 0.0
+
+    def __call__(self, picture: Picture, rng: np.random.Generator) -> npt.NDArray[Any]:
+        """The input of a picture [height, width, 3], R, G, B; the flip follows from rng."""
+        resized = _resized(picture, self.size.height, self.size.width)
+        return self.normalised(resized[:, ::-1] if rng.random() < self.flip_probability else resized)
+
+
+def training_images(augmentation: Augmentation, settings: PipelineSettings) -> TrainingImages | WholeImages:
     """How training images are prepared: a random crop, resized bilinearly, flipped at random, and normalised.
 
-    An image becomes [3, size, size], or [size, size, 3] with settings.layout "nhwc", of settings.dtype.
+    An image becomes [3, height, width], or [height, width, 3] with settings.layout "nhwc", of settings.dtype. Where
+    settings.preprocessing is WHOLE_IMAGES the whole image takes the crop's place.
     """
-    return TrainingImages(settings.image_size, settings.dtype, settings.layout, augmentation)
+    if settings.preprocessing == WHOLE_IMAGES:
+        return WholeImages(settings.size, settings.dtype, settings.layout, augmentation.flip_probability)
+    return TrainingImages(settings.size, settings.dtype, settings.layout, augmentation)
 
 
-def evaluation_images(settings: PipelineSettings) -> EvaluationImages:
+def evaluation_images(settings: PipelineSettings) -> EvaluationImages | WholeImages:
     """How evaluation images are prepared: resized bilinearly, cropped at the centre and normalised.
 
-    The short side becomes eval_resize(size) pixels, both sides are rounded as Python does. Of an image longer than
-    MAX_ASPECT times its short side only the middle is resized. The result is as of `training_images`.
+    A resized image just covers `eval_cover`; both sides are rounded as Python does. Of an image that is longer or wider
+    than MAX_ASPECT allows only the middle is resized. Where settings.preprocessing is WHOLE_IMAGES the image is resized
+    to the whole result. The result is as of `training_images`.
     """
-    return EvaluationImages(settings.image_size, settings.dtype, settings.layout)
+    if settings.preprocessing == WHOLE_IMAGES:
+        return WholeImages(settings.size, settings.dtype, settings.layout)
+    return EvaluationImages(settings.size, settings.dtype, settings.layout)
 
 
 def _resized(picture: Picture, height: int, width: int) -> Picture:
@@ -162,11 +181,11 @@ def _resized(picture: Picture, height: int, width: int) -> Picture:
     return resized
 
 
-def _middle(picture: Picture) -> Picture:
-    """All of a picture, unless it is longer than MAX_ASPECT; see `dali_graphs`."""
+def _middle(picture: Picture, crop: ImageSize) -> Picture:
+    """All of a picture, unless it is longer or wider than MAX_ASPECT allows for the crop; see `crops.middle`."""
     height, width = picture.shape[:2]
-    longest = MAX_ASPECT * min(height, width)
-    top, left = (max(0, side - longest) // 2 for side in (height, width))
+    short = MAX_ASPECT * min(height * crop.width, width * crop.height)
+    top, left = max(0, height - short // crop.width) // 2, max(0, width - short // crop.height) // 2
     return picture[top : height - top, left : width - left]
 
 

@@ -21,9 +21,9 @@ from pipelines.bad_image_probe import Fault, find_faults
 from pipelines.batch import Batch
 from pipelines.errors import DataError, DecoderError, LoaderError
 from pipelines.image_lists import ImageList, shown
-from pipelines.opencv_images import Failure, Images, Prepare, TrainingImages, collate, start_worker
+from pipelines.opencv_images import Failure, Images, Prepare, TrainingImages, WholeImages, collate, start_worker
 from pipelines.sampling import Draw, Order, Position
-from pipelines.settings import CPU_DECODER, OPENCV_LOADER, PipelineSettings
+from pipelines.settings import CPU_DECODER, OPENCV_LOADER, PADDLECLAS_CROPS, WHOLE_IMAGES, PipelineSettings
 from pipelines.source import ListSource, SourceState
 from pipelines.storage import Storage
 
@@ -31,6 +31,8 @@ from pipelines.storage import Storage
 CHECK_SECONDS = 1
 # How long workers may take to finish their image and end, and how often that is checked.
 END_SECONDS, END_CHECK_SECONDS = 5.0, 0.005
+# The preprocessing that each class of `opencv_images` does; EvaluationImages' is the same with any that crops.
+PREPROCESSING = {TrainingImages: PADDLECLAS_CROPS, WholeImages: WHOLE_IMAGES}
 # What to do where workers lack memory.
 SPACE = (
     "Check the memory (the kernel sends SIGKILL to a process when there is none left) and the room in /dev/shm, which"
@@ -186,7 +188,7 @@ class OpenCvSource(ListSource):
             "decoder": CPU_DECODER,
             "decode_region": False,
             "resize": OPENCV_LOADER,
-            "preprocessing": "paddleclas" if isinstance(self._loader.dataset.prepare, TrainingImages) else None,
+            "preprocessing": PREPROCESSING.get(type(self._loader.dataset.prepare)),
             "antialias": False,
             "auto_augment": False,
             **(self._first or {}),

@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from models.image_size import ImageSize, PlainSize
+
 # Where images are decoded: on the host, or shared between the host and the GPU.
 CPU_DECODER, MIXED_DECODER = "cpu", "mixed"
 # What resizes and normalises them: the project's own operator for CPUs (pipelines/fused), or DALI's.
 FUSED_RESIZE, DALI_RESIZE = "fused", "dali"
 # What makes batches: a DALI pipeline, or PaddleClas's way, OpenCV in the worker processes of paddle.io.DataLoader.
 DALI_LOADER, OPENCV_LOADER = "dali", "opencv"
+# How images are cropped and resized: as published, as DALI does by default, or not cropped at all.
+PADDLECLAS_CROPS, DALI_CROPS, WHOLE_IMAGES = "paddleclas", "dali", "whole"
 BOTH_LOADERS = f"{DALI_LOADER},{OPENCV_LOADER}"
 # The decoder's first buffers in bytes, on the GPU and on the host, as DALI's ImageNet examples set them. Without them
 # DALI 2.4 begins with none, and allocates while the first batches are decoded.
@@ -29,22 +33,24 @@ MAX_PIXELS = 178_956_970
 class PipelineSettings:
     """How a graph runs on one rank.
 
+    image_size is that of the images that the network gets, see `models.image_size.PlainSize`.
     decoder is CPU_DECODER or MIXED_DECODER. decode_region: the decoder skips what lies outside a crop as far as it can;
     else it decodes the whole image, which is then cropped. device_id is the GPU's CUDA index, None without one.
     decode_threads is the number of DALI's worker threads on this rank, prefetch the number of batches that are ready
     ahead of the consumer. hw_decoder_load is the share of images decoded by the GPU's JPEG engine; width_hint and
     height_hint (pixels, 0 for none) let the GPU decoder allocate once for the largest image. dtype is "float32" or
-    "float16", layout "nchw" or "nhwc". preprocessing is "paddleclas", the published crop (see draw_crop) and resizing
-    without smoothing, or "dali", DALI's own crop and its antialiasing. auto_augment adds AutoAugment to training.
+    "float16", layout "nchw" or "nhwc". preprocessing is PADDLECLAS_CROPS, the published crop (see draw_crop) and
+    resizing without smoothing; DALI_CROPS, DALI's own crop and its antialiasing; or WHOLE_IMAGES, which resizes all of
+    an image to image_size without smoothing, in training and in evaluation. auto_augment adds AutoAugment to training.
     resize is FUSED_RESIZE, one operator for all that follows decoding, or DALI_RESIZE; FUSED_RESIZE needs the CPU's
-    decoder, preprocessing "paddleclas" and no AutoAugment. loader is DALI_LOADER or OPENCV_LOADER; with the second one
+    decoder, no DALI_CROPS and no AutoAugment. loader is DALI_LOADER or OPENCV_LOADER; with the second one
     workers is the number of its processes, each of which prepares prefetch batches ahead; OpenCV decodes whole images
     and resizes them, and the settings that are DALI's alone have no effect. shuffle_window is that of
     `sampling.ShardShuffle`; 0: all images are shuffled.
     """
 
     batch_size: int
-    image_size: int
+    image_size: PlainSize
     decoder: str = CPU_DECODER
     decode_region: bool = True
     device_id: int | None = None
@@ -56,12 +62,17 @@ class PipelineSettings:
     height_hint: int = 0
     dtype: str = "float32"
     layout: str = "nchw"
-    preprocessing: str = "paddleclas"
+    preprocessing: str = PADDLECLAS_CROPS
     auto_augment: bool = False
     resize: str = DALI_RESIZE
     loader: str = DALI_LOADER
     workers: int = 4
     shuffle_window: int = 0
+
+    @property
+    def size(self) -> ImageSize:
+        """Height and width of the images that the network gets."""
+        return ImageSize.of(self.image_size)
 
     @property
     def batches_ahead(self) -> int:

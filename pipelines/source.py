@@ -15,6 +15,7 @@ import numpy.typing as npt
 from nvidia.dali.pipeline import Pipeline
 from paddle.utils import dlpack
 
+from models.image_size import ImageSize
 from pipelines.bad_image_probe import (
     DATA_FAULT,
     READ_FAULT,
@@ -89,11 +90,12 @@ class ListSource(ABC):
         """Note size, type and layout of the first batch's images."""
         if self._first is None:
             shape, dtype = images.shape, str(images.dtype)
+            last = shape[3] == IMAGE_CHANNELS
             self._first = {
                 "batch_size": shape[0],
-                "image_size": shape[2],
+                "image_size": ImageSize(*(shape[1:3] if last else shape[2:4])).plain,
                 "dtype": dtype.rpartition(".")[2],
-                "layout": "nhwc" if shape[3] == IMAGE_CHANNELS else "nchw",
+                "layout": "nhwc" if last else "nchw",
             }
 
 

@@ -227,7 +227,7 @@ def _of_hardware(
     plan: RunPlan, train: PhaseFigures, devices: pd.DataFrame, window: pd.DataFrame
 ) -> dict[str, float | None]:
     peak = peak_tflops(plan.device_name, PEAK_PRECISIONS[plan.training.amp])
-    macs_per_image = macs(plan.model, plan.pipeline.image_size, plan.data.num_classes)
+    macs_per_image = macs(plan.model, plan.pipeline.image_size, plan.data.num_classes, plan.training.strides)
     ends = window["time_unix_seconds"]
     spans = list(zip(ends - window["step_seconds"], ends, strict=True))
     return {

@@ -114,7 +114,7 @@ def _table_and_row(record: RunRecord) -> tuple[Table, dict[str, Any]]:
     table = reference_table(plan.device_name, plan.ranks)
     values = (
         ", ".join((f"PPLCNet_{plan.model}", *method_marks(record))),
-        f"{plan.pipeline.image_size}x{plan.pipeline.image_size}",
+        plan.pipeline.size.in_full,
         record.summary["fps"],
         record.summary["top1"],
     )

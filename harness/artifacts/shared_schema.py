@@ -12,7 +12,9 @@ SUMMARY = Table(
         Column("series", str, "", RUN, "of --repeats or --device-counts; empty for a single run"),
         Column("model", str, "", RUN, "size of PP-LCNet"),
         Column("dataset", str, "", RUN, "name of the data set"),
-        Column("crop_size", int, "pixels", RUN, "side of the square crop"),
+        Column(
+            "crop_size", str, "pixels", RUN, "of the network's images: 224 for a square, else height x width: 80x160"
+        ),
         Column("device", str, "", RUN, "cpu or gpu"),
         Column("device_name", str, "", RUN, "product name of the (first) device"),
         Column("devices", int, "devices", RUN, "ranks, one on each device"),

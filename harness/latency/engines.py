@@ -113,8 +113,7 @@ def _paddle_tensorrt(folder: Path, size: str, job: Job) -> Predict:
     import paddle
     from paddle.tensorrt.export import Input, TensorRTConfig
 
-    shape = (job.batch_size, 3, job.image_size, job.image_size)
-    inputs = Input(min_input_shape=shape, optim_input_shape=shape, max_input_shape=shape, name=INPUT)
+    inputs = Input(min_input_shape=job.shape, optim_input_shape=job.shape, max_input_shape=job.shape, name=INPUT)
     converted = folder / f"{size}-tensorrt"
     settings = TensorRTConfig(inputs=[inputs])
     settings.save_model_dir = str(converted)

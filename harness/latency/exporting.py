@@ -24,17 +24,16 @@ def export_models(path: str) -> None:
     folder = Folder(Path(path))
     job = read_job(folder.job)
     paddle.set_device("cpu")
-    shape = (job.batch_size, 3, job.image_size, job.image_size)
-    images = np.random.default_rng(job.seed).standard_normal(shape, dtype=np.float32)
+    images = np.random.default_rng(job.seed).standard_normal(job.shape, dtype=np.float32)
     np.save(folder.images, images)
     for size in job.sizes:
         paddle.seed(job.seed)
-        network = build(size, job.num_classes)
+        network = build(size, job.num_classes, strides=job.strides)
         if job.has_weights:
             given, _ = read_weights(folder.weights)
             network.set_state_dict({name: paddle.to_tensor(values) for name, values in given.items()})
         network.eval()
         with paddle.no_grad():
             np.save(folder.logits(size), network(paddle.to_tensor(images)).numpy())
-        spec = paddle.static.InputSpec(list(shape), "float32", INPUT)
+        spec = paddle.static.InputSpec(list(job.shape), "float32", INPUT)
         paddle.jit.save(network, str(folder.path / size), input_spec=[spec])

@@ -33,6 +33,7 @@ from pipelines.settings import (
     FUSED_RESIZE,
     MIXED_DECODER,
     OPENCV_LOADER,
+    WHOLE_IMAGES,
     PipelineSettings,
 )
 from pipelines.sharding import steps_per_epoch
@@ -101,6 +102,7 @@ def make_plan(
             amp_depthwise=config.amp_depthwise,
             master_grad=config.master_grad,
             tf32=config.tf32,
+            strides=config.strides,
         ),
         window=_window(config, kind, epoch_steps),
         operation=OperationPlan(
@@ -129,7 +131,11 @@ def _pipeline(
         batch_size=batch_size,
         image_size=config.image_size,
         decoder=decoder,
-        decode_region=decoder == CPU_DECODER if config.decode_region == AUTO else config.decode_region == ON,
+        decode_region=(
+            decoder == CPU_DECODER and config.preprocessing != WHOLE_IMAGES
+            if config.decode_region == AUTO
+            else config.decode_region == ON
+        ),
         decode_threads=config.decode_threads or min(MAX_DECODE_THREADS, cores),
         seed=config.seed,
         prefetch=config.prefetch,

@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any, get_args, get_type_hints
 
 from harness.errors import UsageError
+from models.image_size import ImageSize, PlainSize
 
 # Paddle and DALI take seeds of 32 bits, to which ranks add their numbers; no other whole number needs more.
 MAX_INT = 2**31 - 1 - 2**16
@@ -41,8 +42,11 @@ class Limits:
     at_most: float | None = None
     below: float | None = None
 
-    def check(self, name: str, value: float, reason: str = "") -> None:
-        """Raise UsageError, with the reason for the limits, unless the option's value is finite and within them."""
+    def check(self, name: str, value: float, reason: str = "", whole: object = None, part: str = "it") -> None:
+        """Raise UsageError, with the reason for the limits, unless the option's value is finite and within them.
+
+        value may be a part of the option's whole value, and part is what it is called.
+        """
         if isinstance(value, float) and not math.isfinite(value):
             raise UsageError(f"{flag(name)} is {value}; it must be finite")
         broken = (
@@ -54,7 +58,8 @@ class Limits:
         if broken:
             words = {"at least": self.at_least, "above": self.above, "at most": self.at_most, "below": self.below}
             allowed = " and ".join(f"{text} {limit}" for text, limit in words.items() if limit is not None)
-            raise UsageError(f"{flag(name)} is {value}; it must be {allowed}", reason)
+            given = value if whole is None else whole
+            raise UsageError(f"{flag(name)} is {given}; {part} must be {allowed}", reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,7 @@ class Option:
     nodes: str
     compare: str
     path: bool
+    image_size: bool
     reason: str
     row: str
     word: str | None
@@ -81,12 +87,15 @@ class Option:
     def check(self, value: Any) -> None:
         """Raise UsageError for a value that is not one of the choices, or is outside the limits.
 
-        None is allowed. Whole numbers must be at most MAX_INT.
+        None is allowed. Whole numbers must be at most MAX_INT. Limits of an image's size are those of either side.
         """
         if value is None:
             return
         if self.word is not None and value == self.word:
             raise UsageError(f"{flag(self.name)} {value} is for a command line, and this is none", "Give a number.")
+        if self.image_size:
+            check_sides(self.name, value, self.limits, self.reason)
+            return
         if self.choices and value not in self.choices:
             raise UsageError(f"unknown {self.name} {value!r}", f"Known: {', '.join(self.choices)}.")
         if self.kind is int:
@@ -97,10 +106,13 @@ class Option:
     def read(self, text: str) -> Any:
         """Returns the value that a text stands for; "auto" stands for None where a number or a choice is decided.
 
-        Raises ValueError for a text that is no such value, UsageError for the home folder of an unknown user.
+        Raises ValueError for a text that is no such value, UsageError for the home folder of an unknown user, and for
+        what is no image's size.
         """
         if self.word is not None and text == self.word:
             return text
+        if self.image_size:
+            return read_size(text, flag(self.name))
         if self.path:
             return home_path(text)
         return None if self._is_auto(text) else self.kind(text)
@@ -114,6 +126,8 @@ class Option:
             return None
         if self.word is not None and value == self.word:
             return value
+        if self.image_size and type(value) in (int, str):
+            return read_size(value, where)
         if self.kind is float and type(value) is int and abs(value) <= MAX_INT:
             value = float(value)
         if type(value) is not self.kind:
@@ -121,6 +135,27 @@ class Option:
                 f"{where} is {value!r}, of type {type(value).__name__}; it must be of type {self.kind.__name__}"
             )
         return home_path(str(value)) if self.path else value
+
+
+def read_size(value: PlainSize, where: str) -> PlainSize:
+    """Returns an image's size as it is stored. Raises UsageError, which says where, for a text that means none."""
+    try:
+        return ImageSize.of(value).plain
+    except ValueError as error:
+        raise UsageError(
+            f"{where} is {value!r}, which is not a size in pixels",
+            "Give the side of a square, such as 224, or height x width, such as 80x160.",
+        ) from error
+
+
+def check_sides(name: str, value: PlainSize, limits: Limits, reason: str = "") -> None:
+    """Raise UsageError, with the reason for the limits, unless both sides of an image's size are within them."""
+    size = ImageSize.of(value)
+    if size.height == size.width:
+        limits.check(name, size.height, reason)
+    else:
+        for side, pixels in (("height", size.height), ("width", size.width)):
+            limits.check(name, pixels, reason, size.plain, f"its {side}")
 
 
 def home_path(text: str) -> str:
@@ -156,6 +191,7 @@ def option(
     nodes: str = SAME,
     compare: str = SHOWN,
     path: bool = False,
+    image_size: bool = False,
     reason: str = "",
     row: str = MARK,
     word: str | None = None,
@@ -167,6 +203,8 @@ def option(
     SHOWN or HIDDEN, row MARK, CELL, FILE or UNMARKED. path: the value is that of a file or folder, in which ~ stands
     for the home folder. reason is why the number has its limits. word may be given in a number's place, and stands for
     one that is found out before a configuration is made.
+    for the home folder. image_size: the value is that of an image, see `models.image_size.PlainSize`. reason is why the
+    number has its limits.
     """
     metadata = {
         "group": group,
@@ -179,6 +217,7 @@ def option(
         "nodes": nodes,
         "compare": compare,
         "path": path,
+        "image_size": image_size,
         "reason": reason,
         "row": row,
         "word": word,

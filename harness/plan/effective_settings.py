@@ -12,7 +12,7 @@ from harness.machine.placement.shares import PIN
 from harness.plan.kinds import EVALUATION
 from harness.plan.option_groups.training import SYNC
 from harness.plan.plan import RunPlan
-from pipelines.settings import DALI_LOADER, MIXED_DECODER
+from pipelines.settings import DALI_CROPS, DALI_LOADER, MIXED_DECODER
 
 # Settings that a kind of run doesn't use.
 LEFT_OUT = {EVALUATION: ("preprocessing", "auto_augment", "accumulation_steps")}
@@ -38,12 +38,13 @@ def check_settings(plan: RunPlan, found: Mapping[str, Any]) -> None:
         "dtype": pipeline.dtype,
         "layout": pipeline.layout,
         "preprocessing": pipeline.preprocessing,
-        "antialias": pipeline.preprocessing == "dali",
+        "antialias": pipeline.preprocessing == DALI_CROPS,
         "resize": pipeline.resize,
         "auto_augment": pipeline.auto_augment,
         "parameters": training.dtype if training.amp_level == "O2" else "float32",
         "logits": training.dtype,
         "network_layout": pipeline.layout,
+        "strides": training.strides,
         "sync_batch_norm": training.bn_stats == SYNC,
         "to_static": training.to_static,
         "accumulation_steps": training.accumulation_steps,

@@ -11,6 +11,7 @@ from models.fitting import WeightsFile
 from models.notes import Note
 from models.sizes import SIZES
 from models.words import count_of
+from pipelines.settings import DALI_CROPS, WHOLE_IMAGES
 
 NOTED_EXCESS = 0.05  # of the images in an epoch's full batches over those of the data set
 
@@ -18,10 +19,18 @@ NOTED_EXCESS = 0.05  # of the images in an epoch's full batches over those of th
 def notes_of(plan: RunPlan) -> list[Note]:
     """Where a plan deviates from the published recipe, and what its figures don't cover."""
     notes = _training_notes(plan) if plan.kind.trains else []
-    if plan.pipeline.preprocessing == "dali":
+    if plan.pipeline.preprocessing == DALI_CROPS:
         notes.append(
             Note(
                 "images are cropped and resized as DALI does by default, not as published",
+                "--preprocessing paddleclas is as published.",
+            )
+        )
+    if plan.pipeline.preprocessing == WHOLE_IMAGES:
+        notes.append(
+            Note(
+                "images are resized as a whole, not cropped as published, and so become wider or narrower where their"
+                " shape is another than that of --image-size",
                 "--preprocessing paddleclas is as published.",
             )
         )

@@ -14,7 +14,7 @@ from harness.plan.option_groups.measuring import ALL_PHASES
 from models.architecture import MIN_IMAGE_SIZE, NEW
 from models.sizes import SIZES
 from models.words import count_of
-from pipelines.settings import BOTH_LOADERS, DALI_LOADER, OPENCV_LOADER
+from pipelines.settings import BOTH_LOADERS, DALI_CROPS, DALI_LOADER, OPENCV_LOADER, WHOLE_IMAGES
 
 if TYPE_CHECKING:
     from harness.plan.options import RunConfig
@@ -79,7 +79,7 @@ def _check_loader(config: RunConfig) -> None:
         raise UsageError(f"{given[0]} has no effect with --loader {config.loader}", "Omit one of the two.")
     if config.loader == DALI_LOADER:
         return
-    if config.preprocessing != "paddleclas":
+    if config.preprocessing == DALI_CROPS:
         raise UsageError(
             f"--preprocessing {config.preprocessing} is DALI's, and --loader {config.loader} has PaddleClas's alone",
             "Give only one of the two.",
@@ -89,6 +89,14 @@ def _check_loader(config: RunConfig) -> None:
             f"--loader {config.loader} has no AutoAugment"
             + ("" if config.auto_augment else f", which the recipe of {config.model} uses"),
             "Give --no-auto-augment as well, or use --loader dali.",
+        )
+
+
+def _check_crops(config: RunConfig) -> None:
+    if config.preprocessing == WHOLE_IMAGES and config.crop_area_min is not None:
+        raise UsageError(
+            "--crop-area-min has no effect with --preprocessing whole, which crops nothing",
+            "Omit one of the two.",
         )
 
 
@@ -264,6 +272,7 @@ def _check_metrics(config: RunConfig) -> None:
 CHECKS = (
     _check_device,
     _check_loader,
+    _check_crops,
     _check_learning_rate,
     _check_precision,
     _check_weights,

@@ -11,6 +11,7 @@ from harness.machine.placement.shares import NONE
 from harness.plan.kinds import RunKind
 from harness.plan.option_groups.measuring import ALL_PHASES
 from harness.plan.options import RunConfig
+from models.architecture import BOTH
 from models.words import count_of
 from pipelines.augmentation import Augmentation
 from pipelines.builtin import BUILTIN
@@ -142,6 +143,7 @@ class TrainingPlan:
     lr_warmup_epochs. amp is off, bf16 or fp16; amp_depthwise: at O1 depthwise convolutions are in 16 bits, too;
     master_grad: at O2 gradients are converted to float32. tf32 is on, off, or None for Paddle's default. pretrained is
     the file of initial weights, if there is one; pretrained_head is what happens to its last layer, keep or new.
+    strides is what the network's stages halve, see `models.architecture.BOTH`.
     """
 
     epochs: int
@@ -162,6 +164,7 @@ class TrainingPlan:
     amp_depthwise: bool = False
     master_grad: bool = False
     tf32: str | None = None
+    strides: str = BOTH
 
     @property
     def precision(self) -> str:

@@ -16,15 +16,15 @@ from harness.plan.kinds import EPOCHS, EVALUATION, THROUGHPUT, RunKind
 from harness.plan.option_groups.training import RANK0, SYNC
 from harness.plan.options import RunConfig, run_options
 from harness.plan.plan import RunPlan, decided_values
-from models.architecture import NEW
+from models.architecture import HEIGHT, NEW
 from models.sizes import RECIPE, SIZES
 from models.words import count_of
 from pipelines.augmentation import Augmentation
-from pipelines.settings import OPENCV_LOADER
+from pipelines.settings import DALI_CROPS, OPENCV_LOADER, PADDLECLAS_CROPS, WHOLE_IMAGES
 
 # Options that only a top-1 after training depends on, and those that an evaluation depends on.
 OF_EPOCHS = ("epochs", "lr_warmup_epochs")
-OF_EVALUATION = ("amp", "amp_level", "amp_depthwise", "tf32", "preprocessing", "loader")
+OF_EVALUATION = ("amp", "amp_level", "amp_depthwise", "tf32", "preprocessing", "loader", "strides")
 
 
 def recipe_learning_rate(step_images: int) -> float:
@@ -73,6 +73,8 @@ def _weight_decay(plan: RunPlan) -> str:
 def _crops(plan: RunPlan) -> str:
     """Every field of the augmentation but the flips, which have their own option."""
     own, published = plan.data.augmentation, Augmentation()
+    if plan.pipeline.preprocessing == WHOLE_IMAGES:
+        return ""
     changed = {item.name for item in fields(own) if getattr(own, item.name) != getattr(published, item.name)}
     parts = []
     if changed & {"crop_area_min", "crop_area_max"}:
@@ -100,6 +102,7 @@ def _of_training(name: str, words: str) -> Callable[[RunPlan], str]:
 
 
 BATCH_NORM = {RANK0: "batch norm of rank 0", SYNC: "synchronised batch norm"}
+PREPROCESSING = {PADDLECLAS_CROPS: "", DALI_CROPS: "dali preprocessing", WHOLE_IMAGES: "whole images"}
 WORDS: dict[str, Callable[[RunPlan], str]] = {
     "epochs": lambda plan: "" if plan.training.epochs == RECIPE.epochs else count_of(plan.training.epochs, "epoch"),
     "batch_size": lambda plan: (
@@ -125,13 +128,12 @@ WORDS: dict[str, Callable[[RunPlan], str]] = {
     "classes": lambda plan: "" if plan.data.num_classes == RECIPE.classes else f"{plan.data.num_classes:,} classes",
     "crop_area_min": _crops,
     "flip_probability": _flips,
-    "preprocessing": lambda plan: (
-        "" if plan.pipeline.preprocessing == "paddleclas" else f"{plan.pipeline.preprocessing} preprocessing"
-    ),
+    "preprocessing": lambda plan: PREPROCESSING[plan.pipeline.preprocessing],
     "auto_augment": _auto_augment,
     "shuffle_window": lambda plan: (
         f"shuffled in windows of {window:,}" if (window := plan.pipeline.shuffle_window) else ""
     ),
+    "strides": lambda plan: "height alone halved" if plan.training.strides == HEIGHT else "",
     "loader": lambda plan: "OpenCV loader" if plan.pipeline.loader == OPENCV_LOADER else "",
 }
 # Whether a kind of run depends on an option, by the option's name.

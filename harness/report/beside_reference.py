@@ -17,6 +17,7 @@ from harness.artifacts.reference_table import (
 )
 from harness.machine.device_kinds import device_kind
 from harness.report.text import plain_text
+from models.image_size import ImageSize
 from models.sizes import RECIPE
 
 REFERENCE_DATASET = "ImageNet (ILSVRC2012)"
@@ -51,9 +52,9 @@ def departures(record: RunRecord) -> list[str]:
         lines.append(f"data: reference {REFERENCE_DATASET}, this run {plan.data.name} ({why})")
     if plan.model != REFERENCE_MODEL:
         lines.append(f"model: reference PPLCNet_{REFERENCE_MODEL}, this run PPLCNet_{plan.model}")
-    pixels, published = plan.pipeline.image_size, RECIPE.image_size
-    if pixels != published:
-        lines.append(f"crop: reference {published}x{published}, this run {pixels}x{pixels}")
+    size, published = plan.pipeline.size, ImageSize.of(RECIPE.image_size)
+    if size != published:
+        lines.append(f"crop: reference {published.in_full}, this run {size.in_full}")
     if marks := method_marks(record):
         lines.append(f"method: reference as published, this run {', '.join(marks)}")
     if refused := refused_top1(record):

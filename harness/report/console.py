@@ -35,11 +35,20 @@ from harness.report.findings import (
     with_interval,
 )
 from harness.report.text import EVENTS, QUIET, TEXT, plain_text
+from models.architecture import HEIGHT
+from models.image_size import ImageSize
 from models.notes import Note
 from models.sizes import RECIPE, SIZES
 from models.words import count_of
 from pipelines.layout import VAL_SPLIT
-from pipelines.settings import CPU_DECODER, DALI_RESIZE, FUSED_RESIZE, OPENCV_LOADER, PipelineSettings
+from pipelines.settings import (
+    CPU_DECODER,
+    DALI_RESIZE,
+    FUSED_RESIZE,
+    OPENCV_LOADER,
+    WHOLE_IMAGES,
+    PipelineSettings,
+)
 
 SHOWN_DIGITS = 16
 # The rows of a plan that don't apply to a kind of run.
@@ -144,7 +153,7 @@ LENGTHS = {
         "until --target-ci is reached or --max-seconds have passed; a pass over the images takes"
         f" {plan.data.train_images / plan.global_batch:,.1f} steps"
     ),
-    kinds.EVALUATION: lambda plan: f"one evaluation, {plan.pipeline.image_size}x{plan.pipeline.image_size}",
+    kinds.EVALUATION: lambda plan: f"one evaluation, {plan.pipeline.size.in_full}",
 }
 
 
@@ -152,7 +161,11 @@ def plan_facts(plan: RunPlan) -> list[tuple[str, str]]:
     """Returns a plan as labels and values."""
     data, pipeline, training, window = plan.data, plan.pipeline, plan.training, plan.window
     rows = [
-        ("model", f"PPLCNet_{plan.model}, {count_of(data.num_classes, 'class')}"),
+        (
+            "model",
+            f"PPLCNet_{plan.model}, {count_of(data.num_classes, 'class')}"
+            + (", whose stages halve the height alone" if training.strides == HEIGHT else ""),
+        ),
         (
             "devices",
             f"{plan.ranks} x {plan.device_name}, one rank per device"
@@ -163,8 +176,7 @@ def plan_facts(plan: RunPlan) -> list[tuple[str, str]]:
         ("classes", data.classes or f"{data.num_classes:,}"),
         (
             "crops",
-            f"{pipeline.image_size}x{pipeline.image_size}, area {data.augmentation.crop_area_min:g} to"
-            f" {data.augmentation.crop_area_max:g}, flipped with probability {data.augmentation.flip_probability:g}"
+            f"{pipeline.size.in_full}, {_crops(plan)}, flipped with probability {data.augmentation.flip_probability:g}"
             + (", AutoAugment" if pipeline.auto_augment else ""),
         ),
         ("loader", _loader(pipeline) + (f"; in turns with {_loader(plan.beside)}" if plan.beside is not None else "")),
@@ -193,6 +205,13 @@ def plan_facts(plan: RunPlan) -> list[tuple[str, str]]:
         ("affinity", _affinity(plan.placement)),
     ]
     return [(label, value) for label, value in rows if value and label not in LEFT_OUT.get(plan.kind, ())]
+
+
+def _crops(plan: RunPlan) -> str:
+    """What of an image training uses."""
+    if plan.pipeline.preprocessing == WHOLE_IMAGES:
+        return "of whole images"
+    return f"area {plan.data.augmentation.crop_area_min:g} to {plan.data.augmentation.crop_area_max:g}"
 
 
 def _loader(pipeline: PipelineSettings) -> str:
@@ -250,10 +269,10 @@ def evaluation_facts(record: RunRecord, files: RunFiles) -> list[tuple[str, str]
         published += f"; not comparable: this run evaluated on {plan.data.name}"
     elif refused := refused_top1(record):
         published += f"; not comparable: {refused}"
-    pixels, usual = plan.pipeline.image_size, RECIPE.image_size
-    others = [*([f"{pixels}x{pixels}"] if pixels != usual else []), *method_marks(record)]
+    pixels, usual = plan.pipeline.size, ImageSize.of(RECIPE.image_size)
+    others = [*([pixels.in_full] if pixels != usual else []), *method_marks(record)]
     if others:
-        published += f"; published at {usual}x{usual} in float32, this run: {', '.join(others)}"
+        published += f"; published at {usual.in_full} in float32, this run: {', '.join(others)}"
     return [
         ("weights", f"{weights.get('file')}, SHA-256 {str(weights.get('sha256'))[:SHOWN_DIGITS]}..."),
         ("top-1", f"{row['top1']:.4f} {_of_images(record)}"),

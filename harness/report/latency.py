@@ -20,6 +20,7 @@ from harness.machine.placement.core_lists import format_cores
 from harness.report.console import Console
 from harness.report.live.view import clock
 from harness.report.text import plain_text
+from models.architecture import HEIGHT
 from models.sizes import PUBLISHED_LATENCY
 from models.words import count_of
 
@@ -36,6 +37,8 @@ def job_text(job: Job) -> str:
     """Returns how the networks are called, in words."""
     cores = f" on core{'s' if len(job.cores) > 1 else ''} {format_cores(job.cores)}" if job.cores else ""
     images = f"{count_of(job.batch_size, 'image')} of {job.image_size} px in a call"
+    if job.strides == HEIGHT:
+        images += ", stages that halve the height alone"
     return f"{count_of(job.threads, 'thread')}{cores}, {images}"
 
 

@@ -219,6 +219,7 @@ class Trainer:
             "parameters": str(self.model.parameters()[0].dtype).rpartition(".")[2],
             "logits": train.logits_dtype,
             "network_layout": self.model.conv1.conv._data_format.lower(),
+            "strides": self.model.strides,
             "sync_batch_norm": isinstance(self.model.conv1.bn, nn.SyncBatchNorm),
             "to_static": isinstance(self.model.forward, StaticFunction),
             "ranks": self.ranks.world_size,
@@ -278,7 +279,7 @@ def open_trainer(
     startup.reach(DATA_SET)
     settings = plan.pipeline.of_rank(local_rank())
     paddle.seed(settings.seed)
-    model = models.build(plan.model, plan.data.num_classes, settings.layout.upper())
+    model = models.build(plan.model, plan.data.num_classes, settings.layout.upper(), training.strides)
     if pretrained is not None and training.pretrained is not None and ranks.rank == 0:
         # The other ranks get rank 0's weights.
         load_weights(model, Path(training.pretrained), plan.model, plan.data.num_classes, pretrained)

@@ -131,7 +131,7 @@ def gather(row: Any, offsets: Any, step: Any, weights: Any, normal: Any, lines: 
 
 
 def finish(row: Any, offsets: Any, step: Any, weights: Any, normal: Any, lines: Any, out: Any, index: int) -> None:
-    """`gather` into the output's line of this number; lines [3, size] are for values on their way."""
+    """`gather` into the output's line of this number; lines [3, width] are for values on their way."""
 
 
 @overload(finish, jit_options=OPTIONS)  # type: ignore[untyped-decorator]
@@ -182,18 +182,21 @@ def write_halves(values: Any, target: Any) -> None:
 
 
 @_inner  # type: ignore[untyped-decorator]
-def prepare(image: Any, mirror: int, short: int, normal: Any, out: Any) -> None:
+def prepare(image: Any, mirror: int, cover: Any, normal: Any, out: Any) -> None:
     """Resize, crop, mirror and normalise an image [height, width, 3] of bytes into out, see `operator.prepared`.
 
-    out is [3, size, size] or [size, size, 3], of float32, or of uint16 for the bits of float16.
+    out is [3, height, width] or [height, width, 3], of float32, or of uint16 for the bits of float16. cover are the
+    height and width that the resized image just covers; 0 and 0 if it becomes the whole of out.
     """
-    height, width, size = image.shape[0], image.shape[1], out.shape[1]
-    rows, columns = size, size
-    if short:
-        share = short / min(height, width)
+    height, width = image.shape[0], image.shape[1]
+    first = 1 if out.shape[0] == CHANNELS else 0
+    down, right = out.shape[first], out.shape[first + 1]
+    rows, columns = down, right
+    if cover[0]:
+        share = max(cover[0] / height, cover[1] / width)
         rows, columns = int(np.rint(height * share)), int(np.rint(width * share))
-    tops, row_weights = taps(size, height, rows, (rows - size) // 2)
-    lefts, weights = taps(size, width, columns, (columns - size) // 2)
+    tops, row_weights = taps(down, height, rows, (rows - down) // 2)
+    lefts, weights = taps(right, width, columns, (columns - right) // 2)
     # Of the source's lines only what lies between the outermost sampled pixels is blended.
     begin, end = lefts[0], min(lefts[-1] + 2, width)
     if mirror:
@@ -201,8 +204,8 @@ def prepare(image: Any, mirror: int, short: int, normal: Any, out: Any) -> None:
     offsets, step = (CHANNELS * (lefts - begin)).astype(np.uint32), np.uint32(CHANNELS if width > 1 else 0)
     source, line, length = image.reshape(image.size), CHANNELS * width, CHANNELS * (end - begin)
     row = np.empty(length + 1, np.float32)
-    lines = np.empty((CHANNELS, size), np.float32)
-    for index in range(size):
+    lines = np.empty((CHANNELS, right), np.float32)
+    for index in range(down):
         upper = tops[index] * line + CHANNELS * begin
         lower = upper + (line if height > 1 else 0)
         blend(source[upper : upper + length], source[lower : lower + length], row_weights[index], row)
@@ -210,7 +213,7 @@ def prepare(image: Any, mirror: int, short: int, normal: Any, out: Any) -> None:
 
 
 # A sample's inputs, in DALI's order.
-IMAGE, MIRROR, SHORT, NORMAL, TEMPLATE = range(5)
+IMAGE, MIRROR, COVER, NORMAL, TEMPLATE = range(5)
 
 
 def shape_outputs(out_shapes: Any, _d: Any, _o: int, in_shapes: Any, _e: Any, _i: int, samples: int) -> None:
@@ -227,7 +230,7 @@ def prepare_at(outs: Any, out_shapes: Any, ins: Any, in_shapes: Any, dtype: Any)
     prepare(
         carray(ins[IMAGE], (image_shape[0], image_shape[1], image_shape[2]), np.uint8),
         carray(ins[MIRROR], 1, np.int32)[0],
-        carray(ins[SHORT], 1, np.int32)[0],
+        carray(ins[COVER], 2, np.int32),
         carray(ins[NORMAL], (2, CHANNELS), np.float32),
         carray(outs[0], (out_shape[0], out_shape[1], out_shape[2]), dtype),
     )

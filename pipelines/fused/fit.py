@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from pipelines.settings import CPU_DECODER, PipelineSettings
+from pipelines.settings import CPU_DECODER, DALI_CROPS, PipelineSettings
 
 NOT_INSTALLED = "numba is not installed"
 
@@ -13,7 +13,7 @@ def obstacle(settings: PipelineSettings) -> str:
     """Why the fused operator can't be used with these settings; empty if it can."""
     if settings.decoder != CPU_DECODER:
         return "images are decoded on GPUs"
-    if settings.preprocessing != "paddleclas":
+    if settings.preprocessing == DALI_CROPS:
         return f"--preprocessing {settings.preprocessing} smooths images, which it doesn't"
     if settings.auto_augment:
         return "AutoAugment comes between resizing and normalising"

@@ -14,6 +14,8 @@ from pipelines.fused import cropping, finishing
 from pipelines.fused.stored_code import RUN, RUN_BATCH, SETUP, address
 from pipelines.settings import MAX_PIXELS, PipelineSettings
 
+# What stands for no height and width to cover.
+WHOLE = (0, 0)
 # Factors and summands by which a level of 0 to 255 is normalised, per channel.
 NORMAL = np.array([[1 / (255 * s) for s in STD], [-m / s for m, s in zip(MEAN, STD, strict=True)]], np.float32)
 
@@ -59,27 +61,26 @@ def drawn_crops(shapes: Any, augmentation: Augmentation) -> tuple[Any, Any, Any,
     return anchor, shape, mirror, excess
 
 
-def prepared(images: Any, settings: PipelineSettings, mirror: Any, short: int) -> Any:
+def prepared(images: Any, settings: PipelineSettings, mirror: Any, cover: tuple[int, int] | None = None) -> Any:
     """Images of bytes [height, width, 3], resized, cropped, mirrored where mirror is 1, and normalised.
 
-    With short they are resized so that the short side has this many pixels, and the centre is cropped; the sides, the
-    sampled places and the crop's place are those of PaddleClas's ResizeImage and CropImage. With 0 the whole image
+    They are resized until they just cover this height and width, and the centre is cropped; the sides, the sampled
+    places and the crop's place are those of PaddleClas's ResizeImage and CropImage. Without cover the whole image
     becomes the whole result. Interpolation is OpenCV's INTER_LINEAR, rounded to whole levels as there: no level
     differs by more than 1. mirror is an int32 or a scalar of the graph.
     """
-    size, half = settings.image_size, settings.dtype == "float16"
-    shape = (finishing.CHANNELS, size, size) if settings.layout == "nchw" else (size, size, finishing.CHANNELS)
+    half = settings.dtype == "float16"
     operator = _Stored(
         run_fn=finishing.run_float16 if half else finishing.run_float32,
         setup_fn=finishing.shape_outputs,
         out_types=[types.UINT16 if half else types.FLOAT],
         in_types=[types.UINT8, types.INT32, types.INT32, types.FLOAT, types.UINT8],
         outs_ndim=[3],
-        ins_ndim=[3, 0, 0, 2, 3],
+        ins_ndim=[3, 0, 1, 2, 3],
     )
     if isinstance(mirror, int):
         mirror = types.Constant(mirror, dtype=types.INT32)
     # Of the template only the shape is used.
-    template = np.empty(shape, np.uint8)
-    finished = operator(images, mirror, types.Constant(short, dtype=types.INT32), NORMAL, template)
+    template = np.empty(settings.size.of_images(finishing.CHANNELS, settings.layout), np.uint8)
+    finished = operator(images, mirror, np.array(cover or WHOLE, np.int32), NORMAL, template)
     return fn.reinterpret(finished, dtype=types.FLOAT16) if half else finished

@@ -12,7 +12,9 @@ from paddle import nn
 
 import models
 from harness import ROOT
+from models.architecture import BOTH, HEIGHT
 from models.flops import macs
+from models.image_size import ImageSize, PlainSize
 
 
 @pytest.mark.parametrize(
@@ -48,9 +50,34 @@ def test_classes_cost_the_last_layer_only() -> None:
     assert macs("x1_0", 224, 1000) - macs("x1_0", 224, 10) == 1280 * 990
 
 
-def macs_of_layers(size: str, image_size: int, num_classes: int) -> int:
+def test_each_side_of_an_image_has_its_own_strides() -> None:
+    """By hand: 80 x 160 pixels become 40 x 80, and then 40, 20, 10, 5 and 3 of height at a width of 80.
+
+    With the published strides the stages are 40 x 80, 20 x 40, 10 x 20, 5 x 10 and 3 x 5.
+    """
+
+    def by_hand(areas: tuple[int, int, int, int, int]) -> int:
+        second, third, fourth, fifth, sixth = areas
+        stem = 9 * 3 * 8 * second
+        blocks2 = (9 * 8 + 8 * 8) * second
+        blocks3 = (9 * 8 + 8 * 16 + 9 * 16 + 16 * 16) * third
+        blocks4 = (9 * 16 + 16 * 32 + 9 * 32 + 32 * 32) * fourth
+        blocks5 = (9 * 32 + 32 * 64 + 5 * (25 * 64 + 64 * 64)) * fifth
+        blocks6 = (25 * 64 + 64 * 128 + 25 * 128 + 128 * 128) * sixth + 2 * 64 * 16 + 2 * 128 * 32
+        return stem + blocks2 + blocks3 + blocks4 + blocks5 + blocks6 + 128 * 1280 + 1280 * 10
+
+    halved = by_hand((40 * 80, 20 * 40, 10 * 20, 5 * 10, 3 * 5))
+    assert macs("x0_25", "80x160", 10) == macs("x0_25", "80x160", 10, BOTH) == halved
+    high = by_hand((40 * 80, 20 * 80, 10 * 80, 5 * 80, 3 * 80))
+    assert macs("x0_25", "80x160", 10, HEIGHT) == high
+    # The other way round the width is what is halved; a square costs the same as its side.
+    assert macs("x0_25", "160x80", 10, HEIGHT) == by_hand((80 * 40, 40 * 40, 20 * 40, 10 * 40, 5 * 40))
+    assert macs("x0_25", "97x97", 10) == macs("x0_25", 97, 10)
+
+
+def macs_of_layers(size: str, image_size: PlainSize, num_classes: int, strides: str = BOTH) -> int:
     """The same count made by the network itself, as each of its layers sees its own output."""
-    model = models.build(size, num_classes)
+    model = models.build(size, num_classes, strides=strides)
     model.eval()
     counts: list[int] = []
 
@@ -66,7 +93,7 @@ def macs_of_layers(size: str, image_size: int, num_classes: int) -> int:
         elif isinstance(layer, nn.Linear):
             layer.register_forward_post_hook(linear)
     with paddle.no_grad():
-        model(paddle.zeros([1, 3, image_size, image_size]))
+        model(paddle.zeros([1, *ImageSize.of(image_size).of_images(3)]))
     assert len(counts) == 1 + 2 * 13 + 2 * 2 + 1 + 1  # stem, 13 blocks, 2 attentions, last convolution, linear
     return sum(counts)
 
@@ -75,6 +102,12 @@ def macs_of_layers(size: str, image_size: int, num_classes: int) -> int:
 @pytest.mark.parametrize("image_size", [64, 97])
 def test_macs_are_those_of_the_networks_layers(size: str, image_size: int) -> None:
     assert macs(size, image_size, 10) == macs_of_layers(size, image_size, 10)
+
+
+@pytest.mark.parametrize("strides", [BOTH, HEIGHT])
+@pytest.mark.parametrize("image_size", ["80x160", "97x33"])
+def test_macs_of_other_shapes_and_strides_are_those_of_the_networks_layers(image_size: str, strides: str) -> None:
+    assert macs("x0_25", image_size, 10, strides) == macs_of_layers("x0_25", image_size, 10, strides)
 
 
 def test_counting_does_not_load_paddle() -> None:
@@ -88,5 +121,7 @@ def test_impossible_counts_are_refused() -> None:
         macs("x3_0")
     with pytest.raises(ValueError, match="image_size is 0, num_classes 1000; both must be at least 1"):
         macs("x1_0", 0)
+    with pytest.raises(ValueError, match="image_size is 32x0, num_classes 1000"):
+        macs("x1_0", "32x0")
     with pytest.raises(ValueError, match="image_size is 224, num_classes 0"):
         macs("x1_0", num_classes=0)

@@ -102,6 +102,45 @@ def test_the_table_of_layers_knows_every_entry_without_the_model(size: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("strides", "sides"),
+    [
+        ("both", [(40, 80), (20, 40), (10, 20), (5, 10), (3, 5)]),
+        ("height", [(40, 80), (20, 80), (10, 80), (5, 80), (3, 80)]),
+    ],
+)
+@pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
+def test_what_stages_halve_of_80_x_160_pixels(strides: str, sides: list[tuple[int, int]], data_format: str) -> None:
+    model = models.build("x0_25", 10, data_format, strides)
+    assert model.strides == strides
+    seen: list[tuple[int, int]] = []
+    first = 2 if data_format == "NCHW" else 1
+    for stage in (model.blocks2, model.blocks3, model.blocks4, model.blocks5, model.blocks6):
+        stage.register_forward_post_hook(lambda _layer, _inputs, output: seen.append(tuple(output.shape[first:][:2])))
+    model.eval()
+    shape = [2, 3, 80, 160] if data_format == "NCHW" else [2, 80, 160, 3]
+    with paddle.no_grad():
+        assert model(paddle.zeros(shape)).shape == [2, 10]
+    assert seen == sides
+
+
+def test_weights_of_one_stride_load_into_a_network_of_another() -> None:
+    both, height = models.build("x0_25", 10), models.build("x0_25", 10, strides="height")
+    missing, unexpected = height.set_state_dict(both.state_dict())
+    assert (missing, unexpected) == ([], [])
+    both.eval()
+    height.eval()
+    with paddle.no_grad():
+        # Of an image of one pixel a stride makes no difference.
+        np.testing.assert_array_equal(height(images(2, 1)).numpy(), both(images(2, 1)).numpy())
+        assert np.abs(height(images(2, 64)).numpy() - both(images(2, 64)).numpy()).max() > 1e-6
+
+
+def test_strides_that_are_not_known() -> None:
+    with pytest.raises(ValueError, match="unknown strides 'width'; known: both, height"):
+        models.build("x0_25", strides="width")
+
+
+@pytest.mark.parametrize(
     ("channels", "expected"),
     [
         (1, 8),

@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from pipelines.augmentation import MEAN, STD, Augmentation, eval_resize
+from models.image_size import ImageSize
+from pipelines.augmentation import MEAN, STD, Augmentation, eval_cover
 
 
 def test_defaults_are_the_published_recipe() -> None:
@@ -48,10 +49,13 @@ def test_the_limits_themselves_are_allowed() -> None:
 
 
 @pytest.mark.parametrize(("image_size", "short_side"), [(224, 256), (112, 128), (64, 73), (320, 366), (1, 1)])
-def test_eval_resize_keeps_256_to_224(image_size: int, short_side: int) -> None:
-    assert eval_resize(image_size) == short_side
+def test_eval_cover_keeps_256_to_224(image_size: int, short_side: int) -> None:
+    assert eval_cover(ImageSize(image_size, image_size)) == (short_side, short_side)
+    assert eval_cover(ImageSize(image_size, 224)) == (short_side, 256)
+    assert eval_cover(ImageSize(224, image_size)) == (256, short_side)
 
 
-def test_eval_resize_refuses_no_pixels() -> None:
-    with pytest.raises(ValueError, match="image_size is 0; it must be at least 1 pixel"):
-        eval_resize(0)
+@pytest.mark.parametrize(("size", "written"), [(ImageSize(0, 0), "0"), (ImageSize(32, 0), "32x0")])
+def test_eval_cover_refuses_no_pixels(size: ImageSize, written: str) -> None:
+    with pytest.raises(ValueError, match=f"image_size is {written}; it must be at least 1 pixel"):
+        eval_cover(size)

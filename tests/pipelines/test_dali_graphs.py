@@ -135,23 +135,28 @@ def expected_evaluation_operators(
             tensor_arguments={"shape": "Slice[0]"},
             arguments={"start": [0, 0], "axis_names": "HW", "output_type": int(types.RGB), **decoder_options},
         ),
-        # The middle of an image that is longer than 64 times its short side, and all of any other.
-        Operator("reductions__Min", "cpu", inputs=("Slice[0]",), arguments={"axes": [0]}),
-        arithmetic("mul($0:int32 &0)", "reductions__Min", number=first, constant=64),
-        arithmetic("sub(&0 &1)", "Slice", f"_ArithmeticGenericOp#{first}", number=first + 1),
-        arithmetic("max(&0 $0:int32)", f"_ArithmeticGenericOp#{first + 1}", number=first + 2, constant=0),
-        arithmetic("div(&0 $0:int32)", f"_ArithmeticGenericOp#{first + 2}", number=first + 3, constant=2),
+        # The middle of an image that is longer than 64 times its short side, and all of any other: in units in which
+        # the crop is a square, in whole numbers of 64 bits.
+        Operator("Cast#3", "cpu", inputs=("Slice[0]",), arguments={"dtype": int(types.INT64)}),
+        Operator("Constant#2", "cpu", arguments={"idata": [64, 64], "shape": [2], "dtype": int(types.INT32)}),
+        arithmetic("mul(&0 &1)", "Cast#3", "Constant#2", number=first),
+        Operator("reductions__Min", "cpu", inputs=(f"_ArithmeticGenericOp#{first}[0]",), arguments={"axes": [0]}),
+        arithmetic("mul($0:int32 &0)", "reductions__Min", number=first + 1, constant=64),
+        arithmetic("div(&0 &1)", f"_ArithmeticGenericOp#{first + 1}", "Constant#2", number=first + 2),
+        arithmetic("sub(&0 &1)", "Slice", f"_ArithmeticGenericOp#{first + 2}", number=first + 3),
+        arithmetic("max(&0 $0:int32)", f"_ArithmeticGenericOp#{first + 3}", number=first + 4, constant=0),
+        arithmetic("div(&0 $0:int32)", f"_ArithmeticGenericOp#{first + 4}", number=first + 5, constant=2),
         Operator(
-            "Cast#3", "cpu", inputs=(f"_ArithmeticGenericOp#{first + 3}[0]",), arguments={"dtype": int(types.FLOAT)}
+            "Cast#4", "cpu", inputs=(f"_ArithmeticGenericOp#{first + 5}[0]",), arguments={"dtype": int(types.FLOAT)}
         ),
-        arithmetic("sub(&0 &1)", "Slice", "Cast#3", number=first + 4),
+        arithmetic("sub(&0 &1)", "Slice", "Cast#4", number=first + 6),
         Operator(
             "Resize",
             device,
             inputs=("decoders__ImageSlice[0]",),
-            tensor_arguments={"roi_start": "Cast#3[0]", "roi_end": f"_ArithmeticGenericOp#{first + 4}[0]"},
+            tensor_arguments={"roi_start": "Cast#4[0]", "roi_end": f"_ArithmeticGenericOp#{first + 6}[0]"},
             # 64 * 256 / 224 = 73.1
-            arguments={"resize_shorter": 73.0, **resizing(antialias=False)},
+            arguments={"size": [73.0, 73.0], "mode": "not_smaller", **resizing(antialias=False)},
         ),
         Operator(
             "CropMirrorNormalize",

@@ -40,7 +40,10 @@ def pictures(count: int) -> list[Pixels]:
 
 
 def fused(
-    images: list[Pixels], mirrors: NDArray[np.int32] | int = 0, short: int = 0, settings: PipelineSettings = SETTINGS
+    images: list[Pixels],
+    mirrors: NDArray[np.int32] | int = 0,
+    cover: tuple[int, int] | None = None,
+    settings: PipelineSettings = SETTINGS,
 ) -> NDArray[Any]:
     """What the operator makes of them, as it is returned."""
 
@@ -50,7 +53,7 @@ def fused(
         mirror: Any = mirrors
         if not isinstance(mirror, int):
             mirror = fn.external_source(source=lambda: mirrors, batch=True, dtype=types.INT32, ndim=0)
-        return prepared(encoded, settings, mirror, short)
+        return prepared(encoded, settings, mirror, cover)
 
     pipeline = graph()
     pipeline.build()
@@ -93,7 +96,7 @@ def test_evaluation_is_within_a_level_of_opencv_s_resized_centre(size: int) -> N
         whole = of_opencv(one, round(one.shape[0] * share), round(one.shape[1] * share))
         top, left = ((side - size) // 2 for side in whole.shape[:2])
         theirs.append(whole[top : top + size, left : left + size])
-    made = fused(images, 0, short, replace(SETTINGS, image_size=size))
+    made = fused(images, 0, (short, short), replace(SETTINGS, image_size=size))
     differences = np.abs(levels(made) - np.array(theirs, np.float64))
     assert differences.max() < 1.001
     assert differences.mean() < 0.07
@@ -103,7 +106,7 @@ def test_a_long_image_s_middle_is_resized_alone() -> None:
     """As a whole it would be 256 x 768,000 pixels, of which the crop has 224."""
     strip = np.random.default_rng(3).integers(0, 256, (2, 6000, 3), dtype=np.uint8)
     middle = np.ascontiguousarray(strip[:, 2900:3100])
-    made, part = fused([strip, middle], 0, 256)
+    made, part = fused([strip, middle], 0, (256, 256))
     assert np.array_equal(made, part)
 
 
@@ -112,7 +115,7 @@ def test_layouts_and_number_formats_hold_the_same_values() -> None:
     first = fused(images, mirrors)
     assert first.shape == (12, 3, 224, 224)
     for dtype, layout in product(("float32", "float16"), ("nchw", "nhwc")):
-        made = fused(images, mirrors, 0, replace(SETTINGS, dtype=dtype, layout=layout))
+        made = fused(images, mirrors, None, replace(SETTINGS, dtype=dtype, layout=layout))
         wanted = first if layout == "nchw" else first.transpose(0, 2, 3, 1)
         assert made.dtype == np.dtype(dtype)
         assert np.array_equal(made, wanted.astype(dtype))

@@ -43,7 +43,7 @@ def write_noise(folder: Path, count: int) -> ImageList:
 
 
 def settings(batch_size: int, **others: Any) -> PipelineSettings:
-    return PipelineSettings(batch_size=batch_size, image_size=16, **others)
+    return PipelineSettings(**{"batch_size": batch_size, "image_size": 16, **others})
 
 
 def refuse(faults: Sequence[Fault], position: Position) -> None:
@@ -220,12 +220,22 @@ def test_training_resumes_with_other_threads_and_another_prefetch(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preprocessing", ["paddleclas", "dali"])
-@pytest.mark.parametrize("auto_augment", [False, True])
-def test_training_resumes_with_every_preprocessing(tmp_path: Path, preprocessing: str, auto_augment: bool) -> None:
-    """Whatever the threads, and from the beginning, within and past an epoch."""
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        *(
+            {"preprocessing": one, "auto_augment": augment}
+            for one in ("paddleclas", "dali")
+            for augment in (False, True)
+        ),
+        {"preprocessing": "whole", "auto_augment": True, "image_size": "32x64"},
+        {"preprocessing": "whole", "resize": "fused", "image_size": "32x64"},
+        {"preprocessing": "paddleclas", "resize": "fused", "image_size": "32x64"},
+    ],
+)
+def test_training_resumes_with_every_preprocessing(tmp_path: Path, chosen: dict[str, Any]) -> None:
+    """Whatever the threads, and from the beginning, within and past an epoch; also where images are no squares."""
     images = write_noise(tmp_path, 5)
-    chosen: dict[str, Any] = {"preprocessing": preprocessing, "auto_augment": auto_augment}
     first = training_source(images, 2, decode_threads=2, **chosen)
     uninterrupted = []
     states = []

@@ -44,7 +44,7 @@ def a_record(
     by_size: dict[str, dict[str, list[Turn]]] = {engine: {size: [] for size in job.sizes} for engine in job.engines}
     for turn in turns:
         by_size[turn.engine][turn.size].append(turn)
-    claims = [claim_of(engine, by_size[engine], job.image_size, job.num_classes) for engine in job.engines]
+    claims = [claim_of(engine, by_size[engine], job) for engine in job.engines]
     values = {
         "device_name": "AMD EPYC",
         "weights": "random weights",

@@ -214,6 +214,7 @@ def a_record(**changes: Any) -> RunRecord:
             "dtype": "float32", "layout": "nchw", "preprocessing": "paddleclas", "antialias": False,
             "resize": "dali", "auto_augment": False,
             "parameters": "float32", "logits": "float32", "network_layout": "nchw",
+            "strides": "both",
             "sync_batch_norm": False, "to_static": False, "accumulation_steps": 1, "ranks": 2,
         },
         phases={TRAIN: plain(train)},

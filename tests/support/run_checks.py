@@ -22,7 +22,8 @@ def settings_in_force(record: dict[str, Any], ranks: int) -> None:
         "image_size": 32, "dtype": "float32", "layout": "nchw", "preprocessing": "paddleclas", "antialias": False,
         "resize": "fused", "auto_augment": False, "parameters": "float32", "logits": "float32",
         "network_layout": "nchw",
-        "sync_batch_norm": False, "to_static": False, "accumulation_steps": 1, "ranks": ranks, "cudnn_tf32": None,
+        "strides": "both", "sync_batch_norm": False, "to_static": False, "accumulation_steps": 1, "ranks": ranks,
+        "cudnn_tf32": None,
         "rank_cores": [format_cores(allowed_cores())] * ranks,
     }  # fmt: skip
     assert record["plan"]["pipeline"]["decode_threads"] >= 1

@@ -161,7 +161,7 @@ class SimulatedTraining:
 
     logits_dtype, overflowed, exchanges_next = "float32", frozenset[int](), True
     conv1 = SimpleNamespace(conv=SimpleNamespace(_data_format="NCHW"), bn=None)
-    forward = None
+    forward, strides = None, "both"
 
     def __init__(
         self,

@@ -105,14 +105,19 @@ def test_a_stopped_run_tells_how_to_resume_and_ends_as_if_nothing_had_happened(
     assert len(read_table(tmp_path / "summary.csv", SUMMARY)) == 1
 
 
-def test_a_run_of_every_variant_resumes_to_the_same_accuracy(data: Path, tmp_path: Path) -> None:
-    """Steps of two batches, channels last, a static graph, rank 0's statistics, DALI's preprocessing.
+@pytest.mark.parametrize(
+    "crops",
+    [("--preprocessing", "dali"), ("--preprocessing", "whole", "--image-size", "32x64", "--strides", "height")],
+)
+def test_a_run_of_every_variant_resumes_to_the_same_accuracy(
+    data: Path, tmp_path: Path, crops: tuple[str, ...]
+) -> None:
+    """Steps of two batches, channels last, a static graph, rank 0's statistics, DALI's preprocessing or PULC's.
 
     AutoAugment, whose graph takes seconds to build, is resumed in test_source.py.
     """
     variant = (
-        "--gpus", "2", "--accumulation-steps", "2", "--layout", "nhwc", "--to-static", "--bn-stats", "rank0",
-        "--preprocessing", "dali",
+        "--gpus", "2", "--accumulation-steps", "2", "--layout", "nhwc", "--to-static", "--bn-stats", "rank0", *crops,
     )  # fmt: skip
     whole = bench(tmp_path, data, "whole", *variant)
     assert whole.code == 0, whole.err
@@ -124,7 +129,7 @@ def test_a_run_of_every_variant_resumes_to_the_same_accuracy(data: Path, tmp_pat
     saved = newest_checkpoint(files.checkpoints)
     assert saved is not None
     assert 0 < saved[1]["optimizer_steps"] < 12
-    resumed = bench(tmp_path, data, "parts", "--resume")
+    resumed = bench(tmp_path, data, "parts", "--resume", *crops)
     assert resumed.code == 0, resumed.err
     assert result_of(files).differs(result_of(whole.files)) == []
     # ceil(80 images / (2 ranks x 2 batches x 8)) = 3 steps in each of 4 epochs

@@ -14,6 +14,7 @@ from harness.analysis.comparing.compare import between_runs
 from harness.artifacts.record import RunRecord
 from harness.artifacts.reference_table import read_reference
 from harness.artifacts.shared_schema import CELLS_COMMON, CELLS_MEANS
+from models.image_size import ImageSize
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ def reference_cell() -> dict[str, Any]:
     method, crop, fps, top1 = read_reference().cells
     return {
         "cell": "reference: DeepSparkHub, BI-V100", "state": "published", "reason": "", "runs": 1,
-        "model": method.removeprefix("PPLCNet_"), "dataset": "ImageNet", "crop_size": int(crop.partition("x")[0]),
+        "model": method.removeprefix("PPLCNet_"), "dataset": "ImageNet", "crop_size": ImageSize.of(crop).plain,
         "device_name": "BI-V100", "devices": 4, "fps": float(fps), "fps_per_device": float(fps) / 4,
         "top1": float(top1),
     }  # fmt: skip

@@ -12,6 +12,9 @@ from harness.machine.device_kinds import GPU
 from harness.plan.declaration import HIDDEN
 from harness.plan.options import run_options
 from harness.plan.plan import IMAGENET, decided_values
+from models.architecture import BOTH
+from models.image_size import PlainSize
+from pipelines.settings import PADDLECLAS_CROPS
 
 # Of the files' profile: what decoding costs, and where the bytes came from.
 PROFILED = ("mean_bytes", "bits_per_pixel", "page_cache.state")
@@ -36,7 +39,7 @@ class Job:
     """What must be the same for two rates to be rates of the same work. batch_size is per device."""
 
     model: str
-    image_size: int
+    image_size: PlainSize
     data_set: str
     device: str
     devices: int
@@ -44,7 +47,8 @@ class Job:
     mixed_precision: str = "off"
     accumulated_batches: int = 1
     auto_augment: bool = False
-    preprocessing: str = "paddleclas"
+    preprocessing: str = PADDLECLAS_CROPS
+    strides: str = BOTH
 
     def unlike(self, other: Job) -> list[str]:
         """What differs between the two, in words."""
@@ -73,6 +77,7 @@ def job_of(record: RunRecord) -> Job:
         plan.training.accumulation_steps,
         plan.pipeline.auto_augment,
         plan.pipeline.preprocessing,
+        plan.training.strides,
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 
 from harness.analysis.latency.figures import Turn, ratio_of
+from harness.analysis.latency.job import Job
 from harness.analysis.latency.medians import MedianEstimate
 from models.flops import macs
 from models.sizes import SIZES
@@ -54,7 +55,7 @@ class Claim:
         return False if low > self.published_growth else True if high <= self.published_growth else None
 
 
-def claim_of(engine: str, turns: Mapping[str, Sequence[Turn]], image_size: int, num_classes: int) -> Claim | None:
+def claim_of(engine: str, turns: Mapping[str, Sequence[Turn]], job: Job) -> Claim | None:
     """Returns the claim, judged on the turns of each size; None for fewer than two sizes with published figures."""
     sizes = sorted(
         (size for size in turns if turns[size] and not math.isnan(SIZES[size].latency_ms)),
@@ -67,7 +68,7 @@ def claim_of(engine: str, turns: Mapping[str, Sequence[Turn]], image_size: int, 
         return None
     found = {size: statistics.median(turn.median_ms for turn in turns[size]) for size in sizes}
     published = {size: SIZES[size].latency_ms for size in sizes}
-    work = {size: float(macs(size, image_size, num_classes)) for size in sizes}
+    work = {size: float(job.macs(size)) for size in sizes}
     published_work = {size: float(macs(size)) for size in sizes}
     steps = {pair: ratio_of(turns[pair[1]], turns[pair[0]]) for pair in pairwise(sizes)}
     faster = tuple(pair for pair, ratio in steps.items() if ratio is not None and (ratio.high or ratio.median) < 1)

@@ -24,7 +24,7 @@ from harness.errors import UsageError
 
 LATENCY_VERSION = 1
 # Of what two measurements must have in common for their times to be times of the same work.
-SAME_JOB = ("device", "threads", "batch_size", "image_size")
+SAME_JOB = ("device", "threads", "batch_size", "image_size", "strides")
 
 
 @dataclass(frozen=True, slots=True)

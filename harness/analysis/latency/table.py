@@ -20,7 +20,6 @@ from harness.analysis.latency.job import Job
 from harness.artifacts.file_names import LATENCY_TABLE
 from harness.artifacts.schema import GLOBAL, RUN, Column, Table
 from models.architecture import parameter_count
-from models.flops import macs
 from models.sizes import SIZES
 
 NONE = "none"
@@ -34,7 +33,7 @@ LATENCY = Table(
         Column("device", str, "", RUN, "cpu or gpu"),
         Column("threads", int, "threads", RUN, "that computed one call"),
         Column("batch_size", int, "images", RUN, "in a call"),
-        Column("image_size", int, "pixels", RUN, "side of the square image"),
+        Column("image_size", str, "pixels", RUN, "224 for a square, else height x width: 80x160"),
         Column("macs", int, "", RUN, "multiply-accumulates of one image at that size"),
         Column("parameters", int, "", RUN, "trainable values"),
         Column("top1", float, "fraction", RUN, "published for the size, whatever weights were timed", 4),
@@ -106,7 +105,7 @@ def _known(job: Job, size: str) -> dict[str, Any]:
         "threads": job.threads,
         "batch_size": job.batch_size,
         "image_size": job.image_size,
-        "macs": macs(size, job.image_size, job.num_classes),
+        "macs": job.macs(size),
         "parameters": parameter_count(published.scale, job.num_classes),
         "top1": published.top1,
         "published_ms": _if_known(published.latency_ms),
@@ -130,7 +129,7 @@ def _measured(job: Job, size: str, turns: Sequence[Turn], base: Sequence[Turn]) 
         "p95_high_ms": None if p95 is None else p95.high,
         "relative_standard_error": found.median.relative_standard_error,
         "images_per_second": rate,
-        "gmacs_per_second": rate * macs(size, job.image_size, job.num_classes) / 1e9,
+        "gmacs_per_second": rate * job.macs(size) / 1e9,
         "power_watts": found.watts,
         "images_per_joule": found.images_per_joule,
         "ratio": None if ratio is None else ratio.median,

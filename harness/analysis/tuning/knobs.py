@@ -16,6 +16,7 @@ from harness.plan.plan import RunPlan
 from pipelines.fused.fit import obstacle
 from pipelines.settings import (
     CPU_DECODER,
+    DALI_CROPS,
     DALI_LOADER,
     DALI_RESIZE,
     MIXED_DECODER,
@@ -141,7 +142,7 @@ def scope_of(plan: RunPlan) -> Scope:
         device=device_kind(plan.device),
         opencv=(
             find_spec("cv2") is not None
-            and plan.pipeline.preprocessing == "paddleclas"
+            and plan.pipeline.preprocessing != DALI_CROPS
             and not plan.pipeline.auto_augment
         ),
         fused=not obstacle(replace(plan.pipeline, decoder=CPU_DECODER)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import Any
 
 from harness.commands.parser import Command, add_path, add_results
@@ -97,6 +98,8 @@ def _campaign(file: str, results: str, **options: Any) -> None:
 def _declare_latency(parser: argparse.ArgumentParser) -> None:
     from harness.commands.latency.asked import USUAL_ROUNDS, USUAL_SECONDS
     from harness.latency.engines import ENGINES, USUAL
+    from harness.plan.declaration import read_size
+    from models.architecture import BOTH, HEIGHT
     from models.sizes import RECIPE, SIZES
 
     usual = " or ".join(f"{engine} on {device}" for device, engine in USUAL.items())
@@ -112,7 +115,15 @@ def _declare_latency(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", metavar="N", type=int, help="threads that compute one call (default: 1)")
     parser.add_argument("--batch-size", metavar="N", type=int, help="images in a call (default: 1)")
     parser.add_argument(
-        "--image-size", metavar="N", type=int, help=f"side of square images in pixels (default: {RECIPE.image_size})"
+        "--image-size",
+        metavar="PIXELS",
+        type=partial(read_size, where="--image-size"),
+        help=f"side of square images, or height x width, such as 80x160 (default: {RECIPE.image_size})",
+    )
+    parser.add_argument(
+        "--strides",
+        metavar="SIDES",
+        help=f"what the networks' stages halve, {BOTH} sides or the {HEIGHT} alone (default: as the weights' run)",
     )
     add_path(
         parser, "--weights", metavar="RUN|FILE", help="a run in --results or a file of weights (default: random ones)"

@@ -16,8 +16,9 @@ from harness.machine.device_kinds import CPU
 from harness.machine.host import allowed_cores, available_cores
 from harness.machine.placement.pinning import can_pin
 from harness.machine.placement.topology import read_topology
-from harness.plan.declaration import MAX_INT, Limits
-from models.architecture import MIN_IMAGE_SIZE
+from harness.plan.declaration import MAX_INT, Limits, check_sides
+from models.architecture import BOTH, HEIGHT, MIN_IMAGE_SIZE
+from models.image_size import PlainSize
 from models.sizes import RECIPE, SIZES
 from models.words import count_of
 
@@ -40,7 +41,8 @@ class Options:
     device: str = USUAL_DEVICE
     threads: int = 1
     batch_size: int = 1
-    image_size: int = RECIPE.image_size
+    image_size: PlainSize = RECIPE.image_size
+    strides: str | None = None
     weights: str | None = None
     seconds: float = USUAL_SECONDS
     rounds: int = USUAL_ROUNDS
@@ -66,7 +68,7 @@ def asked(options: Options, environment: Mapping[str, str]) -> Asked:
     Limits(at_least=1, at_most=MAX_INT).check("batch_size", options.batch_size)
     Limits(at_least=1, at_most=MAX_INT).check("rounds", options.rounds)
     Limits(above=0).check("seconds", options.seconds)
-    Limits(at_least=MIN_IMAGE_SIZE, at_most=MAX_INT).check("image_size", options.image_size)
+    check_sides("image_size", options.image_size, Limits(at_least=MIN_IMAGE_SIZE, at_most=MAX_INT))
     if options.device not in USUAL:
         raise UsageError(f"--device is {options.device!r}; networks are timed on {' or '.join(USUAL)}", "Name one.")
     engines = _engines(options.engine, options.device)
@@ -81,6 +83,7 @@ def asked(options: Options, environment: Mapping[str, str]) -> Asked:
         threads=options.threads,
         batch_size=options.batch_size,
         image_size=options.image_size,
+        strides=_strides(options.strides, weights),
         num_classes=RECIPE.classes if weights is None else int(weights.metadata["num_classes"]),
         rounds=options.rounds,
         turn_seconds=options.seconds / options.rounds,
@@ -101,6 +104,14 @@ def _sizes(text: str | None, weights: Exported | None) -> tuple[str, ...]:
     if names and set(names) != {own}:
         raise UsageError(f"--weights are those of {own}, not of {', '.join(names)}", f"Omit --model, or: --model {own}")
     return (own,)
+
+
+def _strides(given: str | None, weights: Exported | None) -> str:
+    """What the networks' stages halve: as given, else as in the run that the weights are from, else both sides."""
+    if given not in (None, BOTH, HEIGHT):
+        raise UsageError(f"unknown strides {given!r}", f"Known: {BOTH}, {HEIGHT}.")
+    own = BOTH if weights is None else weights.metadata.get("strides", BOTH)
+    return own if given is None else given
 
 
 def _engines(text: str | None, device: str) -> tuple[str, ...]:

@@ -139,7 +139,7 @@ def _record(
     modules = sorted({module for engine in job.engines for module in ENGINES[engine].modules})
     described = describe(wanted.devices, None, files.folder, ranks_environment=engines_environment)
     rows = rows_of(job, measured.turns, measured.failures)
-    claims = (claim_of(engine, measured.of(engine), job.image_size, job.num_classes) for engine in job.engines)
+    claims = (claim_of(engine, measured.of(engine), job) for engine in job.engines)
     return LatencyRecord(
         name=files.run,
         job=job,

@@ -129,6 +129,7 @@ def _history(record: RunRecord, values: Mapping[str, Any]) -> tuple[dict[str, st
     metadata = {
         "model": record.plan.model,
         "num_classes": str(record.plan.data.num_classes),
+        "strides": record.plan.training.strides,
         "run": record.run,
         "epoch": str(epoch),
         "optimizer_steps": str(optimizer_steps),

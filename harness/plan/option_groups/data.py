@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from harness.plan.declaration import FILE, FREE, HIDDEN, OWN, UNMARKED, option
 from harness.plan.left_out import MAX_BAD_IMAGES, MAX_BAD_SHARE
 from pipelines.image_lists import MAX_CLASSES
+from pipelines.settings import DALI_CROPS, PADDLECLAS_CROPS, WHOLE_IMAGES
 
 # What to do with an image that can't be used.
 SKIP, FAIL = "skip", "fail"
@@ -42,8 +43,10 @@ class DataOptions:
         at_least=0, at_most=1, resume=FREE, compare=HIDDEN,
     )  # fmt: skip
     preprocessing: str = option(
-        "paddleclas", "data", "How images are cropped and resized. paddleclas: uniform aspect ratio and plain bilinear"
-        " resizing, as published; dali: log-uniform aspect ratio and antialiasing.", choices=("paddleclas", "dali"),
+        PADDLECLAS_CROPS, "data", "How images are cropped and resized. paddleclas: uniform aspect ratio and plain"
+        " bilinear resizing, as published; dali: log-uniform aspect ratio and antialiasing; whole: nothing is cropped,"
+        " in training and in evaluation, and all of an image is resized as with paddleclas, as in PULC's recipes.",
+        choices=(PADDLECLAS_CROPS, DALI_CROPS, WHOLE_IMAGES),
     )  # fmt: skip
     auto_augment: bool | None = option(
         None, "data", "Apply AutoAugment's ImageNet policy to training crops. Default: as published, only for x2_5."

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from harness.plan.declaration import AUTO, CELL, FILE, FREE, HIDDEN, KEPT, OWN, UNMARKED, option
 from harness.plan.option_checks import MAX_IMAGE_SIZE, WHY_THIS_SIZE
-from models.architecture import MIN_IMAGE_SIZE
+from models.architecture import BOTH, HEIGHT, MIN_IMAGE_SIZE
 from models.sizes import RECIPE, SIZES
 
 
@@ -34,9 +34,14 @@ class RunningOptions:
         None, "what to run", "Batch size per device, in images. Default: 512 on GPUs and 16 on CPUs, smaller for a"
         " small data set in a run of epochs.", metavar="N", at_least=1, resume=KEPT,
     )  # fmt: skip
-    image_size: int = option(
-        RECIPE.image_size, "what to run", "Side of the square crop, in pixels. At least 32, at most 4096.",
-        metavar="PIXELS", at_least=MIN_IMAGE_SIZE, at_most=MAX_IMAGE_SIZE, reason=WHY_THIS_SIZE, row=CELL,
+    image_size: int | str = option(
+        RECIPE.image_size, "what to run", "Size of the network's images in pixels: the side of a square, or height x"
+        " width, such as 80x160. Each side at least 32, at most 4096.", metavar="PIXELS", at_least=MIN_IMAGE_SIZE,
+        at_most=MAX_IMAGE_SIZE, image_size=True, reason=WHY_THIS_SIZE, row=CELL,
+    )  # fmt: skip
+    strides: str = option(
+        BOTH, "what to run", "What the network's stages halve. both: height and width, as published; height: after the"
+        " first layer the height alone, as PaddleClas's PULC networks for lines of text do.", choices=(BOTH, HEIGHT),
     )  # fmt: skip
     gpus: int | None = option(
         None, "what to run", "Number of devices per node; each has one rank. Default: all of them, or up to 4 ranks on"

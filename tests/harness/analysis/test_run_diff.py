@@ -86,6 +86,8 @@ def test_a_job_is_what_was_trained_on_what() -> None:
         "mixed precision (off, bf16-O1)", "auto augment (False, True)", "preprocessing (paddleclas, dali)"
     ]  # fmt: skip
     assert job_of(planned(record("a", 1.0), preprocessing="dali")).preprocessing == "dali"
+    high = job_of(planned(record("a", 1.0), image_size="80x160", strides="height"))
+    assert job.unlike(high) == ["image size (64, 80x160)", "strides (both, height)"]
     other = Job("x1_0", 64, "digits", "cpu", 4, 32)
     assert job.unlike(other) == ["model (x0_25, x1_0)", "data set (photos, digits)", "devices (2, 4)"]
     named = dataclasses.replace(IMAGENET, name="my-imagenet", source="/data")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.analysis.comparing.run_diff import differences
 from harness.artifacts.record import SCHEMA_VERSION, RunFiles, RunRecord, read_record, write_record
 from harness.errors import MachineError, UsageError
 from harness.plan.kinds import THROUGHPUT
@@ -77,6 +78,25 @@ def test_attempts_bad_images_and_the_checkpoint_come_back(tmp_path: Path) -> Non
     assert round_trip(tmp_path, record) == record
 
 
+def test_a_size_that_is_no_square_comes_back(tmp_path: Path) -> None:
+    plan = a_plan(image_size="80x160", preprocessing="whole", strides="height")
+    record = dataclasses.replace(RECORD, config=RunConfig(image_size="80x160", strides="height"), plan=plan)
+    assert round_trip(tmp_path, record) == record
+    stored = json.loads((tmp_path / "run.json").read_text())
+    assert (stored["config"]["image_size"], stored["plan"]["pipeline"]["image_size"]) == ("80x160", "80x160")
+
+
+def test_a_record_from_before_strides_could_be_chosen_is_read_and_compared_like_today_s(tmp_path: Path) -> None:
+    write_record(tmp_path / "run.json", RECORD)
+    stored = json.loads((tmp_path / "run.json").read_text())
+    assert (stored["config"]["image_size"], stored["plan"]["pipeline"]["image_size"]) == (64, 64)
+    del stored["config"]["strides"], stored["plan"]["training"]["strides"]
+    (tmp_path / "old.json").write_text(json.dumps(stored))
+    old = read_record(tmp_path / "old.json")
+    assert old == RECORD
+    assert differences(old, RECORD) == []
+
+
 def test_every_option_comes_back(tmp_path: Path) -> None:
     config = RunConfig(
         throughput_only=True,
@@ -94,7 +114,8 @@ def test_every_option_comes_back(tmp_path: Path) -> None:
         seed=2147418111,
         data="a folder",
         classes=12,
-        image_size=32,
+        image_size="32x64",
+        strides="height",
         crop_area_min=0.1,
         flip_probability=0.0,
         batch_size=1,

@@ -209,7 +209,7 @@ STRICT: dict[str, Any] = {
     "auto_augment": True, "accumulation_steps": 2, "pretrained": "a.pdparams",
     "pretrained_head": "new", "bn_stats": "rank0", "amp": "bf16", "loader": "opencv", "shuffle_window": 5000,
     "amp_level": "O2", "layout": "nhwc", "to_static": True,
-    "tf32": "off", "amp_depthwise": True, "master_grad": True,
+    "tf32": "off", "amp_depthwise": True, "master_grad": True, "strides": "height",
 }  # fmt: skip
 
 

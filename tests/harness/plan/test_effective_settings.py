@@ -17,7 +17,7 @@ FOUND = {"loader": "dali", "workers": None,
              "dtype": "float32", "layout": "nchw", "preprocessing": "paddleclas", "antialias": False,
              "resize": "dali", "auto_augment": False,
              "parameters": "float32", "logits": "float32", "network_layout": "nchw",
-             "sync_batch_norm": False, "to_static": False, "accumulation_steps": 1, "ranks": 2,
+             "strides": "both", "sync_batch_norm": False, "to_static": False, "accumulation_steps": 1, "ranks": 2,
              "cudnn_tf32": None}  # fmt: skip
 
 
@@ -38,6 +38,9 @@ def test_settings_in_force_pass() -> None:
         ({"layout": "nhwc"}, {"layout": "nhwc", "network_layout": "nhwc"}),
         ({"preprocessing": "dali"}, {"preprocessing": "dali", "antialias": True}),
         ({"resize": "fused"}, {"resize": "fused"}),
+        ({"preprocessing": "whole"}, {"preprocessing": "whole"}),
+        ({"image_size": "80x160"}, {"image_size": "80x160"}),
+        ({"strides": "height"}, {"strides": "height"}),
         ({"to_static": True}, {"to_static": True}),
         ({"bn_stats": "sync"}, {"sync_batch_norm": True}),
         ({"tf32": "on"}, {"cudnn_tf32": True}),
@@ -72,9 +75,10 @@ def test_an_evaluation_shows_nothing_of_training() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [("decode_threads", 1), ("prefetch", 3), ("batch_size", 64), ("image_size", 128), ("dtype", "float16"),
-     ("parameters", "float16"), ("ranks", 1), ("decode_threads", None), ("layout", "nhwc"), ("preprocessing", "dali"),
+     ("image_size", "64x128"), ("parameters", "float16"), ("ranks", 1), ("decode_threads", None),
+     ("layout", "nhwc"), ("preprocessing", "dali"),
      ("antialias", True), ("auto_augment", True), ("logits", "bfloat16"),
-     ("network_layout", "nhwc"), ("to_static", True), ("accumulation_steps", 2)],
+     ("network_layout", "nhwc"), ("strides", "height"), ("to_static", True), ("accumulation_steps", 2)],
 )  # fmt: skip
 def test_a_setting_that_is_not_in_force(name: str, value: Any) -> None:
     with pytest.raises(InvariantError, match=f"{name} .* was asked for, {value} was in force") as caught:

@@ -40,6 +40,8 @@ FOUND = Decoding(hw_decoder_load=1.0, width_hint=640, height_hint=480, rates={"1
         ({"decoder": "mixed"}, FOUR_GPUS, FOUND, "mixed", False),
         ({"decoder": "mixed", "decode_region": "on"}, FOUR_GPUS, FOUND, "mixed", True),
         ({"decode_region": "off"}, cpus(2), Decoding(), "cpu", False),
+        ({"preprocessing": "whole"}, cpus(2), Decoding(), "cpu", False),
+        ({"preprocessing": "whole", "decode_region": "on"}, cpus(2), Decoding(), "cpu", True),
         ({"decode_region": "on"}, FOUR_GPUS, BROKEN, "cpu", True),
     ],
 )
@@ -71,6 +73,8 @@ def test_what_a_trial_found_holds_unless_it_was_asked_for() -> None:
         ({"resize": "fused"}, cpus(2), "fused"),
         ({"resize": "dali"}, cpus(2), "dali"),
         ({"preprocessing": "dali"}, cpus(2), "dali"),
+        ({"preprocessing": "whole"}, cpus(2), "fused"),
+        ({"preprocessing": "whole", "loader": "opencv"}, cpus(2), "opencv"),
         ({"auto_augment": True}, cpus(2), "dali"),
         ({}, FOUR_GPUS, "dali"),
         ({"decoder": "cpu"}, FOUR_GPUS, "fused"),

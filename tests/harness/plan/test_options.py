@@ -121,6 +121,55 @@ def test_the_limits_of_an_image_s_size_have_a_reason(pixels: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("written", "named"),
+    [("0x5", "0x5; its height"), ("31x32", "31x32; its height"), ("32x31", "32x31; its width"),
+     ("4097x32", "4097x32; its height"), ("32X4097", "32x4097; its width"), ("31x31", "31; it")],
+)  # fmt: skip
+def test_each_side_of_an_image_has_the_limits(written: str, named: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        RunConfig(**parse_config({"image_size": written}, "it.toml"))
+    assert caught.value.message == f"--image-size is {named} must be at least 32 and at most 4096"
+    assert caught.value.cure.startswith("The network halves its input five times")
+
+
+@pytest.mark.parametrize(
+    ("written", "size"),
+    [("224", 224), ("80x160", "80x160"), ("80X160", "80x160"), ("512x2048", "512x2048"), ("64x64", 64)],
+)
+def test_a_size_is_a_side_or_height_x_width(written: str, size: int | str) -> None:
+    """A square is a number wherever it is written, so that runs are compared and resumed whatever was typed."""
+    assert parse(["--image-size", written])[0] == {"image_size": size}
+    for value in (written, size):
+        assert parse_config({"image_size": value}, "it.toml") == {"image_size": size}
+    config = RunConfig(**parse_config({"image-size": written}, "it.toml"))
+    assert config.image_size == size
+
+
+@pytest.mark.parametrize(
+    "written", ["", "80x", "x160", "80x160x3", "80*160", "80 x 160", "a", "8.5", "80x-160", "auto"]
+)
+def test_what_is_no_size_is_refused(written: str) -> None:
+    cure = "Give the side of a square, such as 224, or height x width, such as 80x160."
+    with pytest.raises(UsageError) as caught:
+        parse([f"--image-size={written}"])
+    assert (caught.value.message, caught.value.cure) == (
+        f"--image-size is {written!r}, which is not a size in pixels", cure,
+    )  # fmt: skip
+    with pytest.raises(UsageError) as caught:
+        parse_config({"image_size": written}, "it.toml")
+    assert (caught.value.message, caught.value.cure) == (
+        f"it.toml: image_size is {written!r}, which is not a size in pixels", cure,
+    )  # fmt: skip
+
+
+def test_whole_images_have_no_smallest_crop() -> None:
+    error = refusal(preprocessing="whole", crop_area_min=0.5)
+    assert error.message == "--crop-area-min has no effect with --preprocessing whole, which crops nothing"
+    assert error.cure == "Omit one of the two."
+    assert RunConfig(preprocessing="whole", loader="opencv", flip_probability=0.5).preprocessing == "whole"
+
+
+@pytest.mark.parametrize(
     ("options", "message", "cure"),
     [
         ({"pretrained_head": "new"}, "--pretrained-head new is about the weights of --pretrained", "or omit it"),
@@ -228,7 +277,7 @@ def test_options_of_either_loader_are_for_both_of_them() -> None:
 @pytest.mark.parametrize(
     ("name", "known"),
     [("amp", "off, bf16, fp16"), ("amp_level", "O1, O2"), ("layout", "nchw, nhwc"), ("tf32", "on, off"),
-     ("preprocessing", "paddleclas, dali"), ("bn_stats", "average, rank0, sync")],
+     ("preprocessing", "paddleclas, dali, whole"), ("bn_stats", "average, rank0, sync"), ("strides", "both, height")],
 )  # fmt: skip
 def test_what_a_choice_may_be(name: str, known: str) -> None:
     error = refusal(**{name: "other"})

@@ -24,6 +24,7 @@ from harness.plan.plan import (
     settings_of,
 )
 from harness.report.console import plan_facts
+from models.image_size import ImageSize
 from pipelines.augmentation import Augmentation
 from pipelines.image_lists import ImageList
 from pipelines.settings import PipelineSettings
@@ -328,6 +329,16 @@ def test_auto_augment_is_for_the_size_that_was_published_with_it(
 def test_dalis_own_recipe_is_noted() -> None:
     notes = plan(RunConfig(preprocessing="dali")).notes
     assert notes == ("images are cropped and resized as DALI does by default, not as published",)
+
+
+def test_whole_images_are_noted() -> None:
+    made = plan(RunConfig(preprocessing="whole", image_size="80x160", strides="height"))
+    assert made.notes == (
+        "images are resized as a whole, not cropped as published, and so become wider or narrower where their shape is"
+        " another than that of --image-size",
+    )
+    assert (made.pipeline.image_size, made.pipeline.size) == ("80x160", ImageSize(80, 160))
+    assert made.training.strides == "height"
 
 
 def test_a_step_of_several_batches() -> None:

@@ -48,6 +48,7 @@ MARKED: dict[str, tuple[dict[str, Any], str]] = {
     "amp_depthwise": ({"amp": "fp16", "amp_depthwise": True}, "depthwise in 16 bits"),
     "master_grad": ({"amp": "fp16", "amp_level": "O2", "master_grad": True}, "master gradients"),
     "tf32": ({"tf32": "off"}, "TF32 off"),
+    "strides": ({"strides": "height"}, "height alone halved"),
     "crop_area_min": ({"crop_area_min": 0.5}, "crops of 0.5 to 1 of the area"),
     "flip_probability": ({"flip_probability": 0.0}, "flip probability 0"),
     "preprocessing": ({"preprocessing": "dali"}, "dali preprocessing"),
@@ -111,6 +112,12 @@ def test_other_devices_with_the_published_batch_have_no_mark() -> None:
     assert marks_of(Devices("gpu", 8, "H100"), batch_size=256) == ()
 
 
+def test_limits_of_crops_are_no_matter_of_whole_images() -> None:
+    found = marks_of(data=DIGITS, preprocessing="whole", epochs=2, batch_size=8)
+    assert "whole images" in found
+    assert not [mark for mark in found if "crops" in mark]
+
+
 def test_a_data_sets_own_classes_and_crops_are_marked() -> None:
     assert marks_of(data=dataclasses.replace(IMAGENET, num_classes=1001, imagenet=False)) == ("1,001 classes",)
     found = marks_of(Devices("cpu", 2, "CPU"), DIGITS, batch_size=16, epochs=2)
@@ -133,6 +140,8 @@ def test_a_throughput_run_has_no_mark_of_its_epochs() -> None:
 
 def test_an_evaluation_is_marked_by_what_it_depends_on() -> None:
     assert marks_of(eval_only=True, pretrained="a.pdparams", epochs=3, batch_size=8) == ()
+    whole = marks_of(eval_only=True, pretrained="a.pdparams", strides="height", preprocessing="whole")
+    assert whole == ("height alone halved", "whole images")
     found = marks_of(eval_only=True, pretrained="a.pdparams", amp="bf16", preprocessing="dali")
     assert found == ("AMP bf16-O1", "dali preprocessing")
 

@@ -294,6 +294,9 @@ def test_a_plan_is_told_in_full() -> None:
     assert several["batch"] == "32 images per device, 3 batches per step, 192 images per step"
     assert several["precision"] == "mixed, bf16-O1"
     assert several["crops"] == "64x64, area 0.5 to 1, flipped with probability 0, AutoAugment"
+    whole = dict(plan_facts(a_plan(image_size="80x160", preprocessing="whole", strides="height")))
+    assert whole["crops"] == "80x160, of whole images, flipped with probability 0"
+    assert whole["model"] == "PPLCNet_x0_25, 10 classes, whose stages halve the height alone"
     alone = dict(plan_facts(a_plan(kind=EVALUATION)))
     assert alone["length"] == "one evaluation, 64x64"
     assert {"crops", "learning rate", "weight decay", "warm-up"}.isdisjoint(alone)

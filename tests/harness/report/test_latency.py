@@ -76,7 +76,7 @@ def test_a_failure_has_its_reason_in_the_place_of_figures() -> None:
 
 def test_the_claim_in_words() -> None:
     published = {size: turns_of(size, ONEDNN, spread(one.latency_ms)) for size, one in SIZES.items()}
-    claim = claim_of(ONEDNN, published, 224, 1000)
+    claim = claim_of(ONEDNN, published, JOB)
     assert claim is not None
     lines = claims_text([claim])
     assert lines[0] == (
@@ -90,16 +90,16 @@ def test_the_claim_in_words() -> None:
 
 def test_a_claim_that_does_not_hold_in_words() -> None:
     times = {"x0_5": [2.0] * 10, "x0_75": [1.5] * 10, "x1_0": spread(9.0, 0.001)}
-    claim = claim_of(ONEDNN, {size: turns_of(size, ONEDNN, ms) for size, ms in times.items()}, 224, 1000)
+    claim = claim_of(ONEDNN, {size: turns_of(size, ONEDNN, ms) for size, ms in times.items()}, JOB)
     assert claim is not None
     lines = claims_text([claim])
     assert lines[0].endswith("not as published: x0_75 is quicker than x0_5")
     assert "more than the published 1.20 x" in lines[1]
     few = {size: turns_of(size, ONEDNN, [ms, ms]) for size, ms in (("x0_5", 2.0), ("x0_75", 2.0))}
-    unsure = claim_of(ONEDNN, few, 224, 1000)
+    unsure = claim_of(ONEDNN, few, JOB)
     assert unsure is not None
     assert "latency grows 1.00 x, noise doesn't tell it from 1.12 x" in claims_text([unsure])[1]
-    alike = claim_of(ONEDNN, {size: turns_of(size, ONEDNN, [2.0] * 10) for size in few}, 224, 1000)
+    alike = claim_of(ONEDNN, {size: turns_of(size, ONEDNN, [2.0] * 10) for size in few}, JOB)
     assert alike is not None
     assert "(noise doesn't tell apart: x0_5 and x0_75)" in claims_text([alike])[0]
 

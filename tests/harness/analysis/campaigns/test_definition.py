@@ -51,6 +51,18 @@ def test_a_matrix_is_every_combination_with_what_is_included_and_without_what_is
     assert config_of(campaign.cells[1]).batch_size is None
 
 
+def test_sizes_of_images_are_numbers_and_texts() -> None:
+    campaign = parsed('[matrix]\nimage_size = [64, "80x160", "96X96"]\n')
+    assert [cell.name for cell in campaign.cells] == ["image-size=64", "image-size=80x160", "image-size=96"]
+    assert [cell.run(1) for cell in campaign.cells][1] == "image-size-80x160.r1"
+    assert [config_of(cell).image_size for cell in campaign.cells] == [64, "80x160", 96]
+    with pytest.raises(UsageError) as caught:
+        parsed('[matrix]\nimage_size = [64, "80x"]\n')
+    assert caught.value.message == "it.toml: matrix: image_size is '80x', which is not a size in pixels"
+    with pytest.raises(UsageError, match="image_size has a value twice"):
+        parsed('[matrix]\nimage_size = [64, "64x64"]\n')
+
+
 def test_repeats_are_interleaved_over_the_cells() -> None:
     runs = [cell.run(repeat) for cell, repeat in parsed(MATRIX).runs]
     assert runs[:4] == [

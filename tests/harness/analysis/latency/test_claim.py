@@ -11,14 +11,14 @@ from harness.analysis.latency.claim import Claim, claim_of, exponent, top1_per_m
 from harness.analysis.latency.figures import Turn
 from models.flops import macs
 from models.sizes import SIZES
-from tests.support.latency import ONEDNN, spread, turns_of
+from tests.support.latency import JOB, ONEDNN, spread, turns_of
 
 PUBLISHED = {size: one.latency_ms for size, one in SIZES.items()}
 
 
 def judged(milliseconds: Mapping[str, float], share: float = 0.001, rounds: int = 10) -> Claim:
     turns = {size: turns_of(size, ONEDNN, spread(ms, share, rounds)) for size, ms in milliseconds.items()}
-    found = claim_of(ONEDNN, turns, 224, 1000)
+    found = claim_of(ONEDNN, turns, JOB)
     assert found is not None
     return found
 
@@ -73,7 +73,7 @@ def test_noise_may_leave_it_open() -> None:
         "x0_25": turns_of("x0_25", ONEDNN, [1.74] * 10),
         "x2_5": turns_of("x2_5", ONEDNN, spread(5.39, 0.1)),
     }
-    open_still = claim_of(ONEDNN, turns, 224, 1000)
+    open_still = claim_of(ONEDNN, turns, JOB)
     assert open_still is not None
     assert open_still.almost_constant is None
 
@@ -86,17 +86,17 @@ def test_a_more_accurate_size_that_is_quicker_is_out_of_order() -> None:
         "x0_5": turns_of("x0_5", ONEDNN, [2.0] * 10),
         "x0_75": turns_of("x0_75", ONEDNN, [1.8, 1.9, 1.95, 1.9, 1.9, 1.95, 2.2, 2.1, 2.3, 2.2]),
     }
-    unsure = claim_of(ONEDNN, turns, 224, 1000)
+    unsure = claim_of(ONEDNN, turns, JOB)
     assert unsure is not None
     assert (unsure.faster, unsure.alike) == ((), (("x0_5", "x0_75"),))
 
 
 def test_one_size_is_no_claim() -> None:
     one: dict[str, list[Turn]] = {"x1_0": turns_of("x1_0", ONEDNN, [5.0] * 10), "x2_0": []}
-    assert claim_of(ONEDNN, one, 224, 1000) is None
-    assert claim_of(ONEDNN, {}, 224, 1000) is None
+    assert claim_of(ONEDNN, one, JOB) is None
+    assert claim_of(ONEDNN, {}, JOB) is None
     apart = {"x0_5": turns_of("x0_5", ONEDNN, [2.0]), "x1_0": turns_of("x1_0", ONEDNN, [5.0, 5.0])[1:]}
-    assert claim_of(ONEDNN, apart, 224, 1000) is None
+    assert claim_of(ONEDNN, apart, JOB) is None
 
 
 @pytest.mark.parametrize("power", [0.0, 0.3, 1.0])

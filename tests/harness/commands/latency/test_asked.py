@@ -14,7 +14,9 @@ from harness.errors import MachineError, UsageError
 from harness.latency.engines import ENGINES, Engine
 from harness.machine.device import Devices
 from harness.machine.nvml import Gpu
+from harness.report.latency import job_text
 from models.errors import ActionableError
+from models.flops import macs
 from models.sizes import SIZES
 from models.weights import encode_weights
 from tests.support.published import shapes
@@ -53,7 +55,8 @@ def test_without_options_all_sizes_take_about_two_minutes_on_one_core() -> None:
     found = given()
     job = found.job
     assert (job.sizes, job.engines, job.device) == (tuple(SIZES), ("paddle-onednn",), "cpu")
-    assert (job.threads, job.batch_size, job.image_size, job.num_classes) == (1, 1, 224, 1000)
+    assert (job.threads, job.batch_size, job.image_size, job.num_classes, job.strides) == (1, 1, 224, 1000, "both")
+    assert job.shape == (1, 3, 224, 224)
     assert (job.rounds, job.turn_seconds) == (20, 0.6)
     assert job.rounds * job.turn_seconds * len(job.pairs) == pytest.approx(96)
     assert len(job.cores) == 1
@@ -66,6 +69,13 @@ def test_sizes_and_engines_are_given_with_commas() -> None:
     assert job.engines == ("paddle", "paddle-onednn")
     assert job.turn_seconds == 1.5
     assert job.cores == (0, 1)
+
+
+def test_images_that_are_no_squares() -> None:
+    job = given(image_size="80x160", batch_size=2, strides="height").job
+    assert (job.image_size, job.shape, job.strides) == ("80x160", (2, 3, 80, 160), "height")
+    assert job.macs("x0_25") == macs("x0_25", "80x160", 1000, "height")
+    assert job_text(job).endswith("2 images of 80x160 px in a call, stages that halve the height alone")
 
 
 def test_a_gpu_has_its_own_engines() -> None:
@@ -98,6 +108,8 @@ def test_an_engine_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> Non
         ({"device": "npu"}, "--device is 'npu'; networks are timed on cpu or gpu", "Name one."),
         ({"batch_size": 0}, "--batch-size is 0; it must be at least 1", ""),
         ({"image_size": 16}, "--image-size is 16; it must be at least 32", ""),
+        ({"image_size": "80x16"}, "--image-size is 80x16; its width must be at least 32", ""),
+        ({"strides": "width"}, "unknown strides 'width'", "Known: both, height."),
         ({"rounds": 0}, "--rounds is 0; it must be at least 1", ""),
         ({"seconds": 0.0}, "--seconds is 0.0; it must be above 0", ""),
         ({"seconds": float("inf")}, "--seconds is inf; it must be finite", ""),

@@ -90,7 +90,7 @@ def test_a_run_is_written_with_what_is_known_of_it(tmp_path: Path, capsys: pytes
         "",
     )
     assert metadata(target) == {
-        "model": "x0_25", "num_classes": "10", "run": "first", "epoch": "3", "optimizer_steps": "66",
+        "model": "x0_25", "num_classes": "10", "strides": "both", "run": "first", "epoch": "3", "optimizer_steps": "66",
         "dataset": "digits",
         "top1": "0.95333", "top1_epoch": "3",
     }  # fmt: skip
