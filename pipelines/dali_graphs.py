@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
@@ -17,32 +16,21 @@ from pipelines import auto_augment
 from pipelines.augmentation import MEAN, STD, Augmentation, eval_cover
 from pipelines.crops import draw_crop, middle
 from pipelines.errors import LoaderError
+from pipelines.graph_settings import WHOLE_FLIP
 from pipelines.quick_loading import quick_loading
 from pipelines.settings import (
     CPU_DECODER,
     DALI_CROPS,
-    DALI_RESIZE,
     FUSED_RESIZE,
     MAX_PIXELS,
-    PADDLECLAS_CROPS,
     WHOLE_IMAGES,
     PipelineSettings,
 )
 
 DTYPES = {"float32": types.FLOAT, "float16": types.FLOAT16}
 LAYOUTS = {"nchw": "CHW", "nhwc": "HWC"}
-# How DALI writes an operator's specification, and what it calls decoders of regions and of whole images, and ours.
-SCHEMA = re.compile(r"OpSpec for (?:experimental__)?(\w+):")
-REGION_DECODER, WHOLE_DECODER = "decoders__ImageSlice", "decoders__Image"
-FUSED_SCHEMA = "NumbaFuncImpl"
-DECODERS = (REGION_DECODER, WHOLE_DECODER)
-GPU_DECODER_ARGUMENTS = ("hw_decoder_load", "preallocate_width_hint", "preallocate_height_hint")
 # The number of a file's first bytes that identify its format.
 SIGNATURE_BYTES = 16
-# The name of the operator that draws flips where nothing is cropped, by which `read_settings` knows such a graph.
-WHOLE_FLIP = "flip_of_whole_image"
-
-
 Files = Callable[[], Sequence[npt.NDArray[np.uint8]]]
 # What DALI calls for each batch; it returns the files' names, as bytes [length], and their labels [batch, 1].
 Feed = Callable[[], tuple[Sequence[npt.NDArray[np.uint8]], npt.NDArray[np.int64]]]
@@ -185,52 +173,6 @@ def checking_graph(names: Files, settings: PipelineSettings, max_pixels: int) ->
         return image, size, signature
 
     return graph()
-
-
-def read_settings(pipeline: Pipeline) -> dict[str, Any]:
-    """The settings that a built pipeline reports, by PipelineSettings' names, and antialias: whether resizing smooths.
-
-    All but decode_threads and prefetch are read from the operators' own specifications. Settings that are the GPU
-    decoder's alone are None for a CPU's; preprocessing is None for a graph that draws neither crops nor flips, and
-    antialias for one that doesn't resize.
-    """
-    operators = getattr(pipeline, "_ops", None) or ()
-    specifications, names = [str(operator.spec) for operator in operators], {operator.name for operator in operators}
-    by_schema = {found[1]: text for text in specifications if (found := SCHEMA.match(text))}
-    decoder_name = next((name for name in DECODERS if name in by_schema), None)
-    decoder = "" if decoder_name is None else by_schema[decoder_name]
-    smoothed = _argument(by_schema.get("Resize", ""), "antialias")
-    resize = FUSED_RESIZE if FUSED_SCHEMA in by_schema else DALI_RESIZE if "Resize" in by_schema else None
-    load, width, height = (_argument(decoder, name) for name in GPU_DECODER_ARGUMENTS)
-    return {
-        "decode_threads": pipeline.num_threads,
-        "prefetch": pipeline.prefetch_queue_depth,
-        "decoder": _argument(decoder, "device"),
-        "decode_region": None if decoder_name is None else decoder_name == REGION_DECODER,
-        "hw_decoder_load": None if load is None else float(load),
-        "width_hint": None if width is None else int(width),
-        "height_hint": None if height is None else int(height),
-        "preprocessing": _preprocessing(by_schema, names),
-        "antialias": smoothed == "True" if resize == DALI_RESIZE else None if resize is None else False,
-        "resize": resize,
-        "auto_augment": by_schema.keys() >= set(auto_augment.SCHEMAS),
-    }
-
-
-def _preprocessing(schemas: Container[str], names: Container[str]) -> str | None:
-    """What of an image a training graph uses, by its operators' schemas and names; None for another graph."""
-    # AutoAugment draws from random__Uniform, too.
-    if WHOLE_FLIP in names:
-        return WHOLE_IMAGES
-    if "RandomCropGenerator" in schemas:
-        return DALI_CROPS
-    return PADDLECLAS_CROPS if "random__Uniform" in schemas else None
-
-
-def _argument(specification: str, name: str) -> str | None:
-    """An argument in an operator's specification; None if it isn't there."""
-    found = re.search(rf"^\s*{name}: (\S+)$", specification, re.MULTILINE)
-    return None if found is None else found[1]
 
 
 def _files(feed: Feed) -> tuple[Any, Any]:

@@ -25,7 +25,8 @@ from pipelines.bad_image_probe import (
     reading_failure,
 )
 from pipelines.batch import Batch, Source
-from pipelines.dali_graphs import Feed, read_settings
+from pipelines.dali_graphs import Feed
+from pipelines.graph_settings import read_settings
 from pipelines.image_lists import ImageList
 from pipelines.jpeg_data import EndMarkers
 from pipelines.reading import Taken, reading_of

@@ -71,9 +71,7 @@ def modules_markdown() -> str:
         harness,
         *rooms,
         ROOT / "pipelines",
-        ROOT / "pipelines" / "builtin",
-        ROOT / "pipelines" / "fused",
-        ROOT / "pipelines" / "imagenet",
+        *sorted(path.parent for path in (ROOT / "pipelines").glob("*/__init__.py")),
         ROOT / "models",
     ]
     return "\n\n".join(map(_modules_of, folders))

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from nvidia.dali import types
 
-from pipelines.dali_graphs import decoding_graph, evaluation_graph, read_settings, training_graph
+from pipelines.dali_graphs import decoding_graph, evaluation_graph, training_graph
+from pipelines.graph_settings import read_settings
 from pipelines.settings import DALI_RESIZE, PipelineSettings
 from tests.support.dali import (
     CPU,

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from nvidia.dali import fn, pipeline_def, types
 
 from harness import ROOT
-from pipelines.dali_graphs import evaluation_graph, read_settings, training_graph
+from pipelines.dali_graphs import evaluation_graph, training_graph
 from pipelines.errors import LoaderError
 from pipelines.fused import finishing
 from pipelines.fused.fit import NOT_INSTALLED, obstacle
 from pipelines.fused.operator import NORMAL, prepared
+from pipelines.graph_settings import read_settings
 from pipelines.settings import FUSED_RESIZE, PipelineSettings
 from tests.support.dali import CUSTOM, EXTERNAL_SOURCE_CHECKPOINT, no_feed
 from tests.support.opencv import Pixels

@@ -15,8 +15,9 @@ from nvidia.dali import types
 from models.image_size import ImageSize
 from pipelines import dali_graphs as graphs
 from pipelines.augmentation import Augmentation
-from pipelines.dali_graphs import evaluation_graph, read_settings, training_graph
+from pipelines.dali_graphs import evaluation_graph, training_graph
 from pipelines.fused import operator
+from pipelines.graph_settings import read_settings
 from pipelines.image_lists import ImageList
 from pipelines.opencv_images import Crop, draw_crop, evaluation_images, training_images
 from pipelines.settings import DALI_RESIZE, FUSED_RESIZE, OPENCV_LOADER, WHOLE_IMAGES, PipelineSettings

@@ -115,6 +115,8 @@ def test_every_option_comes_back(tmp_path: Path) -> None:
         data="a folder",
         classes=12,
         image_size="32x64",
+        shuffle_window=5000,
+        cache="ram",
         strides="height",
         crop_area_min=0.1,
         flip_probability=0.0,
