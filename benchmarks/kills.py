@@ -15,6 +15,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +24,8 @@ import psutil
 from benchmarks.disturbed import EPOCHS_RUN, Job, finish, saved_values, strike
 from harness.artifacts.record import RunFiles
 from harness.artifacts.schema import CHECKPOINT, EVALUATE, TRAIN
+from harness.commands.data.pack import pack
+from pipelines.packed.shards import FORMATS
 from tests.support.data_sets import write_noise
 
 MOMENTS = (TRAIN, EVALUATE, CHECKPOINT)
@@ -35,9 +38,23 @@ def _killed(victim: str, processes: Mapping[str, psutil.Process]) -> bool:
     return victim in processes
 
 
-def campaign(kills: int, seed: int, say: Callable[[str], None], job: Job, ranks: Sequence[int] = (1, 2)) -> int:
-    """Kill runs the given number of times. Returns how many results differ from those of undisturbed runs."""
+def campaign(
+    kills: int,
+    seed: int,
+    say: Callable[[str], None],
+    job: Job,
+    ranks: Sequence[int] = (1, 2),
+    packed: str | None = None,
+) -> int:
+    """Kill runs the given number of times. Returns how many results differ from those of undisturbed runs.
+
+    packed is the format of the shards that the images are in; None for files of their own.
+    """
     write_noise(job.data, 160, 96)
+    if packed is not None:
+        shards = job.data.with_name("shards")
+        pack(str(job.data), str(shards), packed)
+        job = replace(job, data=shards)
     truth = {count: finish(job, f"undisturbed{count}", count) for count in ranks}
     say(f"undisturbed: {len(truth[ranks[0]].steps)} rows on {ranks[0]} ranks")
     wrong, done = 0, 0
@@ -72,11 +89,12 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=25)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="kind of device, as run_bench.py knows it")
+    parser.add_argument("--packed", choices=FORMATS, help="put the images into shards of this format")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="pplcnet-kills-"))
     job = Job(given.device, folder / "data", folder)
     try:
-        wrong = campaign(given.kills, given.seed, lambda line: print(line, flush=True), job)
+        wrong = campaign(given.kills, given.seed, lambda line: print(line, flush=True), job, packed=given.packed)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print(f"{wrong} results differ")

@@ -128,4 +128,4 @@ def _check_extents(images: ImageList, extents: Extents) -> FileCheck:
             )
             if reason:
                 faults[index] = reason
-    return FileCheck(images, Numbers(np.asarray(extents.sizes)), faults, np.zeros((len(images), 2), np.uint64))
+    return FileCheck(images, Numbers(np.array(extents.sizes)), faults, np.zeros((len(images), 2), np.uint64))

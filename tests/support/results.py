@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -28,6 +28,10 @@ class Result:
         """What isn't equal, bit for bit."""
         found = [name for name in ("steps", "epochs") if not getattr(self, name).equals(getattr(other, name))]
         return found + (["weights"] if self.arrays != other.arrays else [])
+
+    def of_training(self) -> Result:
+        """The same without the state of DALI's graph, which is another one for images in shards or in memory."""
+        return replace(self, arrays={name: one for name, one in self.arrays.items() if not name.endswith("/dali")})
 
 
 def result_of(files: RunFiles) -> Result:

@@ -51,8 +51,7 @@ class LoadingOptions:
     cache: str = option(
         NONE, "loading", "Where the images' files are kept during a run. ram: in memory, once for all ranks of a node;"
         " they are read before the run, so that no step waits for a disk. none: where they are; the operating system"
-        " keeps in memory what it has room for.", choices=(NONE, RAM),
-        resume=FREE, nodes=OWN, row=UNMARKED,
+        " keeps in memory what it has room for.", choices=(NONE, RAM), nodes=OWN, row=UNMARKED,
     )  # fmt: skip
     shuffle_window: int | None = option(
         None, "loading", "Shuffle the shards of the data, and then the images in windows of this number, so that shards"
