@@ -43,7 +43,9 @@ class PillowImages(Images):
         with Image.open(io.BytesIO(self._content(index))) as image:
             crop = draw_crop(image.height, image.width, prepare.augmentation, rng)
             box = (crop.left, crop.top, crop.left + crop.width, crop.top + crop.height)
-            resized = image.convert("RGB").resize((prepare.size, prepare.size), Image.Resampling.BILINEAR, box=box)
+            resized = image.convert("RGB").resize(
+                (prepare.size.width, prepare.size.height), Image.Resampling.BILINEAR, box=box
+            )
         if rng.random() < prepare.augmentation.flip_probability:
             resized = resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return prepare.normalised(np.asarray(resized)), self.images.labels[index], None
