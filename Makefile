@@ -50,13 +50,14 @@ test: install
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Everything side by side, for docs/performance.md: loaders alone, each feeding the same training, what recording and starting
-# cost, and a run of 360 epochs concluded. Other programs disturb it.
+# cost, a run of 360 epochs concluded, and lists of millions planned. Other programs disturb it.
 benchmarks: install
 	$(BIN)/python -m benchmarks.peers
 	$(BIN)/python -m benchmarks.end_to_end
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.long_run
+	$(BIN)/python -m benchmarks.large_lists
 
 # What takes too long for a test: kills, signals, storage that goes away, growth over 20,000 steps, a run of 360 epochs concluded.
 soak: install

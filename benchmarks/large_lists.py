@@ -8,7 +8,8 @@ before it looks at the files: it opens the data set, notes what is odd about it,
 to ranks, new processes that have loaded Paddle and DALI, and draw their first batch. Prints for each list the seconds
 of the plan and the largest memory of its process until then; the seconds from a rank's lists to its first batch, of the
 slowest rank; and the memory of the largest rank and of all processes together when all have drawn, in which a page that
-several share counts once. "loaded" is what the ranks took before they had lists.
+several share counts once. "loaded" is what the ranks took before they had lists; "core s" are seconds of a processor.
+Ends with the machine's load.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ from typing import Any
 import numpy as np
 
 BATCH, SEED, BLOCK = 256, 1, 1 << 20
-COLUMNS = ("images", "list MB", "plan s", "plan MB", "first batch s", "a rank MB", "together MB", "loaded MB")
+COLUMNS = (
+    "images", "list MB", "plan s", "plan core s", "plan MB", "first batch s", "first batch core s", "a rank MB",
+    "together MB", "loaded MB",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -61,6 +65,7 @@ def main() -> None:
                 answer = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.splitlines()[-1])
                 size = (Path(folder) / "train_list.txt").stat().st_size
             print("| " + " | ".join([f"{images:,}", f"{size / 1e6:,.0f}", *answer]) + " |", flush=True)
+        print(f"load of the last minute {os.getloadavg()[0]:.1f}, cores {os.cpu_count()}")
 
 
 def write_list(file: Path, images: int, classes: int, *, ordered: bool) -> None:
@@ -89,7 +94,8 @@ def plan(folder: Path, ranks: int) -> None:
 
     config = RunConfig(data=str(folder), device="cpu", gpus=ranks, batch_size=BATCH, throughput_only=True)
     inputs = find_inputs(config, Console(), os.environ)
-    seconds, largest = time.perf_counter() - begun, memory_bytes(os.getpid(), "status", "VmHWM")
+    seconds, cores = time.perf_counter() - begun, time.process_time()
+    largest = memory_bytes(os.getpid(), "status", "VmHWM")
     with private_folder("lists") as private:
         leave_lists(private, inputs.dataset.splits)
         command = (sys.executable, "-m", "benchmarks.large_lists", "--rank", str(private / LISTS))
@@ -107,7 +113,8 @@ def plan(folder: Path, ranks: int) -> None:
         for process in started:
             process.communicate()
     figures = (
-        f"{seconds:.1f}", f"{largest / 1e6:,.0f}", f"{max(one['seconds'] for one in drawn):.2f}",
+        f"{seconds:.1f}", f"{cores:.1f}", f"{largest / 1e6:,.0f}",
+        f"{max(one['seconds'] for one in drawn):.2f}", f"{max(one['cores'] for one in drawn):.2f}",
         f"{max(alone) / 1e6:,.0f}", f"{together / 1e6:,.0f}", f"{sum(one['bytes'] for one in loaded) / 1e6:,.0f}",
     )  # fmt: skip
     print(json.dumps(figures))
@@ -136,7 +143,7 @@ def rank(lists: Path, number: int, ranks: int) -> None:
     gc.collect()
     print(json.dumps({"bytes": memory_bytes(os.getpid(), "smaps_rollup", "Pss")}), flush=True)
     sys.stdin.readline()
-    begun = time.perf_counter()
+    begun, used = time.perf_counter(), time.process_time()
     images = lists_left(lists)["train"]
     order = TrainingOrder(len(images), number, ranks, BATCH, SEED)
     drawn = order.draw(BEGINNING, frozenset())
@@ -144,7 +151,7 @@ def rank(lists: Path, number: int, ranks: int) -> None:
     # The source of batches keeps all labels.
     labels = np.array(images.labels, np.int64)
     assert [label for _, label in batch] == labels[drawn.indices].tolist()
-    print(json.dumps({"seconds": time.perf_counter() - begun}), flush=True)
+    print(json.dumps({"seconds": time.perf_counter() - begun, "cores": time.process_time() - used}), flush=True)
     sys.stdin.read()
 
 

@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
+import numpy as np
+
+from pipelines.columns import Numbers, Texts
 from pipelines.errors import DataError
 from pipelines.folder_names import FolderNames
 from pipelines.image_lists import MAX_CLASSES, ImageList, first_ten, shown
-from pipelines.plain_lists import read_plain
+from pipelines.plain_lists import Columns, read_plain
 
 # What the head of a column of labels is called.
 _HEADS = frozenset(("label", "labels", "class", "classes", "class_id", "class_index", "classid", "target", "category"))
@@ -63,12 +66,9 @@ def read_list(list_file: Path, root: Path) -> ListFile:
     unreadable or empty list, a line without a label, a label that is negative or impossibly large, and a path that
     leaves root.
     """
-    plain = read_plain(list_file)
-    if plain is not None:
-        return ListFile(list_file, ImageList(root, plain.paths, plain.labels), plain.lines)
-    rows = read_rows(list_file)
+    rows = read_plain(list_file) or _as_columns(read_rows(list_file))
     total = len(rows.paths)
-    outside = [index for index, label in enumerate(rows.labels) if not 0 <= label < MAX_CLASSES]
+    outside = np.flatnonzero((rows.labels.array < 0) | (rows.labels.array >= MAX_CLASSES)).tolist()
     if outside:
         raise DataError(
             f"{len(outside):,} of {total:,} lines of {shown(list_file)} have a label outside 0..{MAX_CLASSES - 1}:\n"
@@ -80,8 +80,7 @@ def read_list(list_file: Path, root: Path) -> ListFile:
             ),
             "Labels count from 0. Correct these lines, or remove them.",
         )
-    paths = [_below(path, root) for path in rows.paths]
-    leaving = [index for index, path in enumerate(paths) if path is None]
+    paths, leaving = _all_below(rows.paths, root) if _may_leave(rows.paths) else (rows.paths, [])
     if leaving:
         raise DataError(
             f"{len(leaving):,} of {total:,} paths in {shown(list_file)} lead out of {shown(root)}:\n"
@@ -89,8 +88,11 @@ def read_list(list_file: Path, root: Path) -> ListFile:
             "Name a folder that holds all images with --image-root: paths are relative to it, or absolute and below it."
             " A symbolic link there may point elsewhere.",
         )
-    images = ImageList(root, (path for path in paths if path is not None), rows.labels)
-    return ListFile(list_file, images, rows.lines)
+    return ListFile(list_file, ImageList(root, paths, rows.labels), rows.lines)
+
+
+def _as_columns(rows: Rows) -> Columns:
+    return Columns(Texts.of(rows.paths), Numbers(rows.labels), rows.lines)
 
 
 def read_rows(list_file: Path) -> Rows:
@@ -223,6 +225,27 @@ def _label(token: str) -> int | None:
     if not (digits.isascii() and digits.isdigit()) or len(digits) > _MAX_DIGITS:
         return None
     return int(token)
+
+
+def _may_leave(paths: Texts) -> bool:
+    """Whether a path may be absolute or lead upwards."""
+    begins = np.concatenate(([0], paths.ends[:-1]))[: len(paths)]
+    first = paths.characters[begins[begins < paths.ends]]
+    return bool((first == ord("/")).any()) or paths.may_contain(b"..")
+
+
+def _all_below(paths: Texts, root: Path) -> tuple[Texts, list[int]]:
+    """The paths relative to root, and the indices of those that lead out of it, which are empty."""
+    leaving: list[int] = []
+
+    def below() -> Iterator[str]:
+        for index, path in enumerate(paths):
+            inside = _below(path, root)
+            if inside is None:
+                leaving.append(index)
+            yield inside or ""
+
+    return Texts.of(below()), leaving
 
 
 def _below(path: str, root: Path) -> str | None:

@@ -21,17 +21,15 @@ _BLOCK = 1 << 22
 _MAX_DIGITS = 6
 # As much as is looked at to tell an encoding.
 _SAMPLE_BYTES = 4096
-_NEWLINE, _RETURN, _BLANK, _TAB, _SLASH, _ZERO = b"\n\r \t/0"
+_NEWLINE, _RETURN, _BLANK, _TAB, _ZERO = b"\n\r \t0"
 _MAX_DIGIT = 9
 _FIRST_NOT_ASCII = 0x80
 _MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-# Any of them may be a part of a path that leads upwards.
-_UPWARDS = (b"../", b".. ", b"..\t")
 
 
 @dataclass(frozen=True, slots=True)
-class PlainList:
-    """A list's columns; lines are the numbers of the lines that have them, from 1."""
+class Columns:
+    """The columns of a list as it is written; lines are the numbers of the lines that have them, from 1."""
 
     paths: Texts
     labels: Numbers
@@ -52,12 +50,12 @@ class _Lines:
     count: int
 
 
-def read_plain(file: Path) -> PlainList | None:
+def read_plain(file: Path) -> Columns | None:
     """The list in a file; None if it isn't plain.
 
     A plain list's lines are empty, or end in one blank or tab and the label's digits. All other lists, and those with a
-    fault or a path that is absolute or leads upwards, are for `pipelines.list_files.read_list`, which reads a plain
-    list in the same way, line by line; None also stands for a file that can't be read.
+    fault, are for `pipelines.list_files.read_rows`, which reads a plain list in the same way, line by line; None also
+    stands for a file that can't be read.
     """
     try:
         # A pipe could be read only once.
@@ -69,7 +67,7 @@ def read_plain(file: Path) -> PlainList | None:
         return None
 
 
-def _read(stream: BinaryIO) -> PlainList | None:
+def _read(stream: BinaryIO) -> Columns | None:
     # What isn't filled takes no memory.
     characters = np.empty(os.fstat(stream.fileno()).st_size, np.uint8)
     filled = lines = 0
@@ -91,7 +89,7 @@ def _read(stream: BinaryIO) -> PlainList | None:
     if without := np.concatenate(empty).tolist():
         numbers = Numbers(np.delete(np.arange(1, lines + 1), without))
     ends = np.cumsum(np.concatenate(sizes), dtype=np.int64)
-    return PlainList(Texts(characters[:filled], ends), Numbers(np.concatenate(labels)), numbers)
+    return Columns(Texts(characters[:filled], ends), Numbers(np.concatenate(labels)), numbers)
 
 
 def _blocks(stream: BinaryIO) -> Iterator[bytes | None]:
@@ -122,8 +120,6 @@ def _is_decorated(part: _Lines) -> bool:
 
 def _parsed(block: bytes) -> _Lines | None:
     """The images of a block of whole lines; None if one isn't plain."""
-    if b".." in block and any(part in block for part in _UPWARDS):
-        return None
     text = np.frombuffer(block, np.uint8)
     newlines = np.flatnonzero(text == _NEWLINE)
     begins = np.concatenate(([0], newlines[:-1] + 1))
@@ -141,7 +137,6 @@ def _parsed(block: bytes) -> _Lines | None:
         & (separators < ends - 1)
         & (last > _BLANK)
         & (last < _FIRST_NOT_ASCII)
-        & (text[begins] != _SLASH)
     ).all():
         return None
     # 1 for the bytes of paths, 0 for the others: it changes where paths begin and end.

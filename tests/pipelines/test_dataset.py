@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
 from pipelines.augmentation import Augmentation
 from pipelines.classes import Classes
-from pipelines.dataset import Dataset, is_imagenet, open_dataset
+from pipelines.dataset import Dataset, fingerprint, is_imagenet, open_dataset
 from pipelines.errors import DataError
 from pipelines.image_lists import ImageList
 from pipelines.imagenet.numbering import known_validation_labels
@@ -221,6 +222,20 @@ def test_the_working_directory_has_a_name(foldered: Path, monkeypatch: pytest.Mo
 @pytest.mark.usefixtures("builtin_cache")
 def test_a_built_in_set_takes_no_fewer_classes_than_it_has() -> None:
     assert "--classes 10" in refusal("digits", 9).cure
+
+
+def test_the_fingerprint_is_that_of_earlier_versions(tmp_path: Path) -> None:
+    """Records of runs that are resumed and compared have it."""
+    splits = {
+        "train": ImageList(tmp_path, (*(f"{index}.jpg" for index in range(20_000)), "\udcff.jpg"), range(20_001)),
+        "val": ImageList(tmp_path, ("é.jpg", "b.jpg"), (3, 0)),
+    }
+    expected = hashlib.sha256()
+    for split, images in splits.items():
+        expected.update(f"\0\0{split}\0{len(images)}\0".encode())
+        expected.update("\0".join(images.paths).encode(errors="surrogateescape"))
+        expected.update(",".join(map(str, images.labels)).encode())
+    assert fingerprint(a_dataset(tmp_path, 20_001, splits)) == expected.hexdigest()
 
 
 def of_length(images: int) -> ImageList:

@@ -57,6 +57,10 @@ PLAIN = {
     "leading blanks": b" a.jpg 1\n\tb.jpg 2\n",
     "dots": b"./a.jpg 0\n..a/b..c 1\n",
     "other bytes within names": b"caf\xe9/\xff\xfe.jpg 1\n\xe4\xb8\xad.jpg 2\nx\xc2\x85y.jpg 3\n\xe2\x80\xa8z.jpg 4\n",
+    "a path upwards": b"a.jpg 0\n../b.jpg 1\n",
+    "a detour": b"a/../b.jpg 0\n",
+    "upwards alone": b"a/.. 0\nb.jpg 1\n",
+    "an absolute path": b"a.jpg 0\n/b.jpg 1\n",
     "control characters within names": b"a\rb.jpg 1\nc\x0bd\x1ce.jpg 2\n",
 }
 OTHER = {
@@ -83,10 +87,6 @@ OTHER = {
     "digits of another script": "a.jpg ٣\n".encode(),
     "many digits": b"a.jpg 00000000001\n",
     "an underscore": b"a.jpg 1_0\n",
-    "a path upwards": b"a.jpg 0\n../b.jpg 1\n",
-    "a detour": b"a/../b.jpg 0\n",
-    "upwards alone": b"a/.. 0\nb.jpg 1\n",
-    "an absolute path": b"a.jpg 0\n/b.jpg 1\n",
 }  # fmt: skip
 
 
@@ -113,6 +113,14 @@ PIECES = [
     b" ", b" ", b" ", b" ", b"\n", b"\n", b"\n", b"\r\n", b"\t", b",", b";", b'"', b"/", b"..", b".", b"\xff",
     b"\xc2\xa0", "\u3000".encode(), b"\x1c", b"\0", b"label", b"x y.jpg",
 ]  # fmt: skip
+
+
+def test_absolute_paths_below_the_root_are_made_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipelines.plain_lists, "_BLOCK", 4096)
+    file = listed(tmp_path, f"{tmp_path}/a/b.jpg 1\nc/../d.jpg 2\n{tmp_path}/x/../e.jpg 3\n".encode())
+    assert read_plain(file) is not None
+    found = line_by_line(file, monkeypatch)
+    assert answer(file) == found == (tmp_path, ["a/b.jpg", "c/../d.jpg", "e.jpg"], [1, 2, 3], [1, 2, 3])
 
 
 def test_any_list_is_read_as_it_is_line_by_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
