@@ -47,6 +47,7 @@ class PipelineSettings:
     workers is the number of its processes, each of which prepares prefetch batches ahead; OpenCV decodes whole images
     and resizes them, and the settings that are DALI's alone have no effect. shuffle_window is that of
     `sampling.ShardShuffle`; 0: all images are shuffled.
+    cache is "ram" where their files are kept in memory.
     """
 
     batch_size: int
@@ -68,6 +69,7 @@ class PipelineSettings:
     loader: str = DALI_LOADER
     workers: int = 4
     shuffle_window: int = 0
+    cache: str = "none"
 
     @property
     def size(self) -> ImageSize:

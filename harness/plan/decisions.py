@@ -149,6 +149,7 @@ def _pipeline(
         auto_augment=published if config.auto_augment is None else config.auto_augment,
         workers=config.workers,
         shuffle_window=config.shuffle_window or 0,
+        cache=config.cache,
     )
     if config.loader == OPENCV_LOADER:
         return pipeline.with_opencv(), ()

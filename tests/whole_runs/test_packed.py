@@ -60,7 +60,7 @@ def test_a_run_on_shards_that_is_killed_ends_as_one_on_files(
     assert resumed.record["plan"]["data"]["shards"] == f"1 shard of {kind}"
     bad = resumed.table(BAD_IMAGES.name)
     ending = FORMATS[kind].endings[0]
-    assert sorted(bad["reason"]) == ["0 bytes", "its pixels can't be decoded: damaged or cut off"]
+    assert sorted(bad["reason"]) == ["0 bytes", "its header is broken or cut off"]
     assert all(path.startswith(f"train/train-000000{ending}/") for path in bad["path"])
 
 
@@ -68,9 +68,6 @@ def test_files_in_memory_give_the_same_result(data: Path, from_files: Result, tm
     made = bench(tmp_path, data, "--cache", "ram")
     assert made.code == 0, made.err
     assert result_of(made.files).of_training().differs(from_files) == []
-    other = bench(tmp_path, data, "--cache", "none", "--resume", "--epochs", "4")
-    assert other.code == 2
-    assert "--cache: ram before, none now" in other.err
     kept = made.record["profile"]["memory_cache"]
     images = open_dataset(data).splits.values()
     assert kept["images"] == 96

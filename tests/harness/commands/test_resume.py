@@ -207,7 +207,8 @@ STRICT: dict[str, Any] = {
     "model": "x1_0", "seed": 3, "image_size": 32, "batch_size": 16, "learning_rate": 0.1, "lr_warmup_epochs": 2,
     "momentum": 0.8, "weight_decay": 0.1, "label_smoothing": 0.0, "hw_decoder_load": 0.1, "preprocessing": "dali",
     "auto_augment": True, "accumulation_steps": 2, "pretrained": "a.pdparams",
-    "pretrained_head": "new", "bn_stats": "rank0", "amp": "bf16", "loader": "opencv", "shuffle_window": 5000, "cache": "ram",
+    "pretrained_head": "new", "bn_stats": "rank0", "amp": "bf16", "loader": "opencv", "shuffle_window": 5000,
+    "cache": "ram",
     "amp_level": "O2", "layout": "nhwc", "to_static": True,
     "tf32": "off", "amp_depthwise": True, "master_grad": True, "strides": "height",
 }  # fmt: skip
