@@ -1,13 +1,14 @@
 """Compares images in shards with the same images as files, from a cold disk and from the page cache.
 
-usage: packed.py [DATA] [--copies 16] [--rounds 5] [--batch-size 64] [--threads N] [--folder FOLDER]
+usage: packed.py [DATA] [--copies 16] [--rounds 5] [--batch-size 64] [--threads N] [--folder FOLDER] [--reads N]
 
 DATA's training images (by default those of photos) are written to a new folder this many times, as a run would find
 them that has many; the folder is packed into each format. Measured in turns: the pipeline as a run has it, through all
 images in the order of the run's shuffle (and for shards in windows of 1,000 images, too), with nothing of the data in
 the page cache, and with all of it; and DALI's own reader of each format before the same operators, with its own
 shuffle. Printed: medians and ranges of the rates, and of their ratios to the folder's. Where this runs as root the
-kernel's memory of names and of where files lie is dropped, too. A disk with its own cache may still be warm.
+kernel's memory of names and of where files lie is dropped, too. A disk with its own cache may still be warm, and a fast
+one hides what is compared: --reads lets the kernel allow this many requests per second while the cache is cold (as root).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--threads", type=int, default=available_cores())
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument("--reads", type=int, default=None, help="requests per second that the disk may take")
     arguments = parser.parse_args()
     settings = PipelineSettings(
         arguments.batch_size, image_size=224, decode_threads=arguments.threads, resize=FUSED_RESIZE
@@ -71,32 +74,53 @@ def main() -> None:
             turns[f"{name}, windows"] = (one, lambda one=one: as_a_run(one, settings, WINDOW))  # type: ignore[misc]
             reader = (one, lambda one=one, name=name: by_reader(one, name, settings))
             turns[f"{name}, DALI's reader"] = reader
-        measure(turns, settings, arguments.rounds)
+        measure(turns, settings, arguments.rounds, arguments.reads)
 
 
 def measure(
-    turns: dict[str, tuple[Dataset, Callable[[], Callable[[], Any]]]], settings: PipelineSettings, rounds: int
+    turns: dict[str, tuple[Dataset, Callable[[], Callable[[], Any]]]],
+    settings: PipelineSettings,
+    rounds: int,
+    reads: int | None,
 ) -> None:
     """Measure each of turns in each round and print the rates."""
     for cache in ("warm", "cold"):
+        if cache == "cold" and reads is not None:
+            limit_reads(reads, next(iter(turns.values()))[0].root)
         rates: dict[str, list[float]] = {name: [] for name in turns}
         for number in range(rounds):
             for name in sorted(turns, reverse=bool(number % 2)):
                 dataset, make = turns[name]
                 steps = len(dataset.train) // settings.batch_size
                 prepare(list(dataset.train.files()), cache)
-                began = time.perf_counter()
                 following = make()
-                following()
                 # What building the graph takes is not reading's.
-                began = time.perf_counter() if cache == "warm" else began
+                following()
+                began = time.perf_counter()
                 for _ in range(steps - 1):
                     following()
-                count = (steps - (cache == "warm")) * settings.batch_size
-                rates[name].append(count / (time.perf_counter() - began))
+                rates[name].append((steps - 1) * settings.batch_size / (time.perf_counter() - began))
         for name, values in rates.items():
             ratios = [own / folder for own, folder in zip(values, rates["folder"], strict=True)]
             print(f"{cache}, {name:<28} {text(values, 0):>24} images/s, {text(ratios, 2)} of the folder's", flush=True)
+
+
+def limit_reads(reads: int, folder: Path) -> None:
+    """Let this process make so many requests per second of the disk that has a folder, by a control group."""
+    device = os.stat(folder).st_dev  # noqa: PTH116
+    place = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve()
+    disk = ((place.parent if (place / "partition").exists() else place) / "dev").read_text().strip()
+    groups = Path("/sys/fs/cgroup")
+    old = (groups / "blkio").is_dir()
+    group = (groups / "blkio" if old else groups) / "pplcnet-bench-packed"
+    group.mkdir(exist_ok=True)
+    limit = (
+        (group / "blkio.throttle.read_iops_device", f"{disk} {reads}")
+        if old
+        else (group / "io.max", f"{disk} riops={reads}")
+    )
+    limit[0].write_text(limit[1])
+    (group / "cgroup.procs").write_text(str(os.getpid()))
 
 
 def text(values: list[float], digits: int) -> str:
@@ -150,7 +174,7 @@ def as_a_run(dataset: Dataset, settings: PipelineSettings, window: int = 0) -> C
     def graph(feed: Feed, seed: int, state: bytes | None) -> Any:
         return training_graph(feed, Augmentation(), settings, seed, state)
 
-    images = dataset.train
+    images, settings = dataset.train, replace(settings, shuffle_window=window)
     shards = ShardShuffle.of(images.extents.numbers, window) if window and images.extents is not None else None
     order = TrainingOrder(len(images), 0, 1, settings.batch_size, seed=0, shards=shards)
     source = DaliSource(images, order, graph, settings, refuse)
@@ -177,7 +201,8 @@ def by_reader(dataset: Dataset, name: str, settings: PipelineSettings) -> Callab
         if name == "webdataset":
             encoded, label = readers.webdataset(paths=paths, index_paths=indices, ext=["jpg", "cls"], **shuffled)
         elif name == "recordio":
-            encoded, label = readers.mxnet(path=paths, index_path=indices, **shuffled)
+            # It takes one file alone.
+            encoded, label = readers.mxnet(path=paths[:1], index_path=indices[:1], **shuffled)
         else:
             features = {
                 "image/encoded": tfrecord.FixedLenFeature([], tfrecord.string, ""),

@@ -38,7 +38,10 @@ Feed = Callable[[], tuple[Sequence[npt.NDArray[np.uint8]], npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What names files, a feed or Files, where it returns the files' contents [length] in place of their names."""
+    """What names files, a feed or Files, where it returns the files' contents [length] in place of their names.
+
+    All arrays that a feed returns must stay as they are until the pipeline has returned their batch.
+    """
 
     following: Callable[[], Any]
 
@@ -60,7 +63,7 @@ def training_graph(
 
     @_pipeline(settings, seed, **options)  # type: ignore[untyped-decorator]
     def graph() -> tuple[Any, Any]:
-        encoded, labels = _files(feed)
+        encoded, labels = _files(feed, settings)
         return prepared_for_training(encoded, augmentation, settings), _class_indices(labels, settings)
 
     return graph()
@@ -108,7 +111,7 @@ def evaluation_graph(feed: Feed, settings: PipelineSettings) -> Pipeline:
 
     @_pipeline(settings, settings.seed)  # type: ignore[untyped-decorator]
     def graph() -> tuple[Any, Any]:
-        encoded, labels = _files(feed)
+        encoded, labels = _files(feed, settings)
         size = _height_and_width(encoded)
         whole = _decoded(encoded, size, settings)
         cover = None if settings.preprocessing == WHOLE_IMAGES else eval_cover(settings.size)
@@ -175,10 +178,16 @@ def checking_graph(names: Files, settings: PipelineSettings, max_pixels: int) ->
     return graph()
 
 
-def _files(feed: Feed) -> tuple[Any, Any]:
+def _files(feed: Feed, settings: PipelineSettings) -> tuple[Any, Any]:
     """The encoded files that feed names, and their labels."""
     files, labels = fn.external_source(
-        source=feed, num_outputs=2, batch=True, dtype=[types.UINT8, types.INT64], ndim=[1, 1]
+        source=feed,
+        num_outputs=2,
+        batch=True,
+        dtype=[types.UINT8, types.INT64],
+        ndim=[1, 1],
+        # Who feeds contents keeps them until their batch is returned. A GPU's decoder may still read them then.
+        no_copy=isinstance(feed, Contents) and settings.decoder == CPU_DECODER,
     )
     return _read(files, feed), labels
 

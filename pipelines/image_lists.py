@@ -27,6 +27,9 @@ FAULTS_NAMED = 10
 _SHOWN_CHARACTERS = 300
 
 CUT_SHARD = "the shard ends before the image does"
+NOT_READ = OSError(0, "not read")
+# Images in a shard that are no further apart are read at once: a tar's headers and labels lie between them.
+MAX_GAP_BYTES = 16 << 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,45 +156,89 @@ class ImageList:
 def read_contents(images: ImageList, indices: Iterable[int]) -> list[Bytes | OSError]:
     """The bytes of each of these images [its length], or why they can't be read.
 
-    Of images in shards, all are requested from the disk before the first one is read.
+    Images that lie close to one another in a shard are read at once; all are requested from the disk before the first
+    one is read.
     """
     if images.extents is None:
         return [_whole_file(images.file(index)) for index in indices]
     extents = images.extents
-    places = [(int(extents.numbers[i]), int(extents.offsets[i]), int(extents.sizes[i]), i) for i in indices]
+    places = np.fromiter(indices, np.int64)
+    found: list[Bytes | OSError] = [NOT_READ] * len(places)
     opened: dict[int, int | OSError] = {}
+    spans = close_spans(extents, places, MAX_GAP_BYTES)
     try:
-        for number in {number for number, *_ in places}:
-            opened[number] = _opened(os.path.join(images.root, extents.files[number]))  # noqa: PTH118
-        for number, offset, size, _ in places:
-            descriptor = opened[number]
-            if isinstance(descriptor, int):
+        for span in spans:
+            if span.number not in opened:
+                opened[span.number] = _opened(os.path.join(images.root, extents.files[span.number]))  # noqa: PTH118
+            if isinstance(descriptor := opened[span.number], int):
                 with suppress(OSError):
-                    os.posix_fadvise(descriptor, offset, size, os.POSIX_FADV_WILLNEED)
-        return [
-            _extent(descriptor, offset, size, divided=index in extents.divided)
-            if isinstance(descriptor := opened[number], int)
-            else descriptor
-            for number, offset, size, index in places
-        ]
+                    os.posix_fadvise(descriptor, span.begin, span.end - span.begin, os.POSIX_FADV_WILLNEED)
+        for span in spans:
+            read = opened[span.number]
+            content = _extent(read, span.begin, span.end) if isinstance(read, int) else read
+            for place in span.places.tolist():
+                found[place] = _cut(content, extents, int(places[place]), span.begin)
     finally:
         for descriptor in opened.values():
             if isinstance(descriptor, int):
                 os.close(descriptor)
+    return found
 
 
-def _extent(descriptor: int, offset: int, size: int, *, divided: bool) -> Bytes | OSError:
-    content = np.empty(size, np.uint8)
+@dataclass(frozen=True, slots=True, eq=False)
+class Span:
+    """Bytes from begin to end (without it) of the file of this number, and the places of the images within them."""
+
+    number: int
+    begin: int
+    end: int
+    places: npt.NDArray[np.int64]
+
+
+def close_spans(extents: Extents, indices: npt.NDArray[np.int64], max_gap: int) -> list[Span]:
+    """The parts of files that have these images, in the files' order; images at most max_gap bytes apart share one.
+
+    A span's places are those in indices.
+    """
+    if not len(indices):
+        return []
+    numbers, begins = extents.numbers[indices], extents.offsets[indices]
+    ends = begins + extents.sizes[indices]
+    order = np.lexsort((begins, numbers))
+    numbers, begins, ends = numbers[order], begins[order], ends[order]
+    apart = (numbers[1:] != numbers[:-1]) | (begins[1:] - ends[:-1] > max_gap)
+    cuts = np.flatnonzero(apart) + 1
+    bounds = zip([0, *cuts.tolist()], [*cuts.tolist(), len(order)], strict=True)
+    return [
+        Span(int(numbers[first]), int(begins[first]), int(ends[first:last].max()), order[first:last])
+        for first, last in bounds
+    ]
+
+
+def _cut(content: Bytes | OSError, extents: Extents, index: int, begin: int) -> Bytes | OSError:
+    """The image at an index of the bytes of a span that begins at a place in its file."""
+    if isinstance(content, OSError):
+        return content
+    offset, size = int(extents.offsets[index]), int(extents.sizes[index])
+    own = content[offset - begin : offset - begin + size]
+    if len(own) < size:
+        return OSError(0, CUT_SHARD)
+    return np.frombuffer(joined(own.tobytes(), offset), np.uint8) if index in extents.divided else own
+
+
+def _extent(descriptor: int, begin: int, end: int) -> Bytes | OSError:
+    """The bytes of a file from begin to end; fewer where it ends before."""
+    content = np.empty(end - begin, np.uint8)
     done = 0
     try:
-        while done < size:
-            count = os.preadv(descriptor, [content[done:]], offset + done)  # type: ignore[list-item]
+        while done < len(content):
+            count = os.preadv(descriptor, [content[done:]], begin + done)  # type: ignore[list-item]
             if not count:
-                return OSError(0, CUT_SHARD)
+                return content[:done]
             done += count
     except OSError as error:
         return error
-    return np.frombuffer(joined(content.tobytes(), offset), np.uint8) if divided else content
+    return content
 
 
 def _whole_file(path: str) -> Bytes | OSError:

@@ -16,6 +16,7 @@ from pipelines.dali_graphs import Contents
 from pipelines.image_lists import ImageList, read_contents
 from pipelines.jpeg_data import Copy, EndMarkers, close_all
 from pipelines.read_ahead import read_ahead, request_files
+from pipelines.sequential import in_sequence
 from pipelines.storage import Storage
 
 # Threads that read images from shards; a batch is one thread's work.
@@ -56,9 +57,11 @@ class Reading(Protocol):
         """What the graph is made with, from the function that DALI calls for each batch."""
 
 
-def reading_of(storage: Storage, end_markers: EndMarkers) -> Reading:
-    """The way in which the storage's images are read."""
-    return (_ByName if storage.images.extents is None else _ByContent)(storage, end_markers)
+def reading_of(storage: Storage, end_markers: EndMarkers, window: int = 0) -> Reading:
+    """The way in which the storage's images are read; window is that of `sampling.ShardShuffle`, 0 without one."""
+    if storage.images.extents is None:
+        return _ByName(storage, end_markers)
+    return _ByContent(storage, end_markers, window)
 
 
 class _ByName:
@@ -89,12 +92,15 @@ class _ByName:
 class _ByContent:
     """Images in shards: read here, in threads, as DALI reads only whole files."""
 
-    def __init__(self, storage: Storage, end_markers: EndMarkers) -> None:
+    def __init__(self, storage: Storage, end_markers: EndMarkers, window: int) -> None:
         self._storage, self._images, self._end_markers = storage, storage.images, end_markers
+        self._window = window
 
     def ahead(
         self, batches: Iterable[Item], indices_of: Callable[[Item], Sequence[int]], batch_size: int
     ) -> Generator[tuple[Item, Future[list[Bytes | OSError]]]]:
+        if self._window:
+            batches = in_sequence(self._images, batches, indices_of, self._window)
         return read_ahead(batches, lambda batch: read_contents(self._images, indices_of(batch)), batch_size, READERS)
 
     def take(self, indices: Sequence[int], requested: Future[list[Bytes | OSError]]) -> Taken:

@@ -52,10 +52,11 @@ class SourceState:
 
 @dataclass(frozen=True, slots=True)
 class _Drawn:
-    """A batch that DALI has begun, and what it reads for it."""
+    """A batch that DALI has begun, and what it reads for it: its files or their names, and its labels [batch, 1]."""
 
     draw: Draw
     taken: Taken
+    labels: npt.NDArray[np.int64]
 
 
 def _indices(draw: Draw) -> list[int]:
@@ -131,7 +132,7 @@ class DaliSource(ListSource):
         self._bad = start.bad
         self._storage = storage or Storage(images, bad=self._bad)
         self._end_markers = end_markers or EndMarkers()
-        self._reading = reading_of(self._storage, self._end_markers)
+        self._reading = reading_of(self._storage, self._end_markers, settings.shuffle_window)
         self._drawn: deque[_Drawn] = deque()
         self._build(start.position, start.dali)
 
@@ -156,8 +157,9 @@ class DaliSource(ListSource):
         """Files and labels of the next batch that DALI begins, some batches ahead of the one that it returns."""
         draw, requested = next(self._to_draw)
         taken = self._reading.take(_indices(draw), requested)
-        self._drawn.append(_Drawn(draw, taken))
-        return taken.arrays, self._labels[draw.indices, np.newaxis]
+        drawn = _Drawn(draw, taken, self._labels[draw.indices, np.newaxis])
+        self._drawn.append(drawn)
+        return taken.arrays, drawn.labels
 
     def _draws(self, position: Position) -> Iterator[Draw]:
         while True:
