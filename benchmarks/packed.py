@@ -7,13 +7,15 @@ them that has many; the folder is packed into each format. Measured in turns: th
 images in the order of the run's shuffle (and for shards in windows of 1,000 images, too), with nothing of the data in
 the page cache, and with all of it; and DALI's own reader of each format before the same operators, with its own
 shuffle. Printed: medians and ranges of the rates, and of their ratios to the folder's. Where this runs as root the
-kernel's memory of names and of where files lie is dropped, too. A disk with its own cache may still be warm, and a fast
-one hides what is compared: --reads lets the kernel allow this many requests per second while the cache is cold (as root).
+kernel's memory of names and of where files lie is dropped, too. A disk with its own cache may still be warm, and a
+fast one hides what is compared: --reads lets the kernel make this many requests per second while the cache is cold (as
+root).
 """
 
 from __future__ import annotations
 
 import argparse
+import atexit
 import os
 import shutil
 import statistics
@@ -114,13 +116,18 @@ def limit_reads(reads: int, folder: Path) -> None:
     old = (groups / "blkio").is_dir()
     group = (groups / "blkio" if old else groups) / "pplcnet-bench-packed"
     group.mkdir(exist_ok=True)
-    limit = (
-        (group / "blkio.throttle.read_iops_device", f"{disk} {reads}")
-        if old
-        else (group / "io.max", f"{disk} riops={reads}")
-    )
-    limit[0].write_text(limit[1])
+    if old:
+        (group / "blkio.throttle.read_iops_device").write_text(f"{disk} {reads}")
+    else:
+        (group / "io.max").write_text(f"{disk} riops={reads}")
     (group / "cgroup.procs").write_text(str(os.getpid()))
+    atexit.register(leave_group, group)
+
+
+def leave_group(group: Path) -> None:
+    """Take this process out of a control group, and remove it."""
+    (group.parent / "cgroup.procs").write_text(str(os.getpid()))
+    group.rmdir()
 
 
 def text(values: list[float], digits: int) -> str:

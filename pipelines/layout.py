@@ -97,16 +97,16 @@ class Layout:
         folder = self._folder / split
         if given or self._lists[split].exists():
             return LISTED
-        shards = find_shards(self._folder, split)
-        if shards is not None and not (folder.is_dir() and class_names(folder)):
+        if folder.is_dir() and class_names(folder):
+            return FOLDERS
+        has_images = folder.is_dir() and bool(flat_images(folder)[0])
+        if not has_images and (shards := find_shards(self._folder, split)) is not None:
             self._shards[split] = shards
             return PACKED
-        if not folder.is_dir():
-            return ABSENT
         # Images directly in train/ have no labels, which the scan for class folders reports.
-        if split == TRAIN_SPLIT or class_names(folder):
+        if split == TRAIN_SPLIT and folder.is_dir():
             return FOLDERS
-        return FLAT if flat_images(folder)[0] else ABSENT
+        return FLAT if has_images else ABSENT
 
     def open(self, wanted: Wanted | None, choices: str) -> Opened:
         """Read the needed splits. Raises DataError if one is missing, or its labels can't be what they should be."""

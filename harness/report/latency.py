@@ -85,10 +85,11 @@ def _figures(record: LatencyRecord, engine: str) -> RichTable:
     table = RichTable(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, collapse_padding=True)
     rows = [row for row in record.rows if row["engine"] == engine and row.get("median_ms") is not None]
     metered = any(row.get("images_per_joule") is not None for row in rows)
-    titles = ("size", "ms (95 % interval)", "p95", "images/s", *(["images/J"] if metered else []), "top-1",
-              "points a ms", "publ. ms", "publ. points a ms")  # fmt: skip
+    # Of two short lines each, so that they fit into 80 columns.
+    titles = ("size", "median ms\n(95 % interval)", "p95\nms", "images\nper s", *(["images\nper J"] if metered else []),
+              "top-1\n%", "top-1 %\nper ms", "published\nms", "published\n% per ms")  # fmt: skip
     for name in titles:
-        table.add_column(name, justify="left" if name == "size" else "right", no_wrap=name.startswith("ms"))
+        table.add_column(name, justify="left" if name == "size" else "right", no_wrap=True)
     for row in rows:
         cells = (
             row["model"] + ("" if row["disturbed"] == NONE else " *"),

@@ -48,7 +48,7 @@ class ShardFormat:
     """A format of shards, by the name that --format has.
 
     endings are those of its files, in lower case. scan yields a shard's members in order, and raises ShardError and
-    OSError. writer begins a shard in an empty stream; it raises MissingPackageError where a package isn't installed.
+    OSError. writer begins a shard in an empty stream.
     """
 
     name: str

@@ -46,15 +46,15 @@ class Shards:
 
 
 def find_shards(root: Path, split: str) -> Shards | None:
-    """The shards of a split: files in a folder of its name, or whose names have it as a word (train-000.tar).
+    """The shards of a split: files in a folder of its name or, without one, those with it as a word (train-000.tar).
 
     None if there are none. Raises DataError for shards of several formats.
     """
     names = _ALIASES.get(split, (split,))
     for name in names:
-        found = [(f"{name}/{file}", kind) for file in _files(root / name) if (kind := _format_of(file)) is not None]
-        if found:
-            return _of_one_format(root, split, found)
+        if (root / name).is_dir():
+            found = [(f"{name}/{file}", kind) for file in _files(root / name) if (kind := _format_of(file)) is not None]
+            return _of_one_format(root, split, found) if found else None
     word = re.compile(rf"(?:^|[-_.])(?:{'|'.join(names)})(?:[-_.]|$)")
     found = [
         (file, kind) for file in _files(root) if (kind := _format_of(file)) is not None and word.search(_stem(file))

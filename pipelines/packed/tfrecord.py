@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from pipelines.errors import LoaderError
+import google_crc32c
+
 from pipelines.packed.members import NO_LABEL, Member, ShardError, ShardFormat
 
 # The names of features: those of TensorFlow's ImageNet scripts first, which are written, then those of its data sets.
@@ -169,15 +170,7 @@ class Writer:
     """Writes a record of an Example for each image: its file, its label and its name."""
 
     def __init__(self, stream: BinaryIO) -> None:
-        try:
-            # Only where it is used, as it need not be installed.
-            from google_crc32c import value
-        except ImportError as error:
-            raise LoaderError(
-                "google-crc32c, which makes TFRecord's checksums, is not installed",
-                "Install it (pip install google-crc32c), or pack with --format webdataset.",
-            ) from error
-        self._stream, self._crc32c = stream, value
+        self._stream = stream
         self._lines: list[str] = []
         self._place = 0
 
@@ -197,7 +190,7 @@ class Writer:
 
     def _masked(self, data: bytes) -> bytes:
         """The checksum of bytes, rotated and moved as the format wants it."""
-        checksum = self._crc32c(data)
+        checksum = google_crc32c.value(data)
         return _CRC.pack(((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
     def finish(self) -> str:

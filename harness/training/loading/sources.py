@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,8 @@ def training_source(trainer: Trainer, settings: PipelineSettings, start: SourceS
 
 def evaluation_source(trainer: Trainer, order: EvaluationOrder, storage: Storage) -> RankSource:
     """A rank's validation images from the first to the last, without those that can't be used."""
-    settings, images = trainer.settings, storage.images
+    # They come in the order in which they lie in shards.
+    settings, images = replace(trainer.settings, shuffle_window=0), storage.images
     start = SourceState(bad=trainer.bad.of(VAL_SPLIT))
     report = partial(trainer.bad.report, VAL_SPLIT, images)
     source: HostSource

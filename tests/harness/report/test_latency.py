@@ -61,9 +61,13 @@ def test_what_is_disturbed_has_a_star_and_a_note() -> None:
 
 def test_energy_has_a_column_where_there_is_a_meter() -> None:
     rows = tuple({**row, "images_per_joule": 12.5} for row in a_record().rows)
-    assert "images/J" in shown(replace(a_record(), rows=rows), 120)
+    assert "per J" in shown(replace(a_record(), rows=rows), 120)
     assert "12.50" in shown(replace(a_record(), rows=rows), 120)
-    assert "images/J" not in shown(a_record(), 120)
+    assert "per J" not in shown(a_record(), 120)
+    # 80 columns have room for every title.
+    lines = shown(a_record(), 80).splitlines()
+    head = " ".join(next(line for line in lines if "(95 % interval)" in line).split())
+    assert head == "(95 % interval) ms per s % per ms ms % per ms"
 
 
 def test_a_failure_has_its_reason_in_the_place_of_figures() -> None:

@@ -205,3 +205,29 @@ def test_class_folders_beside_shards_are_the_images(tmp_path: Path) -> None:
     (tmp_path / "train/cat").mkdir()
     (tmp_path / "train/cat/1.jpg").write_bytes(b"1")
     assert open_dataset(tmp_path).train.paths == ["train/cat/1.jpg"]
+
+
+def test_archives_beside_the_images_that_were_unpacked_from_them_are_passed_over(tmp_path: Path) -> None:
+    """ImageNet's own tars often stay where they were unpacked; they are no shards, as nothing in them has a label."""
+    write_shard(tmp_path / "ILSVRC2012_img_val.tar", WEBDATASET, A)
+    (tmp_path / "train/cat").mkdir(parents=True)
+    (tmp_path / "train/cat/1.jpg").write_bytes(b"1")
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val/ILSVRC2012_val_00000001.JPEG").write_bytes(b"1")
+    assert find_shards(tmp_path, "val") is None
+    assert list(open_dataset(tmp_path, with_labels=False).splits["val"].paths) == ["val/ILSVRC2012_val_00000001.JPEG"]
+    # A tar in val/ itself doesn't replace the images there.
+    write_shard(tmp_path / "val/val-000.tar", WEBDATASET, A)
+    assert list(open_dataset(tmp_path, with_labels=False).splits["val"].paths) == ["val/ILSVRC2012_val_00000001.JPEG"]
+
+
+def test_a_shard_that_vanishes_is_named(tmp_path: Path) -> None:
+    packed(tmp_path, WEBDATASET, A)
+    found = find_shards(tmp_path, "train")
+    assert found is not None
+    (tmp_path / "train/train-000.tar").unlink()
+    with pytest.raises(DataError) as caught:
+        list_shards(found, 0, with_labels=True)
+    assert caught.value.message == (
+        f"a shard of train can't be read: {tmp_path}/train/train-000.tar: No such file or directory"
+    )
