@@ -67,7 +67,7 @@ def test_energy_has_a_column_where_there_is_a_meter() -> None:
     # 80 columns have room for every title.
     lines = shown(a_record(), 80).splitlines()
     head = " ".join(next(line for line in lines if "(95 % interval)" in line).split())
-    assert head == "(95 % interval) ms per s % per ms ms % per ms"
+    assert head == "size (95 % interval) ms per s % per ms ms % per ms"
 
 
 def test_a_failure_has_its_reason_in_the_place_of_figures() -> None:
