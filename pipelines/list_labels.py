@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import shlex
 from collections.abc import Mapping, Sequence
 
@@ -99,9 +100,12 @@ def _convert(file: ListFile) -> str:
 def folder_labels(file: ListFile) -> dict[str, int] | None:
     """The label of each folder in which a list's images lie, by the folder's name; None if folders aren't classes.
 
-    They are classes if there are several, and each has images of one label only.
+    They are classes if there are several, and each has images of one label only. Shards are no folders.
     """
     folders, labels = file.folders, file.images.labels.array
+    extents = file.images.extents
+    if extents is not None and not {posixpath.basename(name) for name in extents.files}.isdisjoint(folders.names):
+        return None
     of_folder = np.zeros(len(folders.names), np.int64)
     of_folder[folders.numbers] = labels
     if not np.array_equal(of_folder[folders.numbers], labels):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -147,14 +148,19 @@ def _stored(index: Path, shards: Shards, stamps: Stamps) -> ImageList | None:
 
 def _keep(index: Path, images: ImageList) -> bool:
     """Write the list beside the shards. Returns whether it could be written."""
-    new = index.with_name(f".{index.name}.{os.getpid()}")
+    new: Path | None = None
     try:
+        index.parent.mkdir(exist_ok=True)
+        # Of this process alone, also where other nodes have the same folder.
+        new = Path(tempfile.mkdtemp(prefix=f".{index.name}-", dir=index.parent))
         save_list(new, images)
+        new.chmod(0o755)  # mkdtemp makes folders that only their owner can read
         if index.exists():
             shutil.rmtree(index)
         new.rename(index)
     except OSError:
-        shutil.rmtree(new, ignore_errors=True)
+        if new is not None:
+            shutil.rmtree(new, ignore_errors=True)
         # Another process may have written the same list meanwhile.
         return index.is_dir()
     return True

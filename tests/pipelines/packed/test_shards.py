@@ -231,3 +231,19 @@ def test_a_shard_that_vanishes_is_named(tmp_path: Path) -> None:
     assert caught.value.message == (
         f"a shard of train can't be read: {tmp_path}/train/train-000.tar: No such file or directory"
     )
+
+
+def test_shards_of_one_class_each_are_not_taken_for_class_folders(tmp_path: Path) -> None:
+    """Sorted sets have such shards; those of the two splits may have the same names and other classes."""
+    for split, labels in (("train", (0, 1, 2)), ("val", (2, 0))):
+        for number, label in enumerate(labels):
+            write_shard(tmp_path / split / f"{number:03d}.tar", WEBDATASET, [("a.jpg", label, b"1")])
+    dataset = open_dataset(tmp_path)
+    assert (list(dataset.train.labels), list(dataset.splits["val"].labels)) == ([0, 1, 2], [2, 0])
+    assert dataset.notes == ()
+
+
+def test_the_kept_list_can_be_read_by_others(tmp_path: Path) -> None:
+    packed(tmp_path, WEBDATASET, A)
+    assert (tmp_path / INDEX / "train").stat().st_mode & 0o777 == 0o755
+    assert [path.name for path in (tmp_path / INDEX).iterdir()] == ["train"]
