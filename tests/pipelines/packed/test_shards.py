@@ -240,7 +240,6 @@ def test_shards_of_one_class_each_are_not_taken_for_class_folders(tmp_path: Path
             write_shard(tmp_path / split / f"{number:03d}.tar", WEBDATASET, [("a.jpg", label, b"1")])
     dataset = open_dataset(tmp_path)
     assert (list(dataset.train.labels), list(dataset.splits["val"].labels)) == ([0, 1, 2], [2, 0])
-    assert dataset.notes == ()
 
 
 def test_the_kept_list_can_be_read_by_others(tmp_path: Path) -> None:
