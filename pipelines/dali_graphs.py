@@ -180,14 +180,10 @@ def checking_graph(names: Files, settings: PipelineSettings, max_pixels: int) ->
 
 def _files(feed: Feed, settings: PipelineSettings) -> tuple[Any, Any]:
     """The encoded files that feed names, and their labels."""
+    # Who feeds contents keeps them until their batch is returned. A GPU's decoder may still read them then.
+    kept: dict[str, Any] = {"no_copy": True} if isinstance(feed, Contents) and settings.decoder == CPU_DECODER else {}
     files, labels = fn.external_source(
-        source=feed,
-        num_outputs=2,
-        batch=True,
-        dtype=[types.UINT8, types.INT64],
-        ndim=[1, 1],
-        # Who feeds contents keeps them until their batch is returned. A GPU's decoder may still read them then.
-        no_copy=isinstance(feed, Contents) and settings.decoder == CPU_DECODER,
+        source=feed, num_outputs=2, batch=True, dtype=[types.UINT8, types.INT64], ndim=[1, 1], **kept
     )
     return _read(files, feed), labels
 

@@ -96,7 +96,7 @@ def test_a_resumed_run_gets_its_own_configuration(monkeypatch: pytest.MonkeyPatc
 
 
 KNOWN = (
-    "Known: campaign, compare, completion, doctor, export, import-idx, import-labels, latency, report,"
+    "Known: campaign, compare, completion, doctor, export, import-idx, import-labels, latency, pack, report,"
     " tune, verify, watch. See run_bench.py --help."
 )
 
@@ -305,6 +305,7 @@ def test_the_help_lists_the_commands_and_not_the_workers(capsys: pytest.CaptureF
         "  import-idx     convert MNIST, or a set in its file format, to a folder to train on",
         "  import-labels  make a list with ImageNet's labels from Kaggle's or the kit's file",
         "  latency        time inference of every size, beside what is published",
+        "  pack           write a data set's images into shards: tar, TFRecord or RecordIO files",
         "  report         write a page with the figures and charts of one run, or of several",
         "  tune           find the settings with which this machine trains fastest on your data",
         "  verify         check that every image of a data set can be read and decoded",
