@@ -227,15 +227,14 @@ def decode_case(_: Any, region: bool, load: float, decoder: str) -> Any:
 
 def probe(decoder: str, _: float) -> Found:
     """What the trial before a run finds, and how long it takes."""
-    from harness.launch.decoder_probe import SECONDS_PER_LOAD, ask_all, concluded, spread
+    from harness.launch.decoder_probe import MAX_IMAGES, SECONDS_PER_LOAD, ask_all, concluded, request_of
+    from pipelines.image_lists import spread
     from pipelines.profile import largest_dimensions
 
     images = photos()
     loads = (*HW_DECODER_LOADS, 0.5, 0.8, 0.9) if decoder == MIXED_DECODER else (0.65,)
-    request = {
-        "images": spread(images).as_values(), "settings": asdict(settings_for(decoder)),
-        "loads": list(loads), "seconds": SECONDS_PER_LOAD,
-    }  # fmt: skip
+    tried = images.part(spread(len(images), MAX_IMAGES))
+    request = request_of(Path(tempfile.mkdtemp()), tried, settings_for(decoder), loads, SECONDS_PER_LOAD)
     began = time.monotonic()
     answers = ask_all(request, [dict(os.environ)])
     took = time.monotonic() - began

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from pipelines.image_lists import ImageList
 from pipelines.sampling import ContinuousOrder, Position
 from pipelines.settings import PipelineSettings
 from pipelines.source import DaliSource, SourceState
+from pipelines.stored_lists import load_list
 
 
 def rate(images: ImageList, settings: PipelineSettings, seconds: float) -> float:
@@ -55,9 +57,10 @@ def rate(images: ImageList, settings: PipelineSettings, seconds: float) -> float
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     """Returns rates, images per second by share of the JPEG engine, and error: what kept the decoder from working.
 
-    request has the images (see `ImageList.as_values`), the settings by name, the shares to try, and seconds for each.
+    request has the folder of the images' list and their root, the settings by name, the shares to try, and the seconds
+    for each.
     """
-    images = ImageList.from_values(request["images"])
+    images = load_list(Path(request["list"]), Path(request["root"]))
     settings, rates = PipelineSettings(**request["settings"]), {}
     try:
         for load in request["loads"]:

@@ -110,8 +110,8 @@ def _check_extents(images: ImageList, extents: Extents) -> FileCheck:
     """The sizes of images in shards, and why some can't be read: their shard, or its end."""
     ends_of_files: list[int] = []
     faults: dict[int, str] = {}
-    for number, file in enumerate(extents.files):
-        status, reason = _look(os.path.join(images.root, file))  # noqa: PTH118
+    for number in range(len(extents.files)):
+        status, reason = _look(extents.path(images.root, number))
         ends_of_files.append(0 if status is None else status.st_size)
         if reason:
             reason = "the shard is empty" if reason == EMPTY_FILE else f"the shard: {reason}"

@@ -1,10 +1,10 @@
-"""Which image files a data set holds and what their labels are, checked before a run spends hours on them."""
+"""Which images a data set holds, where they are and what their labels are; and reading their files."""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ FAULTS_NAMED = 10
 _SHOWN_CHARACTERS = 300
 
 CUT_SHARD = "the shard ends before the image does"
-NOT_READ = OSError(0, "not read")
+_NOT_READ = OSError(0, "not read")
 # Images in a shard that are no further apart are read at once: a tar's headers and labels lie between them.
 MAX_GAP_BYTES = 16 << 10
 
@@ -48,6 +48,11 @@ class Extents:
     offsets: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
     divided: frozenset[int] = frozenset()
+
+    def path(self, root: Path, number: int) -> str:
+        """The path of the file of this number, for a list with this root."""
+        # An absolute path stays what it is.
+        return os.path.join(root, self.files[number])  # noqa: PTH118
 
     def take(self, places: npt.NDArray[Any]) -> Extents:
         """Those of the images at these places, in this order."""
@@ -93,8 +98,7 @@ class ImageList:
         """The path of the file that has the image: its own one, or its shard."""
         if self.extents is None:
             return f"{self.root}/{self.paths[index]}"
-        # An absolute path stays what it is.
-        return os.path.join(self.root, self.extents.files[self.extents.numbers[index]])  # noqa: PTH118
+        return self.extents.path(self.root, int(self.extents.numbers[index]))
 
     def files(self, most: int | None = None) -> Sequence[str]:
         """The paths of the files that have images, each once: as many as there are images, or the shards.
@@ -102,49 +106,21 @@ class ImageList:
         most is the number of those that are returned, from all over the list.
         """
         count = len(self) if self.extents is None else len(self.extents.files)
-        taken = count if most is None else min(most, count)
-        places = [place * count // taken for place in range(taken)]
+        places = spread(count, count if most is None else most)
         if self.extents is None:
             return [f"{self.root}/{path}" for path in self.paths.take(places)]
-        return [os.path.join(self.root, self.extents.files[place]) for place in places]  # noqa: PTH118
+        return [self.extents.path(self.root, place) for place in places]
 
     def content(self, index: int) -> bytes:
         """The image's file, or what would be in it. Raises OSError, also where there is no regular file."""
-        found = read_contents(self, (index,))[0]
+        if self.extents is None:
+            found = _whole_file(self.file(index))
+        else:
+            part = read_contents(self, (index,))[0]
+            found = part if isinstance(part, OSError) else part.tobytes()
         if isinstance(found, OSError):
             raise found
-        return found.tobytes()
-
-    def as_values(self) -> dict[str, Any]:
-        """Returns the list as values that JSON can hold; for a few images, `stored_lists` keeps many."""
-        extents = self.extents
-        values = {"root": str(self.root), "paths": list(self.paths), "labels": list(self.labels)}
-        if extents is None:
-            return {**values, "extents": None}
-        columns = {name: getattr(extents, name).tolist() for name in ("numbers", "offsets", "sizes")}
-        files = {
-            "format": extents.format,
-            "files": extents.files,
-            "stamps": extents.stamps,
-            "divided": sorted(extents.divided),
-        }
-        return {**values, "extents": {**files, **columns}}
-
-    @classmethod
-    def from_values(cls, values: Mapping[str, Any]) -> ImageList:
-        """The list that `as_values` returned the values of."""
-        extents = None
-        if (found := values["extents"]) is not None:
-            extents = Extents(
-                found["format"],
-                tuple(found["files"]),
-                tuple((int(size), int(time)) for size, time in found["stamps"]),
-                np.array(found["numbers"], np.uint32),
-                np.array(found["offsets"], np.int64),
-                np.array(found["sizes"], np.int64),
-                frozenset(found["divided"]),
-            )
-        return cls(Path(values["root"]), values["paths"], values["labels"], extents)
+        return found
 
     def part(self, indices: Sequence[int]) -> ImageList:
         """Returns the images at these indices, in this order."""
@@ -160,16 +136,17 @@ def read_contents(images: ImageList, indices: Iterable[int]) -> list[Bytes | OSE
     one is read.
     """
     if images.extents is None:
-        return [_whole_file(images.file(index)) for index in indices]
+        whole = (_whole_file(images.file(index)) for index in indices)
+        return [one if isinstance(one, OSError) else np.frombuffer(one, np.uint8) for one in whole]
     extents = images.extents
     places = np.fromiter(indices, np.int64)
-    found: list[Bytes | OSError] = [NOT_READ] * len(places)
+    found: list[Bytes | OSError] = [_NOT_READ] * len(places)
     opened: dict[int, int | OSError] = {}
     spans = close_spans(extents, places, MAX_GAP_BYTES)
     try:
         for span in spans:
             if span.number not in opened:
-                opened[span.number] = _opened(os.path.join(images.root, extents.files[span.number]))  # noqa: PTH118
+                opened[span.number] = _opened(extents.path(images.root, span.number))
             if isinstance(descriptor := opened[span.number], int):
                 with suppress(OSError):
                     os.posix_fadvise(descriptor, span.begin, span.end - span.begin, os.POSIX_FADV_WILLNEED)
@@ -241,7 +218,7 @@ def _extent(descriptor: int, begin: int, end: int) -> Bytes | OSError:
     return content
 
 
-def _whole_file(path: str) -> Bytes | OSError:
+def _whole_file(path: str) -> bytes | OSError:
     descriptor = _opened(path)
     if isinstance(descriptor, OSError):
         return descriptor
@@ -249,7 +226,7 @@ def _whole_file(path: str) -> Bytes | OSError:
         with os.fdopen(descriptor, "rb", buffering=0) as stream:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 return OSError(0, "not a regular file")
-            return np.frombuffer(stream.readall(), np.uint8)
+            return stream.readall()
     except OSError as error:
         return error
 
@@ -262,6 +239,12 @@ def _opened(path: str) -> int | OSError:
         return error
     except ValueError:  # a NUL in the name
         return OSError(0, "not a possible file name")
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Returns at most this number of places, from all over a list of count entries."""
+    taken = min(count, most)
+    return [place * count // taken for place in range(taken)]
 
 
 def shown(name: str | os.PathLike[str]) -> str:

@@ -8,13 +8,12 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import psutil
 
 from pipelines.errors import DataError
-from pipelines.image_lists import Extents, ImageList, read_contents
+from pipelines.image_lists import Extents, ImageList, read_contents, spread
 from pipelines.storage import Patience, Storage
 
 # Reads wait for the disk, and are many at a time on a network's.
@@ -124,14 +123,9 @@ class MemoryCache:
         """The bytes per second of one thread that reads images all over the lists."""
         total, began = 0, time.monotonic()
         for images in self.splits.values():
-            step = max(1, len(images) // _SAMPLED)
-            for content in read_contents(images, range(0, len(images), step)):
-                total += 0 if isinstance(content, OSError) else len(content)
+            for index in spread(len(images), _SAMPLED):
+                total += len(images.content(index))
         return total / max(time.monotonic() - began, 1e-9)
-
-    def as_record(self) -> dict[str, Any]:
-        """What the record says of it."""
-        return {name: getattr(self.brought, name) for name in Brought.__slots__}
 
     def close(self) -> None:
         """Give the memory back, once no other process reads from it."""

@@ -11,7 +11,7 @@ from io import BytesIO
 
 from PIL import Image
 
-from pipelines.image_lists import ImageList
+from pipelines.image_lists import ImageList, spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +59,13 @@ def _dimensions(images: ImageList, index: int) -> tuple[int, int] | None:
 
 def _sampled(image_list: ImageList, samples: int) -> Iterator[tuple[int, tuple[int, int]]]:
     """Index, and width and height in pixels, of images spread evenly over the list whose headers can be read."""
-    images = len(image_list)
-    taken = min(samples, images)
     pixel_limit = Image.MAX_IMAGE_PIXELS
     with warnings.catch_warnings():
         # Pillow warns of odd metadata and refuses very large images to guard a decoder; only headers are read here.
         warnings.simplefilter("ignore")
         Image.MAX_IMAGE_PIXELS = None
         try:
-            for index in (position * images // taken for position in range(taken)):
+            for index in spread(len(image_list), samples):
                 size = _dimensions(image_list, index)
                 if size is not None:
                     yield index, size

@@ -72,8 +72,7 @@ def read_in_sequence(images: ImageList, indices: npt.NDArray[np.int64]) -> None:
     scratch = bytearray(CHUNK_BYTES)
     for span in close_spans(extents, indices, MAX_GAP_BYTES):
         with suppress(OSError, ValueError):
-            path = os.path.join(images.root, extents.files[span.number])  # noqa: PTH118
-            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            descriptor = os.open(extents.path(images.root, span.number), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 for place in range(span.begin, span.end, CHUNK_BYTES):
                     os.preadv(descriptor, [memoryview(scratch)[: span.end - place]], place)

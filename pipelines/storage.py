@@ -14,7 +14,7 @@ import numpy as np
 from models.notes import Note
 from pipelines.errors import StorageError
 from pipelines.file_checks import FileCheck, check_files
-from pipelines.image_lists import ImageList, shown
+from pipelines.image_lists import ImageList, shown, spread
 
 # Storage that comes back is noticed soon at first, then without many requests.
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 2.0
@@ -216,12 +216,12 @@ class Storage:
         """Take witnesses from images that were found to be good, if there are none."""
         if not self._witnesses:
             good = np.setdiff1d(np.arange(len(images)), list(faults), assume_unique=True)
-            chosen = [images.file(int(good[place])) for place in _spread(len(good), WITNESSES)]
+            chosen = [images.file(int(good[place])) for place in spread(len(good), WITNESSES)]
             self._witnesses = [witness for path in chosen if (witness := _witness(path)) is not None]
 
     def _chosen(self, bad: Collection[int]) -> Iterator[_Witness]:
         count = len(self.images)
-        for place in _spread(count, WITNESSES):
+        for place in spread(count, WITNESSES):
             for index in range(place, min(place + TRIED_PER_WITNESS, count)):
                 witness = None if index in bad else _witness(self.images.file(index))
                 if witness is not None:
@@ -236,12 +236,6 @@ def _changed_unix(path: str) -> float:
     except (OSError, ValueError):
         return 0.0
     return max(status.st_mtime, status.st_ctime)
-
-
-def _spread(count: int, most: int) -> Sequence[int]:
-    """Returns at most this number of places, from all over a list of count entries."""
-    taken = min(count, most)
-    return [place * count // taken for place in range(taken)]
 
 
 def _witness(path: str) -> _Witness | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from harness.artifacts.record import RunFiles, RunRecord, write_record
 from harness.report.console import Console
@@ -46,6 +46,6 @@ def keep_in_memory(
         f" were read at {brought.source_bytes_per_second / 1e6:,.0f} MB/s, and come from there at"
         f" {brought.memory_bytes_per_second / 1e6:,.0f} MB/s for each thread"
     )
-    record = replace(record, profile={**record.profile, "memory_cache": cache.as_record()})
+    record = replace(record, profile={**record.profile, "memory_cache": asdict(brought)})
     write_record(files.record, record)
     return cache.splits, record

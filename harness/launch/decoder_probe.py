@@ -8,16 +8,19 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from harness import ROOT
 from harness.launch.limited_process import LimitedProcess, last_line, read_whole
+from harness.launch.private_folder import private_folder
 from harness.machine.device import Devices, worker_environment
 from harness.plan.plan import Decoding, RunPlan
 from pipelines.decoder_versions import decoder_versions
-from pipelines.image_lists import ImageList
+from pipelines.image_lists import ImageList, spread
 from pipelines.profile import largest_dimensions
-from pipelines.settings import HW_DECODER_LOADS
+from pipelines.settings import HW_DECODER_LOADS, PipelineSettings
+from pipelines.stored_lists import save_list
 
 COMMAND = (sys.executable, "-m", "pipelines.decoder_trial")
 # Loading Paddle and DALI takes most of it; a GPU's first use may compile kernels.
@@ -46,25 +49,24 @@ def probe_decoder(
 
     Returns what was found; its obstacle is empty if every GPU can decode.
     """
-    request = {
-        "images": spread(images).as_values(),
-        "settings": asdict(plan.pipeline.of_rank(0)),
-        "loads": list(loads),
-        "seconds": SECONDS_PER_LOAD,
-    }
     places = [
         worker_environment(replace(devices, count=1, gpus=(gpu,)), plan.training.compute_threads, environment)
         for gpu in devices.gpus
     ]
-    width, height = largest_dimensions(images)
-    return concluded(ask_all(request, places), width, height, regions=plan.pipeline.decode_region)
+    tried = images.part(spread(len(images), MAX_IMAGES))
+    with private_folder("decoder") as folder:
+        request = request_of(folder, tried, plan.pipeline.of_rank(0), loads, SECONDS_PER_LOAD)
+        answers = ask_all(request, places)
+    return concluded(answers, *largest_dimensions(images), regions=plan.pipeline.decode_region)
 
 
-def spread(images: ImageList, most: int = MAX_IMAGES) -> ImageList:
-    """Returns this number of images, from all over the list; all if they are fewer. Their root is absolute."""
-    count = min(most, len(images))
-    part = images.part([place * len(images) // count for place in range(count)])
-    return ImageList(images.root.resolve(), part.paths, part.labels, part.extents)
+def request_of(
+    folder: Path, images: ImageList, settings: PipelineSettings, loads: Sequence[float], seconds: float
+) -> dict[str, Any]:
+    """What a trial is asked; folder keeps the list of its images until it has ended."""
+    save_list(folder, images)
+    asked = {"list": str(folder), "root": str(images.root.resolve()), "settings": asdict(settings)}
+    return {**asked, "loads": list(loads), "seconds": seconds}
 
 
 def ask_all(

@@ -17,12 +17,12 @@ import pytest
 from PIL import Image
 
 from harness import ROOT
-from harness.launch.decoder_probe import Answer, ask_all, concluded, loads_to_try, probe_decoder, spread
+from harness.launch.decoder_probe import Answer, ask_all, concluded, loads_to_try, probe_decoder, request_of
 from harness.machine.device import Devices
 from harness.machine.nvml import Gpu
 from pipelines.dataset import open_dataset
 from pipelines.decoder_versions import decoder_versions
-from pipelines.image_lists import ImageList
+from pipelines.image_lists import ImageList, spread
 from pipelines.settings import PipelineSettings
 from tests.support.bad_files import encoded, picture
 from tests.support.plans import a_plan
@@ -42,18 +42,12 @@ print(json.dumps(decoder_trial.answer(json.load(sys.stdin))))
 """
 
 
-def request(settings: PipelineSettings, loads: Sequence[float] = (0.65,)) -> dict[str, Any]:
-    photos = open_dataset("photos").train
-    return {
-        "images": photos.part(range(16)).as_values(),
-        "settings": dataclasses.asdict(settings),
-        "loads": list(loads),
-        "seconds": 0.0,
-    }
+def request(folder: Path, settings: PipelineSettings, loads: Sequence[float] = (0.65,)) -> dict[str, Any]:
+    return request_of(folder / "list", open_dataset("photos").train.part(range(16)), settings, loads, 0.0)
 
 
-def test_a_decoder_that_works_is_measured_in_every_environment() -> None:
-    answers = ask_all(request(SETTINGS, (0.0, 0.65)), [os.environ, os.environ])
+def test_a_decoder_that_works_is_measured_in_every_environment(tmp_path: Path) -> None:
+    answers = ask_all(request(tmp_path, SETTINGS, (0.0, 0.65)), [os.environ, os.environ])
     assert [(answer.error, list(answer.rates)) for answer in answers] == [("", ["0.0", "0.65"])] * 2
     assert all(rate > 0 for answer in answers for rate in answer.rates.values())
 
@@ -63,20 +57,18 @@ def test_a_damaged_image_among_them_is_not_the_decoder_s_fault(tmp_path: Path) -
     for number, name in enumerate(names):
         (tmp_path / name).write_bytes(encoded(picture(number), quality=90)[: None if number else 300])
     images = ImageList(tmp_path, names, [0] * len(names))
-    asked = {**request(dataclasses.replace(SETTINGS, batch_size=4)), "images": images.as_values()}
+    asked = request_of(tmp_path / "list", images, dataclasses.replace(SETTINGS, batch_size=4), (0.65,), 0.0)
     assert [answer.error for answer in ask_all(asked, [os.environ])] == [""]
-    (tmp_path / "good").mkdir()
-    alone = dataclasses.asdict(dataclasses.replace(SETTINGS, batch_size=1))
-    none = {**asked, "images": images.part([0]).as_values(), "settings": alone}
-    (answer,) = ask_all(none, [os.environ])
+    alone = dataclasses.replace(SETTINGS, batch_size=1)
+    (answer,) = ask_all(request_of(tmp_path / "bad", images.part([0]), alone, (0.65,), 0.0), [os.environ])
     assert answer.error == "none of the 1 training images can be used"
 
 
-def test_a_gpu_s_decoder_without_a_gpu_is_an_answer_too() -> None:
+def test_a_gpu_s_decoder_without_a_gpu_is_an_answer_too(tmp_path: Path) -> None:
     """The real trial of the real mixed decoder, which needs CUDA's driver."""
     if Path("/dev/nvidiactl").exists():
         pytest.skip("there is a GPU")
-    (answer,) = ask_all(request(dataclasses.replace(SETTINGS, decoder="mixed", device_id=0)), [os.environ])
+    (answer,) = ask_all(request(tmp_path, dataclasses.replace(SETTINGS, decoder="mixed", device_id=0)), [os.environ])
     assert answer.error.startswith("RuntimeError: ")
     assert "CUDA" in answer.error
 
@@ -91,13 +83,13 @@ def test_a_gpu_s_decoder_without_a_gpu_is_an_answer_too() -> None:
         ("import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)", "no answer within 3 s"),
     ],
 )
-def test_a_decoder_that_crashes_or_hangs_ends_with_its_reason(script: str, error: str) -> None:
-    assert ask_all(request(SETTINGS), [os.environ], (sys.executable, "-c", script), 3.0) == [Answer(error)]
+def test_a_decoder_that_crashes_or_hangs_ends_with_its_reason(script: str, error: str, tmp_path: Path) -> None:
+    assert ask_all(request(tmp_path, SETTINGS), [os.environ], (sys.executable, "-c", script), 3.0) == [Answer(error)]
 
 
-def test_a_decoder_that_fails_on_good_images_is_named_with_its_versions() -> None:
+def test_a_decoder_that_fails_on_good_images_is_named_with_its_versions(tmp_path: Path) -> None:
     settings = dataclasses.replace(SETTINGS, decoder="mixed", device_id=0)
-    (answer,) = ask_all(request(settings), [os.environ], (sys.executable, "-c", FAILING))
+    (answer,) = ask_all(request(tmp_path, settings), [os.environ], (sys.executable, "-c", FAILING))
     assert answer.error.startswith("the mixed decoder failed on a batch of whole images, though each of its images can")
     assert "nvImageCodec failure: '#8' (DALI " in answer.error
     for regions in (False, True):
@@ -128,12 +120,9 @@ def test_a_batch_may_be_larger_than_the_data_set(tmp_path: Path) -> None:
 
 
 def test_the_images_that_are_tried_are_from_all_over_the_list() -> None:
-    images = ImageList(Path(), map(str, range(1000)), range(1000))
-    chosen = spread(images, 4)
-    assert chosen.root == Path.cwd()
-    assert chosen.paths == ["0", "250", "500", "750"]
-    assert chosen.labels == [0, 250, 500, 750]
-    assert spread(images.part(range(3)), 4).paths == ["0", "1", "2"]
+    assert spread(1000, 4) == [0, 250, 500, 750]
+    assert spread(3, 4) == [0, 1, 2]
+    assert spread(0, 4) == []
 
 
 INTERRUPTED = """
