@@ -31,6 +31,7 @@ from nvidia.dali import fn, pipeline_def, tfrecord
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.cold_disk import prepare
 from harness.artifacts.atomic import replaced
 from harness.machine.host import available_cores
 from pipelines.augmentation import Augmentation
@@ -40,12 +41,10 @@ from pipelines.file_checks import check_files
 from pipelines.packed.manifest import MANIFEST
 from pipelines.packed.packing import plan_shards, write_shards
 from pipelines.packed.shards import FORMATS
-from pipelines.page_cache import read_into_memory, resident_share
 from pipelines.sampling import ShardShuffle, TrainingOrder
 from pipelines.settings import FUSED_RESIZE, PipelineSettings
 from pipelines.source import DaliSource
 
-COLD = 0.05  # the maximum share of pages that may remain in the page cache
 SHARD_BYTES = 64 << 20
 WINDOW = 1000
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")
@@ -95,6 +94,8 @@ def measure(
                 dataset, make = turns[name]
                 steps = len(dataset.train) // settings.batch_size
                 prepare(list(dataset.train.files()), cache)
+                if cache == "cold" and os.geteuid() == 0:
+                    DROP_CACHES.write_text("2")
                 following = make()
                 # What building the graph takes is not reading's.
                 following()
@@ -157,22 +158,6 @@ def packed(dataset: Dataset, name: str, folder: Path) -> Dataset:
         (folder / MANIFEST).write_text(state.as_text())
     os.sync()
     return open_dataset(folder)
-
-
-def prepare(files: list[str], cache: str) -> None:
-    """Load every file into the page cache, or drop all of them from it."""
-    if cache == "warm":
-        read_into_memory(files)
-        return
-    for path in files:
-        descriptor = os.open(path, os.O_RDONLY)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.close(descriptor)
-    if os.geteuid() == 0:
-        DROP_CACHES.write_text("2")
-    share = resident_share(files)
-    if share is None or share > COLD:
-        raise SystemExit(f"the page cache keeps {share} of the files: a cold disk can't be measured here")
 
 
 def as_a_run(dataset: Dataset, settings: PipelineSettings, window: int = 0) -> Callable[[], Any]:

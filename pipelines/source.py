@@ -127,7 +127,7 @@ class DaliSource(ListSource):
     ) -> None:
         self._images, self._order, self._graph, self._settings = images, order, graph, settings
         self._on_faults, self._seed = on_faults, tuple(seed)
-        self._labels = np.asarray(images.labels.array, dtype=np.int64)
+        self._labels = images.labels.array
         start = start or SourceState()
         self._bad = start.bad
         self._storage = storage or Storage(images, bad=self._bad)
@@ -157,7 +157,7 @@ class DaliSource(ListSource):
         """Files and labels of the next batch that DALI begins, some batches ahead of the one that it returns."""
         draw, requested = next(self._to_draw)
         taken = self._reading.take(_indices(draw), requested)
-        drawn = _Drawn(draw, taken, self._labels[draw.indices, np.newaxis])
+        drawn = _Drawn(draw, taken, self._labels[draw.indices, np.newaxis].astype(np.int64))
         self._drawn.append(drawn)
         return taken.arrays, drawn.labels
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,24 +32,31 @@ class Manifest:
     format: str
     fingerprint: str
     sizes_sha256: str
-    splits: dict[str, tuple[PackedShard, ...]] = field(default_factory=dict)
+    splits: dict[str, tuple[PackedShard, ...]]
     version: int = VERSION
+
+    @property
+    def shards(self) -> list[PackedShard]:
+        """Those of all splits."""
+        return [shard for of_split in self.splits.values() for shard in of_split]
+
+    @property
+    def written(self) -> int:
+        """The number of shards that are written."""
+        return sum(shard.sha256 is not None for shard in self.shards)
 
     @property
     def finished(self) -> bool:
         """Whether all shards are written."""
-        return all(shard.sha256 is not None for shards in self.splits.values() for shard in shards)
+        return self.written == len(self.shards)
 
     def is_for(self, other: Manifest) -> bool:
         """Whether the other one is for the same shards of the same images."""
-        return self.unwritten() == other.unwritten()
+        return self._unwritten() == other._unwritten()
 
-    def unwritten(self) -> Manifest:
-        """The same, before anything is written."""
-        plain = {
-            split: tuple(replace(shard, bytes=None, sha256=None) for shard in shards)
-            for split, shards in self.splits.items()
-        }
+    def _unwritten(self) -> Manifest:
+        splits = self.splits.items()
+        plain = {name: tuple(replace(one, bytes=None, sha256=None) for one in of_split) for name, of_split in splits}
         return replace(self, splits=plain)
 
     def as_text(self) -> str:
@@ -83,5 +90,5 @@ def check_finished(folder: Path) -> None:
     if manifest is not None and not manifest.finished:
         raise DataError(
             f"the shards in {shown(folder)} are not complete: packing them was interrupted",
-            "Give the same command again (run_bench.py pack): it goes on where it was.",
+            "Give the same command again (run_bench.py pack): it resumes where it was.",
         )

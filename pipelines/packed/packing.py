@@ -1,4 +1,4 @@
-"""Packs a data set's images into shards: planned first, so that a pack that was interrupted goes on where it was."""
+"""Packs a data set's images into shards: planned first, so that a pack that was interrupted resumes."""
 
 from __future__ import annotations
 
@@ -144,9 +144,6 @@ class _Hashed:
     def tell(self) -> int:
         """The number of bytes that were written."""
         return self.size
-
-    def flush(self) -> None:
-        """Leave it to the stream."""
 
 
 def wrong_checksums(manifest: Manifest, folder: Path, threads: int) -> dict[str, dict[int, str]]:

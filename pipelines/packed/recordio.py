@@ -37,6 +37,7 @@ def scan(shard: Path) -> Iterator[Member]:
                 raise ShardError(f"record {number:,}, at byte {place:,}, begins in its middle")
             if length < _IMAGE.size:
                 raise ShardError(f"record {number:,}, at byte {place:,}, is too short for an image's header")
+            divided = kind == _FIRST
             labels, label, identity, _ = _IMAGE.unpack(stream.read(_IMAGE.size))
             offset = begin + _PART.size + _IMAGE.size + labels * _FLOAT.size
             if labels:
@@ -50,7 +51,7 @@ def scan(shard: Path) -> Iterator[Member]:
             if offset > end:
                 raise ShardError(f"record {number:,}, at byte {begin:,}, is too short for its {labels:,} labels")
             whole = int(label) if label >= 0 and label == int(label) else NO_LABEL
-            yield Member(f"{identity}", whole, offset, end - offset, divided=end > begin + _PART.size + _padded(length))
+            yield Member(f"{identity}", whole, offset, end - offset, divided)
             number += 1
 
 

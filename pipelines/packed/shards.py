@@ -32,7 +32,7 @@ INDEX = "pplcnet-index"
 # What splits are called in shards' names, besides their own names.
 _ALIASES = {"val": ("val", "validation")}
 # TensorFlow's scripts give files no ending.
-_TENSORFLOW = re.compile(r"-\d{5}-of-\d{5}")
+_TENSORFLOW = re.compile(r"-\d{5}-of-\d{5}$")
 _THREADS = 16
 
 
@@ -58,7 +58,7 @@ def find_shards(root: Path, split: str) -> Shards | None:
             return _of_one_format(root, split, found) if found else None
     word = re.compile(rf"(?:^|[-_.])(?:{'|'.join(names)})(?:[-_.]|$)")
     found = [
-        (file, kind) for file in _files(root) if (kind := _format_of(file)) is not None and word.search(_stem(file))
+        (file, kind) for file in _files(root) if (kind := _format_of(file)) is not None and word.search(Path(file).stem)
     ]
     return _of_one_format(root, split, found) if found else None
 
@@ -70,13 +70,8 @@ def _files(folder: Path) -> list[str]:
 
 
 def _format_of(file: str) -> ShardFormat | None:
-    if _TENSORFLOW.search(file) and Path(file).suffix.lower() not in WEBDATASET.endings:
-        return TFRECORD if _TENSORFLOW.search(file[-15:]) or file.lower().endswith(TFRECORD.endings) else None
-    return next((one for one in FORMATS.values() if file.lower().endswith(one.endings)), None)
-
-
-def _stem(file: str) -> str:
-    return re.sub(r"\.[^.]*$", "", file)
+    by_ending = (one for one in FORMATS.values() if file.lower().endswith(one.endings))
+    return next(by_ending, TFRECORD if _TENSORFLOW.search(file) else None)
 
 
 def _of_one_format(root: Path, split: str, found: Sequence[tuple[str, ShardFormat]]) -> Shards:
@@ -218,14 +213,12 @@ def _listed(shards: Shards, stamps: Stamps) -> ImageList:
             int(begin) + place for begin, one in zip(begins, scanned, strict=False) for place in one.divided
         ),
     )
-    return ImageList(shards.root, _joined(scanned), np.concatenate([one.labels.array for one in scanned]), extents)
-
-
-def _joined(scanned: Sequence[_Scanned]) -> Texts:
-    characters = np.concatenate([one.names.characters for one in scanned])
-    before = np.cumsum([0, *(len(one.names.characters) for one in scanned)])
-    ends = [one.names.ends + begin for begin, one in zip(before, scanned, strict=False)]
-    return Texts(characters, np.concatenate(ends))
+    return ImageList(
+        shards.root,
+        Texts.joined([one.names for one in scanned]),
+        np.concatenate([one.labels.array for one in scanned]),
+        extents,
+    )
 
 
 def _labelled(images: ImageList, shards: Shards, first_label: int, *, with_labels: bool) -> ImageList:

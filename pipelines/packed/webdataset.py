@@ -9,6 +9,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -63,7 +64,7 @@ def _members(archive: tarfile.TarFile) -> Iterator[Member]:
         found, ending = split_name(info.name)
         if found != key:
             if image is not None:
-                yield _labelled(image, label)
+                yield replace(image, label=label)
             key, image, label = found, None, NO_LABEL
         last = ending.rpartition(".")[2].lower()
         if last in _IMAGES:
@@ -77,11 +78,7 @@ def _members(archive: tarfile.TarFile) -> Iterator[Member]:
             read = _label(archive, info, last)
             label = label if read == NO_LABEL else read
     if image is not None:
-        yield _labelled(image, label)
-
-
-def _labelled(image: Member, label: int) -> Member:
-    return Member(image.name, label, image.offset, image.size)
+        yield replace(image, label=label)
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -121,7 +118,7 @@ class Writer:
         folder, slash, last = name.rpartition("/")
         stem, _, ending = last.rpartition(".")
         key = f"{folder}{slash}{(stem or last).replace('.', '_')}"
-        if key in self._keys:
+        while key in self._keys:
             key = f"{key}_{len(self._keys)}"
         self._keys.add(key)
         ending = ending.lower() if ending.lower() in _IMAGES else "jpg"

@@ -39,7 +39,7 @@ def pack(
     shard_megabytes: int = USUAL_MEGABYTES,
     threads: int | None = None,
 ) -> None:
-    """Write the images of the set that data names into shards in the folder to; a pack that was interrupted goes on.
+    """Write the images of the set that data names into shards in the folder to; a pack that was interrupted resumes.
 
     Raises UsageError for a value outside its limits and a folder that holds something else, DataError for images that
     can't be read, InterruptedRunError when interrupted, and MachineError if the folder can't be written.
@@ -97,7 +97,7 @@ def _check_target(target: Path) -> None:
 
 
 def _begin(target: Path, planned: Manifest, console: Console) -> Manifest:
-    """Returns the manifest to go on from. Raises UsageError for shards of other images."""
+    """Returns the manifest to resume from. Raises UsageError for shards of other images."""
     before = read_manifest(target)
     if before is None:
         write_whole(target / MANIFEST, planned.as_text())
@@ -105,17 +105,16 @@ def _begin(target: Path, planned: Manifest, console: Console) -> Manifest:
     if not before.is_for(planned):
         raise UsageError(
             f"{shown(target)} holds shards of other images, or was begun with other options",
-            "Give the options of that pack to go on with it, or name another folder.",
+            "Give the options of that pack to resume it, or name another folder.",
         )
     # Files that a killed process was writing.
     for split in planned.splits:
         for left in (target / split).glob(".*"):
             left.unlink()
-    done = sum(shard.sha256 is not None for shards in before.splits.values() for shard in shards)
-    if done and not before.finished:
+    if before.written and not before.finished:
         console.notice(
             Note(
-                f"going on after {count_of(done, 'shard')} that an earlier pack wrote",
+                f"resuming after {count_of(before.written, 'shard')} that an earlier pack wrote",
                 "Remove the folder to begin again; run_bench.py verify compares every shard's checksum.",
             )
         )
@@ -140,9 +139,7 @@ def _check_room(target: Path, manifest: Manifest, checks: dict[str, FileCheck]) 
 def _written(
     manifest: Manifest, dataset: Dataset, target: Path, threads: int, console: Console, command: str
 ) -> Manifest:
-    missing = sum(
-        shard.end - shard.begin for shards in manifest.splits.values() for shard in shards if shard.sha256 is None
-    )
+    missing = sum(shard.end - shard.begin for shard in manifest.shards if shard.sha256 is None)
     for split in manifest.splits:
         (target / split).mkdir(exist_ok=True)
     began = time.monotonic()
@@ -158,24 +155,18 @@ def _written(
                 rate = bar.tasks[task].completed / max(time.monotonic() - began, 1e-9)
                 bar.update(task, rate=f"images, {rate:,.0f} images/s")
     except KeyboardInterrupt:
-        done = sum(shard.sha256 is not None for shards in manifest.splits.values() for shard in shards)
-        total = sum(map(len, manifest.splits.values()))
-        raise InterruptedRunError(
-            f"interrupted: {done:,} of {count_of(total, 'shard')} written", f"To go on: {command}"
-        ) from None
+        written, total = manifest.written, count_of(len(manifest.shards), "shard")
+        raise InterruptedRunError(f"interrupted: {written:,} of {total} written", f"To resume: {command}") from None
     return manifest
 
 
 def _conclude(console: Console, packed: Dataset, manifest: Manifest, target: Path, seconds: float) -> None:
     for note in packed.notes:
         console.notice(note)
-    total = sum(shard.bytes or 0 for shards in manifest.splits.values() for shard in shards)
+    total = sum(shard.bytes or 0 for shard in manifest.shards)
     images = sum(map(len, packed.splits.values()))
-    shards = sum(map(len, manifest.splits.values()))
     data = str(target) if len(target.parts) > 1 else f"./{target}"
-    console.line(
-        f"{count_of(images, 'image')} in {count_of(shards, 'shard')} of {manifest.format}, {total / 1e9:,.2f} GB, in"
-        f" {seconds:,.1f} s"
-    )
+    what = f"{count_of(images, 'image')} in {count_of(len(manifest.shards), 'shard')} of {manifest.format}"
+    console.line(f"{what}, {total / 1e9:,.2f} GB, in {seconds:,.1f} s")
     console.line(f"To check them: {command_line('verify', data)}")
     console.line(f"To train on them: {command_line('--data', data)}")

@@ -87,7 +87,7 @@ def _import_labels(source: str, to: str, prefix: str) -> None:
 def _declare_pack(parser: argparse.ArgumentParser) -> None:
     add_path(parser, "data", metavar="DATA", help="a folder in ImageNet's layout or a built-in set, as for --data")
     add_path(
-        parser, "to", metavar="OUT", help="folder to create, which --data can then name; of an interrupted pack: go on"
+        parser, "to", metavar="OUT", help="folder to create, which --data can then name; an interrupted pack resumes"
     )
     parser.add_argument(
         "--format",

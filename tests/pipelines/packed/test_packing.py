@@ -1,4 +1,4 @@
-"""A set that was packed gives the same batches as its folder, in the same order, and goes on after an interruption."""
+"""A set that was packed gives the same batches as its folder, in the same order, and resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from harness.artifacts.atomic import replaced
+from pipelines import sequential
 from pipelines.augmentation import Augmentation
 from pipelines.dali_graphs import training_graph
 from pipelines.dataset import Dataset, open_dataset
@@ -21,10 +22,11 @@ from pipelines.packed.manifest import MANIFEST, Manifest, read_manifest
 from pipelines.packed.members import ShardFormat
 from pipelines.packed.packing import StoppedError, plan_shards, write_shards, wrong_checksums
 from pipelines.packed.shards import FORMATS
-from pipelines.sampling import TrainingOrder
+from pipelines.sampling import BEGINNING, TrainingOrder
 from pipelines.settings import PipelineSettings
 from pipelines.settings_file import settings_text
 from pipelines.source import DaliSource, SourceState
+from pipelines.storage import Clock, Patience, Storage
 from tests.support.data_sets import write_noise
 
 ALL = pytest.mark.parametrize("kind", FORMATS.values(), ids=FORMATS)
@@ -50,8 +52,10 @@ def write(dataset: Dataset, kind: ShardFormat, folder: Path, advance: Callable[[
     (folder / "dataset.toml").write_text(settings_text("it", dataset.num_classes, dataset.augmentation))
 
 
-def batches(dataset: Dataset, start: SourceState | None = None) -> DaliSource:
-    settings = PipelineSettings(8, image_size=32, seed=3, decode_threads=2)
+def batches(
+    dataset: Dataset, start: SourceState | None = None, storage: Storage | None = None, window: int = 0
+) -> DaliSource:
+    settings = PipelineSettings(8, image_size=32, seed=3, decode_threads=2, shuffle_window=window)
     return DaliSource(
         dataset.train,
         TrainingOrder(len(dataset.train), 0, 1, 8, seed=3),
@@ -59,6 +63,7 @@ def batches(dataset: Dataset, start: SourceState | None = None) -> DaliSource:
         settings,
         lambda *_: pytest.fail("an image is taken for a bad one"),
         start=start,
+        storage=storage,
     )
 
 
@@ -160,3 +165,47 @@ def test_a_data_set_s_settings_go_with_it(tmp_path: Path) -> None:
         "\n[augmentation]\ncrop_area_min = 0.35\nflip_probability = 0.0\n"
     )
     assert settings_text("it", 2, Augmentation()) == 'name = "it"\nnum_classes = 2\n'
+
+
+@ALL
+def test_shards_that_can_t_be_read_for_a_while_are_waited_for(
+    kind: ShardFormat, dataset: Dataset, tmp_path: Path
+) -> None:
+    place, aside = tmp_path / "shards", tmp_path / "aside"
+    write(dataset, kind, place)
+    packed = open_dataset(place)
+    expected = values(batches(packed), 20)
+    said: list[str] = []
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            aside.rename(place)
+
+    storage = Storage(packed.train, Patience(60.0, said.append, clock=Clock(sleep=sleep)))
+    source = batches(packed, storage=storage)
+    found = values(source, 3)
+    place.rename(aside)
+    found += values(source, 17)
+    assert found == expected
+    assert len(pauses) == 3
+    assert len(said) == 1
+    assert "the data could not be read" in said[0]
+
+
+def test_a_source_of_windows_reads_each_before_it_is_used(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(dataset, FORMATS["webdataset"], tmp_path)
+    packed = open_dataset(tmp_path)
+    windows: list[list[int]] = []
+    monkeypatch.setattr(sequential, "read_in_sequence", lambda _, indices: windows.append(indices.tolist()))
+    plain = values(batches(packed), 5)
+    assert windows == []
+    assert values(batches(packed, window=16), 5) == plain  # the order is another one's business
+    assert [len(window) for window in windows[:3]] == [16, 16, 16]
+    order = TrainingOrder(len(packed.train), 0, 1, 8, seed=3)
+    first = order.draw(BEGINNING, frozenset())
+    second = order.draw(first.next, frozenset())
+    assert windows[0] == [*first.indices.tolist(), *second.indices.tolist()]

@@ -1,4 +1,4 @@
-"""The command `pack`: what it makes, what it refuses, and how it goes on after an interruption."""
+"""The command `pack`: what it makes, what it refuses, and how it resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ sys.exit(main(sys.argv[3:]))
 
 
 @pytest.mark.parametrize("way", ["kill", "interrupt"])
-def test_an_interrupted_pack_goes_on_where_it_was(way: str, data: Path, tmp_path: Path) -> None:
+def test_an_interrupted_pack_resumes(way: str, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = ["pack", str(data), str(out), "--format", "webdataset", "--shard-megabytes", "1", "--threads", "1"]
     # All images fit in a megabyte: a shard of each split.
@@ -80,7 +80,7 @@ def test_an_interrupted_pack_goes_on_where_it_was(way: str, data: Path, tmp_path
     if way == "interrupt":
         assert ended.stderr.splitlines() == [
             "error: interrupted: 1 of 2 shards written",
-            f"  To go on: python run_bench.py pack {data} {out} --format webdataset --shard-megabytes 1 --threads 1",
+            f"  To resume: python run_bench.py pack {data} {out} --format webdataset --shard-megabytes 1 --threads 1",
         ]
     with pytest.raises(Exception, match="are not complete: packing them was interrupted"):
         open_dataset(out)
@@ -94,7 +94,7 @@ def test_an_interrupted_pack_goes_on_where_it_was(way: str, data: Path, tmp_path
         [sys.executable, str(ROOT / "run_bench.py"), *command], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert again.returncode == 0, again.stderr
-    assert ("going on after 1 shard that an earlier pack wrote" in again.stderr + again.stdout) == done[0]
+    assert ("resuming after 1 shard that an earlier pack wrote" in again.stderr + again.stdout) == done[0]
     assert len(open_dataset(out).splits["val"]) == 8
     assert list((out / "val").glob(".*")) == []
 
