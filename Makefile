@@ -93,7 +93,7 @@ $(SITE_VENV)/installed: requirements/site.txt
 # The site's lock has its group of packages alone.
 LOCK = uv pip compile --universal --python-version 3.10 \
 	--generate-hashes --no-header --no-emit-index-url --no-emit-find-links --quiet
-BENCH = pyproject.toml --extra cpu --extra dev --extra opencv --extra tensorboard
+BENCH = pyproject.toml --extra cpu --extra dev --extra opencv --extra lmdb --extra tensorboard
 lock:
 	$(LOCK) $(BENCH) --output-file requirements/cpu.txt
 	$(LOCK) $(BENCH) --no-emit-package paddlepaddle --output-file requirements/gpu.txt

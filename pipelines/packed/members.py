@@ -45,13 +45,19 @@ class ShardWriter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ShardFormat:
-    """A format of shards, by the name that --format has.
+    """A format of shards, by its name.
 
     endings are those of its files, in lower case. scan yields a shard's members in order, and raises ShardError and
-    OSError. writer begins a shard in an empty stream.
+    OSError.
     """
 
     name: str
     endings: tuple[str, ...]
     scan: Callable[[Path], Iterator[Member]]
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenFormat(ShardFormat):
+    """A format that `pack` writes, too: its name is that of --format. writer begins a shard in an empty stream."""
+
     writer: Callable[[BinaryIO], ShardWriter]

@@ -16,7 +16,7 @@ from pipelines.dataset import Dataset, fingerprint
 from pipelines.file_checks import FileCheck
 from pipelines.image_lists import ImageList
 from pipelines.packed.manifest import Manifest, PackedShard
-from pipelines.packed.members import ShardFormat
+from pipelines.packed.members import WrittenFormat
 
 # Digits of a shard's number.
 _DIGITS = 6
@@ -32,7 +32,7 @@ class StoppedError(Exception):
     """Packing was asked to stop."""
 
 
-def plan_shards(dataset: Dataset, checks: dict[str, FileCheck], kind: ShardFormat, shard_bytes: int) -> Manifest:
+def plan_shards(dataset: Dataset, checks: dict[str, FileCheck], kind: WrittenFormat, shard_bytes: int) -> Manifest:
     """The shards that hold each split's images in their order, each of about shard_bytes."""
     digest = hashlib.sha256()
     splits: dict[str, tuple[PackedShard, ...]] = {}
@@ -63,7 +63,7 @@ def _bounds(sizes: np.ndarray, shard_bytes: int) -> list[tuple[int, int]]:
 def write_shards(
     manifest: Manifest,
     dataset: Dataset,
-    kind: ShardFormat,
+    kind: WrittenFormat,
     folder: Path,
     threads: int,
     replaced: Replaced,
@@ -108,7 +108,7 @@ def write_shards(
 def _write(
     shard: PackedShard,
     images: ImageList,
-    kind: ShardFormat,
+    kind: WrittenFormat,
     folder: Path,
     replaced: Replaced,
     step: Callable[[int], None],

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipelines.packed.divided import MAGIC
-from pipelines.packed.members import NO_LABEL, Member, ShardError, ShardFormat
+from pipelines.packed.members import NO_LABEL, Member, ShardError, WrittenFormat
 
 # A record's start: the magic number, and the part's kind (3 bits) with its length (29 bits). Parts are padded to words.
 _PART, _WORD = struct.Struct("<4sI"), 4
@@ -108,4 +108,4 @@ class Writer:
         return "".join(self._lines)
 
 
-RECORDIO = ShardFormat("recordio", (".rec",), scan, Writer)
+RECORDIO = WrittenFormat("recordio", (".rec",), scan, Writer)

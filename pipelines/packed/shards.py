@@ -19,6 +19,7 @@ from models.words import count_of
 from pipelines.columns import Numbers, Texts
 from pipelines.errors import DataError
 from pipelines.image_lists import Extents, ImageList, first_ten, shown
+from pipelines.packed.caffe import LMDB
 from pipelines.packed.manifest import check_finished
 from pipelines.packed.members import NO_LABEL, Member, ShardError, ShardFormat
 from pipelines.packed.recordio import RECORDIO
@@ -26,7 +27,9 @@ from pipelines.packed.tfrecord import TFRECORD
 from pipelines.packed.webdataset import WEBDATASET
 from pipelines.stored_lists import load_list, save_list
 
+# Those that `pack` writes, by name, and all that are read.
 FORMATS = {one.name: one for one in (WEBDATASET, TFRECORD, RECORDIO)}
+_READ: tuple[ShardFormat, ...] = (*FORMATS.values(), LMDB)
 # The folder in a data set's in which the lists of its shards' images are kept.
 INDEX = "pplcnet-index"
 # What splits are called in shards' names, besides their own names.
@@ -49,7 +52,7 @@ class Shards:
 def find_shards(root: Path, split: str) -> Shards | None:
     """The shards of a split: files in a folder of its name or, without one, those with it as a word (train-000.tar).
 
-    None if there are none. Raises DataError for shards of several formats.
+    LMDB's databases are folders of such a name. None if there are none. Raises DataError for shards of several formats.
     """
     names = _ALIASES.get(split, (split,))
     for name in names:
@@ -57,8 +60,11 @@ def find_shards(root: Path, split: str) -> Shards | None:
             found = [(f"{name}/{file}", kind) for file in _files(root / name) if (kind := _format_of(file)) is not None]
             return _of_one_format(root, split, found) if found else None
     word = re.compile(rf"(?:^|[-_.])(?:{'|'.join(names)})(?:[-_.]|$)")
+    places = [*_files(root), *(str(path.relative_to(root)) for path in sorted(root.glob(f"*/{LMDB.endings[0]}")))]
     found = [
-        (file, kind) for file in _files(root) if (kind := _format_of(file)) is not None and word.search(Path(file).stem)
+        (file, kind)
+        for file in places
+        if (kind := _format_of(file)) is not None and word.search(Path(file.partition("/")[0]).stem)
     ]
     return _of_one_format(root, split, found) if found else None
 
@@ -70,7 +76,7 @@ def _files(folder: Path) -> list[str]:
 
 
 def _format_of(file: str) -> ShardFormat | None:
-    by_ending = (one for one in FORMATS.values() if file.lower().endswith(one.endings))
+    by_ending = (one for one in _READ if file.lower().endswith(one.endings))
     return next(by_ending, TFRECORD if _TENSORFLOW.search(file) else None)
 
 

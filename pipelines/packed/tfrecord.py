@@ -1,7 +1,7 @@
 """TFRecord files of tf.train.Example messages, as TensorFlow's scripts for ImageNet write them.
 
 Sources: https://www.tensorflow.org/tutorials/load_data/tfrecord (the framing), tensorflow/core/example/example.proto
-and feature.proto (the message), https://protobuf.dev/programming-guides/encoding (its encoding).
+and feature.proto (the message).
 """
 
 from __future__ import annotations
@@ -14,65 +14,15 @@ from typing import BinaryIO
 
 import google_crc32c
 
-from pipelines.packed.members import NO_LABEL, Member, ShardError, ShardFormat
+from pipelines.packed.members import NO_LABEL, Member, ShardError, WrittenFormat
+from pipelines.packed.protobuf import BYTES, Message
 
 # The names of features: those of TensorFlow's ImageNet scripts first, which are written, then those of its data sets.
 ENCODED, LABEL, NAME = ("image/encoded", "image"), ("image/class/label", "label"), ("image/filename", "file_name")
 _HEADER, _LENGTH, _CRC = struct.Struct("<QI"), struct.Struct("<Q"), struct.Struct("<I")
 # Bytes around a record's message: its length and that one's checksum before it, its own checksum after it.
 _BEFORE, _AFTER = _HEADER.size, _CRC.size
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_NAME = 4096
-
-
-class _Message:
-    """A place in a file between messages' fields, up to an end."""
-
-    def __init__(self, stream: BinaryIO, end: int) -> None:
-        self._stream, self._end = stream, end
-        self.place = stream.tell()
-
-    def fields(self, end: int) -> Iterator[tuple[int, int, int]]:
-        """Each field from here up to an end: its number, its bytes' size (0 for other types) and its value.
-
-        Bytes that aren't read or walked through are passed over.
-        """
-        while self.place < end:
-            tag = self.varint()
-            kind = tag & 7
-            if kind == _VARINT:
-                yield tag >> 3, 0, self.varint()
-                continue
-            size = self.varint() if kind == _BYTES else {_FIXED64: 8, _FIXED32: 4}.get(kind, -1)
-            after = self.place + size
-            if size < 0 or after > end:
-                raise ShardError(f"its bytes before {self.place:,} are no tf.train.Example")
-            yield tag >> 3, size if kind == _BYTES else 0, 0
-            self.skip_to(after)
-
-    def varint(self) -> int:
-        """The next number of variable length."""
-        value = shift = 0
-        while True:
-            byte = self._stream.read(1)
-            self.place += 1
-            if not byte or self.place > self._end or shift > 63:
-                raise ShardError(f"its bytes before {self.place:,} are no tf.train.Example")
-            value |= (byte[0] & 127) << shift
-            if byte[0] < 128:
-                return value
-            shift += 7
-
-    def read(self, size: int) -> bytes:
-        """The next bytes."""
-        self.place += size
-        return self._stream.read(size)
-
-    def skip_to(self, place: int) -> None:
-        """Go on at a place."""
-        if place != self.place:
-            self._stream.seek(place)
-            self.place = place
 
 
 def scan(shard: Path) -> Iterator[Member]:
@@ -93,7 +43,7 @@ def scan(shard: Path) -> Iterator[Member]:
 
 def _member(stream: BinaryIO, end: int, number: int) -> Member:
     """The image of the message from here to end."""
-    message = _Message(stream, end)
+    message = Message(stream, end, "tf.train.Example")
     where: tuple[int, int] | None = None
     label, name = NO_LABEL, ""
     for key, size in _features(message, end):
@@ -112,7 +62,7 @@ def _member(stream: BinaryIO, end: int, number: int) -> Member:
     return Member(name or f"{number}", label, *where)
 
 
-def _features(message: _Message, end: int) -> Iterator[tuple[str, int]]:
+def _features(message: Message, end: int) -> Iterator[tuple[str, int]]:
     """The name of each feature in an Example, and the size of the Feature that begins at the message's place."""
     for field, features_size, _ in message.fields(end):
         if field != 1:
@@ -128,7 +78,7 @@ def _features(message: _Message, end: int) -> Iterator[tuple[str, int]]:
                     yield key, size
 
 
-def _values(message: _Message, end: int) -> Iterator[tuple[int, int]]:
+def _values(message: Message, end: int) -> Iterator[tuple[int, int]]:
     """Place and size of each value of a Feature's bytes."""
     for field, size, _ in message.fields(end):
         if field == 1:
@@ -137,7 +87,7 @@ def _values(message: _Message, end: int) -> Iterator[tuple[int, int]]:
                     yield message.place, length
 
 
-def _integer(message: _Message, end: int) -> int:
+def _integer(message: Message, end: int) -> int:
     """The first whole number of a Feature; NO_LABEL without one."""
     for field, size, _ in message.fields(end):
         if field == 3:
@@ -158,7 +108,7 @@ def _varint(value: int) -> bytes:
 
 
 def _field(number: int, content: bytes) -> bytes:
-    return bytes((number << 3 | _BYTES,)) + _varint(len(content)) + content
+    return bytes((number << 3 | BYTES,)) + _varint(len(content)) + content
 
 
 def _feature(name: str, kind: int, value: bytes) -> bytes:
@@ -198,4 +148,4 @@ class Writer:
         return "".join(self._lines)
 
 
-TFRECORD = ShardFormat("tfrecord", (".tfrecord", ".tfrecords"), scan, Writer)
+TFRECORD = WrittenFormat("tfrecord", (".tfrecord", ".tfrecords"), scan, Writer)

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from pipelines.class_folders import IMAGE_EXTENSIONS
 from pipelines.image_lists import shown
-from pipelines.packed.members import NO_LABEL, Member, ShardError, ShardFormat
+from pipelines.packed.members import NO_LABEL, Member, ShardError, WrittenFormat
 
 # A sample's label: a whole number as text, or the member of this name in a JSON object.
 CLASS, JSON, LABEL_KEY = "cls", "json", "label"
@@ -140,4 +140,4 @@ class Writer:
         return "\n".join([f"{_INDEX_VERSION} {len(self._lines)}", *self._lines, ""])
 
 
-WEBDATASET = ShardFormat("webdataset", (".tar",), scan, Writer)
+WEBDATASET = WrittenFormat("webdataset", (".tar",), scan, Writer)

@@ -22,7 +22,16 @@ FOLDERS = ("docs", "harness", "pipelines", "models", "tests", "benchmarks", "req
 OURS = re.compile(rf"\b(?:{'|'.join(FOLDERS)})/[\w./-]*\w")
 FOREIGN_FILES = {"pp_lcnet.py"}
 # Options of other programs that the pages name.
-FOREIGN_OPTIONS = {"--require-hashes", "--shm-size", "--ipc", "--kill-on-bad-exit", "--wait", "--map-by", "--host"}
+FOREIGN_OPTIONS = {
+    "--require-hashes",
+    "--shm-size",
+    "--ipc",
+    "--kill-on-bad-exit",
+    "--wait",
+    "--map-by",
+    "--host",
+    "--encoded",
+}
 
 
 def ids(pages: list[Path]) -> list[str]:

@@ -16,7 +16,7 @@ from pipelines.batch import Batch
 from pipelines.dali_graphs import evaluation_graph, training_graph
 from pipelines.file_checks import check_files
 from pipelines.image_lists import ImageList
-from pipelines.packed.members import ShardFormat
+from pipelines.packed.members import WrittenFormat
 from pipelines.packed.recordio import RECORDIO
 from pipelines.packed.shards import FORMATS
 from pipelines.sampling import EvaluationOrder, Position, TrainingOrder
@@ -143,7 +143,7 @@ def test_a_bad_file_is_left_out_with_a_reason_and_the_others_come_whole(
 @pytest.mark.parametrize("container", FORMATS.values(), ids=FORMATS)
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.verdict == "empty" or not kind.looked_at], ids=str)
 def test_a_bad_image_in_a_shard_is_left_out_and_named_like_a_file(
-    tmp_path: Path, kind: Kind, container: ShardFormat, clean: dict[str, dict[int, list[bytes]]]
+    tmp_path: Path, kind: Kind, container: WrittenFormat, clean: dict[str, dict[int, list[bytes]]]
 ) -> None:
     (tmp_path / "files").mkdir()
     folder = folder_with(tmp_path / "files", kind)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.image_lists import ImageList
-from pipelines.packed.members import ShardFormat
+from pipelines.packed.members import WrittenFormat
 from pipelines.packed.shards import find_shards, list_shards
 
 Image = tuple[str, int, bytes]
 
 
-def write_shard(path: Path, kind: ShardFormat, images: Sequence[Image]) -> Path:
+def write_shard(path: Path, kind: WrittenFormat, images: Sequence[Image]) -> Path:
     """Write images, each its name, label and content, into one shard, and the index that DALI reads beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as stream:
@@ -24,7 +24,7 @@ def write_shard(path: Path, kind: ShardFormat, images: Sequence[Image]) -> Path:
     return path
 
 
-def packed(folder: Path, kind: ShardFormat, *shards: Sequence[Image], split: str = "train") -> ImageList:
+def packed(folder: Path, kind: WrittenFormat, *shards: Sequence[Image], split: str = "train") -> ImageList:
     """The list of the images in shards that are written to a folder."""
     for number, images in enumerate(shards):
         write_shard(folder / split / f"{split}-{number:03d}{kind.endings[0]}", kind, images)

@@ -15,7 +15,7 @@ import pytest
 from nvidia.dali import fn, pipeline_def, tfrecord
 
 from pipelines.packed.divided import MAGIC, joined
-from pipelines.packed.members import Member, ShardError, ShardFormat
+from pipelines.packed.members import Member, ShardError, WrittenFormat
 from pipelines.packed.recordio import RECORDIO
 from pipelines.packed.shards import FORMATS
 from pipelines.packed.tfrecord import TFRECORD
@@ -37,7 +37,7 @@ def content(shard: Path, member: Member) -> bytes:
     return joined(data, member.offset) if member.divided else data
 
 
-def read_by_dali(shard: Path, kind: ShardFormat, count: int) -> list[tuple[bytes, int]]:
+def read_by_dali(shard: Path, kind: WrittenFormat, count: int) -> list[tuple[bytes, int]]:
     """The contents and labels that DALI's own reader of the format returns."""
     paths, indices = [str(shard)], [str(shard.with_suffix(".idx"))]
 
@@ -63,7 +63,7 @@ def read_by_dali(shard: Path, kind: ShardFormat, count: int) -> list[tuple[bytes
 
 
 @ALL
-def test_what_is_written_is_read(kind: ShardFormat, tmp_path: Path) -> None:
+def test_what_is_written_is_read(kind: WrittenFormat, tmp_path: Path) -> None:
     shard = write_shard(tmp_path / f"it{kind.endings[0]}", kind, IMAGES)
     members = list(kind.scan(shard))
     assert [(content(shard, member), member.label) for member in members] == [(one, label) for _, label, one in IMAGES]
@@ -72,7 +72,7 @@ def test_what_is_written_is_read(kind: ShardFormat, tmp_path: Path) -> None:
 
 
 @ALL
-def test_dali_reads_the_same(kind: ShardFormat, tmp_path: Path) -> None:
+def test_dali_reads_the_same(kind: WrittenFormat, tmp_path: Path) -> None:
     # Its readers refuse empty images.
     images = [image for image in IMAGES if image[2]]
     shard = write_shard(tmp_path / f"it{kind.endings[0]}", kind, images)
@@ -80,14 +80,14 @@ def test_dali_reads_the_same(kind: ShardFormat, tmp_path: Path) -> None:
 
 
 @ALL
-def test_equal_images_make_equal_shards(kind: ShardFormat, tmp_path: Path) -> None:
+def test_equal_images_make_equal_shards(kind: WrittenFormat, tmp_path: Path) -> None:
     one, other = (write_shard(tmp_path / name / f"it{kind.endings[0]}", kind, IMAGES) for name in "ab")
     assert one.read_bytes() == other.read_bytes()
 
 
 @ALL
 @pytest.mark.parametrize("cut", [1, 700, 1500])
-def test_a_shard_that_is_cut_off_is_refused(kind: ShardFormat, cut: int, tmp_path: Path) -> None:
+def test_a_shard_that_is_cut_off_is_refused(kind: WrittenFormat, cut: int, tmp_path: Path) -> None:
     shard = write_shard(tmp_path / f"it{kind.endings[0]}", kind, IMAGES[2:5])
     whole = shard.read_bytes()
     end = whole.rindex(b"cls" if kind is WEBDATASET else encoded(picture())[-20:])

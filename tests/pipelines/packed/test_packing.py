@@ -19,7 +19,7 @@ from pipelines.dali_graphs import training_graph
 from pipelines.dataset import Dataset, open_dataset
 from pipelines.file_checks import check_files
 from pipelines.packed.manifest import MANIFEST, Manifest, read_manifest
-from pipelines.packed.members import ShardFormat
+from pipelines.packed.members import WrittenFormat
 from pipelines.packed.packing import StoppedError, plan_shards, write_shards, wrong_checksums
 from pipelines.packed.shards import FORMATS
 from pipelines.sampling import BEGINNING, TrainingOrder
@@ -38,12 +38,12 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return open_dataset(write_noise(tmp_path_factory.mktemp("folder"), 40, 12))
 
 
-def planned(dataset: Dataset, kind: ShardFormat, shard_bytes: int = SHARD_BYTES) -> Manifest:
+def planned(dataset: Dataset, kind: WrittenFormat, shard_bytes: int = SHARD_BYTES) -> Manifest:
     checks = {split: check_files(images) for split, images in dataset.splits.items()}
     return plan_shards(dataset, checks, kind, shard_bytes)
 
 
-def write(dataset: Dataset, kind: ShardFormat, folder: Path, advance: Callable[[int], None] = lambda _: None) -> None:
+def write(dataset: Dataset, kind: WrittenFormat, folder: Path, advance: Callable[[int], None] = lambda _: None) -> None:
     manifest = read_manifest(folder) or planned(dataset, kind)
     for split in manifest.splits:
         (folder / split).mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def test_a_plan_covers_all_images_in_order_and_keeps_shards_small(dataset: Datas
 
 @ALL
 def test_batches_are_those_of_the_folder_to_the_bit_also_after_resuming(
-    kind: ShardFormat, dataset: Dataset, tmp_path: Path
+    kind: WrittenFormat, dataset: Dataset, tmp_path: Path
 ) -> None:
     write(dataset, kind, tmp_path)
     packed = open_dataset(tmp_path)
@@ -102,7 +102,7 @@ def test_batches_are_those_of_the_folder_to_the_bit_also_after_resuming(
 
 @ALL
 def test_a_pack_that_was_interrupted_becomes_what_an_undisturbed_one_is(
-    kind: ShardFormat, dataset: Dataset, tmp_path: Path
+    kind: WrittenFormat, dataset: Dataset, tmp_path: Path
 ) -> None:
     write(dataset, kind, tmp_path / "whole")
     interrupted = 0
@@ -169,7 +169,7 @@ def test_a_data_set_s_settings_go_with_it(tmp_path: Path) -> None:
 
 @ALL
 def test_shards_that_can_t_be_read_for_a_while_are_waited_for(
-    kind: ShardFormat, dataset: Dataset, tmp_path: Path
+    kind: WrittenFormat, dataset: Dataset, tmp_path: Path
 ) -> None:
     place, aside = tmp_path / "shards", tmp_path / "aside"
     write(dataset, kind, place)

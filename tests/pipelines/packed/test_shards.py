@@ -16,7 +16,7 @@ from pipelines.errors import DataError
 from pipelines.file_checks import EMPTY_FILE, check_files
 from pipelines.image_lists import CUT_SHARD
 from pipelines.packed import shards as module
-from pipelines.packed.members import ShardFormat
+from pipelines.packed.members import WrittenFormat
 from pipelines.packed.recordio import RECORDIO
 from pipelines.packed.shards import FORMATS, INDEX, find_shards, list_shards
 from pipelines.packed.tfrecord import TFRECORD
@@ -40,7 +40,7 @@ ALL = pytest.mark.parametrize("kind", FORMATS.values(), ids=FORMATS)
         (("train.rec", "train.idx", "val.rec"), RECORDIO, ("train.rec",)),
     ],
 )  # fmt: skip
-def test_shards_are_found(names: tuple[str, ...], kind: ShardFormat, found: tuple[str, ...], tmp_path: Path) -> None:
+def test_shards_are_found(names: tuple[str, ...], kind: WrittenFormat, found: tuple[str, ...], tmp_path: Path) -> None:
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -67,7 +67,7 @@ def test_shards_of_two_formats_are_refused(tmp_path: Path) -> None:
 
 
 @ALL
-def test_images_are_listed_shard_after_shard(kind: ShardFormat, tmp_path: Path) -> None:
+def test_images_are_listed_shard_after_shard(kind: WrittenFormat, tmp_path: Path) -> None:
     images = packed(tmp_path, kind, A, B)
     assert images.labels == [0, 1, 0, 2, 1]
     assert [images.content(index) for index in range(5)] == [content for _, _, content in [*A, *B]]
@@ -152,7 +152,7 @@ def test_images_without_labels_can_be_verified_but_not_trained_on(tmp_path: Path
 
 
 @ALL
-def test_damaged_and_empty_shards_are_refused(kind: ShardFormat, tmp_path: Path) -> None:
+def test_damaged_and_empty_shards_are_refused(kind: WrittenFormat, tmp_path: Path) -> None:
     ending = kind.endings[0]
     packed(tmp_path, kind, A, B)
     damaged = tmp_path / f"train/train-001{ending}"
@@ -178,7 +178,7 @@ def test_a_shard_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
 
 
 @ALL
-def test_what_is_wrong_with_images_is_known_before_they_are_read(kind: ShardFormat, tmp_path: Path) -> None:
+def test_what_is_wrong_with_images_is_known_before_they_are_read(kind: WrittenFormat, tmp_path: Path) -> None:
     packed(tmp_path, kind, A, B)
     # Its columns are mapped from files, and can't be written to.
     images = listed(tmp_path)
