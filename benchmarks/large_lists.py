@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 BATCH, SEED, BLOCK = 256, 1, 1 << 20
+ITSELF = (sys.executable, "-m", "benchmarks.large_lists")
 COLUMNS = (
     "images", "list MB", "plan s", "plan core s", "plan MB", "first batch s", "first batch core s", "a rank MB",
     "together MB", "loaded MB",
@@ -53,15 +54,7 @@ def main() -> None:
         for images in given.images:
             with tempfile.TemporaryDirectory(prefix="pplcnet-lists-") as folder:
                 write_list(Path(folder) / "train_list.txt", images, given.classes, ordered=given.sorted)
-                command = (
-                    sys.executable,
-                    "-m",
-                    "benchmarks.large_lists",
-                    "--plan",
-                    folder,
-                    "--ranks",
-                    str(given.ranks),
-                )
+                command = (*ITSELF, "--plan", folder, "--ranks", str(given.ranks))
                 answer = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.splitlines()[-1])
                 size = (Path(folder) / "train_list.txt").stat().st_size
             print("| " + " | ".join([f"{images:,}", f"{size / 1e6:,.0f}", *answer]) + " |", flush=True)
@@ -98,7 +91,7 @@ def plan(folder: Path, ranks: int) -> None:
     largest = memory_bytes(os.getpid(), "status", "VmHWM")
     with private_folder("lists") as private:
         leave_lists(private, inputs.dataset.splits)
-        command = (sys.executable, "-m", "benchmarks.large_lists", "--rank", str(private / LISTS))
+        command = (*ITSELF, "--rank", str(private / LISTS))
         started = [
             subprocess.Popen((*command, str(one), str(ranks)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             for one in range(ranks)
@@ -147,10 +140,9 @@ def rank(lists: Path, number: int, ranks: int) -> None:
     images = lists_left(lists)["train"]
     order = TrainingOrder(len(images), number, ranks, BATCH, SEED)
     drawn = order.draw(BEGINNING, frozenset())
-    batch = [(images.paths[index], images.labels[index]) for index in drawn.indices.tolist()]
-    # The source of batches keeps all labels.
-    labels = np.array(images.labels, np.int64)
-    assert [label for _, label in batch] == labels[drawn.indices].tolist()
+    batch = [images.paths[index] for index in drawn.indices.tolist()]
+    labels = images.labels.array[drawn.indices].astype(np.int64)
+    assert len(batch) == len(labels) == BATCH
     print(json.dumps({"seconds": time.perf_counter() - begun, "cores": time.process_time() - used}), flush=True)
     sys.stdin.read()
 

@@ -109,7 +109,7 @@ def measure(
 
 
 def limit_reads(reads: int, folder: Path) -> None:
-    """Let this process make so many requests per second of the disk that has a folder, by a control group."""
+    """Limit this process to a number of read requests per second to the disk that has a folder, by a control group."""
     device = os.stat(folder).st_dev  # noqa: PTH116
     place = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve()
     disk = ((place.parent if (place / "partition").exists() else place) / "dev").read_text().strip()

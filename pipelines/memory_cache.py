@@ -83,13 +83,11 @@ class MemoryCache:
         def keep(begin: int) -> None:
             chunk = [index for index in range(begin, min(begin + _IMAGES_PER_CHUNK, count)) if index not in bad]
             for index, found in zip(chunk, read_contents(images, chunk), strict=True):
-                # An earlier image of the chunk may have waited until the storage was back.
-                while isinstance(found, OSError) and isinstance(found := read_contents(images, (index,))[0], OSError):
-                    storage.wait(found.strerror or type(found).__name__, index)
-                offsets[index], sizes[index] = self._reserved(len(found)), len(found)
+                content = storage.content(index) if isinstance(found, OSError) else found
+                offsets[index], sizes[index] = self._reserved(len(content)), len(content)
                 done = 0
-                while done < len(found):
-                    done += os.pwrite(self._descriptor, found.data[done:], int(offsets[index]) + done)
+                while done < len(content):
+                    done += os.pwrite(self._descriptor, content.data[done:], int(offsets[index]) + done)
             self._advance(len(chunk))
 
         pool = ThreadPoolExecutor(_THREADS)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pipelines.bad_image_probe import file_name
 from pipelines.dali_graphs import Contents
-from pipelines.image_lists import ImageList, read_contents
+from pipelines.image_lists import read_contents
 from pipelines.jpeg_data import Copy, EndMarkers, close_all
 from pipelines.read_ahead import read_ahead, request_files
 from pipelines.sequential import in_sequence
@@ -108,20 +108,12 @@ class _ByContent:
         contents: list[Bytes] = []
         completed: set[int] = set()
         for index, found in zip(indices, requested.result(), strict=True):
-            content = self._waited_for(index) if isinstance(found, OSError) else found
+            content = self._storage.content(index) if isinstance(found, OSError) else found
             ended = self._end_markers.completed(content)
             if ended is not None:
                 completed.add(index)
             contents.append(content if ended is None else np.frombuffer(ended, np.uint8))
         return Taken(contents, completed)
-
-    def _waited_for(self, index: int) -> Bytes:
-        images: ImageList = self._images
-        while True:
-            found = read_contents(images, (index,))[0]
-            if not isinstance(found, OSError):
-                return found
-            self._storage.wait(found.strerror or type(found).__name__, index)
 
     def feed(self, following: Callable[[], Any]) -> Callable[[], Any]:
         return Contents(following)

@@ -10,11 +10,12 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from models.notes import Note
 from pipelines.errors import StorageError
 from pipelines.file_checks import FileCheck, check_files
-from pipelines.image_lists import ImageList, shown, spread
+from pipelines.image_lists import ImageList, read_contents, shown, spread
 
 # Storage that comes back is noticed soon at first, then without many requests.
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 2.0
@@ -176,6 +177,14 @@ class Storage:
     def wait(self, reason: str, index: int | None = None) -> None:
         """Pause because of this reason, for the image at an index, or for all. Raises StorageError, see `Patience`."""
         self.patience.wait(reason, self.root if index is None else self.path(index))
+
+    def content(self, index: int) -> npt.NDArray[np.uint8]:
+        """The bytes of an image [its length]; waits while they can't be read. Raises StorageError, see `Patience`."""
+        while True:
+            found = read_contents(self.images, (index,))[0]
+            if not isinstance(found, OSError):
+                return found
+            self.wait(found.strerror or type(found).__name__, index)
 
     def path(self, index: int) -> str:
         """The path of the image at an index, for messages: what has it is `ImageList.file`."""

@@ -127,7 +127,7 @@ def _begin(table: Path, dataset: Dataset, console: Console) -> Verified:
             console.notice(
                 Note(
                     f"resuming after {count_of(_done(before), 'image')}, verified before",
-                    "Remove the table to begin anew.",
+                    "Remove the table to begin again.",
                 )
             )
             return replace(before, status=RUNNING)
